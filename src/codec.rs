@@ -1,0 +1,196 @@
+//! How bytes are written: variable-length integers, framed values, and bincode behind one door.
+//!
+//! Invariants
+//! 1. Everything is little-endian, except row keys, whose byte order is their sort order.
+//! 2. A stored value is `version (1) · checksum (4) · payload`; the checksum is CRC-32 over the
+//!    row's key, the version and the payload, so a value under the wrong key is damage too.
+//! 3. Decoding never panics and never allocates more than its input's length times a constant.
+//!
+//! Integers are LEB128: seven bits a byte, low bits first, high bit set on all but the last.
+//! Signed ones are zigzag-coded before. bincode (standard configuration, varint) serves the
+//! catalog and control records; its upstream rests, so this is the only module that names it.
+
+/// Bytes that are not an encoding of what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub(crate) &'static str);
+
+/// The version byte of stored values.
+pub(crate) const VALUE_VERSION: u8 = 1;
+/// Bytes before the payload of a stored value.
+pub(crate) const VALUE_HEADER_BYTES: usize = 5;
+
+pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn put_i64(out: &mut Vec<u8>, value: i64) {
+    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u64(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+#[inline]
+pub(crate) fn take_u64(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    if let [first, rest @ ..] = *bytes
+        && *first < 0x80
+    {
+        *bytes = rest;
+        return Ok(u64::from(*first));
+    }
+    take_u64_long(bytes)
+}
+
+fn take_u64_long(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    let mut value = 0_u64;
+    for (i, &byte) in bytes.iter().enumerate().take(10) {
+        if i == 9 && byte > 1 {
+            return Err(Malformed("an integer is wider than 64 bits"));
+        }
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            if byte == 0 && i > 0 {
+                return Err(Malformed("an integer is padded"));
+            }
+            *bytes = &bytes[i + 1..];
+            return Ok(value);
+        }
+    }
+    Err(Malformed("an integer is cut short"))
+}
+
+pub(crate) fn take_u32(bytes: &mut &[u8]) -> Result<u32, Malformed> {
+    u32::try_from(take_u64(bytes)?).map_err(|_| Malformed("an integer is wider than 32 bits"))
+}
+
+pub(crate) fn take_i64(bytes: &mut &[u8]) -> Result<i64, Malformed> {
+    let value = take_u64(bytes)?;
+    Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+pub(crate) fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], Malformed> {
+    let (head, rest) = bytes.split_at_checked(n).ok_or(Malformed("bytes are cut short"))?;
+    *bytes = rest;
+    Ok(head)
+}
+
+pub(crate) fn take_array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(Malformed("bytes are cut short"))?;
+    *bytes = rest;
+    Ok(*head)
+}
+
+pub(crate) fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let n = usize::try_from(take_u64(bytes)?).map_err(|_| Malformed("a length is too large"))?;
+    take(bytes, n)
+}
+
+/// A length that counts items of at least `item_bytes_min` bytes each, checked against what is
+/// left so that no allocation outgrows the input.
+pub(crate) fn take_count(bytes: &mut &[u8], item_bytes_min: usize) -> Result<usize, Malformed> {
+    let n = usize::try_from(take_u64(bytes)?).map_err(|_| Malformed("a count is too large"))?;
+    if n.saturating_mul(item_bytes_min.max(1)) > bytes.len() {
+        return Err(Malformed("a count is larger than the bytes that follow"));
+    }
+    Ok(n)
+}
+
+pub(crate) fn finished(bytes: &[u8]) -> Result<(), Malformed> {
+    if bytes.is_empty() { Ok(()) } else { Err(Malformed("bytes are left over")) }
+}
+
+fn checksum(key: &[u8], version: u8, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(&[version]);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// Frames what `write` appends as a stored value of row `key` (invariant 2).
+pub(crate) fn seal(key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = vec![0; VALUE_HEADER_BYTES];
+    write(&mut out);
+    out[0] = VALUE_VERSION;
+    let sum = checksum(key, VALUE_VERSION, &out[VALUE_HEADER_BYTES..]);
+    out[1..VALUE_HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    out
+}
+
+/// The payload of a stored value of row `key`.
+pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let mut rest = value;
+    let [version] = take_array::<1>(&mut rest)?;
+    let sum = u32::from_le_bytes(take_array(&mut rest)?);
+    if sum != checksum(key, version, rest) {
+        return Err(Malformed("the checksum of a stored value does not match"));
+    }
+    if version != VALUE_VERSION {
+        return Err(Malformed("a stored value has a version that this software does not know"));
+    }
+    Ok(rest)
+}
+
+/// Encodes by bincode; for the catalog and control records.
+pub(crate) fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
+    bincode::encode_to_vec(value, bincode::config::standard())
+        .expect("encoding our own types into memory has no way to fail")
+}
+
+/// Decodes what [`encode`] gave, whole, with a limit on what may be allocated.
+pub(crate) fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, Malformed> {
+    const BYTES_MAX: usize = 16 << 20;
+    let config = bincode::config::standard().with_limit::<BYTES_MAX>();
+    match bincode::decode_from_slice(bytes, config) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok(_) => Err(Malformed("bytes are left over")),
+        Err(_) => Err(Malformed("not an encoding of this type")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn integers_come_back(a: u64, b: i64) {
+            let mut out = Vec::new();
+            put_u64(&mut out, a);
+            put_i64(&mut out, b);
+            let mut rest = out.as_slice();
+            prop_assert_eq!(take_u64(&mut rest), Ok(a));
+            prop_assert_eq!(take_i64(&mut rest), Ok(b));
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_without_a_panic(bytes: Vec<u8>) {
+            let mut rest = bytes.as_slice();
+            while let Ok(n) = take_u64(&mut rest) {
+                let mut again = Vec::new();
+                put_u64(&mut again, n);
+                prop_assert!(bytes[..bytes.len() - rest.len()].ends_with(&again));
+            }
+            prop_assert!(unseal(b"key", &bytes).is_err() || bytes.len() >= VALUE_HEADER_BYTES);
+        }
+
+        #[test]
+        fn a_flipped_bit_in_a_stored_value_is_seen(payload: Vec<u8>, bit: prop::sample::Index) {
+            let mut value = seal(b"row", |out| out.extend_from_slice(&payload));
+            prop_assert_eq!(unseal(b"row", &value), Ok(payload.as_slice()));
+            prop_assert!(unseal(b"row2", &value).is_err());
+            let bit = bit.index(value.len() * 8);
+            value[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(unseal(b"row", &value).is_err());
+        }
+    }
+}

@@ -1,0 +1,687 @@
+//! The engine: open a directory, record, ask, close. The life of an event from top to bottom.
+//!
+//! An event is checked and put into columns ([`Batch`]); the columns are encoded, appended to the
+//! log (`record.rs`, `log/writer.rs`) and thereby given positions; then they are applied to every
+//! view (`tier/apply.rs`, `tier/shard.rs`). A checkpoint writes what changed into the snapshot
+//! store (`db/checkpoint.rs`, `snapshot/redb.rs`). Opening reads the same backwards: the snapshot,
+//! then the log behind it through the same `apply` (`db/open.rs`).
+//!
+//! Invariants
+//! 1. The gate: who records holds it shared from before the append until the last view is applied.
+//!    A cut holds it alone; so at a cut every appended record is in every view, and none is in
+//!    some only.
+//! 2. Definitions of views change only at a cut of the gate, with a control record at that place
+//!    of the log.
+//! 3. Nothing is read from disk while the gate is held.
+//!
+//! Next: `record.rs`.
+
+mod backfill;
+mod background;
+mod batch;
+mod catalog;
+mod checkpoint;
+mod dedup;
+mod load;
+mod open;
+mod statistics;
+
+pub use backfill::Progress;
+pub use batch::Batch;
+use batch::Builder;
+pub use statistics::{LastCheckpoint, Statistics};
+
+pub(crate) use load::ViewSource;
+
+use crate::codec;
+use crate::dictionary::Dictionary;
+use crate::disk::{Disk, Lock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::log::Position;
+use crate::log::writer::{Draft, Writer};
+use crate::manifest::Manifest;
+use crate::options::{Durability, OnInvalid, Options};
+use crate::query::Query;
+use crate::record::{Columns, Control};
+use crate::snapshot::{Start, Storage, Table};
+use crate::tier::apply::Scratch;
+use crate::tier::{Backfill, Tally, ViewTier};
+use crate::time::{Clock, Timestamp};
+use crate::view::View;
+use crossbeam::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Weak};
+
+/// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
+/// by [`Db::close`], which reports errors.
+///
+/// By default a record survives the death of the process as soon as the call returns, and a power
+/// cut at most 100 ms later ([`Durability::Interval`]); [`Durability::Sync`] makes the call wait
+/// for the disk.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use quipu::{Component, Db, Event, View};
+///
+/// let db = Db::open(dir.path().join("shop"))?;
+/// db.define(View::new("by_user").by(["user"]).stats("value"))?;
+/// db.record(&Event::new("sale").dim("user", "alice").value(12.5))?;
+/// db.record(&Event::new("sale").dim("user", "bob").value(3.0))?;
+///
+/// let by_user = db.query("by_user")?;
+/// let alice = by_user.get(&["alice"])?.expect("alice bought something");
+/// assert_eq!((alice.count, alice.summary().unwrap().sum), (1, 12.5));
+/// assert_eq!(by_user.top(1, Component::Sum)?[0].key, ["alice"]);
+/// db.close()?;
+/// # Ok::<(), quipu::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Db(Arc<Handle>);
+
+/// Owned by the handles together: its end is the engine's end.
+struct Handle {
+    engine: Arc<Engine>,
+    background: Mutex<Option<background::Threads>>,
+}
+
+pub(crate) struct Engine {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
+    manifest: Arc<Manifest>,
+    pub(crate) dictionary: Arc<Dictionary>,
+    log: Writer,
+    storage: Arc<dyn Storage>,
+    /// The gate (invariant 1), and what only changes while it is closed.
+    gate: ShardedLock<Live>,
+    /// Views by name, for looks without the gate.
+    by_name: DashMap<Box<str>, Arc<ViewTier>>,
+    /// How many checkpoints have become visible in the store (`db/load.rs`).
+    commits: AtomicU64,
+    checkpointer: Mutex<checkpoint::Checkpointer>,
+    window: Option<Mutex<dedup::Window>>,
+    signals: background::Signals,
+    tallies: Tallies,
+    closed: AtomicBool,
+    /// Given back when the engine is closed.
+    lock: Mutex<Option<Lock>>,
+}
+
+struct Live {
+    views: Vec<Arc<ViewTier>>,
+    next_view: u32,
+    /// Views that were dropped and whose rows are still in the store.
+    purge: Vec<u32>,
+}
+
+/// Counters for statistics.
+#[derive(Default)]
+struct Tallies {
+    /// Events recorded since the directory was made.
+    events: Tally,
+    late: Tally,
+    refused: Tally,
+    duplicates: Tally,
+    /// Records applied when the directory was opened.
+    replayed: Tally,
+    /// Bytes of log since the last checkpoint.
+    log_bytes: Tally,
+}
+
+/// What became of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its position; for a duplicate the last position so far.
+    pub position: Position,
+    /// Its id was in the deduplication window: nothing was recorded.
+    pub duplicate: bool,
+    /// It was older than the buckets kept by some view, and counts in the totals there.
+    pub late: bool,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct BatchOutcome {
+    /// Events recorded.
+    pub recorded: u64,
+    /// Events passed over because their id was in the deduplication window.
+    pub duplicates: u64,
+    /// Recorded events that were older than the buckets kept by some view.
+    pub late: u64,
+    /// Refused events by their place in the input, with the reason ([`OnInvalid::Skip`]).
+    pub refused: Vec<(usize, Error)>,
+    /// The position of the last event recorded.
+    pub position: Position,
+}
+
+/// A view as it stands.
+#[derive(Clone, Debug)]
+pub struct ViewStatus {
+    /// Its definition.
+    pub view: View,
+    /// The number of its keys.
+    pub keys: u64,
+    /// How far its backfill is; `None` when none was asked for or it is complete.
+    pub backfill: Option<Progress>,
+    /// The position behind which it counts by itself.
+    pub defined_at: Position,
+}
+
+/// What recording one chunk needs, kept from one call to the next.
+#[derive(Default)]
+struct Workbench {
+    draft: Draft,
+    scratch: Scratch,
+    keep: Vec<bool>,
+}
+
+thread_local! {
+    static WORKBENCH: RefCell<Workbench> = RefCell::default();
+    /// The batch of one that single events go through, and the engine it belongs to; weak, so that
+    /// a thread does not keep a closed engine's memory.
+    static SINGLE: RefCell<Option<(Weak<Engine>, Builder)>> = const { RefCell::new(None) };
+}
+
+impl Db {
+    /// Opens `dir` with default options, made if it is missing.
+    ///
+    /// # Errors
+    /// See [`Options::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Db> {
+        Options::new().open(dir)
+    }
+
+    pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Db> {
+        let engine = Arc::new(open::open(dir, options)?);
+        let threads = background::Threads::start(&engine);
+        Ok(Db(Arc::new(Handle { engine, background: Mutex::new(Some(threads)) })))
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
+    /// Records one event, at the engine's durability.
+    ///
+    /// # Errors
+    /// `Invalid` when the event cannot be accepted (nothing of it is recorded then); `NoSpace`
+    /// when the log cannot grow; `Io`, `Poisoned` when writing failed; `Closed`.
+    pub fn record(&self, event: &Event<'_>) -> Result<Recorded> {
+        self.record_with(event, self.engine().options.durability)
+    }
+
+    /// Records one event, at a durability of its own.
+    ///
+    /// # Errors
+    /// As [`Db::record`].
+    pub fn record_with(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
+        let engine = self.engine();
+        SINGLE.with_borrow_mut(|slot| {
+            let mine = |(owner, _): &&mut (Weak<Engine>, Builder)| {
+                std::ptr::eq(owner.as_ptr(), Arc::as_ptr(engine))
+            };
+            let builder = match slot.as_mut().filter(mine) {
+                Some((_, builder)) => builder,
+                None => &mut slot.insert((Arc::downgrade(engine), Builder::new(engine))).1,
+            };
+            builder.clear();
+            builder.push(engine, event)?;
+            let outcome = engine.record_chunks(builder, durability)?;
+            Ok(Recorded {
+                position: outcome.position,
+                duplicate: outcome.duplicates > 0,
+                late: outcome.late > 0,
+            })
+        })
+    }
+
+    /// Records a batch, at the engine's durability, and empties it.
+    ///
+    /// Every event in it has passed its checks already. A batch of up to 8,192 events (and 4 MiB)
+    /// is one frame of the log: after a crash all of an unacknowledged one is there or nothing. A
+    /// larger one becomes several.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`, `Poisoned`, `Closed`; the batch keeps the events that are not recorded.
+    pub fn record_batch(&self, batch: &mut Batch) -> Result<BatchOutcome> {
+        self.record_batch_with(batch, self.engine().options.durability)
+    }
+
+    /// Records a batch, at a durability of its own, and empties it.
+    ///
+    /// # Errors
+    /// As [`Db::record_batch`].
+    pub fn record_batch_with(
+        &self,
+        batch: &mut Batch,
+        durability: Durability,
+    ) -> Result<BatchOutcome> {
+        let builder = batch.builder_of(self.engine())?;
+        let outcome = self.engine().record_chunks(builder, durability)?;
+        builder.clear();
+        Ok(outcome)
+    }
+
+    /// Records events from an iterator as one batch; `on_invalid` says what a refused one does to
+    /// the others.
+    ///
+    /// # Errors
+    /// With [`OnInvalid::Refuse`] the error of the first event that is refused, nothing being
+    /// recorded; otherwise as [`Db::record_batch`].
+    pub fn record_all<'a>(
+        &self,
+        events: impl IntoIterator<Item = Event<'a>>,
+        on_invalid: OnInvalid,
+    ) -> Result<BatchOutcome> {
+        let mut batch = self.batch();
+        let mut refused = Vec::new();
+        for (i, event) in events.into_iter().enumerate() {
+            if let Err(error) = batch.push(&event) {
+                match on_invalid {
+                    OnInvalid::Refuse => {
+                        return Err(Error::new(
+                            error.kind(),
+                            format!("{error} (event {i} of the batch; nothing was recorded)"),
+                        ));
+                    }
+                    OnInvalid::Skip => refused.push((i, error)),
+                }
+            }
+        }
+        let outcome = self.record_batch(&mut batch)?;
+        Ok(BatchOutcome { refused, ..outcome })
+    }
+
+    /// Makes everything recorded so far durable; gives the last position.
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`: the sync failed, now or earlier.
+    pub fn sync(&self) -> Result<Position> {
+        self.engine().log.sync().map(Position)
+    }
+
+    /// Waits until `position` is durable, syncing if nobody else does. Threads that record
+    /// without waiting and call this later share their syncs.
+    ///
+    /// # Errors
+    /// `Invalid` for a position that was not recorded yet; `Io`, `Poisoned`.
+    pub fn wait_durable(&self, position: Position) -> Result<()> {
+        if position > self.position() {
+            return Err(Error::invalid(format!(
+                "position {position} was not recorded yet; the last one is {}",
+                self.position()
+            )));
+        }
+        self.engine().log.sync_to(position.get())
+    }
+
+    /// The last position recorded.
+    pub fn position(&self) -> Position {
+        Position(self.engine().log.appended())
+    }
+
+    /// The last position that survives a power cut for certain.
+    pub fn durable_position(&self) -> Position {
+        Position(self.engine().log.durable())
+    }
+
+    /// Defines a view, which counts every event recorded from now on; what came before can be
+    /// folded in by [`Db::backfill`]. `false`: it was defined already, in the same way.
+    ///
+    /// # Errors
+    /// `Invalid` for a definition that cannot be; `ViewConflict`, showing both, when the name has
+    /// another definition; those of recording.
+    pub fn define(&self, view: View) -> Result<bool> {
+        let view = view.checked()?;
+        let engine = self.engine();
+        let mut live = engine.close_gate()?;
+        if let Some(tier) = live.views.iter().find(|tier| tier.view.name() == view.name()) {
+            return if tier.view == view { Ok(false) } else { Err(tier.view.conflict(&view)) };
+        }
+        let id = live.next_view;
+        let control = Control::ViewDefined { id, view: view.clone() };
+        let position = engine.append_control(&control)?;
+        live.define(id, view, position, engine);
+        drop(live);
+        engine.acknowledge(position, engine.options.durability)?;
+        Ok(true)
+    }
+
+    /// Drops a view; its series are gone, the events stay in the log.
+    ///
+    /// # Errors
+    /// `UnknownView`; those of recording.
+    pub fn drop_view(&self, name: &str) -> Result<()> {
+        let engine = self.engine();
+        let mut live = engine.close_gate()?;
+        let id = live.views.iter().find(|tier| tier.view.name() == name).map(|tier| tier.id);
+        let id = id.ok_or_else(|| engine.unknown_view(name))?;
+        let position = engine.append_control(&Control::ViewDropped { id })?;
+        live.drop_view(id, engine);
+        drop(live);
+        engine.acknowledge(position, engine.options.durability)
+    }
+
+    /// The views, in the order of their definition.
+    ///
+    /// # Errors
+    /// `Closed`; those of reading the snapshot, which counting keys may need.
+    pub fn views(&self) -> Result<Vec<ViewStatus>> {
+        let views = self.engine().enter()?.views.clone();
+        let status = |tier: Arc<ViewTier>| {
+            let backfill = match *tier.backfill.lock() {
+                Backfill::Unfinished { done } => Some(Progress { done, total: tier.defined_at }),
+                Backfill::NotAsked | Backfill::Complete => None,
+            };
+            Ok(ViewStatus {
+                view: tier.view.clone(),
+                keys: ViewSource::new(self.engine().clone(), tier.clone()).key_count()?,
+                backfill,
+                defined_at: Position(tier.defined_at),
+            })
+        };
+        views.into_iter().map(status).collect()
+    }
+
+    /// Folds the records from before the definition of a view into it, reading them from the log,
+    /// while recording goes on. Goes on where an earlier call was stopped or died. Gives the number
+    /// of events read. Until it is complete the view has no answers ([`ErrorKind::Backfilling`]).
+    ///
+    /// `progress` is called after every few thousand events; `Break` stops, to be gone on with
+    /// later.
+    ///
+    /// # Errors
+    /// `UnknownView`; `LogRetired` when the log no longer reaches back to the beginning;
+    /// `Corruption`, `Io`.
+    pub fn backfill(
+        &self,
+        name: &str,
+        progress: impl FnMut(Progress) -> std::ops::ControlFlow<()>,
+    ) -> Result<u64> {
+        let tier = self.engine().tier(name)?;
+        backfill::run(self.engine(), &tier, progress)
+    }
+
+    /// A view, to be asked.
+    ///
+    /// # Errors
+    /// `UnknownView`, naming those there are; `Backfilling` while its backfill is not complete.
+    pub fn query(&self, view: &str) -> Result<Query> {
+        let tier = self.engine().tier(view)?;
+        if let Backfill::Unfinished { done } = *tier.backfill.lock() {
+            return Err(Error::new(
+                ErrorKind::Backfilling,
+                format!(
+                    "the view {view:?} is being filled from the log, {done} of {} records; its \
+                     answers come when that is complete (if nobody is doing it, call backfill \
+                     again)",
+                    tier.defined_at
+                ),
+            ));
+        }
+        Ok(Query::new(ViewSource::new(self.engine().clone(), tier)))
+    }
+
+    /// Writes everything that changed since the last checkpoint into the snapshot store. Recording
+    /// goes on meanwhile. Done in the background, too ([`Options::checkpoint_every`]).
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Corruption` of the snapshot store, `Poisoned`. What was to be written
+    /// stays to be written: in memory, and in the log.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.engine().check_open()?;
+        self.engine().checkpoint()
+    }
+
+    /// What the engine knows of itself. Takes each shard's lock for a moment.
+    pub fn statistics(&self) -> Statistics {
+        statistics::collect(self.engine())
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.engine().dir
+    }
+
+    /// Checkpoints, seals the log and gives the directory back. Later calls on any clone give
+    /// [`ErrorKind::Closed`]; closing again does nothing.
+    ///
+    /// # Errors
+    /// What prevented the checkpoint or the last sync. The directory is given back all the same,
+    /// and the next opening recovers as after a crash.
+    pub fn close(&self) -> Result<()> {
+        self.0.close()
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db")
+            .field("directory", &self.directory())
+            .field("position", &self.position())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<()> {
+        let Some(threads) = self.background.lock().take() else { return Ok(()) };
+        threads.stop(&self.engine);
+        self.engine.close()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the engine failed; it recovers at the next opening");
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.options.clock
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    /// Enters the gate (invariant 1).
+    fn enter(&self) -> Result<ShardedLockReadGuard<'_, Live>> {
+        self.check_open()?;
+        Ok(self.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Closes the gate and waits until nobody is inside.
+    fn close_gate(&self) -> Result<ShardedLockWriteGuard<'_, Live>> {
+        self.check_open()?;
+        Ok(self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn tier(&self, name: &str) -> Result<Arc<ViewTier>> {
+        self.check_open()?;
+        let found = self.by_name.get(name).map(|entry| entry.value().clone());
+        found.ok_or_else(|| self.unknown_view(name))
+    }
+
+    fn unknown_view(&self, name: &str) -> Error {
+        let mut names: Vec<String> =
+            self.by_name.iter().map(|entry| format!("{:?}", entry.key())).collect();
+        names.sort();
+        let there = if names.is_empty() {
+            "no view is defined yet".to_owned()
+        } else {
+            format!("there are {}", names.join(", "))
+        };
+        Error::new(ErrorKind::UnknownView, format!("no view is called {name:?}; {there}"))
+    }
+
+    fn record_chunks(&self, batch: &mut Builder, durability: Durability) -> Result<BatchOutcome> {
+        let mut outcome =
+            BatchOutcome { position: Position(self.log.appended()), ..Default::default() };
+        if batch.is_empty() {
+            self.check_open()?;
+            return Ok(outcome);
+        }
+        let now = batch.now().unwrap_or_else(|| self.now());
+        WORKBENCH.with_borrow_mut(|bench| {
+            for columns in batch.chunks().iter_mut().filter(|columns| !columns.is_empty()) {
+                self.record_columns(columns, now, bench, &mut outcome)?;
+                // Should a later chunk fail, a second try must not record this one again.
+                columns.clear();
+            }
+            Ok(())
+        })?;
+        self.tallies.duplicates.add(outcome.duplicates);
+        self.acknowledge(outcome.position.get(), durability)?;
+        Ok(outcome)
+    }
+
+    /// The life of a chunk of events: into the log, then into every view.
+    fn record_columns(
+        &self,
+        columns: &mut Columns,
+        now: Timestamp,
+        bench: &mut Workbench,
+        outcome: &mut BatchOutcome,
+    ) -> Result<()> {
+        let window = self.window.as_ref().filter(|_| !columns.ids.is_empty());
+        window.map_or(Ok(()), |window| self.load_window(window))?;
+        let live = self.enter()?;
+        let mut window = window.map(Mutex::lock);
+        if let Some(window) = &mut window {
+            window.sift(columns.len(), &columns.ids, now, &mut bench.keep);
+            let fresh = bench.keep.iter().filter(|keep| **keep).count();
+            if fresh < columns.len() {
+                outcome.duplicates += (columns.len() - fresh) as u64;
+                columns.retain(&bench.keep);
+                if columns.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        bench.draft.events(columns, &self.log, now);
+        let appended = self.log.append_events(&mut bench.draft, columns);
+        if let Some(window) = &mut window {
+            match &appended {
+                Ok(at) => window.place(columns.len(), &columns.ids, at.first, now.micros()),
+                Err(_) => window.give_back(columns.len(), &columns.ids),
+            }
+        }
+        drop(window);
+        let appended = appended?;
+        bench.scratch.begin();
+        for view in &live.views {
+            view.apply(columns, &mut bench.scratch);
+        }
+        let late = bench.scratch.late();
+        // Before the gate is left, so that a cut counts whole records only.
+        self.tallies.events.add(columns.len() as u64);
+        self.tallies.late.add(late);
+        drop(live);
+        outcome.recorded += columns.len() as u64;
+        outcome.late += late;
+        outcome.position = Position(appended.last);
+        self.tallies.log_bytes.add(appended.frame_bytes);
+        if appended.wants_spare {
+            self.signals.want_spare();
+        }
+        if self.tallies.log_bytes.get() > self.options.checkpoint_log_bytes {
+            self.signals.want_checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Reads the stored part of the deduplication window, when it is first needed.
+    fn load_window(&self, window: &Mutex<dedup::Window>) -> Result<()> {
+        const PAGE: usize = 4_096;
+        let mut window = window.lock();
+        if window.loaded {
+            return Ok(());
+        }
+        let snapshot = self.storage.snapshot()?;
+        let mut rows = snapshot.range(Table::Ids, Start::At(&[]), None, PAGE)?;
+        loop {
+            let Some((last, _)) = rows.last().filter(|_| rows.len() % PAGE == 0) else { break };
+            let page = snapshot.range(Table::Ids, Start::Behind(last), None, PAGE)?;
+            if page.is_empty() {
+                break;
+            }
+            rows.extend(page);
+        }
+        window.restore(&rows).map_err(|malformed| {
+            let message = format!("an id of the deduplication window is damaged: {malformed}");
+            Error::corruption(&self.dir.join(open::STORE), 0, message)
+        })
+    }
+
+    fn append_control(&self, control: &Control) -> Result<u64> {
+        self.log.append_control(&codec::encode(control), self.now()).map(|appended| appended.last)
+    }
+
+    /// Gives `position` the durability that was asked for.
+    fn acknowledge(&self, position: u64, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Memory => self.log.check_poison(),
+            Durability::Interval(within) => {
+                self.signals.want_sync(within);
+                self.log.check_poison()
+            }
+            Durability::Sync => {
+                self.signals.want_sync(std::time::Duration::from_millis(100));
+                self.log.sync_to(position)
+            }
+        }
+    }
+
+    /// Whether something was recorded since the last checkpoint.
+    fn has_news(&self) -> bool {
+        let state = self.checkpointer.lock();
+        self.log.appended() > state.catalog.position || state.failures > 0
+    }
+
+    fn close(&self) -> Result<()> {
+        {
+            let gate = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.closed.store(true, Release);
+            drop(gate);
+        }
+        let checkpointed = self.checkpoint();
+        let sealed = self.log.close(self.now());
+        let closed = self.storage.close();
+        drop(self.lock.lock().take());
+        checkpointed.and(sealed).and(closed)
+    }
+}
+
+impl Live {
+    fn define(&mut self, id: u32, view: View, position: u64, engine: &Engine) {
+        let expected = engine.options.expected_keys;
+        let tier =
+            ViewTier::new(id, view, position, Backfill::NotAsked, &engine.dictionary, 0, expected);
+        self.next_view = self.next_view.max(id + 1);
+        let tier = Arc::new(tier);
+        engine.by_name.insert(tier.view.name().into(), tier.clone());
+        self.views.push(tier);
+    }
+
+    fn drop_view(&mut self, id: u32, engine: &Engine) {
+        if let Some(at) = self.views.iter().position(|tier| tier.id == id) {
+            let tier = self.views.remove(at);
+            engine.by_name.remove(tier.view.name());
+            self.purge.push(id);
+        }
+    }
+}

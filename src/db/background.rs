@@ -1,0 +1,203 @@
+//! The two threads behind an engine: one syncs the log, one makes checkpoints and segments.
+//!
+//! Invariants
+//! 1. A thread that fails says so in the log output and goes on; what must stop recording is
+//!    remembered by the log's writer (poison), not here.
+//! 2. They hold the engine, not its handles, and are joined before it is closed.
+
+use super::Engine;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What recording asks of the background. Cheap to say again.
+#[derive(Default)]
+pub(super) struct Signals {
+    /// Microseconds within which a sync is wanted; 0 for none.
+    sync_within: AtomicU64,
+    sync: Waker,
+    upkeep: Waker,
+}
+
+#[derive(Default)]
+struct Waker {
+    state: Mutex<Wanted>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Wanted {
+    stop: bool,
+    sync: bool,
+    checkpoint: bool,
+    spare: bool,
+}
+
+impl Waker {
+    fn say(&self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.state.lock());
+        self.changed.notify_one();
+    }
+}
+
+impl Signals {
+    /// A sync is wanted within so long.
+    #[inline]
+    pub(super) fn want_sync(&self, within: Duration) {
+        let micros = u64::try_from(within.as_micros()).unwrap_or(u64::MAX).max(1);
+        let wanted = self.sync_within.load(Acquire);
+        if wanted == 0 || micros < wanted {
+            self.want_sync_sooner(micros);
+        }
+    }
+
+    #[cold]
+    fn want_sync_sooner(&self, micros: u64) {
+        let sooner = |wanted| (wanted == 0 || micros < wanted).then_some(micros);
+        if self.sync_within.fetch_update(AcqRel, Acquire, sooner).is_ok() {
+            self.sync.say(|wanted| wanted.sync = true);
+        }
+    }
+
+    pub(super) fn want_checkpoint(&self) {
+        self.upkeep.say(|wanted| wanted.checkpoint = true);
+    }
+
+    pub(super) fn want_spare(&self) {
+        self.upkeep.say(|wanted| wanted.spare = true);
+    }
+}
+
+pub(super) struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    pub(super) fn start(engine: &Arc<Engine>) -> Self {
+        let spawn = |name: &str, run: fn(&Engine)| {
+            let engine = engine.clone();
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&engine))
+        };
+        let threads = [spawn("quipu-sync", sync), spawn("quipu-upkeep", upkeep)];
+        let mut started = Vec::new();
+        for thread in threads {
+            match thread {
+                Ok(thread) => started.push(thread),
+                // Without the thread, syncs and checkpoints happen only when asked for.
+                Err(error) => tracing::error!(%error, "a background thread was not started"),
+            }
+        }
+        Threads(started)
+    }
+
+    pub(super) fn stop(self, engine: &Engine) {
+        engine.signals.sync.say(|wanted| wanted.stop = true);
+        engine.signals.upkeep.say(|wanted| wanted.stop = true);
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a background thread panicked");
+            }
+        }
+    }
+}
+
+/// How often the memory budget is looked at.
+const BUDGET_LOOK: Duration = Duration::from_secs(1);
+
+/// Syncs what was recorded, at the latest when it was promised. After the last sync of a busy
+/// time the log gets a witness of it (`log.rs`, invariant 3).
+fn sync(engine: &Engine) {
+    let Signals { sync_within, sync, .. } = &engine.signals;
+    let mut idle_work = false;
+    loop {
+        let mut wanted = sync.state.lock();
+        while !wanted.stop && !wanted.sync {
+            if idle_work {
+                let quiet = Duration::from_millis(100);
+                if sync.changed.wait_for(&mut wanted, quiet).timed_out() && !wanted.sync {
+                    break;
+                }
+            } else {
+                sync.changed.wait(&mut wanted);
+            }
+        }
+        if wanted.stop {
+            return;
+        }
+        if !wanted.sync {
+            idle_work = false;
+            drop(wanted);
+            match engine.log.witness(engine.now()) {
+                Ok(true) => tell("witness of the last sync", engine.log.sync_frames()),
+                Ok(false) => {}
+                Err(error) => tell("witness of the last sync", Err(error)),
+            }
+            continue;
+        }
+        // Wait out the promise, or a shorter one that comes meanwhile; half of it is kept for the
+        // sync itself.
+        let mut waited = Duration::ZERO;
+        loop {
+            let promised = Duration::from_micros(sync_within.load(Acquire)) / 2;
+            let Some(left) = promised.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                break;
+            };
+            wanted.sync = false;
+            if wanted.stop || sync.changed.wait_for(&mut wanted, left).timed_out() {
+                break;
+            }
+            // Something changed: a shorter promise or the end. How long this wait was is not
+            // known without a clock; counting it as none errs on the late side, so the shorter
+            // promise counts in full from now.
+            waited = Duration::ZERO;
+        }
+        wanted.sync = false;
+        drop(wanted);
+        sync_within.store(0, std::sync::atomic::Ordering::Release);
+        tell("background sync", engine.log.sync().map(|_| ()));
+        idle_work = true;
+    }
+}
+
+/// Makes checkpoints by time and by amount of log, and the next segment before it is needed.
+fn upkeep(engine: &Engine) {
+    let upkeep = &engine.signals.upkeep;
+    // Counted in waits, not by a clock: a checkpoint's interval need not be exact.
+    let mut since_checkpoint = Duration::ZERO;
+    loop {
+        let mut wanted = upkeep.state.lock();
+        let mut idle = false;
+        while !wanted.stop && !wanted.checkpoint && !wanted.spare && !idle {
+            let left = engine.options.checkpoint_every.saturating_sub(since_checkpoint);
+            let wait = left.min(BUDGET_LOOK).max(Duration::from_millis(1));
+            idle = upkeep.changed.wait_for(&mut wanted, wait).timed_out();
+            since_checkpoint += if idle { wait } else { Duration::ZERO };
+        }
+        let now = std::mem::take(&mut *wanted);
+        drop(wanted);
+        if now.stop {
+            return;
+        }
+        if now.spare {
+            tell("making the next segment", engine.log.make_spare(engine.now()));
+        }
+        if idle {
+            tell("keeping the memory budget", engine.keep_budget());
+        }
+        if now.checkpoint || since_checkpoint >= engine.options.checkpoint_every {
+            since_checkpoint = Duration::ZERO;
+            if engine.has_news() {
+                tell("background checkpoint", engine.checkpoint());
+            }
+        }
+    }
+}
+
+fn tell(what: &str, result: crate::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != crate::ErrorKind::Closed
+    {
+        tracing::warn!(%error, "{what} failed");
+    }
+}

@@ -1,0 +1,231 @@
+//! A batch under construction: events checked, interned and put into columns as they come.
+//!
+//! Invariant: an event that is refused leaves nothing in the batch.
+
+use super::{Db, Engine};
+use crate::dictionary::{Reader, Sym};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::record::{Column, Columns, FRAME_COLUMNS_MAX, FRAME_EVENTS_MAX};
+use crate::time::Timestamp;
+use std::sync::Arc;
+
+/// A chunk is closed when it has grown to this.
+const CHUNK_BYTES_MAX: usize = 4 << 20;
+
+/// Events to be recorded together: the fast path. Made by [`Db::batch`], recorded by
+/// [`Db::record_batch`], which empties it and keeps its allocations for the next round.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use quipu::{Db, Event};
+///
+/// let db = Db::open(dir.path().join("shop"))?;
+/// let mut batch = db.batch();
+/// for user in ["alice", "bob", "alice"] {
+///     batch.push(&Event::new("visit").dim("user", user))?;
+/// }
+/// let outcome = db.record_batch(&mut batch)?;
+/// assert_eq!((outcome.recorded, batch.len()), (3, 0));
+/// # Ok::<(), quipu::Error>(())
+/// ```
+pub struct Batch {
+    engine: Arc<Engine>,
+    builder: Builder,
+}
+
+/// The columns of a batch, and what is needed to add to them.
+pub(super) struct Builder {
+    reader: Reader,
+    /// Each becomes a frame. The ones behind `at` are empty.
+    chunks: Vec<Columns>,
+    at: usize,
+    events: usize,
+    /// Events later than this are refused; made from the clock when it is first needed.
+    now: Option<Timestamp>,
+}
+
+impl Batch {
+    /// Adds an event. Its time, if it has none, is that of the first `push` since the batch was
+    /// last empty.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the event can not be accepted
+    /// ([`Event::check`]) or lies too far in the future; nothing of it is in the batch then. The
+    /// caller decides whether to go on without it.
+    pub fn push(&mut self, event: &Event<'_>) -> Result<()> {
+        self.builder.push(&self.engine, event)
+    }
+
+    /// The number of events in the batch.
+    pub fn len(&self) -> usize {
+        self.builder.events
+    }
+
+    /// Whether it has no events.
+    pub fn is_empty(&self) -> bool {
+        self.builder.is_empty()
+    }
+
+    /// Forgets the events; the allocations stay.
+    pub fn clear(&mut self) {
+        self.builder.clear();
+    }
+
+    pub(super) fn builder_of(&mut self, engine: &Arc<Engine>) -> Result<&mut Builder> {
+        if Arc::ptr_eq(&self.engine, engine) {
+            return Ok(&mut self.builder);
+        }
+        Err(Error::invalid(
+            "this batch was made by another Db; batches are recorded where they were made",
+        ))
+    }
+}
+
+impl Builder {
+    pub(super) fn new(engine: &Engine) -> Self {
+        let reader = engine.dictionary.reader();
+        Builder { reader, chunks: vec![Columns::default()], at: 0, events: 0, now: None }
+    }
+
+    pub(super) fn push(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
+        self.check(engine, event).inspect_err(|_| engine.tallies.refused.add(1))?;
+        self.add(engine, event);
+        Ok(())
+    }
+
+    fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
+        event.check()?;
+        let skew = engine.options.future_skew;
+        let now = *self.now.get_or_insert_with(|| engine.clock().now());
+        if let Some(time) = event.time
+            && event.check_time(time, now.saturating_add(skew), skew).is_err()
+        {
+            // The batch may have been begun long ago.
+            let now = *self.now.insert(engine.clock().now());
+            event.check_time(time, now.saturating_add(skew), skew)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, engine: &Engine, event: &Event<'_>) {
+        let Builder { reader, chunks, at, .. } = self;
+        let full = |columns: &Columns| {
+            columns.len() >= FRAME_EVENTS_MAX
+                || columns.dims.len() + event.dims.len() > FRAME_COLUMNS_MAX
+                || columns.measures.len() + event.measures.len() > FRAME_COLUMNS_MAX
+                || columns.bytes_estimate() > CHUNK_BYTES_MAX
+        };
+        if full(&chunks[*at]) && !chunks[*at].is_empty() {
+            *at += 1;
+            if *at == chunks.len() {
+                chunks.push(Columns::default());
+            }
+        }
+        let columns = &mut chunks[*at];
+        let dictionary = &*engine.dictionary;
+        let row = columns.len();
+        let time = event.time.or(self.now).unwrap_or_default();
+        columns.times.push(time.micros());
+        for (i, (name, value)) in event.dims.iter().enumerate() {
+            let at = find_column(
+                &mut columns.dims,
+                i,
+                name,
+                |sym| dictionary.text(sym),
+                || dictionary.intern(reader, name),
+            );
+            let value = dictionary.intern(reader, value);
+            let values = &mut columns.dims[at].values;
+            if values.len() < row {
+                values.resize(row, Sym::NONE);
+            }
+            values.push(value);
+        }
+        for (i, (name, value)) in event.measures.iter().enumerate() {
+            let at = find_column(
+                &mut columns.measures,
+                i,
+                name,
+                |sym| dictionary.text(sym),
+                || dictionary.intern(reader, name),
+            );
+            let values = &mut columns.measures[at].values;
+            if values.len() < row {
+                values.resize(row, f64::NAN);
+            }
+            values.push(*value);
+        }
+        if let Some(entity) = event.entity {
+            columns.entities.resize(row, Sym::NONE);
+            columns.entities.push(dictionary.intern(reader, entity));
+        }
+        if let Some(id) = event.id {
+            columns.ids.set(row, id.as_bytes());
+        }
+        if let Some(payload) = event.payload {
+            columns.payloads.set(row, payload);
+        }
+        // Event names repeat: the last one's is tried first.
+        let name = match columns.names.last() {
+            Some(last) if dictionary.text(*last) == event.name => *last,
+            _ => dictionary.intern(reader, event.name),
+        };
+        columns.names.push(name);
+        self.events += 1;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.events == 0
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.chunks[..=self.at].iter_mut().for_each(Columns::clear);
+        self.at = 0;
+        self.events = 0;
+        self.now = None;
+    }
+
+    pub(super) fn chunks(&mut self) -> &mut [Columns] {
+        let chunks = &mut self.chunks[..=self.at];
+        chunks.iter_mut().for_each(Columns::square);
+        chunks
+    }
+
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        self.now
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// The place of the column called `name`, made when missing. Events mostly have the same dimensions
+/// in the same order, so the `i`th column is tried for the `i`th dimension before any look-up.
+#[inline]
+fn find_column<'d, T>(
+    columns: &mut Vec<Column<T>>,
+    i: usize,
+    name: &str,
+    text: impl Fn(Sym) -> &'d str,
+    intern: impl FnOnce() -> Sym,
+) -> usize {
+    if columns.get(i).is_some_and(|column| text(column.name) == name) {
+        return i;
+    }
+    let sym = intern();
+    columns.iter().position(|column| column.name == sym).unwrap_or_else(|| {
+        columns.push(Column::empty(sym));
+        columns.len() - 1
+    })
+}
+
+impl Db {
+    /// An empty batch of this engine.
+    pub fn batch(&self) -> Batch {
+        Batch { engine: self.engine().clone(), builder: Builder::new(self.engine()) }
+    }
+}

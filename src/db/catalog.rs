@@ -1,0 +1,64 @@
+//! The catalog: everything the snapshot says besides series, as one row.
+//!
+//! It is written by every checkpoint in the same transaction as the series, so definitions,
+//! position, counters and series are always of one moment.
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::options::Dedup;
+use crate::snapshot::{Snapshot, Table};
+use crate::tier::Backfill;
+use crate::view::View;
+use std::path::Path;
+
+/// The key of the catalog's row in `Table::Meta`.
+pub(super) const ROW: &[u8] = b"catalog";
+
+#[derive(Clone, Debug, Default, bincode::Encode, bincode::Decode)]
+pub(super) struct Catalog {
+    /// Everything up to this position is in the rows, nothing behind it is.
+    pub(super) position: u64,
+    /// The segment of the log that was active at the cut: replay begins there.
+    pub(super) segment: u64,
+    /// The oldest segment that was not retired; 0 before the first checkpoint.
+    pub(super) first_segment: u64,
+    pub(super) next_view: u32,
+    pub(super) views: Vec<StoredView>,
+    /// Dropped views whose rows are still there.
+    pub(super) purge: Vec<u32>,
+    pub(super) events: u64,
+    pub(super) late: u64,
+    pub(super) duplicates: u64,
+    pub(super) dedup: Dedup,
+    /// When the checkpoint was made, microseconds since 1970.
+    pub(super) checkpointed_at: i64,
+}
+
+#[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
+pub(super) struct StoredView {
+    pub(super) id: u32,
+    pub(super) view: View,
+    pub(super) defined_at: u64,
+    pub(super) backfill: Backfill,
+    /// Series rows in the store.
+    pub(super) rows: u64,
+}
+
+impl Catalog {
+    /// The catalog of the store at `path`; the default one when there was no checkpoint yet.
+    pub(super) fn read(snapshot: &dyn Snapshot, path: &Path) -> Result<Self> {
+        let Some(value) = snapshot.get(Table::Meta, ROW)? else { return Ok(Catalog::default()) };
+        codec::unseal(ROW, &value).and_then(codec::decode).map_err(|malformed| {
+            Error::corruption(
+                path,
+                0,
+                format!("the catalog in the snapshot is damaged: {malformed}"),
+            )
+        })
+    }
+
+    pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {
+        let value = codec::seal(ROW, |out| out.extend_from_slice(&codec::encode(self)));
+        (ROW.to_vec(), Some(value))
+    }
+}

@@ -1,0 +1,381 @@
+//! Checkpoints: what changed since the last one, into the snapshot store, while recording goes on.
+//!
+//! Invariants
+//! 1. The cut: the gate is closed, the position noted, every shard's generation raised. That
+//!    moment is what the checkpoint stores, whatever is recorded while it is written.
+//! 2. The log is synced up to the cut before the store is committed: the snapshot is never ahead of
+//!    the durable log.
+//! 3. A checkpoint that fails keeps what it has captured (`carry`); the next one writes it, the
+//!    newer row of a key winning. Until then its entries stay in memory.
+//! 4. Segments are removed after the commit that says they are.
+
+use super::Engine;
+use super::catalog::{Catalog, StoredView};
+use super::load::{read_series, seal_series};
+use crate::dictionary::Sym;
+use crate::error::Result;
+use crate::key;
+use crate::log::reader;
+use crate::log::segment::{self, Segment};
+use crate::options::{Dedup, Retention};
+use crate::series::Series;
+use crate::snapshot::{Changes, Snapshot, Start, Table};
+use crate::tier::shard::{Capture, Captured, Rows, rows_of};
+use crate::tier::{Backfill, ViewTier};
+use crate::time::Stopwatch;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+
+/// Entries captured under one hold of a shard's lock.
+const STEP: usize = 64;
+/// Slots that the eviction looks at under one hold.
+const EVICT_STEP: usize = 256;
+/// Rows of dropped views that one checkpoint deletes.
+const PURGE_ROWS: usize = 20_000;
+
+/// What one checkpoint leaves to the next. Its lock lets one run at a time.
+#[derive(Default)]
+pub(super) struct Checkpointer {
+    /// The catalog as last committed.
+    pub(super) catalog: Catalog,
+    carry: Changes,
+    /// Captured deltas that are not merged into `carry` yet, and the tiers they are of.
+    deltas: Vec<(Arc<ViewTier>, Captured)>,
+    /// Slots captured and not settled, by view and shard.
+    unsettled: Vec<(Arc<ViewTier>, usize, Vec<u32>)>,
+    pub(super) micros: u64,
+    pub(super) series: u64,
+    pub(super) failures: u64,
+}
+
+impl Checkpointer {
+    pub(super) fn new(catalog: Catalog) -> Self {
+        Checkpointer { catalog, ..Checkpointer::default() }
+    }
+}
+
+impl Engine {
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        let mut state = self.checkpointer.lock();
+        let result = self.checkpoint_locked(&mut state);
+        if result.is_err() {
+            state.failures += 1;
+        }
+        result
+    }
+
+    fn checkpoint_locked(&self, state: &mut Checkpointer) -> Result<()> {
+        let stopwatch = Stopwatch::start();
+        // The cut waits for this sync otherwise.
+        self.log.sync()?;
+        // What an earlier checkpoint could not merge comes before anything newer of its keys.
+        self.merge_deltas(state)?;
+        let (mut catalog, views) = self.cut(state);
+        let mut series = 0;
+        for tier in &views {
+            for (at, shard) in tier.shards().iter().enumerate() {
+                let mut slots = Vec::new();
+                let mut captured = Vec::new();
+                loop {
+                    let more = shard.lock().walk(STEP, &mut captured);
+                    for captured in captured.drain(..) {
+                        slots.push(captured.slot);
+                        series += 1;
+                        match captured.what {
+                            Capture::Whole(rows) => {
+                                let key = self.row_key(tier, &captured.key);
+                                put_rows(&mut state.carry, &key, rows, catalog.position);
+                            }
+                            Capture::Delta { .. } => state.deltas.push((tier.clone(), captured)),
+                        }
+                    }
+                    if !more {
+                        break;
+                    }
+                }
+                if !slots.is_empty() {
+                    state.unsettled.push((tier.clone(), at, slots));
+                }
+            }
+        }
+        self.merge_deltas(state)?;
+        self.purge(&mut catalog, &mut state.carry)?;
+        for stored in &mut catalog.views {
+            if let Some(tier) = views.iter().find(|tier| tier.id == stored.id) {
+                stored.rows = tier.stored_rows.load(Relaxed) + tier.totals().newly_stored;
+            }
+        }
+        let retired = self.plan_retirement(&mut catalog)?;
+        state.carry.of(Table::Meta).push(catalog.row());
+        sort(&mut state.carry);
+        self.log.sync_to(catalog.position)?;
+        self.storage.commit(&state.carry)?;
+        state.carry = Changes::default();
+        // `db/load.rs`, invariant 1: after the commit, before anything is settled.
+        self.commits.fetch_add(1, AcqRel);
+        for (tier, shard, slots) in state.unsettled.drain(..) {
+            for slots in slots.chunks(EVICT_STEP) {
+                let slots = slots.iter().copied();
+                tier.shards()[shard].lock().settle(slots, catalog.position);
+            }
+        }
+        state.catalog = catalog;
+        state.series = series;
+        self.remove_segments(&retired);
+        self.evict(&views);
+        state.micros = stopwatch.micros();
+        Ok(())
+    }
+
+    /// Closes the gate for the moment of the cut.
+    fn cut(&self, state: &mut Checkpointer) -> (Catalog, Vec<Arc<ViewTier>>) {
+        let live = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let position = self.log.appended();
+        for tier in &live.views {
+            for shard in tier.shards() {
+                shard.lock().cut(position);
+            }
+        }
+        let mut dedup = Dedup::Off;
+        if let Some(window) = &self.window {
+            let mut window = window.lock();
+            dedup = window.rule();
+            state.carry.of(Table::Ids).extend(window.changes());
+        }
+        self.tallies.log_bytes.set(0);
+        let stored = |tier: &Arc<ViewTier>| StoredView {
+            id: tier.id,
+            view: tier.view.clone(),
+            defined_at: tier.defined_at,
+            backfill: *tier.backfill.lock(),
+            rows: 0,
+        };
+        let catalog = Catalog {
+            position,
+            segment: self.log.end().0,
+            first_segment: state.catalog.first_segment.max(1),
+            next_view: live.next_view,
+            views: live.views.iter().map(stored).collect(),
+            purge: live.purge.clone(),
+            events: self.tallies.events.get(),
+            late: self.tallies.late.get(),
+            duplicates: self.tallies.duplicates.get(),
+            dedup,
+            checkpointed_at: self.now().micros(),
+        };
+        (catalog, live.views.clone())
+    }
+
+    fn row_key(&self, tier: &ViewTier, key: &[Sym]) -> Vec<u8> {
+        key::series_row(tier.id, key.iter().map(|sym| self.dictionary.text(*sym)))
+    }
+
+    /// Merges what was captured of partial series with their stored rows, into `carry`, which is
+    /// sorted afterwards.
+    fn merge_deltas(&self, state: &mut Checkpointer) -> Result<()> {
+        sort(&mut state.carry);
+        if state.deltas.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.storage.snapshot()?;
+        let snapshot = Carried { carry: &state.carry, below: &*snapshot };
+        let path = self.dir.join(super::open::STORE);
+        // After a failure a key may have several deltas, of several cuts. A row's position is what
+        // tells a reader which of them it contains: the newest.
+        let mut by_key: HashMap<(u32, &[Sym]), Delta<'_>> = HashMap::new();
+        for (tier, captured) in &state.deltas {
+            let Capture::Delta { series, cut } = &captured.what else { continue };
+            let delta = by_key.entry((tier.id, captured.key.as_slice()));
+            let delta = delta.or_insert_with(|| Delta { tier, cut: 0, parts: Vec::new() });
+            delta.cut = delta.cut.max(*cut);
+            delta.parts.push(series);
+        }
+        let mut merged = Changes::default();
+        let mut new_rows: Vec<&ViewTier> = Vec::new();
+        for ((_, key), delta) in by_key {
+            let (key, shape) = (self.row_key(delta.tier, key), &delta.tier.plan.shape);
+            let row = read_series(&snapshot, &key, shape, &path)?;
+            if row.is_none() {
+                new_rows.push(delta.tier);
+            }
+            let mut series = row.map_or_else(|| Series::empty(shape), |(series, _)| series);
+            for part in delta.parts {
+                // Any mark but clean: the blocks it changes are to be written.
+                series.merge(part, shape, 1);
+            }
+            put_rows(&mut merged, &key, rows_of(&mut series), delta.cut);
+        }
+        for tier in new_rows {
+            tier.stored_rows.fetch_add(1, Relaxed);
+        }
+        for (table, changes) in state.carry.0.iter_mut().zip(merged.0) {
+            table.extend(changes);
+        }
+        state.deltas.clear();
+        sort(&mut state.carry);
+        Ok(())
+    }
+
+    /// Deletes rows of dropped views, some at a time.
+    fn purge(&self, catalog: &mut Catalog, carry: &mut Changes) -> Result<()> {
+        let Some(&view) = catalog.purge.first() else { return Ok(()) };
+        let snapshot = self.storage.snapshot()?;
+        let (from, to) = (key::view_prefix(view), key::behind_view(view));
+        let mut room = PURGE_ROWS;
+        for table in [Table::Series, Table::Buckets] {
+            let rows = snapshot.range(table, Start::At(&from), to.as_deref(), room)?;
+            room -= rows.len();
+            carry.of(table).extend(rows.into_iter().map(|(key, _)| (key, None)));
+        }
+        if room > 0 {
+            catalog.purge.remove(0);
+            let mut live = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            live.purge.retain(|id| *id != view);
+        }
+        Ok(())
+    }
+
+    /// The segments that the retention policy lets go, oldest first; noted in the catalog.
+    fn plan_retirement(&self, catalog: &mut Catalog) -> Result<Vec<u64>> {
+        if self.options.retention == Retention::KeepAll {
+            return Ok(Vec::new());
+        }
+        let dir = self.dir.join(super::open::LOG);
+        let identity = self.manifest.identity;
+        let open =
+            |number| Segment::open(&*self.disk, &dir, number, identity, crate::disk::Access::Read);
+        // What an unfinished backfill has still to read stays.
+        let unfinished = catalog.views.iter().filter_map(|stored| match stored.backfill {
+            Backfill::Unfinished { done } => Some(done),
+            Backfill::NotAsked | Backfill::Complete => None,
+        });
+        let needed_from = unfinished.min().map_or(u64::MAX, |done| done + 1);
+        let numbers: Vec<u64> = segment::numbers(&*self.disk, &dir)?
+            .into_iter()
+            .filter(|number| (catalog.first_segment..=catalog.segment).contains(number))
+            .collect();
+        let mut bytes_behind = 0;
+        let mut keep_from = numbers.len().saturating_sub(1);
+        let now = self.now();
+        while keep_from > 0 {
+            let (candidate, next) = (open(numbers[keep_from - 1])?, open(numbers[keep_from])?);
+            bytes_behind += next.bytes;
+            let Some(next_header) = reader::first_frame(&next)? else { break };
+            let keep = match self.options.retention {
+                Retention::KeepAll => true,
+                Retention::Recovery => false,
+                Retention::Bytes(most) => bytes_behind + candidate.bytes <= most,
+                Retention::Age(age) => next_header.written_at >= now.saturating_sub(age).micros(),
+            };
+            if !keep && next_header.position <= needed_from {
+                break;
+            }
+            keep_from -= 1;
+        }
+        let retired = numbers[..keep_from].to_vec();
+        catalog.first_segment = numbers.get(keep_from).copied().unwrap_or(catalog.first_segment);
+        Ok(retired)
+    }
+
+    /// Removes retired segments. One that stays is removed at the next opening.
+    fn remove_segments(&self, numbers: &[u64]) {
+        let dir = self.dir.join(super::open::LOG);
+        for number in numbers {
+            let path = dir.join(segment::name(*number));
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "a retired segment stays for now");
+            }
+        }
+    }
+
+    /// Whether the resident series need more memory than the budget.
+    fn over_budget(&self, views: &[Arc<ViewTier>]) -> bool {
+        let live = views.iter().map(|tier| tier.totals().live_bytes).sum::<u64>();
+        live > self.options.memory_budget as u64
+    }
+
+    /// Evicts, with a checkpoint before if there is not enough to evict without.
+    pub(super) fn keep_budget(&self) -> Result<()> {
+        let views = self.enter()?.views.clone();
+        if self.over_budget(&views) {
+            self.evict(&views);
+            if self.over_budget(&views) {
+                self.checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts what was not touched lately while the tier is over its budget.
+    fn evict(&self, views: &[Arc<ViewTier>]) {
+        // Two sweeps: the first takes the marks of touch away, the second evicts.
+        for _ in 0..2 {
+            for tier in views {
+                for shard in tier.shards() {
+                    if !self.over_budget(views) {
+                        return;
+                    }
+                    let slots = shard.lock().slots() as usize;
+                    for _ in 0..slots.div_ceil(EVICT_STEP) {
+                        shard.lock().evict(EVICT_STEP);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What was captured of one partial series.
+struct Delta<'a> {
+    tier: &'a ViewTier,
+    cut: u64,
+    parts: Vec<&'a Series>,
+}
+
+/// The store as it will be when `carry`, which is sorted, is written.
+struct Carried<'a> {
+    carry: &'a Changes,
+    below: &'a dyn Snapshot,
+}
+
+impl Snapshot for Carried<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let changes = &self.carry.0[table as usize];
+        match changes.binary_search_by(|(other, _)| other.as_slice().cmp(key)) {
+            Ok(at) => Ok(changes[at].1.clone()),
+            Err(_) => self.below.get(table, key),
+        }
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        from: Start<'_>,
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<crate::snapshot::Row>> {
+        self.below.range(table, from, to, limit)
+    }
+}
+
+fn put_rows(changes: &mut Changes, key: &[u8], rows: Rows, position: u64) {
+    let value = seal_series(key, position, &rows.series);
+    for (grain, block, bytes) in rows.blocks {
+        let key = key::bucket_row(key, grain, block);
+        let value =
+            bytes.map(|bytes| crate::codec::seal(&key, |out| out.extend_from_slice(&bytes)));
+        changes.of(Table::Buckets).push((key, value));
+    }
+    changes.of(Table::Series).push((key.to_vec(), Some(value)));
+}
+
+/// Puts changes in the order of their keys; of several of one key the last stays.
+fn sort(changes: &mut Changes) {
+    for changes in &mut changes.0 {
+        changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        changes.reverse();
+        changes.dedup_by(|(a, _), (b, _)| a == b);
+        changes.reverse();
+    }
+}

@@ -1,0 +1,148 @@
+//! The deduplication window: which ids were seen lately.
+//!
+//! Invariants
+//! 1. An id enters in the order of its event's position, under the lock that is held from looking
+//!    it up to the append; so two threads with the same id record it once.
+//! 2. The window is part of the checkpoint: `Ids` holds those up to its position, replay adds the
+//!    rest. Rows: `position (8, big-endian)` to `written at (8) · hash (16)`.
+//!
+//! Ids are compared by XXH3-128: two different ids fall together with a chance of 2^-128 a pair.
+
+use crate::codec::{self, Malformed};
+use crate::options::Dedup;
+use crate::record::Blobs;
+use crate::snapshot::Change;
+use crate::time::Timestamp;
+use std::collections::{HashSet, VecDeque};
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    position: u64,
+    written_at: i64,
+    hash: u128,
+}
+
+#[derive(Debug)]
+pub(super) struct Window {
+    rule: Dedup,
+    hashes: HashSet<u128, foldhash::fast::RandomState>,
+    order: VecDeque<Seen>,
+    /// Entries at the back of `order` that no checkpoint has written.
+    unwritten: usize,
+    /// Positions of written entries that have left the window since the last checkpoint.
+    expired: Vec<u64>,
+    /// Whether the stored entries are here. They are read when the first id is asked about.
+    pub(super) loaded: bool,
+}
+
+impl Window {
+    pub(super) fn new(rule: Dedup, loaded: bool) -> Self {
+        Window {
+            rule,
+            hashes: HashSet::default(),
+            order: VecDeque::new(),
+            unwritten: 0,
+            expired: Vec::new(),
+            loaded,
+        }
+    }
+
+    pub(super) fn rule(&self) -> Dedup {
+        self.rule
+    }
+
+    /// Says of each event whether it is new, and takes in the ids of those that are; they must be
+    /// [placed](Window::place) or [given back](Window::give_back) before the lock is left.
+    pub(super) fn sift(&mut self, n: usize, ids: &Blobs, now: Timestamp, keep: &mut Vec<bool>) {
+        self.expire_by_age(now);
+        keep.clear();
+        keep.extend((0..n).map(|row| ids.get(row).is_none_or(|id| self.hashes.insert(hash(id)))));
+    }
+
+    /// The sifted events got the positions from `first` on.
+    pub(super) fn place(&mut self, n: usize, ids: &Blobs, first: u64, written_at: i64) {
+        for row in 0..n {
+            if let Some(id) = ids.get(row) {
+                let position = first + row as u64;
+                let hash = hash(id);
+                self.hashes.insert(hash);
+                self.order.push_back(Seen { position, written_at, hash });
+                self.unwritten += 1;
+            }
+        }
+        if let Dedup::Last(most) = self.rule {
+            while self.order.len() as u64 > most && self.loaded {
+                self.forget_oldest();
+            }
+        }
+    }
+
+    /// The sifted events were not appended after all.
+    pub(super) fn give_back(&mut self, n: usize, ids: &Blobs) {
+        for id in (0..n).filter_map(|row| ids.get(row)) {
+            self.hashes.remove(&hash(id));
+        }
+    }
+
+    /// Takes in an entry that an earlier checkpoint has written; oldest first, before all others.
+    pub(super) fn restore(&mut self, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Malformed> {
+        let newer = std::mem::take(&mut self.order);
+        for (key, value) in rows {
+            let mut payload = codec::unseal(key, value)?;
+            let mut rest = key.as_slice();
+            let position = u64::from_be_bytes(codec::take_array(&mut rest)?);
+            let written_at = i64::from_le_bytes(codec::take_array(&mut payload)?);
+            let hash = u128::from_le_bytes(codec::take_array(&mut payload)?);
+            if self.hashes.insert(hash) {
+                self.order.push_back(Seen { position, written_at, hash });
+            }
+        }
+        self.order.extend(newer);
+        self.loaded = true;
+        Ok(())
+    }
+
+    fn expire_by_age(&mut self, now: Timestamp) {
+        if let Dedup::For(age) = self.rule {
+            let oldest = now.saturating_sub(age).micros();
+            while self.order.front().is_some_and(|seen| seen.written_at < oldest) {
+                self.forget_oldest();
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(seen) = self.order.pop_front() {
+            self.hashes.remove(&seen.hash);
+            if self.order.len() < self.unwritten {
+                self.unwritten = self.order.len();
+            } else {
+                self.expired.push(seen.position);
+            }
+        }
+    }
+
+    /// What the checkpoint is to write; everything is taken for written after this.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        let mut changes: Vec<Change> = self
+            .expired
+            .drain(..)
+            .map(|position| (position.to_be_bytes().to_vec(), None))
+            .collect();
+        let written = self.order.len() - self.unwritten;
+        for seen in self.order.iter().skip(written) {
+            let key = seen.position.to_be_bytes().to_vec();
+            let value = codec::seal(&key, |out| {
+                out.extend_from_slice(&seen.written_at.to_le_bytes());
+                out.extend_from_slice(&seen.hash.to_le_bytes());
+            });
+            changes.push((key, Some(value)));
+        }
+        self.unwritten = 0;
+        changes
+    }
+}
+
+fn hash(id: &[u8]) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(id)
+}

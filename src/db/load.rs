@@ -1,0 +1,396 @@
+//! Reading series, wherever they are: in the tier, in the store, or partly in both.
+//!
+//! Invariants
+//! 1. Nothing is read from the store while a shard's lock is held. A row is read first; then, under
+//!    the lock, it is used only if no checkpoint has become visible since (`commits`), else it is
+//!    read again. `commits` is raised after a commit and before its entries are settled, so
+//!    whoever sees an entry settled sees it raised.
+//! 2. A scan sees every key that was recorded before it began, once, each as of some moment during
+//!    the scan. Keys that come while it runs may be in it or not.
+//! 3. A scan does not make cold series resident.
+
+use super::Engine;
+use crate::codec::{self, Malformed};
+use crate::dictionary::Sym;
+use crate::error::{Error, Result};
+use crate::key;
+use crate::query::{KeyRef, Source};
+use crate::series::{Cell, Series, Shape};
+use crate::snapshot::{Snapshot, Start, Table};
+use crate::tier::shard::Lookup;
+use crate::tier::{Key, ViewTier};
+use crate::view::View;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+/// Rows read from the store at once by a scan.
+const PAGE: usize = 512;
+/// Slots looked at by a scan under one hold of a shard's lock.
+const SLOTS: u32 = 256;
+
+/// One view of one engine, to be asked.
+#[derive(Clone)]
+pub(crate) struct ViewSource {
+    engine: Arc<Engine>,
+    tier: Arc<ViewTier>,
+}
+
+/// Reads the row of a series and its blocks. The number is the position of the checkpoint that
+/// wrote it.
+pub(super) fn read_series(
+    snapshot: &dyn Snapshot,
+    row_key: &[u8],
+    shape: &Shape,
+    path: &Path,
+) -> Result<Option<(Series, u64)>> {
+    match snapshot.get(Table::Series, row_key)? {
+        Some(value) => decode_series(snapshot, row_key, &value, shape, path).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn decode_series(
+    snapshot: &dyn Snapshot,
+    row_key: &[u8],
+    value: &[u8],
+    shape: &Shape,
+    path: &Path,
+) -> Result<(Series, u64)> {
+    let (mut series, as_of) =
+        decode_totals(row_key, value, shape).map_err(|e| damaged(path, row_key, e))?;
+    for (grain, ring) in series.rings_mut().iter_mut().enumerate() {
+        for block in ring.blocks_mut() {
+            let key = key::bucket_row(row_key, grain as u8, block.number);
+            let value = snapshot.get(Table::Buckets, &key)?;
+            let value = value.ok_or(Malformed("a block of buckets is missing"));
+            value
+                .and_then(|value| block.decode_cells(codec::unseal(&key, &value)?, shape))
+                .map_err(|e| damaged(path, row_key, e))?;
+        }
+    }
+    Ok((series, as_of))
+}
+
+/// The series of a row, its rings' blocks still empty.
+fn decode_totals(row_key: &[u8], value: &[u8], shape: &Shape) -> Result<(Series, u64), Malformed> {
+    let mut payload = codec::unseal(row_key, value)?;
+    let as_of = codec::take_u64(&mut payload)?;
+    Ok((Series::decode_row(payload, shape)?, as_of))
+}
+
+/// The value of a series row.
+pub(super) fn seal_series(row_key: &[u8], as_of: u64, row: &[u8]) -> Vec<u8> {
+    codec::seal(row_key, |out| {
+        codec::put_u64(out, as_of);
+        out.extend_from_slice(row);
+    })
+}
+
+fn damaged(path: &Path, row_key: &[u8], malformed: Malformed) -> Error {
+    let key = key::parts(row_key).unwrap_or_default();
+    Error::new(
+        crate::ErrorKind::Corruption,
+        format!("the stored series of key {key:?} is damaged: {malformed}"),
+    )
+    .at(path, None)
+}
+
+impl ViewSource {
+    pub(crate) fn new(engine: Arc<Engine>, tier: Arc<ViewTier>) -> Self {
+        ViewSource { engine, tier }
+    }
+
+    fn shape(&self) -> &Shape {
+        &self.tier.plan.shape
+    }
+
+    fn store_path(&self) -> std::path::PathBuf {
+        self.engine.dir.join(super::open::STORE)
+    }
+
+    fn row_key(&self, key: &[Sym]) -> Vec<u8> {
+        key::series_row(self.tier.id, key.iter().map(|sym| self.engine.dictionary.text(*sym)))
+    }
+
+    /// The syms of a key if every part of it was seen since opening; else no entry can have it.
+    fn syms<T: AsRef<str>>(&self, parts: &[T]) -> Option<Key> {
+        parts.iter().map(|part| self.engine.dictionary.find(part.as_ref())).collect()
+    }
+
+    /// Reads a key, making it resident and whole if it is not.
+    fn load<R>(&self, key: &[Sym], read: &dyn Fn(&Series) -> R) -> Result<Option<R>> {
+        match self.tier.read(key, read) {
+            Lookup::Here(answer) => return Ok(Some(answer)),
+            Lookup::Nowhere => return Ok(None),
+            Lookup::Partial | Lookup::Unknown => {}
+        }
+        let row_key = self.row_key(key);
+        loop {
+            let epoch = self.engine.commits.load(Acquire);
+            let row = {
+                let snapshot = self.engine.storage.snapshot()?;
+                read_series(&*snapshot, &row_key, self.shape(), &self.store_path())?
+            };
+            let still = || self.engine.commits.load(Acquire) == epoch;
+            if let Some(answer) = self.tier.install(key, row, still, read) {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Completes every entry that is partial.
+    pub(super) fn complete_partials(&self) -> Result<()> {
+        for shard in self.tier.shards() {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                let mut partials: Vec<Key> = Vec::new();
+                from = shard.lock().each(at, SLOTS, |key, series| {
+                    if series.is_none() {
+                        partials.push(Key::from_slice(key));
+                    }
+                });
+                for key in partials {
+                    self.load(&key, &|_| ())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn key_count(&self) -> Result<u64> {
+        self.complete_partials()?;
+        let totals = self.tier.totals();
+        Ok(self.tier.stored_rows.load(Relaxed) + totals.newly_stored + totals.unstored)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.tier.shards().iter().all(|shard| shard.lock().is_whole())
+    }
+
+    /// A page of stored rows of this view whose keys begin with `prefix`.
+    fn page(
+        &self,
+        snapshot: &dyn Snapshot,
+        behind: Option<&[u8]>,
+        prefix: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let start = behind.map_or(Start::At(prefix), Start::Behind);
+        let mut rows = snapshot.range(Table::Series, start, None, PAGE)?;
+        rows.truncate(rows.partition_point(|(key, _)| key.starts_with(prefix)));
+        Ok(rows)
+    }
+
+    /// What a stored row of a scan says now: of the entry if there is one, else of the row, read
+    /// again if it may be out of date.
+    fn row_now<R>(
+        &self,
+        row: (&[u8], &[u8]),
+        epoch: u64,
+        read: &dyn Fn(&Series) -> R,
+    ) -> Result<Option<R>> {
+        let (row_key, value) = row;
+        let path = self.store_path();
+        let parts = key::parts(row_key).map_err(|e| damaged(&path, row_key, e))?;
+        let syms = self.syms(&parts);
+        let mut seen = epoch;
+        let mut fresh: Option<Option<Series>> = None;
+        loop {
+            match syms.as_ref().map(|key| self.tier.read(key, read)) {
+                Some(Lookup::Here(answer)) => return Ok(Some(answer)),
+                Some(Lookup::Partial) => {
+                    return self.load(syms.as_ref().expect("an entry has syms"), read);
+                }
+                Some(Lookup::Unknown | Lookup::Nowhere) | None => {}
+            }
+            if self.engine.commits.load(Acquire) == seen {
+                return match fresh {
+                    Some(series) => Ok(series.as_ref().map(read)),
+                    None => decode_totals(row_key, value, self.shape())
+                        .map(|(series, _)| Some(read(&series)))
+                        .map_err(|e| damaged(&path, row_key, e)),
+                };
+            }
+            seen = self.engine.commits.load(Acquire);
+            let snapshot = self.engine.storage.snapshot()?;
+            let row = snapshot.get(Table::Series, row_key)?;
+            let decode = |value: Vec<u8>| decode_totals(row_key, &value, self.shape());
+            let row = row.map(decode).transpose().map_err(|e| damaged(&path, row_key, e))?;
+            fresh = Some(row.map(|(series, _)| series));
+        }
+    }
+}
+
+impl Source for ViewSource {
+    fn view(&self) -> &View {
+        &self.tier.view
+    }
+
+    fn get(&self, parts: &[&str]) -> Result<Option<Series>> {
+        self.engine.check_open()?;
+        if let Some(key) = self.syms(parts) {
+            return self.load(&key, &Series::clone);
+        }
+        // A part that was not seen since opening: no entry can have it, a row may.
+        let row_key = key::series_row(self.tier.id, parts.iter().copied());
+        if self.is_whole() {
+            return Ok(None);
+        }
+        let row = {
+            let snapshot = self.engine.storage.snapshot()?;
+            read_series(&*snapshot, &row_key, self.shape(), &self.store_path())?
+        };
+        if row.is_none() {
+            return Ok(None);
+        }
+        let mut reader = self.engine.dictionary.reader();
+        let key: Key =
+            parts.iter().map(|part| self.engine.dictionary.intern(&mut reader, part)).collect();
+        self.load(&key, &Series::clone)
+    }
+
+    fn each(&self, see: &mut dyn FnMut(KeyRef<'_>, &Cell) -> Result<()>) -> Result<()> {
+        self.engine.check_open()?;
+        let dictionary = &*self.engine.dictionary;
+        let whole = self.is_whole();
+        // Rows of keys that were seen in memory are passed over in the store, even if they are
+        // evicted meanwhile.
+        let mut seen: HashSet<u128> = HashSet::new();
+        for shard in self.tier.shards() {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                let mut partials: Vec<Key> = Vec::new();
+                let mut result = Ok(());
+                from = shard.lock().each(at, SLOTS, |key, series| match series {
+                    Some(series) if result.is_ok() => {
+                        if !whole {
+                            seen.insert(xxhash_rust::xxh3::xxh3_128(&self.row_key(key)));
+                        }
+                        result = see(KeyRef::Syms(key, dictionary), &series.total);
+                    }
+                    Some(_) => {}
+                    None => partials.push(Key::from_slice(key)),
+                });
+                result?;
+                for key in partials {
+                    seen.insert(xxhash_rust::xxh3::xxh3_128(&self.row_key(&key)));
+                    if let Some(total) = self.load(&key, &|series| series.total.clone())? {
+                        see(KeyRef::Syms(&key, dictionary), &total)?;
+                    }
+                }
+            }
+        }
+        if whole {
+            return Ok(());
+        }
+        let prefix = key::view_prefix(self.tier.id);
+        let mut behind: Option<Vec<u8>> = None;
+        loop {
+            let epoch = self.engine.commits.load(Acquire);
+            let page = {
+                let snapshot = self.engine.storage.snapshot()?;
+                self.page(&*snapshot, behind.as_deref(), &prefix)?
+            };
+            for (row_key, value) in &page {
+                if seen.contains(&xxhash_rust::xxh3::xxh3_128(row_key)) {
+                    continue;
+                }
+                let total = |series: &Series| series.total.clone();
+                if let Some(total) = self.row_now((row_key, value), epoch, &total)? {
+                    see(KeyRef::Row(row_key), &total)?;
+                }
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+            behind = page.into_iter().last().map(|(key, _)| key);
+        }
+    }
+
+    fn begin(&self, prefix: &[&str]) -> Result<Vec<Vec<u8>>> {
+        self.engine.check_open()?;
+        let prefix = key::series_row(self.tier.id, prefix.iter().copied());
+        let mut keys = Vec::new();
+        for shard in self.tier.shards() {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                from = shard.lock().each(at, SLOTS, |key, _| {
+                    let row_key = self.row_key(key);
+                    if row_key.starts_with(&prefix) {
+                        keys.push(row_key);
+                    }
+                });
+            }
+        }
+        // Taken from the end.
+        keys.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(keys)
+    }
+
+    fn next_page(
+        &self,
+        prefix: &[&str],
+        behind: Option<&[u8]>,
+        resident: &mut Vec<Vec<u8>>,
+        out: &mut dyn FnMut(KeyRef<'_>, &Cell),
+    ) -> Result<Option<Vec<u8>>> {
+        let prefix = key::series_row(self.tier.id, prefix.iter().copied());
+        let epoch = self.engine.commits.load(Acquire);
+        let stored = {
+            let snapshot = self.engine.storage.snapshot()?;
+            self.page(&*snapshot, behind, &prefix)?
+        };
+        let last =
+            if stored.len() < PAGE { None } else { stored.last().map(|(key, _)| key.clone()) };
+        let total = |series: &Series| series.total.clone();
+        let mut stored = stored.into_iter().peekable();
+        let mut left = PAGE;
+        let mut behind = None;
+        while left > 0 {
+            // Resident keys behind the last row of a full page wait for the next one.
+            let resident_next =
+                resident.last().filter(|key| last.as_ref().is_none_or(|last| *key <= last));
+            let take_resident = match (resident_next, stored.peek()) {
+                (None, None) => {
+                    return Ok(last);
+                }
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (Some(resident), Some((row, _))) => resident <= row,
+            };
+            left -= 1;
+            let (row_key, total) = if take_resident {
+                let row_key = resident.pop().expect("it was looked at above");
+                let value = match stored.peek() {
+                    Some((row, _)) if *row == row_key => stored.next().map(|(_, value)| value),
+                    _ => None,
+                };
+                let found = match value {
+                    Some(value) => self.row_now((&row_key, &value), epoch, &total)?,
+                    None => {
+                        let parts = key::parts(&row_key)
+                            .map_err(|e| damaged(&self.store_path(), &row_key, e))?;
+                        let key = self.syms(&parts).expect("a resident key has syms");
+                        self.load(&key, &total)?
+                    }
+                };
+                (row_key, found)
+            } else {
+                let (row_key, value) = stored.next().expect("it was looked at above");
+                let found = self.row_now((&row_key, &value), epoch, &total)?;
+                (row_key, found)
+            };
+            if let Some(total) = total {
+                out(KeyRef::Row(&row_key), &total);
+            }
+            behind = Some(row_key);
+        }
+        Ok(behind)
+    }
+
+    fn key_count(&self) -> Result<u64> {
+        self.engine.check_open()?;
+        ViewSource::key_count(self)
+    }
+}

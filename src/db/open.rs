@@ -1,0 +1,305 @@
+//! Opening: checks first, then the lock, then the snapshot, then the log behind it.
+//!
+//! Invariants
+//! 1. A directory that is not ours, is locked, or has another format is left exactly as it was:
+//!    nothing is made in it before its names and its manifest were looked at.
+//! 2. Things are made in this order: `LOCK`, `log/`, `MANIFEST`, `state.redb`, the first segment.
+//!    So a directory without a manifest holds nothing of worth and may be begun again, if it holds
+//!    nothing else.
+//! 3. Recovery is: newest snapshot, then every record behind it through the same `apply` as live.
+//! 4. The next position is behind both the log's end and the snapshot's position.
+
+use super::catalog::{Catalog, StoredView};
+use super::checkpoint::Checkpointer;
+use super::dedup::Window;
+use super::{Engine, Live, Tallies, background};
+use crate::dictionary::Dictionary;
+use crate::disk::{Disk, OsDisk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::reader::{self, Entry, Start};
+use crate::log::segment;
+use crate::log::writer::Writer;
+use crate::manifest::{self, Manifest};
+use crate::options::{Dedup, Options};
+use crate::record::Control;
+use crate::snapshot::{RedbStorage, Storage};
+use crate::tier::apply::Scratch;
+use crate::tier::{Backfill, Tally, ViewTier};
+use crate::time::Timestamp;
+use crossbeam::sync::ShardedLock;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+pub(super) const LOCK: &str = "LOCK";
+pub(super) const LOG: &str = "log";
+pub(super) const STORE: &str = "state.redb";
+const STORE_UNFINISHED: &str = "state.redb.new";
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<Engine> {
+    open_on(Arc::new(OsDisk), dir, options)
+}
+
+fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
+    let now = options.clock.now();
+    let fresh = !look(&disk, dir, &options)?;
+    if fresh {
+        disk.create_dir(dir).map_err(|e| Error::io("make the directory", dir, e))?;
+    }
+    let lock_path = dir.join(LOCK);
+    let lock = disk.lock(&lock_path).map_err(|e| Error::io("take the lock", &lock_path, e))?;
+    let lock = lock.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Locked,
+            "another process, or another Db of this one, has the directory open; close that first",
+        )
+        .at(dir, None)
+    })?;
+    // Another process may have made it between the look and the lock.
+    let manifest = match Manifest::open(disk.clone(), dir)? {
+        Some(manifest) => manifest,
+        None => create(&disk, dir, now)?,
+    };
+    let manifest = Arc::new(manifest);
+    let storage: Arc<dyn Storage> = Arc::new(open_store(&*disk, dir)?);
+    let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE))?;
+
+    let dictionary = Arc::new(Dictionary::new(options.expected_keys));
+    let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
+    let log_dir = dir.join(LOG);
+    let first_segment = catalog.first_segment.max(1);
+    remove_retired(&*disk, &log_dir, first_segment)?;
+    let start = Start {
+        segment: catalog.segment.max(first_segment),
+        position: catalog.position,
+        made: manifest.segments_made(),
+    };
+    let identity = manifest.identity;
+    let recovered = reader::recover(
+        &*disk,
+        &log_dir,
+        identity,
+        start,
+        &dictionary,
+        now,
+        &mut |entry, header| {
+            recovery.apply(entry, header.position, header.written_at);
+            Ok(())
+        },
+    )?;
+    if recovered.cut_bytes > 0 {
+        tracing::info!(
+            dir = %dir.display(),
+            bytes = recovered.cut_bytes,
+            "the unsynced tail of the log was cut"
+        );
+    }
+    let next_position = recovered.last.max(catalog.position) + 1;
+    let log = Writer::start(
+        disk.clone(),
+        &log_dir,
+        manifest.clone(),
+        dictionary.clone(),
+        options.segment_bytes,
+        recovered.last_segment + 1,
+        next_position,
+        now,
+    )?;
+    let tallies = Tallies {
+        events: recovery.events,
+        late: recovery.late,
+        duplicates: Tally::default(),
+        ..Tallies::default()
+    };
+    tallies.duplicates.set(catalog.duplicates);
+    tallies.replayed.set(recovered.replayed);
+    let by_name = DashMap::new();
+    for tier in &recovery.live.views {
+        by_name.insert(tier.view.name().into(), tier.clone());
+    }
+    Ok(Engine {
+        dir: dir.to_owned(),
+        disk,
+        options,
+        manifest,
+        dictionary,
+        log,
+        storage,
+        gate: ShardedLock::new(recovery.live),
+        by_name,
+        commits: AtomicU64::new(0),
+        checkpointer: Mutex::new(Checkpointer::new(catalog)),
+        window: recovery.window.map(Mutex::new),
+        signals: background::Signals::default(),
+        tallies,
+        closed: AtomicBool::new(false),
+        lock: Mutex::new(Some(lock)),
+    })
+}
+
+/// Looks at the directory without changing anything: whether it is there and one of ours.
+fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
+    let fail = |e| Error::io("look at the directory", dir, e);
+    if !disk.exists(dir).map_err(fail)? {
+        if options.must_exist {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "there is no such directory; it is made by opening it for recording",
+            )
+            .at(dir, None));
+        }
+        return Ok(false);
+    }
+    let names = disk.list(dir).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotADirectory => {
+            Error::new(ErrorKind::NotQuipu, "this is a file; a directory is needed").at(dir, None)
+        }
+        _ => fail(e),
+    })?;
+    if Manifest::open(disk.clone(), dir)?.is_some() {
+        return Ok(true);
+    }
+    let ours = [LOCK, LOG, manifest::UNFINISHED];
+    if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
+        return Err(Error::new(
+            ErrorKind::NotQuipu,
+            format!(
+                "the directory holds {other:?} and no {}, so it is not one of Quipu's; use \
+                 another, or an empty one",
+                manifest::NAME
+            ),
+        )
+        .at(dir, None));
+    }
+    let log = dir.join(LOG);
+    if names.iter().any(|name| name == LOG) && !segment::numbers(&**disk, &log)?.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotQuipu,
+            format!(
+                "the directory holds segments of a log and no {}; put that back from a backup",
+                manifest::NAME
+            ),
+        )
+        .at(dir, None));
+    }
+    if options.must_exist {
+        return Err(
+            Error::new(ErrorKind::NotFound, "the directory holds no data yet").at(dir, None)
+        );
+    }
+    Ok(true)
+}
+
+fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> {
+    let log = dir.join(LOG);
+    disk.create_dir(&log).map_err(|e| Error::io("make the directory of the log", &log, e))?;
+    disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
+    Manifest::create(disk.clone(), dir, now)
+}
+
+/// Opens the snapshot store. One that is not there is made anew, under another name first, so that
+/// a file of its own name is whole; the log then has to reach back to the beginning.
+fn open_store(disk: &dyn Disk, dir: &Path) -> Result<RedbStorage> {
+    let path = dir.join(STORE);
+    let fail = |e| Error::io("make the snapshot", &path, e);
+    if !disk.exists(&path).map_err(fail)? {
+        let unfinished = dir.join(STORE_UNFINISHED);
+        if disk.exists(&unfinished).map_err(fail)? {
+            disk.remove(&unfinished).map_err(fail)?;
+        }
+        RedbStorage::open(disk, &unfinished)?.close()?;
+        disk.rename(&unfinished, &path).map_err(fail)?;
+        disk.sync_dir(dir).map_err(fail)?;
+    }
+    RedbStorage::open(disk, &path)
+}
+
+/// Removes segments that a checkpoint retired and a crash left.
+fn remove_retired(disk: &dyn Disk, log: &Path, first: u64) -> Result<()> {
+    for number in segment::numbers(disk, log)?.into_iter().filter(|number| *number < first) {
+        let path = log.join(segment::name(number));
+        disk.remove(&path).map_err(|e| Error::io("remove a retired segment", &path, e))?;
+    }
+    Ok(())
+}
+
+/// What grows while the log is replayed.
+struct Recovery {
+    live: Live,
+    window: Option<Window>,
+    events: Tally,
+    late: Tally,
+    scratch: Scratch,
+    dictionary: Arc<Dictionary>,
+    expected_keys: usize,
+}
+
+impl Recovery {
+    fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
+        let tier = |stored: &StoredView| {
+            Arc::new(ViewTier::new(
+                stored.id,
+                stored.view.clone(),
+                stored.defined_at,
+                stored.backfill,
+                &dictionary,
+                stored.rows,
+                options.expected_keys,
+            ))
+        };
+        let views = catalog.views.iter().map(tier).collect();
+        let rule = options.dedup.unwrap_or(catalog.dedup);
+        // A directory without a checkpoint, or whose rule was off, has no stored ids.
+        let loaded = catalog.position == 0;
+        let (events, late) = (Tally::default(), Tally::default());
+        events.set(catalog.events);
+        late.set(catalog.late);
+        Recovery {
+            live: Live { views, next_view: catalog.next_view, purge: catalog.purge.clone() },
+            window: (rule != Dedup::Off).then(|| Window::new(rule, loaded)),
+            events,
+            late,
+            scratch: Scratch::default(),
+            dictionary,
+            expected_keys: options.expected_keys,
+        }
+    }
+
+    fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) {
+        match entry {
+            Entry::Events(columns) => {
+                self.scratch.begin();
+                for view in &self.live.views {
+                    view.apply(columns, &mut self.scratch);
+                }
+                self.events.add(columns.len() as u64);
+                self.late.add(self.scratch.late());
+                if let Some(window) = &mut self.window
+                    && !columns.ids.is_empty()
+                {
+                    window.place(columns.len(), &columns.ids, position, written_at);
+                }
+            }
+            Entry::Control(Control::ViewDefined { id, view }) => {
+                let keys = self.expected_keys;
+                let tier = ViewTier::new(
+                    id,
+                    view,
+                    position,
+                    Backfill::NotAsked,
+                    &self.dictionary,
+                    0,
+                    keys,
+                );
+                self.live.views.push(Arc::new(tier));
+                self.live.next_view = self.live.next_view.max(id + 1);
+            }
+            Entry::Control(Control::ViewDropped { id }) => {
+                self.live.views.retain(|tier| tier.id != id);
+                self.live.purge.push(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What the engine knows of itself, in one struct.
+
+use super::Engine;
+use crate::log::{Position, segment};
+use crate::tier::ShardTotals;
+use crate::time::Timestamp;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Statistics of the engine itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Events recorded since the directory was made.
+    pub events: u64,
+    /// The last position.
+    pub position: Position,
+    /// The last position that survives a power cut for certain.
+    pub durable_position: Position,
+    /// The last checkpoint; `None` before the first.
+    pub last_checkpoint: Option<LastCheckpoint>,
+    /// Checkpoints of this opening that failed.
+    pub checkpoint_failures: u64,
+    /// Views.
+    pub views: u64,
+    /// Segments of the log, the one prepared for the future included.
+    pub segments: u64,
+    /// Bytes of all segments.
+    pub log_bytes: u64,
+    /// Bytes of log since the last checkpoint.
+    pub log_bytes_since_checkpoint: u64,
+    /// Bytes of the snapshot store.
+    pub snapshot_bytes: u64,
+    /// Series in memory.
+    pub series_resident: u64,
+    /// Of those, the ones that hold only what came since opening, their rows not being read yet.
+    pub series_partial: u64,
+    /// Of those, the ones changed since the last checkpoint.
+    pub series_dirty: u64,
+    /// Estimated memory of the series in memory and their tables, in bytes.
+    pub memory_bytes: u64,
+    /// The budget for it ([`Options::memory_budget`](crate::Options::memory_budget)).
+    pub memory_budget_bytes: u64,
+    /// Estimated memory of the dictionary of strings seen since opening, in bytes.
+    pub dictionary_bytes: u64,
+    /// Strings in it.
+    pub dictionary_strings: u64,
+    /// Series evicted since opening.
+    pub evictions: u64,
+    /// Records replayed from the log when the directory was opened.
+    pub replayed: u64,
+    /// Recorded events that were older than the buckets kept by some view.
+    pub late: u64,
+    /// Events refused since opening.
+    pub refused: u64,
+    /// Events passed over as duplicates.
+    pub duplicates: u64,
+    /// Times a table of series grew since opening.
+    pub resizes: u64,
+    /// Time spent on that, in microseconds.
+    pub resize_micros: u64,
+}
+
+/// A checkpoint that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LastCheckpoint {
+    /// Everything up to here is in it.
+    pub position: Position,
+    /// When it was made.
+    pub time: Timestamp,
+    /// How long it took, in microseconds; 0 for one of an earlier opening.
+    pub duration_micros: u64,
+    /// Series written; 0 for one of an earlier opening.
+    pub series: u64,
+}
+
+pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
+    let live = engine.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let views = live.views.clone();
+    drop(live);
+    let mut totals = ShardTotals::default();
+    views.iter().for_each(|tier| totals.add(&tier.totals()));
+    let state = engine.checkpointer.lock();
+    let catalog = &state.catalog;
+    let last_checkpoint = (catalog.checkpointed_at != 0).then(|| LastCheckpoint {
+        position: Position(catalog.position),
+        time: Timestamp::from_micros(catalog.checkpointed_at),
+        duration_micros: state.micros,
+        series: state.series,
+    });
+    let checkpoint_failures = state.failures;
+    drop(state);
+    let log_dir = engine.dir.join(super::open::LOG);
+    let numbers = segment::numbers(&*engine.disk, &log_dir).unwrap_or_default();
+    let bytes_of = |path: &std::path::Path| {
+        let file = engine.disk.open(path, crate::disk::Access::Read);
+        file.and_then(|file| file.len()).unwrap_or(0)
+    };
+    let log_bytes = numbers.iter().map(|n| bytes_of(&log_dir.join(segment::name(*n)))).sum();
+    let tallies = &engine.tallies;
+    Statistics {
+        events: tallies.events.get(),
+        position: Position(engine.log.appended()),
+        durable_position: Position(engine.log.durable()),
+        last_checkpoint,
+        checkpoint_failures,
+        views: views.len() as u64,
+        segments: numbers.len() as u64,
+        log_bytes,
+        log_bytes_since_checkpoint: tallies.log_bytes.get(),
+        snapshot_bytes: bytes_of(&engine.dir.join(super::open::STORE)),
+        series_resident: totals.resident,
+        series_partial: totals.partial,
+        series_dirty: totals.dirty,
+        memory_bytes: totals.memory_bytes,
+        memory_budget_bytes: engine.options.memory_budget as u64,
+        dictionary_bytes: engine.dictionary.memory_bytes() as u64,
+        dictionary_strings: engine.dictionary.len() as u64,
+        evictions: totals.evictions,
+        replayed: tallies.replayed.get(),
+        late: tallies.late.get(),
+        refused: tallies.refused.get(),
+        duplicates: tallies.duplicates.get(),
+        resizes: totals.resizes,
+        resize_micros: totals.resize_micros,
+    }
+}

@@ -1,0 +1,223 @@
+//! The file seam: every file operation of the engine goes through [`Disk`] and [`File`].
+//!
+//! Invariants
+//! 1. `write_at` is visible to later reads of the process, and to other processes after the death
+//!    of this one, when it returns; it is durable only after `sync`.
+//! 2. A name made by `create` or `rename`, or taken away by `remove`, is durable only after
+//!    `sync_dir` of its directory.
+//! 3. `prepare` gives a file of zeros whose every block is allocated and which is durable together
+//!    with its name; writing inside it needs no new space and changes no length.
+//!
+//! The real disk writes a prepared file through a memory map: what is copied there survives the
+//! process without a system call, and `fdatasync` makes it survive the power. Where the system
+//! gives no map, positioned writes serve.
+
+use std::fmt::Debug;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) trait Disk: Debug + Send + Sync {
+    /// Names in a directory, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Whether there is anything at `path`.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Makes a directory and those above it that are missing.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// A new, empty file for reading and writing; it must not exist.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// An existing file.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
+    /// A new file of `len` zeros (invariant 3).
+    fn prepare(&self, path: &Path, len: u64) -> io::Result<Arc<dyn File>>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+}
+
+/// What an opened file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+pub(crate) trait File: Debug + Send + Sync {
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `out`; an end of the file before that is `UnexpectedEof`.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes content and length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// The content for reading, if it can be had without a copy. The file must not be made shorter
+    /// while this is held.
+    fn map(&self) -> Option<memmap2::Mmap> {
+        None
+    }
+}
+
+/// Held for the life of an opening; dropping it gives the lock back.
+pub(crate) struct Lock {
+    _held: Box<dyn Send + Sync>,
+}
+
+impl Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
+/// The operating system's files.
+#[derive(Debug, Default)]
+pub(crate) struct OsDisk;
+
+#[derive(Debug)]
+struct OsFile {
+    file: fs::File,
+    /// The whole file, of a length that never changes while it is mapped.
+    map: Option<memmap2::MmapRaw>,
+}
+
+impl Disk for OsDisk {
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        fs::exists(path)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut missing: Vec<PathBuf> = Vec::new();
+        let mut at = Some(dir);
+        while let Some(path) = at.filter(|path| !path.as_os_str().is_empty()) {
+            if fs::exists(path)? {
+                break;
+            }
+            missing.push(path.to_owned());
+            at = path.parent();
+        }
+        for path in missing.iter().rev() {
+            match fs::create_dir(path) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+            if let Some(parent) = path.parent() {
+                self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Arc::new(OsFile { file, map: None }))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let write = access == Access::Write;
+        let file = fs::OpenOptions::new().read(true).write(write).open(path)?;
+        Ok(Arc::new(OsFile { file, map: None }))
+    }
+
+    fn prepare(&self, path: &Path, len: u64) -> io::Result<Arc<dyn File>> {
+        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let fill = || {
+            let mut at = 0;
+            while at < len {
+                let n = (len - at).min(ZEROS.len() as u64);
+                file.write_all_at(&ZEROS[..n as usize], at)?;
+                at += n;
+            }
+            file.sync_all()?;
+            self.sync_dir(path.parent().unwrap_or(Path::new(".")))
+        };
+        if let Err(e) = fill() {
+            // A half-made file would only hold the space that is missing.
+            let _ = fs::remove_file(path);
+            return Err(e);
+        }
+        let map = memmap2::MmapOptions::new().populate().map_raw(&file).ok();
+        Ok(Arc::new(OsFile { file, map }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        let options =
+            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let file = options.open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _held: Box::new(file) })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+}
+
+impl File for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let Some(map) = &self.map else { return self.file.write_all_at(bytes, offset) };
+        let offset = offset as usize;
+        assert!(
+            offset.checked_add(bytes.len()).is_some_and(|end| end <= map.len()),
+            "a prepared file is written inside its length only"
+        );
+        // SAFETY: the range lies inside the mapping (asserted). The file is the engine's own,
+        // under its lock, and keeps its length while mapped. No reference into the mapping exists
+        // anywhere, reads go through `read_at`, and the log's writer never has two writes to
+        // overlapping ranges under way (its lock).
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                map.as_mut_ptr().add(offset),
+                bytes.len(),
+            );
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        assert!(self.map.is_none(), "a mapped file keeps its length");
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn map(&self) -> Option<memmap2::Mmap> {
+        // SAFETY: the file is the engine's own, under its lock or sealed; the engine never makes a
+        // sealed segment shorter while it reads it (caller's contract above).
+        unsafe { memmap2::Mmap::map(&self.file) }.ok()
+    }
+}

@@ -1,0 +1,258 @@
+//! Events: what happened, as the caller says it, and the limits on what may be said.
+//!
+//! Invariants
+//! 1. An [`Event`] borrows everything; it is checked as a whole by [`Event::check`] before any
+//!    part of it reaches the log or a view.
+//! 2. The dimension `event` is the event's own name: views may use it, events may not set it.
+//!
+//! Next: `record.rs`.
+
+use crate::error::{Error, Result};
+use crate::time::Timestamp;
+use smallvec::SmallVec;
+use std::time::Duration;
+
+/// The dimension under which views see the event's name.
+pub const EVENT_DIMENSION: &str = "event";
+/// The measure that [`Event::value`] sets.
+pub const DEFAULT_MEASURE: &str = "value";
+
+/// The largest sizes that are accepted; everything over them is refused with
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid). Lengths are in bytes of UTF-8.
+#[derive(Debug)]
+pub struct Limits;
+
+impl Limits {
+    /// Names of events, dimensions, measures, views.
+    pub const NAME_BYTES: usize = 255;
+    /// A dimension's value.
+    pub const VALUE_BYTES: usize = 1_024;
+    /// Entities and ids.
+    pub const ID_BYTES: usize = 255;
+    /// A payload.
+    pub const PAYLOAD_BYTES: usize = 1 << 20;
+    /// Dimensions of one event.
+    pub const DIMENSIONS: usize = 32;
+    /// Measures of one event.
+    pub const MEASURES: usize = 32;
+    /// Key dimensions of a view.
+    pub const KEY_PARTS: usize = 8;
+    /// Different measures that one view keeps statistics of.
+    pub const VIEW_MEASURES: usize = 32;
+    /// Values in one of a view's conditions.
+    pub const CONDITION_VALUES: usize = 1_000;
+}
+
+/// Something that happened: a name, a time, dimensions, measures.
+///
+/// All text is borrowed; building an event of up to four dimensions and two measures allocates
+/// nothing.
+///
+/// ```
+/// use quipu::{Event, Timestamp};
+///
+/// let event = Event::new("sale")
+///     .at(Timestamp::from_millis(1_291_191_960_000))
+///     .dim("user", "alice")
+///     .dim("product", "teapot")
+///     .value(15.3)
+///     .id("order-17/1");
+/// assert_eq!(event.dimension("user"), Some("alice"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Event<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) time: Option<Timestamp>,
+    pub(crate) dims: SmallVec<[(&'a str, &'a str); 4]>,
+    pub(crate) measures: SmallVec<[(&'a str, f64); 2]>,
+    pub(crate) entity: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) payload: Option<&'a [u8]>,
+}
+
+impl<'a> Event<'a> {
+    /// An event of this name, of the moment at which it will be recorded.
+    pub fn new(name: &'a str) -> Self {
+        Event { name, ..Event::default() }
+    }
+
+    /// Says when it happened; without it, the store's clock does when it is recorded.
+    pub fn at(mut self, time: Timestamp) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// Adds a dimension: a text by which views group and filter. An empty value is a value.
+    pub fn dim(mut self, dimension: &'a str, value: &'a str) -> Self {
+        self.dims.push((dimension, value));
+        self
+    }
+
+    /// Adds the measure `value`.
+    pub fn value(self, value: f64) -> Self {
+        self.measure(DEFAULT_MEASURE, value)
+    }
+
+    /// Adds a named measure: a finite number that views sum up.
+    pub fn measure(mut self, measure: &'a str, value: f64) -> Self {
+        self.measures.push((measure, value));
+        self
+    }
+
+    /// Names the entity (stream) to whose history the event belongs.
+    pub fn entity(mut self, entity: &'a str) -> Self {
+        self.entity = Some(entity);
+        self
+    }
+
+    /// Gives the id by which a repeated event is recognised, where the store has a deduplication
+    /// window ([`Dedup`](crate::Dedup)).
+    pub fn id(mut self, id: &'a str) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Attaches bytes that are kept in the log and not looked into.
+    pub fn payload(mut self, payload: &'a [u8]) -> Self {
+        self.payload = Some(payload);
+        self
+    }
+
+    /// The event's name.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// When it happened, if that was said.
+    pub fn time(&self) -> Option<Timestamp> {
+        self.time
+    }
+
+    /// The value of a dimension, if the event has it.
+    pub fn dimension(&self, dimension: &str) -> Option<&'a str> {
+        self.dims.iter().find(|(name, _)| *name == dimension).map(|(_, value)| *value)
+    }
+
+    /// Checks everything that does not depend on the store: names, lengths, numbers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), naming the event and the part that is
+    /// wrong.
+    pub fn check(&self) -> Result<()> {
+        if self.name.is_empty() || self.name.len() > Limits::NAME_BYTES {
+            return Err(self.refuse_name("event name", self.name));
+        }
+        if self.dims.len() > Limits::DIMENSIONS {
+            return Err(self.refuse(format!(
+                "has {} dimensions; {} are allowed",
+                self.dims.len(),
+                Limits::DIMENSIONS
+            )));
+        }
+        if self.measures.len() > Limits::MEASURES {
+            return Err(self.refuse(format!(
+                "has {} measures; {} are allowed",
+                self.measures.len(),
+                Limits::MEASURES
+            )));
+        }
+        for (i, &(name, value)) in self.dims.iter().enumerate() {
+            if name.is_empty() || name.len() > Limits::NAME_BYTES {
+                return Err(self.refuse_name("dimension name", name));
+            }
+            if value.len() > Limits::VALUE_BYTES {
+                return Err(self.refuse(format!(
+                    "dimension {name:?} is {} bytes long; {} are allowed",
+                    value.len(),
+                    Limits::VALUE_BYTES
+                )));
+            }
+            if name == EVENT_DIMENSION {
+                return Err(self.refuse(
+                    "sets the dimension \"event\", which is the event's own name; use another name"
+                        .to_owned(),
+                ));
+            }
+            if self.dims[..i].iter().any(|(other, _)| *other == name) {
+                return Err(self.refuse(format!("sets the dimension {name:?} twice")));
+            }
+        }
+        for (i, &(name, value)) in self.measures.iter().enumerate() {
+            if name.is_empty() || name.len() > Limits::NAME_BYTES {
+                return Err(self.refuse_name("measure name", name));
+            }
+            if !value.is_finite() {
+                return Err(self.refuse(format!(
+                    "measure {name:?} is {value}; only finite numbers can be summed"
+                )));
+            }
+            if self.measures[..i].iter().any(|(other, _)| *other == name) {
+                return Err(self.refuse(format!("sets the measure {name:?} twice")));
+            }
+        }
+        for (what, text) in [("entity", self.entity), ("id", self.id)] {
+            if let Some(text) = text
+                && (text.is_empty() || text.len() > Limits::ID_BYTES)
+            {
+                return Err(self.refuse_name(what, text));
+            }
+        }
+        if let Some(payload) = self.payload
+            && payload.len() > Limits::PAYLOAD_BYTES
+        {
+            return Err(self.refuse(format!(
+                "payload is {} bytes; {} are allowed",
+                payload.len(),
+                Limits::PAYLOAD_BYTES
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks the event time against the accepted range and against `latest`, the present moment
+    /// and the allowed skew.
+    pub(crate) fn check_time(
+        &self,
+        time: Timestamp,
+        latest: Timestamp,
+        skew: Duration,
+    ) -> Result<()> {
+        if time < Timestamp::MIN || time > Timestamp::MAX {
+            return Err(self.refuse(format!(
+                "event time {} is out of range; times from {} to {} are accepted (is the unit \
+                 right?)",
+                time.micros(),
+                Timestamp::MIN,
+                Timestamp::MAX
+            )));
+        }
+        if time > latest {
+            return Err(self.refuse(format!(
+                "event time {time} is further in the future than the allowed skew of {skew:?}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, what: String) -> Error {
+        Error::invalid(format!("event {}: {what}", abridged(self.name)))
+    }
+
+    fn refuse_name(&self, what: &str, text: &str) -> Error {
+        let limit =
+            if matches!(what, "entity" | "id") { Limits::ID_BYTES } else { Limits::NAME_BYTES };
+        self.refuse(if text.is_empty() {
+            format!("{what} is empty")
+        } else {
+            format!("{what} {} is {} bytes long; {limit} are allowed", abridged(text), text.len())
+        })
+    }
+}
+
+/// `text` in quotes, cut after 40 characters, for messages.
+pub(crate) fn abridged(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}

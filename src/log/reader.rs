@@ -1,0 +1,444 @@
+//! Reading the log: frame by frame, for replay after a crash and for a view's backfill.
+//!
+//! Recovery walks the frames from the segment that was active at the last checkpoint. Where a
+//! frame is not valid it asks whether anything proves that there was a durable one:
+//!
+//! 1. the snapshot's position is at or behind it, or
+//! 2. a valid header behind it (at any multiple of 8 in this segment, or in a later one) claims
+//!    `synced` at or behind it.
+//!
+//! Proof makes it corruption: an error, and nothing is touched. No proof makes it the unsynced
+//! tail: the segment is cut and sealed there, and later segments, which hold unsynced frames only,
+//! are cut to nothing and sealed too.
+//!
+//! Next: `db/open.rs`, which drives recovery.
+
+use super::frame::{self, Defect, Frame, FrameKind, Header};
+use super::segment::{self, Segment};
+use crate::codec::Malformed;
+use crate::dictionary::{Dictionary, Reader as DictionaryReader, Sym};
+use crate::disk::{Access, Disk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{self, Columns, Control};
+use crate::time::Timestamp;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::path::Path;
+
+/// What a frame brings.
+pub(crate) enum Entry<'a> {
+    Events(&'a mut Columns),
+    Control(Control),
+}
+
+/// The content of a segment, mapped or read.
+pub(crate) enum Content {
+    Map(memmap2::Mmap),
+    Bytes(Vec<u8>),
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Content::Map(map) => map,
+            Content::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl Content {
+    pub(crate) fn sealed(segment: &Segment) -> Result<Self> {
+        match segment.file.map() {
+            Some(map) if map.len() as u64 == segment.bytes => Ok(Content::Map(map)),
+            _ => Content::read(segment, segment.bytes),
+        }
+    }
+
+    /// The first `bytes` of a segment that is still written behind them.
+    pub(crate) fn read(segment: &Segment, bytes: u64) -> Result<Self> {
+        let mut content = vec![0; bytes as usize];
+        segment
+            .file
+            .read_at(0, &mut content)
+            .map_err(|e| Error::io("read a segment of the log", &segment.path, e))?;
+        Ok(Content::Bytes(content))
+    }
+}
+
+/// Turns the numbers that one segment uses into this opening's syms.
+pub(crate) struct Translation<'a> {
+    dictionary: &'a Dictionary,
+    reader: DictionaryReader,
+    dense: Vec<Sym>,
+    sparse: HashMap<u32, Sym, foldhash::fast::RandomState>,
+}
+
+/// Numbers below this are looked up in an array; it bounds what a hostile number can allocate.
+const DENSE_MAX: u32 = 1 << 22;
+
+impl<'a> Translation<'a> {
+    pub(crate) fn new(dictionary: &'a Dictionary) -> Self {
+        let reader = dictionary.reader();
+        Translation { dictionary, reader, dense: Vec::new(), sparse: HashMap::default() }
+    }
+
+    fn forget(&mut self) {
+        self.dense.fill(Sym::NONE);
+        self.sparse.clear();
+    }
+
+    fn define(&mut self, number: u32, text: &str) {
+        let sym = self.dictionary.intern(&mut self.reader, text);
+        if number < DENSE_MAX {
+            let at = number as usize;
+            if at >= self.dense.len() {
+                self.dense.resize((at + 1).next_power_of_two(), Sym::NONE);
+            }
+            self.dense[at] = sym;
+        } else {
+            self.sparse.insert(number, sym);
+        }
+    }
+
+    #[inline]
+    fn get(&self, number: u32) -> Result<Sym, Malformed> {
+        let sym = match self.dense.get(number as usize) {
+            Some(sym) => *sym,
+            None => self.sparse.get(&number).copied().unwrap_or(Sym::NONE),
+        };
+        if sym == Sym::NONE {
+            return Err(Malformed("a string is used that was not defined before"));
+        }
+        Ok(sym)
+    }
+}
+
+/// Walks the frames of one segment.
+struct Walk<'a> {
+    bytes: &'a [u8],
+    salt: u64,
+    at: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(bytes: &'a [u8], salt: u64) -> Self {
+        Walk { bytes, salt, at: segment::HEADER_BYTES as u64 }
+    }
+
+    /// The next frame; behind it lies `self.at`. A defect leaves `self.at` where it is.
+    fn next(&mut self) -> Result<Frame<'a>, Defect> {
+        let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
+        let frame = Frame::decode(rest, self.at, self.salt)?;
+        self.at += frame.header.frame_bytes();
+        Ok(frame)
+    }
+
+    /// The greatest `synced` that any valid header at or behind `self.at` claims.
+    fn claims_behind(&self) -> u64 {
+        let mut greatest = 0;
+        let mut at = self.at as usize;
+        while at + frame::HEADER_BYTES <= self.bytes.len() {
+            if self.bytes[at..at + 4] == frame::MAGIC
+                && let Ok(header) = Header::decode(&self.bytes[at..], at as u64, self.salt)
+            {
+                greatest = greatest.max(header.synced);
+            }
+            at += frame::ALIGN as usize;
+        }
+        greatest
+    }
+}
+
+/// What recovery found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recovered {
+    /// The last position in the log, or the snapshot's where the log holds none.
+    pub(crate) last: u64,
+    pub(crate) replayed: u64,
+    /// Bytes that are not blank and were cut as the unsynced tail.
+    pub(crate) cut_bytes: u64,
+    /// The greatest number of a segment that there is; the next opening starts one behind it.
+    pub(crate) last_segment: u64,
+}
+
+/// A way to say how far a long reading has come: records read, and records in all if known.
+pub(crate) type Applied<'a> = dyn FnMut(Entry<'_>, &Header) -> Result<()> + 'a;
+
+/// Where in the log to start, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// The segment that was active at the last checkpoint, or the first.
+    pub(crate) segment: u64,
+    /// The snapshot's position; only what is behind it is applied.
+    pub(crate) position: u64,
+    /// The greatest segment number that the manifest names.
+    pub(crate) made: u64,
+}
+
+/// Brings the log in order after any crash and applies everything behind the snapshot.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: u128,
+    start: Start,
+    dictionary: &Dictionary,
+    now: Timestamp,
+    apply: &mut Applied<'_>,
+) -> Result<Recovered> {
+    let present = segment::numbers(disk, dir)?;
+    let last_segment = present.last().copied().unwrap_or(0).max(start.made);
+    for number in start.segment..=last_segment {
+        if present.binary_search(&number).is_err() {
+            return Err(segment::missing(&dir.join(segment::name(number))));
+        }
+    }
+    // After a kill the tail may live in the page cache alone. It is made durable before anything
+    // read from it is served.
+    for number in (start.segment..=last_segment).rev().take(2) {
+        let segment = Segment::open(disk, dir, number, identity, Access::Write)?;
+        segment.file.sync().map_err(|e| Error::io("sync the log", &segment.path, e))?;
+    }
+    disk.sync_dir(dir).map_err(|e| Error::io("sync the directory of the log", dir, e))?;
+
+    let mut recovered = Recovered { last: start.position, ..Recovered::default() };
+    let mut expected: Option<u64> = None;
+    let mut translation = Translation::new(dictionary);
+    let mut columns = Columns::default();
+    let mut number = start.segment;
+    while number <= last_segment {
+        let segment = Segment::open(disk, dir, number, identity, Access::Read)?;
+        let content = Content::sealed(&segment)?;
+        let mut walk = Walk::new(&content, segment.salt);
+        translation.forget();
+        let mut sealed = false;
+        let defect = loop {
+            let at = walk.at;
+            match walk.next() {
+                Ok(frame) => {
+                    let position = frame.header.position;
+                    if expected.is_none() && position > start.position + 1 {
+                        return Err(gap(&segment.path, at, start.position + 1, position));
+                    }
+                    if expected.is_some_and(|expected| expected != position) {
+                        return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
+                    }
+                    expected = Some(frame.header.last_position() + 1);
+                    sealed = frame.header.kind == FrameKind::Seal;
+                    let wanted = position > start.position;
+                    read(&frame, wanted, &mut translation, &mut columns, apply)
+                        .map_err(|error| place(error, &segment.path, at))?;
+                    if wanted {
+                        recovered.replayed += u64::from(frame.header.records);
+                    }
+                    recovered.last = recovered.last.max(frame.header.last_position());
+                }
+                Err(defect) => break defect,
+            }
+        };
+        if let Defect::Unknown(kind) = defect {
+            return Err(Error::new(
+                ErrorKind::NewerFormat,
+                format!("a record of kind {kind} was written by newer software; use that"),
+            )
+            .at(&segment.path, Some(walk.at)));
+        }
+        if sealed {
+            number += 1;
+            continue;
+        }
+        // No seal: this is the end of the log, or damage (see above).
+        let position = expected.unwrap_or(start.position + 1);
+        let mut claimed = start.position.max(walk.claims_behind());
+        for later in number + 1..=last_segment {
+            let segment = Segment::open(disk, dir, later, identity, Access::Read)?;
+            let content = Content::sealed(&segment)?;
+            claimed = claimed.max(Walk::new(&content, segment.salt).claims_behind());
+        }
+        if claimed >= position {
+            return Err(Error::corruption(
+                &segment.path,
+                walk.at,
+                format!(
+                    "the log is damaged here: positions from {position} to at least {claimed} had \
+                     been synced, and the frame at this place is {}; nothing was changed",
+                    match defect {
+                        Defect::Blank => "blank",
+                        Defect::Header => "not valid",
+                        Defect::Payload(_) => "not what its checksum says",
+                        Defect::Unknown(_) => "unknown",
+                    }
+                ),
+            ));
+        }
+        let tail = &content[walk.at.min(content.len() as u64) as usize..];
+        recovered.cut_bytes +=
+            tail.len() as u64 - tail.iter().rev().take_while(|byte| **byte == 0).count() as u64;
+        let cut = walk.at;
+        drop(content);
+        // Later segments first: as long as this one is not sealed, a crash in between is recovered
+        // in the same way again.
+        for later in (number + 1..=last_segment).rev() {
+            let later = Segment::open(disk, dir, later, identity, Access::Read)?;
+            seal_at(disk, &later, segment::HEADER_BYTES as u64, position, position - 1, now)?;
+        }
+        seal_at(disk, &segment, cut, position, position - 1, now)?;
+        break;
+    }
+    recovered.last_segment = last_segment;
+    Ok(recovered)
+}
+
+/// Cuts a segment at `offset` and seals it there: nothing more is written to it, by anybody, and
+/// its end is known. Durable when this returns.
+pub(crate) fn seal_at(
+    disk: &dyn Disk,
+    segment: &Segment,
+    offset: u64,
+    position: u64,
+    synced: u64,
+    now: Timestamp,
+) -> Result<()> {
+    let seal = Header {
+        kind: FrameKind::Seal,
+        payload_checksum: crc32fast::hash(&[]),
+        body_bytes: 0,
+        definition_bytes: 0,
+        records: 0,
+        position,
+        synced,
+        written_at: now.micros(),
+    };
+    let seal = seal.encode(offset, segment.salt);
+    let write = || {
+        let file = disk.open(&segment.path, Access::Write)?;
+        file.set_len(offset)?;
+        file.sync()?;
+        file.write_at(offset, &seal)?;
+        file.sync()
+    };
+    write().map_err(|e| Error::io("seal a segment of the log", &segment.path, e))
+}
+
+fn gap(path: &Path, offset: u64, expected: u64, found: u64) -> Error {
+    Error::corruption(
+        path,
+        offset,
+        format!("position {expected} should be here, and {found} is: records are missing between"),
+    )
+}
+
+fn place(error: ReadError, path: &Path, offset: u64) -> Error {
+    match error {
+        ReadError::Malformed(malformed) => Error::corruption(
+            path,
+            offset,
+            format!("the frame is intact and its content is not: {malformed}"),
+        ),
+        ReadError::Failed(error) => error,
+    }
+}
+
+enum ReadError {
+    Malformed(Malformed),
+    Failed(Error),
+}
+
+impl From<Malformed> for ReadError {
+    fn from(malformed: Malformed) -> Self {
+        ReadError::Malformed(malformed)
+    }
+}
+
+/// Takes in a frame's definitions and, if `wanted`, hands its records to `apply`.
+fn read(
+    frame: &Frame<'_>,
+    wanted: bool,
+    translation: &mut Translation<'_>,
+    columns: &mut Columns,
+    apply: &mut Applied<'_>,
+) -> Result<(), ReadError> {
+    record::each_definition(frame.definitions, |number, text| {
+        translation.define(number, text);
+        Ok(())
+    })?;
+    if !wanted {
+        return Ok(());
+    }
+    match frame.header.kind {
+        FrameKind::Events => {
+            let records = frame.header.records as usize;
+            let translate = |number| translation.get(number);
+            columns.decode(records, frame.header.written_at, frame.body, &translate)?;
+            apply(Entry::Events(columns), &frame.header).map_err(ReadError::Failed)
+        }
+        FrameKind::Control => {
+            let control = crate::codec::decode(frame.body)?;
+            apply(Entry::Control(control), &frame.header).map_err(ReadError::Failed)
+        }
+        FrameKind::Witness | FrameKind::Seal | FrameKind::Skippable(_) => Ok(()),
+    }
+}
+
+/// Reads the records at positions `from..=to` of a living log, whose active segment has frames up
+/// to `end`.
+pub(crate) fn replay_range(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: u128,
+    (from, to): (u64, u64),
+    first_segment: u64,
+    end: (u64, u64),
+    dictionary: &Dictionary,
+    apply: &mut Applied<'_>,
+) -> Result<()> {
+    let mut translation = Translation::new(dictionary);
+    let mut columns = Columns::default();
+    for number in first_segment..=end.0 {
+        let segment = Segment::open(disk, dir, number, identity, Access::Read)?;
+        // A segment that was left may be cut behind its seal between opening and reading it.
+        let content =
+            match Content::read(&segment, if number == end.0 { end.1 } else { segment.bytes }) {
+                Err(_) if number < end.0 => {
+                    let segment = Segment::open(disk, dir, number, identity, Access::Read)?;
+                    Content::read(&segment, segment.bytes)?
+                }
+                content => content?,
+            };
+        let mut walk = Walk::new(&content, segment.salt);
+        translation.forget();
+        loop {
+            let at = walk.at;
+            let frame = match walk.next() {
+                Ok(frame) => frame,
+                Err(Defect::Blank) => break,
+                Err(_) => {
+                    return Err(Error::corruption(&segment.path, at, "the log is damaged here"));
+                }
+            };
+            if frame.header.position > to {
+                return Ok(());
+            }
+            let wanted = frame.header.position >= from;
+            read(&frame, wanted, &mut translation, &mut columns, apply)
+                .map_err(|error| place(error, &segment.path, at))?;
+        }
+    }
+    Ok(())
+}
+
+/// The position at which a segment begins and the time of its first frame; `None` while it is
+/// blank.
+pub(crate) fn first_frame(segment: &Segment) -> Result<Option<Header>> {
+    let mut bytes = [0; frame::HEADER_BYTES];
+    let at = segment::HEADER_BYTES as u64;
+    if segment.bytes < at + bytes.len() as u64 {
+        return Ok(None);
+    }
+    segment
+        .file
+        .read_at(at, &mut bytes)
+        .map_err(|e| Error::io("read a segment of the log", &segment.path, e))?;
+    Ok(Header::decode(&bytes, at, segment.salt).ok())
+}

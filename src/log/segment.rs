@@ -1,0 +1,163 @@
+//! Segments: the files of the log, named by number, each readable alone.
+//!
+//! ```text
+//! offset size
+//!  0      8   magic "QUIPULOG"
+//!  8      4   format version
+//! 12      4   CRC-32 of bytes 0..12 and 16..64
+//! 16      8   the segment's number, from 1; also its name: log/0000000001.qlog
+//! 24      8   salt, another in every segment
+//! 32     16   the directory's identity, as in MANIFEST
+//! 48      8   made at, microseconds since 1970
+//! 56      8   zero
+//! 64      -   frames, then zeros
+//! ```
+//! Named by number and not by first position: the next segment is made, filled with zeros and
+//! synced with its directory in the background, before anybody can know where it will begin; going
+//! on to it then costs the recording caller no file operation at all.
+//!
+//! Next: `writer.rs`.
+
+use crate::disk::{Access, Disk, File};
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) const MAGIC: [u8; 8] = *b"QUIPULOG";
+pub(crate) const FORMAT: u32 = 1;
+pub(crate) const HEADER_BYTES: usize = 64;
+const EXTENSION: &str = ".qlog";
+
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) salt: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+    /// The file's length when it was made or opened.
+    pub(crate) bytes: u64,
+}
+
+/// The file name of a segment.
+pub(crate) fn name(number: u64) -> String {
+    format!("{number:010}{EXTENSION}")
+}
+
+/// The numbers of the segments in `dir`, ascending. Other files are not ours to judge.
+pub(crate) fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
+    let names = disk.list(dir).map_err(|e| Error::io("list the log", dir, e))?;
+    let mut numbers: Vec<u64> =
+        names.iter().filter_map(|name| name.strip_suffix(EXTENSION)?.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+impl Segment {
+    /// Makes segment `number` with room for `bytes`, durable when this returns.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        number: u64,
+        bytes: u64,
+        identity: u128,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let path = dir.join(name(number));
+        let fail = |e| Error::io("make a segment of the log", &path, e);
+        // Prepared under another name: a file of this one is whole, whenever the power fails.
+        let unfinished = dir.join(format!("{number:010}.new"));
+        if disk.exists(&unfinished).map_err(fail)? {
+            disk.remove(&unfinished).map_err(fail)?;
+        }
+        let file = disk.prepare(&unfinished, bytes).map_err(fail)?;
+        let seed =
+            [&identity.to_le_bytes()[..], &number.to_le_bytes(), &now.micros().to_le_bytes()];
+        let salt = xxhash_rust::xxh3::xxh3_64(&seed.concat());
+        let mut header = [0; HEADER_BYTES];
+        header[0..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        header[16..24].copy_from_slice(&number.to_le_bytes());
+        header[24..32].copy_from_slice(&salt.to_le_bytes());
+        header[32..48].copy_from_slice(&identity.to_le_bytes());
+        header[48..56].copy_from_slice(&now.micros().to_le_bytes());
+        let sum = checksum(&header);
+        header[12..16].copy_from_slice(&sum.to_le_bytes());
+        file.write_at(0, &header).map_err(fail)?;
+        file.sync().map_err(fail)?;
+        disk.rename(&unfinished, &path).map_err(fail)?;
+        disk.sync_dir(dir).map_err(fail)?;
+        Ok(Segment { number, salt, path, file, bytes })
+    }
+
+    /// Opens segment `number` and checks its header.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        number: u64,
+        identity: u128,
+        access: Access,
+    ) -> Result<Self> {
+        let path = dir.join(name(number));
+        let file = match disk.open(&path, access) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(missing(&path));
+            }
+            opened => opened.map_err(|e| Error::io("open a segment of the log", &path, e))?,
+        };
+        let bytes = file.len().map_err(|e| Error::io("open a segment of the log", &path, e))?;
+        let mut header = [0; HEADER_BYTES];
+        if bytes < HEADER_BYTES as u64 {
+            return Err(Error::corruption(&path, bytes, "the segment ends inside its header"));
+        }
+        file.read_at(0, &mut header).map_err(|e| Error::io("read a segment's header", &path, e))?;
+        let word = |at: usize| {
+            let bytes = header[at..at + 8].try_into();
+            u64::from_le_bytes(bytes.expect("eight bytes were asked for"))
+        };
+        let format = word(8) as u32;
+        if header[0..8] == MAGIC && format > FORMAT {
+            let message = format!(
+                "the segment has format {format}; this software knows formats up to {FORMAT}; \
+                 use a newer one"
+            );
+            return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
+        }
+        if header[0..8] != MAGIC || header[12..16] != checksum(&header).to_le_bytes() {
+            return Err(Error::corruption(&path, 0, "the segment's header is damaged"));
+        }
+        if word(16) != number || header[32..48] != identity.to_le_bytes() {
+            return Err(Error::corruption(
+                &path,
+                16,
+                format!(
+                    "this file is segment {} of {}; segment {number} of this directory belongs \
+                     here",
+                    word(16),
+                    if header[32..48] == identity.to_le_bytes() {
+                        "this directory"
+                    } else {
+                        "another directory"
+                    }
+                ),
+            ));
+        }
+        Ok(Segment { number, salt: word(24), path, file, bytes })
+    }
+}
+
+pub(crate) fn missing(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::MissingSegment,
+        "this segment of the log is missing; put it back from a backup, for without it records \
+         would be lost silently",
+    )
+    .at(path, None)
+}
+
+fn checksum(header: &[u8; HEADER_BYTES]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&header[..12]);
+    hasher.update(&header[16..]);
+    hasher.finalize()
+}

@@ -1,0 +1,213 @@
+//! Options: how an engine is opened.
+
+use crate::db::Db;
+use crate::error::Result;
+use crate::time::{Clock, SystemClock};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// When a recording call may acknowledge.
+///
+/// | level | a killed process loses | a power cut loses |
+/// |---|---|---|
+/// | `Memory` | nothing promised | everything since the last checkpoint or [`Db::sync`] |
+/// | `Interval` (default, 100 ms) | nothing | at most the interval and the sync under way |
+/// | `Sync` | nothing | nothing |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing is synced on account of the call.
+    Memory,
+    /// The log is synced in the background, at the latest so long after the call.
+    Interval(Duration),
+    /// The call returns when the log is synced; calls of several threads share one sync.
+    Sync,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Durability::Interval(Duration::from_millis(100))
+    }
+}
+
+/// Which segments of the log are kept when the snapshot no longer needs them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retention {
+    /// All: the log is the event store.
+    #[default]
+    KeepAll,
+    /// Those with an event recorded within the last so long.
+    Age(Duration),
+    /// The newest, up to so many bytes in all.
+    Bytes(u64),
+    /// None but what recovery needs. A view defined later cannot be backfilled.
+    Recovery,
+}
+
+/// Whether and how long event ids are remembered; an event with a remembered id is passed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Dedup {
+    /// Ids are kept in the log and not looked at.
+    #[default]
+    Off,
+    /// The last so many ids. Each takes some 60 bytes of memory.
+    Last(u64),
+    /// The ids of events recorded within the last so long, by the store's clock.
+    For(Duration),
+}
+
+/// What a batch does with an event that is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// Nothing of the batch is recorded; the error says which event it was.
+    #[default]
+    Refuse,
+    /// The others are recorded; the outcome lists the refused ones.
+    Skip,
+}
+
+/// How an engine is opened.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use quipu::{Durability, Options};
+///
+/// let db = Options::new()
+///     .durability(Durability::Sync)
+///     .expected_keys(100_000)
+///     .open(dir.path().join("metrics"))?;
+/// # Ok::<(), quipu::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "options do nothing until they open a directory"]
+pub struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) future_skew: Duration,
+    pub(crate) checkpoint_every: Duration,
+    pub(crate) checkpoint_log_bytes: u64,
+    pub(crate) retention: Retention,
+    pub(crate) memory_budget: usize,
+    pub(crate) expected_keys: usize,
+    /// `None`: as the directory has it, off in a new one.
+    pub(crate) dedup: Option<Dedup>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) must_exist: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new()
+    }
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Self {
+        Options {
+            durability: Durability::default(),
+            clock: Arc::new(SystemClock),
+            future_skew: Duration::from_secs(24 * 60 * 60),
+            checkpoint_every: Duration::from_secs(60),
+            checkpoint_log_bytes: 64 << 20,
+            retention: Retention::default(),
+            memory_budget: 1 << 30,
+            expected_keys: 0,
+            dedup: None,
+            segment_bytes: 64 << 20,
+            must_exist: false,
+        }
+    }
+
+    /// How durable a recording call is that does not say so itself.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Where "now" comes from; [`SystemClock`] by default.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// How far in the future an event may lie; a day by default.
+    pub fn future_skew(mut self, skew: Duration) -> Self {
+        self.future_skew = skew;
+        self
+    }
+
+    /// The longest time between two checkpoints while something is recorded; 60 s by default.
+    pub fn checkpoint_every(mut self, interval: Duration) -> Self {
+        self.checkpoint_every = interval;
+        self
+    }
+
+    /// The amount of log after which a checkpoint is made; 64 MiB by default.
+    pub fn checkpoint_log_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoint_log_bytes = bytes;
+        self
+    }
+
+    /// How much of the log is kept; all of it by default.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Bytes of memory for resident series, 1 GiB by default. Above it, clean series that were not
+    /// touched lately are evicted after a checkpoint and come back when they are asked for. The
+    /// dictionary of strings seen since opening is not part of it.
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// How many keys to expect in each view that has a key: its tables are made large enough
+    /// beforehand.
+    pub fn expected_keys(mut self, keys: usize) -> Self {
+        self.expected_keys = keys;
+        self
+    }
+
+    /// Whether event ids are remembered; off in a new directory, because equal content is no
+    /// identity. The directory keeps the rule: an opening that does not say goes on with it.
+    pub fn dedup(mut self, dedup: Dedup) -> Self {
+        self.dedup = Some(dedup);
+        self
+    }
+
+    /// The largest size of a segment of the log, 64 MiB by default, between 64 KiB and 1 GiB. The
+    /// first segment of an opening is smaller.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes.clamp(64 << 10, 1 << 30);
+        self
+    }
+
+    /// Opens only a directory that is there already.
+    pub fn must_exist(mut self) -> Self {
+        self.must_exist = true;
+        self
+    }
+
+    /// Opens `dir`, made if it is missing, and recovers what it holds.
+    ///
+    /// # Errors
+    /// `Locked`, `NotQuipu`, `NewerFormat`, `MissingSegment`, `Corruption`, `NotFound`, `Io`,
+    /// `NoSpace`: see [`ErrorKind`](crate::ErrorKind). A directory that fails these checks is left
+    /// exactly as it was.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Db> {
+        Db::open_with(dir.as_ref(), self)
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("durability", &self.durability)
+            .field("retention", &self.retention)
+            .field("dedup", &self.dedup)
+            .field("memory_budget", &self.memory_budget)
+            .finish_non_exhaustive()
+    }
+}

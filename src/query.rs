@@ -1,0 +1,389 @@
+//! Queries: one key, all keys, the top of them, totals, buckets.
+//!
+//! Invariants
+//! 1. Orders are total: values by `f64::total_cmp`, counts as integers, ties by key; so an answer
+//!    does not depend on the order in which keys are met.
+//! 2. A query reads through [`Source`]; it knows neither files nor shards.
+
+mod answer;
+
+pub use answer::{Bucket, Component, Row};
+
+use crate::aggregate::State;
+use crate::db::ViewSource;
+use crate::dictionary::{Dictionary, Sym};
+use crate::error::{Error, Result};
+use crate::event::abridged;
+use crate::key;
+use crate::series::{Cell, Series};
+use crate::time::Grain;
+use crate::view::View;
+use answer::Value;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::vec;
+
+/// Where a view's series come from.
+pub(crate) trait Source {
+    fn view(&self) -> &View;
+    fn get(&self, parts: &[&str]) -> Result<Option<Series>>;
+    /// Calls `see` with every key's totals, in no order.
+    fn each(&self, see: &mut dyn FnMut(KeyRef<'_>, &Cell) -> Result<()>) -> Result<()>;
+    /// Begins a scan in key order: the row keys in memory, greatest first.
+    fn begin(&self, prefix: &[&str]) -> Result<Vec<Vec<u8>>>;
+    /// Goes on with it behind `behind`; gives where to go on, `None` at the end.
+    fn next_page(
+        &self,
+        prefix: &[&str],
+        behind: Option<&[u8]>,
+        resident: &mut Vec<Vec<u8>>,
+        out: &mut dyn FnMut(KeyRef<'_>, &Cell),
+    ) -> Result<Option<Vec<u8>>>;
+    fn key_count(&self) -> Result<u64>;
+}
+
+/// A key that is not spelled out yet.
+#[derive(Clone, Copy)]
+pub(crate) enum KeyRef<'a> {
+    Syms(&'a [Sym], &'a Dictionary),
+    Row(&'a [u8]),
+}
+
+impl KeyRef<'_> {
+    fn spell(&self) -> Vec<String> {
+        match self {
+            KeyRef::Syms(syms, dictionary) => {
+                syms.iter().map(|sym| dictionary.text(*sym).to_owned()).collect()
+            }
+            KeyRef::Row(row) => key::parts(row).unwrap_or_default(),
+        }
+    }
+}
+
+/// A view, to be asked. Answers are of the moment of asking; recording goes on meanwhile.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use quipu::{Component, Db, Event, View};
+///
+/// let db = Db::open(dir.path().join("shop"))?;
+/// db.define(View::new("revenue").by(["country", "product"]).stats("value"))?;
+/// for (country, product, value) in [("FR", "pot", 3.0), ("FR", "cup", 1.0), ("DE", "cup", 2.0)] {
+///     db.record(&Event::new("sale").dim("country", country).dim("product", product).value(value))?;
+/// }
+/// let revenue = db.query("revenue")?;
+/// assert_eq!(revenue.totals()?.summary().unwrap().sum, 6.0);
+/// assert_eq!(revenue.top(1, Component::Sum)?[0].key, ["FR", "pot"]);
+/// let french: Vec<_> = revenue.prefix(&["FR"])?.collect::<Result<_, _>>()?;
+/// assert_eq!(french.len(), 2);
+/// # Ok::<(), quipu::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Query {
+    source: ViewSource,
+    /// Which of the view's stats components are taken of.
+    measure: usize,
+}
+
+impl Query {
+    pub(crate) fn new(source: ViewSource) -> Self {
+        Query { source, measure: 0 }
+    }
+
+    /// The view's definition.
+    pub fn view(&self) -> &View {
+        self.source.view()
+    }
+
+    /// Takes the components of another measure than the view's first.
+    ///
+    /// # Errors
+    /// `Invalid` when the view keeps no statistics of it.
+    pub fn measure(mut self, measure: &str) -> Result<Self> {
+        let measures = self.view().measures();
+        match measures.iter().position(|name| name == measure) {
+            Some(at) => self.measure = at,
+            None => {
+                return Err(Error::invalid(format!(
+                    "the view {:?} keeps no statistics of {}; it does of: {}",
+                    self.view().name(),
+                    abridged(measure),
+                    measures.join(", ")
+                )));
+            }
+        }
+        Ok(self)
+    }
+
+    /// One key. Under two microseconds when it is resident, some more when it is read from the
+    /// snapshot. `None`: no event was ever recorded under it.
+    ///
+    /// # Errors
+    /// `Invalid` when the key has another number of parts than the view's; `Corruption`, `Io`.
+    pub fn get(&self, key: &[&str]) -> Result<Option<Row>> {
+        let parts = self.view().key();
+        if key.len() != parts.len() {
+            return Err(Error::invalid(format!(
+                "keys of the view {:?} have {} parts ({}), this one has {}",
+                self.view().name(),
+                parts.len(),
+                parts.join(", "),
+                key.len()
+            )));
+        }
+        let spell = || key.iter().map(ToString::to_string).collect();
+        Ok(self.source.get(key)?.map(|series| self.row(spell(), &series.total)))
+    }
+
+    /// All keys, in the bytewise order of their parts. Rows are read as the iterator goes on; each
+    /// is of some moment since it began. Sorting the resident keys costs O(n log n) once.
+    ///
+    /// # Errors
+    /// `Corruption`, `Io`; also later, as the last item.
+    pub fn rows(&self) -> Result<Rows> {
+        self.prefix(&[])
+    }
+
+    /// The keys whose first parts are these, in order.
+    ///
+    /// # Errors
+    /// `Invalid` when there are more parts than the key has; as [`Query::rows`].
+    pub fn prefix(&self, parts: &[&str]) -> Result<Rows> {
+        if parts.len() > self.view().key().len() {
+            return Err(Error::invalid(format!(
+                "keys of the view {:?} have {} parts, this prefix has {}",
+                self.view().name(),
+                self.view().key().len(),
+                parts.len()
+            )));
+        }
+        Ok(Rows {
+            prefix: parts.iter().map(ToString::to_string).collect(),
+            resident: self.source.begin(parts)?,
+            query: self.clone(),
+            behind: None,
+            page: Vec::new().into_iter(),
+            more: true,
+        })
+    }
+
+    /// Calls `see` with every key, in no order, which is faster than [`Query::rows`]; `see` may be
+    /// called while a lock is held and must not use the engine.
+    ///
+    /// # Errors
+    /// Those of `see`; `Corruption`, `Io`.
+    pub fn for_each(&self, mut see: impl FnMut(Row) -> Result<()>) -> Result<()> {
+        self.source.each(&mut |key, total| see(self.row(key.spell(), total)))
+    }
+
+    /// The `n` keys with the greatest `component`, greatest first; equal ones in key order. Keys
+    /// without the component (nothing measured) are left out. O(keys · log n) time, O(n) memory.
+    ///
+    /// # Errors
+    /// `Invalid` when the view keeps no statistics and the component needs them; `Corruption`, `Io`.
+    pub fn top(&self, n: usize, component: Component) -> Result<Vec<Row>> {
+        self.ranked(n, component, |a, b| b.total_cmp(a))
+    }
+
+    /// The `n` keys with the least `component`, least first; equal ones in key order.
+    ///
+    /// # Errors
+    /// As [`Query::top`].
+    pub fn bottom(&self, n: usize, component: Component) -> Result<Vec<Row>> {
+        self.ranked(n, component, Value::total_cmp)
+    }
+
+    fn ranked(
+        &self,
+        n: usize,
+        component: Component,
+        order: fn(&Value, &Value) -> Ordering,
+    ) -> Result<Vec<Row>> {
+        if component.needs_stats() && self.view().measures().is_empty() {
+            return Err(Error::invalid(format!(
+                "the view {:?} keeps no statistics, so it has no {component}",
+                self.view().name()
+            )));
+        }
+        // The heap's root is the last of those kept.
+        let mut heap: BinaryHeap<Ranked> = BinaryHeap::new();
+        self.source.each(&mut |key, total| {
+            let Some(value) = component.of(total, self.stats(total)) else { return Ok(()) };
+            if n == 0 {
+                return Ok(());
+            }
+            if let Some(last) = heap.peek()
+                && heap.len() == n
+            {
+                match order(&value, &last.value) {
+                    Ordering::Greater => return Ok(()),
+                    Ordering::Equal if key.spell() >= last.key => return Ok(()),
+                    Ordering::Equal | Ordering::Less => {
+                        heap.pop();
+                    }
+                }
+            }
+            heap.push(Ranked { value, order, key: key.spell(), total: total.clone() });
+            Ok(())
+        })?;
+        let ranked = heap.into_sorted_vec().into_iter();
+        Ok(ranked.map(|ranked| self.row(ranked.key, &ranked.total)).collect())
+    }
+
+    /// All keys merged: what the view would hold under no key. Its key is empty.
+    ///
+    /// # Errors
+    /// `Corruption`, `Io`.
+    pub fn totals(&self) -> Result<Row> {
+        let mut all = Cell::empty(&self.view().shape());
+        self.source.each(&mut |_, total| {
+            all.merge(total);
+            Ok(())
+        })?;
+        Ok(self.row(Vec::new(), &all))
+    }
+
+    /// The number of keys.
+    ///
+    /// # Errors
+    /// `Corruption`, `Io`: keys recorded since opening may have to be looked up in the snapshot.
+    pub fn key_count(&self) -> Result<u64> {
+        self.source.key_count()
+    }
+
+    /// The buckets of a key in one of the view's grains, oldest first; those without events are
+    /// not there. Empty when the key is unknown.
+    ///
+    /// # Errors
+    /// `Invalid` when the view does not keep this grain; as [`Query::get`].
+    pub fn buckets(&self, key: &[&str], grain: Grain) -> Result<Vec<Bucket>> {
+        let grains = self.view().grains();
+        let Some(at) = grains.iter().position(|(kept, _)| *kept == grain) else {
+            let kept: Vec<&str> = grains.iter().map(|(grain, _)| grain.name()).collect();
+            let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
+            return Err(Error::invalid(format!(
+                "the view {:?} keeps no buckets of a {grain}; it keeps: {kept}",
+                self.view().name()
+            )));
+        };
+        if key.len() != self.view().key().len() {
+            return self.get(key).map(|_| Vec::new());
+        }
+        let Some(series) = self.source.get(key)? else { return Ok(Vec::new()) };
+        let bucket = |(number, cell): (i64, &Cell)| Bucket {
+            start: grain.start(number),
+            end: grain.start(number.saturating_add(1)),
+            count: cell.count(),
+            stats: self.summaries(cell),
+        };
+        Ok(series.rings()[at].buckets().map(bucket).collect())
+    }
+
+    fn stats<'c>(&self, cell: &'c Cell) -> Option<&'c crate::aggregate::Stats> {
+        cell.states().get(self.measure).map(|state| match state {
+            State::Stats(stats) => stats,
+        })
+    }
+
+    fn summaries(&self, cell: &Cell) -> Vec<(String, crate::aggregate::Summary)> {
+        let names = self.view().measures().iter();
+        let mut summaries: Vec<_> = names
+            .zip(cell.states())
+            .map(|(name, State::Stats(stats))| (name.clone(), stats.summary()))
+            .collect();
+        if self.measure > 0 {
+            let chosen = summaries.remove(self.measure);
+            summaries.insert(0, chosen);
+        }
+        summaries
+    }
+
+    fn row(&self, key: Vec<String>, total: &Cell) -> Row {
+        Row {
+            key,
+            count: total.count(),
+            first_seen: total.first(),
+            last_seen: total.last(),
+            stats: self.summaries(total),
+        }
+    }
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Query").field("view", self.view()).finish_non_exhaustive()
+    }
+}
+
+struct Ranked {
+    value: Value,
+    order: fn(&Value, &Value) -> Ordering,
+    key: Vec<String>,
+    total: Cell,
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.order)(&self.value, &other.value).then_with(|| self.key.cmp(&other.key))
+    }
+}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Ranked {}
+
+/// Keys in order, read as it goes on. After an error it ends.
+#[derive(Debug)]
+pub struct Rows {
+    query: Query,
+    prefix: Vec<String>,
+    resident: Vec<Vec<u8>>,
+    behind: Option<Vec<u8>>,
+    page: vec::IntoIter<Row>,
+    more: bool,
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(row) = self.page.next() {
+                return Some(Ok(row));
+            }
+            if !self.more {
+                return None;
+            }
+            let prefix: Vec<&str> = self.prefix.iter().map(String::as_str).collect();
+            let mut page = Vec::new();
+            let query = &self.query;
+            let behind = query.source.next_page(
+                &prefix,
+                self.behind.as_deref(),
+                &mut self.resident,
+                &mut |key, total| page.push(query.row(key.spell(), total)),
+            );
+            match behind {
+                Ok(behind) => {
+                    self.more = behind.is_some();
+                    self.behind = behind;
+                    self.page = page.into_iter();
+                }
+                Err(error) => {
+                    self.more = false;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}

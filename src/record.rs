@@ -1,0 +1,511 @@
+//! Records: what the log holds, as columns in memory and as bytes in a frame.
+//!
+//! Invariants
+//! 1. All events of a frame are columns of equal length; a missing value is [`Sym::NONE`] or NaN,
+//!    which no event can carry.
+//! 2. The body of an events frame names strings by sym only. The definitions part of the same or
+//!    an earlier frame *of the same segment* gives each sym's text before its first use, so every
+//!    segment can be read alone.
+//! 3. Decoding is total: any bytes give columns or [`Malformed`], with allocations bounded by the
+//!    input's length times a constant.
+//!
+//! Body of an events frame (integers LEB128, signed ones zigzag):
+//! ```text
+//! names     column of syms
+//! times     n differences of microseconds, the first to the frame's own time
+//! dims      number · (dimension sym · column of syms)*
+//! measures  number · (measure sym · presence · 8-byte floats of those present)*
+//! entities  column of syms
+//! ids       presence · (length · bytes)* of those present
+//! payloads  presence · (length · bytes)* of those present
+//! ```
+//! A column of syms is a form byte and its values: 0 none present, 1 all present (n syms), 2 some
+//! (a bitmap of n bits, then the syms of those present), 3 all the same (one sym). Presence is the
+//! same form byte (0, 1 or 2) and, for 2, the bitmap.
+//!
+//! Definitions: `(sym · length · UTF-8)*` to the end. Control body: bincode of [`Control`].
+//! Next: `log/frame.rs`.
+
+use crate::codec::{self, Malformed};
+use crate::dictionary::{Dictionary, Sym};
+use crate::view::View;
+
+/// Events in one frame at most. A larger batch becomes several frames.
+pub(crate) const FRAME_EVENTS_MAX: usize = 8_192;
+/// Columns of dimensions, and of measures, in one frame at most.
+pub(crate) const FRAME_COLUMNS_MAX: usize = 256;
+
+/// A control record: a change of the catalog, in its place among the events.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) enum Control {
+    /// From here on the view counts. The number is its id, never used again.
+    ViewDefined {
+        id: u32,
+        view: View,
+    },
+    ViewDropped {
+        id: u32,
+    },
+}
+
+/// A named column, one value an event.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Column<T> {
+    pub(crate) name: Sym,
+    pub(crate) values: Vec<T>,
+}
+
+/// Texts or bytes of some events: `ends[i]` is where the `i`th one's end.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Blobs {
+    present: Vec<bool>,
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+/// Events as columns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Columns {
+    pub(crate) names: Vec<Sym>,
+    /// Event times in microseconds.
+    pub(crate) times: Vec<i64>,
+    pub(crate) dims: Vec<Column<Sym>>,
+    pub(crate) measures: Vec<Column<f64>>,
+    /// Empty when no event has an entity, else one an event.
+    pub(crate) entities: Vec<Sym>,
+    /// Empty when no event has an id.
+    pub(crate) ids: Blobs,
+    /// Empty when no event has a payload.
+    pub(crate) payloads: Blobs,
+}
+
+impl Blobs {
+    /// Sets the blob of event `row`, the blobs of rows before it being set already or missing.
+    pub(crate) fn set(&mut self, row: usize, blob: &[u8]) {
+        self.pad(row);
+        self.present.push(true);
+        self.bytes.extend_from_slice(blob);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    fn pad(&mut self, rows: usize) {
+        self.present.resize(rows, false);
+        self.ends.resize(rows, self.bytes.len() as u32);
+    }
+
+    pub(crate) fn get(&self, row: usize) -> Option<&[u8]> {
+        if !self.present.get(row).copied().unwrap_or(false) {
+            return None;
+        }
+        let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
+        Some(&self.bytes[start..self.ends[row] as usize])
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.present.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.present.clear();
+        self.ends.clear();
+        self.bytes.clear();
+    }
+}
+
+impl Columns {
+    pub(crate) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Forgets the events and keeps the allocations. Columns that have stayed empty since the last
+    /// time are forgotten too, so that a rare dimension does not stay for ever.
+    pub(crate) fn clear(&mut self) {
+        self.names.clear();
+        self.times.clear();
+        self.dims.retain(|column| !column.values.is_empty());
+        self.dims.iter_mut().for_each(|column| column.values.clear());
+        self.measures.retain(|column| !column.values.is_empty());
+        self.measures.iter_mut().for_each(|column| column.values.clear());
+        self.entities.clear();
+        self.ids.clear();
+        self.payloads.clear();
+    }
+
+    /// Makes every column as long as there are events.
+    pub(crate) fn square(&mut self) {
+        let n = self.len();
+        self.dims.iter_mut().for_each(|column| column.values.resize(n, Sym::NONE));
+        self.measures.iter_mut().for_each(|column| column.values.resize(n, f64::NAN));
+        if !self.entities.is_empty() {
+            self.entities.resize(n, Sym::NONE);
+        }
+        if !self.ids.is_empty() {
+            self.ids.pad(n);
+        }
+        if !self.payloads.is_empty() {
+            self.payloads.pad(n);
+        }
+    }
+
+    /// A rough size of the encoded body, in bytes.
+    pub(crate) fn bytes_estimate(&self) -> usize {
+        self.len() * (6 + 4 * self.dims.len() + 8 * self.measures.len())
+            + self.ids.bytes.len()
+            + self.payloads.bytes.len()
+    }
+
+    /// Removes the events for which `keep` says no; the columns are square before and after.
+    pub(crate) fn retain(&mut self, keep: &[bool]) {
+        fn sift<T>(values: &mut Vec<T>, keep: &[bool]) {
+            let mut row = 0;
+            values.retain(|_| {
+                row += 1;
+                keep[row - 1]
+            });
+        }
+        sift(&mut self.names, keep);
+        sift(&mut self.times, keep);
+        self.dims.iter_mut().for_each(|column| sift(&mut column.values, keep));
+        self.measures.iter_mut().for_each(|column| sift(&mut column.values, keep));
+        if !self.entities.is_empty() {
+            sift(&mut self.entities, keep);
+        }
+        for blobs in [&mut self.ids, &mut self.payloads] {
+            if !blobs.is_empty() {
+                let old = std::mem::take(blobs);
+                for (kept, row) in (0..keep.len()).filter(|row| keep[*row]).enumerate() {
+                    match old.get(row) {
+                        Some(blob) => blobs.set(kept, blob),
+                        None => blobs.pad(kept + 1),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `see` with every sym that the columns use; repeated ones may come repeatedly.
+    pub(crate) fn each_sym(&self, mut see: impl FnMut(Sym)) {
+        self.names.iter().chain(&self.entities).copied().for_each(&mut see);
+        for column in &self.dims {
+            see(column.name);
+            column.values.iter().copied().for_each(&mut see);
+        }
+        self.measures.iter().for_each(|column| see(column.name));
+    }
+
+    /// Appends the body's bytes; `base` is the frame's own time.
+    pub(crate) fn encode(&self, base: i64, out: &mut Vec<u8>) {
+        debug_assert!(self.dims.iter().all(|column| column.values.len() == self.len()));
+        put_syms(out, &self.names);
+        let mut previous = base;
+        for &time in &self.times {
+            codec::put_i64(out, time.wrapping_sub(previous));
+            previous = time;
+        }
+        codec::put_u64(out, self.dims.len() as u64);
+        for column in &self.dims {
+            codec::put_u64(out, u64::from(column.name.0));
+            put_syms(out, &column.values);
+        }
+        codec::put_u64(out, self.measures.len() as u64);
+        for column in &self.measures {
+            codec::put_u64(out, u64::from(column.name.0));
+            put_presence(out, self.len(), |row| !column.values[row].is_nan());
+            for value in column.values.iter().filter(|value| !value.is_nan()) {
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+        put_syms(out, &self.entities);
+        for blobs in [&self.ids, &self.payloads] {
+            let n = if blobs.is_empty() { 0 } else { self.len() };
+            put_presence(out, n, |row| blobs.present[row]);
+            (0..n).filter_map(|row| blobs.get(row)).for_each(|blob| codec::put_bytes(out, blob));
+        }
+    }
+
+    /// Reads [`encode`](Columns::encode)'s bytes of `n` events into `self`, which is overwritten.
+    /// Each sym found is put through `translate`.
+    pub(crate) fn decode(
+        &mut self,
+        n: usize,
+        base: i64,
+        mut bytes: &[u8],
+        translate: &impl Fn(u32) -> Result<Sym, Malformed>,
+    ) -> Result<(), Malformed> {
+        let bytes = &mut bytes;
+        if n == 0 || n > FRAME_EVENTS_MAX {
+            return Err(Malformed("a frame counts more events than a frame may hold"));
+        }
+        self.clear();
+        take_syms(bytes, n, translate, &mut self.names)?;
+        if self.names.len() != n || self.names.contains(&Sym::NONE) {
+            return Err(Malformed("an event has no name"));
+        }
+        let mut time = base;
+        self.times.reserve(n);
+        for _ in 0..n {
+            time = time.wrapping_add(codec::take_i64(bytes)?);
+            self.times.push(time);
+        }
+        self.dims.resize_with(take_columns(bytes)?, || Column::empty(Sym::NONE));
+        for column in &mut self.dims {
+            column.name = translate(codec::take_u32(bytes)?)?;
+            take_syms(bytes, n, translate, &mut column.values)?;
+            column.values.resize(n, Sym::NONE);
+        }
+        self.measures.resize_with(take_columns(bytes)?, || Column::empty(Sym::NONE));
+        for column in &mut self.measures {
+            column.name = translate(codec::take_u32(bytes)?)?;
+            column.values.clear();
+            column.values.reserve(n);
+            let presence = Presence::take(bytes, n)?;
+            for row in 0..n {
+                column.values.push(if presence.has(row) {
+                    let value = f64::from_le_bytes(codec::take_array(bytes)?);
+                    if !value.is_finite() {
+                        return Err(Malformed("a measure is not a finite number"));
+                    }
+                    value
+                } else {
+                    f64::NAN
+                });
+            }
+        }
+        take_syms(bytes, n, translate, &mut self.entities)?;
+        for blobs in [&mut self.ids, &mut self.payloads] {
+            let presence = Presence::take(bytes, n)?;
+            blobs.clear();
+            for row in (0..n).filter(|row| presence.has(*row)) {
+                blobs.set(row, codec::take_bytes(bytes)?);
+            }
+            if !blobs.is_empty() {
+                blobs.pad(n);
+            }
+        }
+        codec::finished(bytes)
+    }
+}
+
+impl<T> Column<T> {
+    pub(crate) fn empty(name: Sym) -> Self {
+        Column { name, values: Vec::new() }
+    }
+}
+
+const NONE_PRESENT: u8 = 0;
+const ALL_PRESENT: u8 = 1;
+const SOME_PRESENT: u8 = 2;
+const ALL_SAME: u8 = 3;
+
+fn put_presence(out: &mut Vec<u8>, n: usize, present: impl Fn(usize) -> bool) {
+    let count = (0..n).filter(|row| present(*row)).count();
+    match count {
+        0 => out.push(NONE_PRESENT),
+        _ if count == n => out.push(ALL_PRESENT),
+        _ => {
+            out.push(SOME_PRESENT);
+            let start = out.len();
+            out.resize(start + n.div_ceil(8), 0);
+            for row in (0..n).filter(|row| present(*row)) {
+                out[start + row / 8] |= 1 << (row % 8);
+            }
+        }
+    }
+}
+
+fn put_syms(out: &mut Vec<u8>, syms: &[Sym]) {
+    if let [first, rest @ ..] = syms
+        && *first != Sym::NONE
+        && rest.iter().all(|sym| sym == first)
+    {
+        out.push(ALL_SAME);
+        codec::put_u64(out, u64::from(first.0));
+        return;
+    }
+    put_presence(out, syms.len(), |row| syms[row] != Sym::NONE);
+    for sym in syms.iter().filter(|sym| **sym != Sym::NONE) {
+        codec::put_u64(out, u64::from(sym.0));
+    }
+}
+
+enum Presence<'a> {
+    None,
+    All,
+    Some(&'a [u8]),
+}
+
+impl<'a> Presence<'a> {
+    fn take(bytes: &mut &'a [u8], n: usize) -> Result<Self, Malformed> {
+        match codec::take_array::<1>(bytes)? {
+            [NONE_PRESENT] => Ok(Presence::None),
+            [ALL_PRESENT] => Ok(Presence::All),
+            [SOME_PRESENT] => Presence::bitmap(bytes, n),
+            _ => Err(Malformed("a column has an unknown form")),
+        }
+    }
+
+    fn bitmap(bytes: &mut &'a [u8], n: usize) -> Result<Self, Malformed> {
+        codec::take(bytes, n.div_ceil(8)).map(Presence::Some)
+    }
+
+    fn has(&self, row: usize) -> bool {
+        match self {
+            Presence::None => false,
+            Presence::All => true,
+            Presence::Some(bits) => bits[row / 8] >> (row % 8) & 1 == 1,
+        }
+    }
+}
+
+fn take_columns(bytes: &mut &[u8]) -> Result<usize, Malformed> {
+    match codec::take_count(bytes, 2)? {
+        n if n <= FRAME_COLUMNS_MAX => Ok(n),
+        _ => Err(Malformed("a frame has more columns than a frame may hold")),
+    }
+}
+
+/// Reads a column of syms into `out`, which is overwritten; it stays empty when none is present.
+fn take_syms(
+    bytes: &mut &[u8],
+    n: usize,
+    translate: &impl Fn(u32) -> Result<Sym, Malformed>,
+    out: &mut Vec<Sym>,
+) -> Result<(), Malformed> {
+    out.clear();
+    match codec::take_array::<1>(bytes)? {
+        [NONE_PRESENT] => {}
+        [ALL_PRESENT] => {
+            out.reserve(n);
+            for _ in 0..n {
+                out.push(translate(codec::take_u32(bytes)?)?);
+            }
+        }
+        [ALL_SAME] => out.resize(n, translate(codec::take_u32(bytes)?)?),
+        [SOME_PRESENT] => {
+            let presence = Presence::bitmap(bytes, n)?;
+            for row in 0..n {
+                out.push(match presence.has(row) {
+                    true => translate(codec::take_u32(bytes)?)?,
+                    false => Sym::NONE,
+                });
+            }
+        }
+        _ => return Err(Malformed("a column has an unknown form")),
+    }
+    Ok(())
+}
+
+/// Appends the definition of `sym`.
+pub(crate) fn put_definition(out: &mut Vec<u8>, sym: Sym, dictionary: &Dictionary) {
+    codec::put_u64(out, u64::from(sym.0));
+    codec::put_bytes(out, dictionary.text(sym).as_bytes());
+}
+
+/// Calls `define` with each definition in `bytes`.
+pub(crate) fn each_definition(
+    mut bytes: &[u8],
+    mut define: impl FnMut(u32, &str) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    while !bytes.is_empty() {
+        let sym = codec::take_u32(&mut bytes)?;
+        let text = std::str::from_utf8(codec::take_bytes(&mut bytes)?)
+            .map_err(|_| Malformed("a defined string is not UTF-8"))?;
+        define(sym, text)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sym() -> impl Strategy<Value = Sym> {
+        prop_oneof![3 => (0_u32..300).prop_map(Sym), 1 => Just(Sym::NONE)]
+    }
+
+    prop_compose! {
+        fn columns()(n in 1_usize..40)(
+            names in prop::collection::vec((0_u32..9).prop_map(Sym), n),
+            times in prop::collection::vec(any::<i64>(), n),
+            dims in prop::collection::vec(prop::collection::vec(sym(), n), 0..4),
+            measures in prop::collection::vec(prop::collection::vec(
+                prop_oneof![(-9.0..9.0_f64), Just(f64::NAN)], n), 0..3),
+            entities in prop::collection::vec(sym(), n),
+            ids in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..9)), n),
+        ) -> Columns {
+            let name = |i: usize| Sym(1_000 + i as u32);
+            let mut columns = Columns { names, times, ..Columns::default() };
+            columns.dims = dims.into_iter().enumerate()
+                .map(|(i, values)| Column { name: name(i), values }).collect();
+            columns.measures = measures.into_iter().enumerate()
+                .map(|(i, values)| Column { name: name(i), values }).collect();
+            if entities.iter().any(|sym| *sym != Sym::NONE) {
+                columns.entities = entities;
+            }
+            for (row, id) in ids.iter().enumerate() {
+                if let Some(id) = id {
+                    columns.ids.set(row, id);
+                }
+            }
+            columns.square();
+            columns
+        }
+    }
+
+    /// NaN marks absence, so columns are compared by their text.
+    fn text(columns: &Columns) -> String {
+        format!("{columns:?}")
+    }
+
+    proptest! {
+        #[test]
+        fn columns_come_back(columns in columns(), base: i64) {
+            let mut bytes = Vec::new();
+            columns.encode(base, &mut bytes);
+            let mut back = Columns::default();
+            back.decode(columns.len(), base, &bytes, &|sym| Ok(Sym(sym))).expect("own bytes");
+            prop_assert_eq!(text(&back), text(&columns));
+        }
+
+        #[test]
+        fn retained_events_are_those_asked_for(columns in columns(), keep in prop::collection::vec(any::<bool>(), 40)) {
+            let keep = &keep[..columns.len()];
+            let mut kept = columns.clone();
+            kept.retain(keep);
+            let rows: Vec<usize> = (0..columns.len()).filter(|row| keep[*row]).collect();
+            prop_assert_eq!(kept.len(), rows.len());
+            for (to, from) in rows.into_iter().enumerate() {
+                prop_assert_eq!(kept.times[to], columns.times[from]);
+                prop_assert_eq!(kept.ids.get(to), columns.ids.get(from));
+                for (a, b) in kept.dims.iter().zip(&columns.dims) {
+                    prop_assert_eq!(a.values[to], b.values[from]);
+                }
+            }
+        }
+
+        #[test]
+        fn hostile_bodies_are_refused_without_a_panic(bytes: Vec<u8>, n in 0_usize..50) {
+            let mut columns = Columns::default();
+            let _ = columns.decode(n, 0, &bytes, &|sym| Ok(Sym(sym)));
+            let _ = each_definition(&bytes, |_, _| Ok(()));
+        }
+
+        #[test]
+        fn a_changed_body_is_refused_or_still_square(columns in columns(), at: prop::sample::Index, to: u8) {
+            let mut bytes = Vec::new();
+            columns.encode(0, &mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            let mut back = Columns::default();
+            if back.decode(columns.len(), 0, &bytes, &|sym| Ok(Sym(sym))).is_ok() {
+                prop_assert!(back.dims.iter().all(|c| c.values.len() == columns.len()));
+                prop_assert!(back.measures.iter().all(|c| c.values.len() == columns.len()));
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Series: the state of one key in one view, totals since ever and a ring of buckets per grain.
+//!
+//! Invariants
+//! 1. A [`Cell`] counts events and spans their times whatever else the view keeps of them.
+//! 2. A series is a merged value: `merge` of two halves of its events, in any order, gives the
+//!    same bytes as recording all of them.
+//!
+//! Bytes of a cell: `count (LEB128) · [first (zigzag) · last - first (LEB128) · states]`, the
+//! bracket only where count > 0; states in the order of the view's definition.
+//! Next: `view.rs`.
+
+use crate::aggregate::{Aggregate, Count, Kind, Malformed, State};
+use crate::codec;
+use crate::ring::Ring;
+use crate::time::{Grain, Keep, Timestamp};
+use smallvec::SmallVec;
+
+/// What a view's series are made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shape {
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) grains: Vec<(Grain, Keep)>,
+}
+
+/// A count of events, the span of their times, and a state for each aggregate.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cell {
+    count: Count,
+    first: Timestamp,
+    last: Timestamp,
+    states: SmallVec<[State; 1]>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) total: Cell,
+    /// One ring per grain of the shape; no box where there are none. Boxed, because most series
+    /// have none and each byte here is paid for each key.
+    #[expect(clippy::box_collection, reason = "one word in place of three where there are none")]
+    rings: Option<Box<Vec<Ring>>>,
+}
+
+/// What became of an event in a series.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Observed {
+    /// It was older than the buckets kept in some ring, and is in the totals only.
+    pub(crate) late: bool,
+    /// Memory by which the series grew, in bytes.
+    pub(crate) grown: usize,
+}
+
+impl Cell {
+    pub(crate) fn empty(shape: &Shape) -> Self {
+        Cell {
+            count: Count::default(),
+            first: Timestamp::from_micros(i64::MAX),
+            last: Timestamp::from_micros(i64::MIN),
+            states: shape.kinds.iter().map(|kind| kind.empty()).collect(),
+        }
+    }
+
+    fn emptied(&self) -> Self {
+        Cell {
+            states: self.states.iter().map(|state| state.kind().empty()).collect(),
+            ..Cell::empty(&Shape::default())
+        }
+    }
+
+    /// Folds in an event; `measure(i)` is what the `i`th state observes, NaN for nothing.
+    #[inline]
+    pub(crate) fn observe(&mut self, time: Timestamp, measure: impl Fn(usize) -> f64) -> usize {
+        self.count.observe((), time);
+        self.first = self.first.min(time);
+        self.last = self.last.max(time);
+        let mut grown = 0;
+        for (i, state) in self.states.iter_mut().enumerate() {
+            let measure = measure(i);
+            if !measure.is_nan() {
+                grown += state.observe(measure, time);
+            }
+        }
+        grown
+    }
+
+    pub(crate) fn merge(&mut self, other: &Cell) {
+        self.count.merge(&other.count);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        for (state, other) in self.states.iter_mut().zip(&other.states) {
+            state.merge(other);
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        self.count.encode(out);
+        if self.count.get() > 0 {
+            codec::put_i64(out, self.first.micros());
+            codec::put_u64(out, self.last.micros().wrapping_sub(self.first.micros()) as u64);
+            self.states.iter().for_each(|state| state.encode(out));
+        }
+    }
+
+    pub(crate) fn decode(bytes: &mut &[u8], shape: &Shape) -> Result<Self, Malformed> {
+        let count = Count::decode(bytes)?;
+        if count.get() == 0 {
+            return Ok(Cell::empty(shape));
+        }
+        let first = codec::take_i64(bytes)?;
+        let last = first.wrapping_add(codec::take_u64(bytes)? as i64);
+        if last < first {
+            return Err(Malformed("a cell's last event is before its first"));
+        }
+        let states = shape.kinds.iter().map(|kind| kind.decode(bytes)).collect::<Result<_, _>>()?;
+        Ok(Cell {
+            count,
+            first: Timestamp::from_micros(first),
+            last: Timestamp::from_micros(last),
+            states,
+        })
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// The time of the earliest event; meaningless while the count is 0.
+    pub(crate) fn first(&self) -> Timestamp {
+        self.first
+    }
+
+    pub(crate) fn last(&self) -> Timestamp {
+        self.last
+    }
+
+    pub(crate) fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let spilled =
+            if self.states.spilled() { self.states.capacity() * size_of::<State>() } else { 0 };
+        spilled + self.states.iter().map(State::heap_bytes).sum::<usize>()
+    }
+}
+
+impl Series {
+    pub(crate) fn empty(shape: &Shape) -> Self {
+        let rings = (!shape.grains.is_empty())
+            .then(|| Box::new(shape.grains.iter().map(|_| Ring::default()).collect()));
+        Series { total: Cell::empty(shape), rings }
+    }
+
+    /// A series of the same shape that has observed nothing.
+    pub(crate) fn emptied(&self) -> Self {
+        let rings = self.rings.as_ref().map(|rings| Box::new(vec![Ring::default(); rings.len()]));
+        Series { total: self.total.emptied(), rings }
+    }
+
+    pub(crate) fn rings(&self) -> &[Ring] {
+        self.rings.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn rings_mut(&mut self) -> &mut [Ring] {
+        self.rings.as_deref_mut().map_or(&mut [], Vec::as_mut_slice)
+    }
+
+    /// Folds in an event; `mark` is left on every block that changes.
+    #[inline]
+    pub(crate) fn observe(
+        &mut self,
+        shape: &Shape,
+        time: Timestamp,
+        measure: impl Fn(usize) -> f64 + Copy,
+        mark: u32,
+    ) -> Observed {
+        let mut observed = Observed { late: false, grown: self.total.observe(time, measure) };
+        if let Some(rings) = &mut self.rings {
+            for (ring, grain) in rings.iter_mut().zip(&shape.grains) {
+                let (bucket, grown) = ring.bucket_mut(*grain, time, shape, mark);
+                observed.grown += grown;
+                match bucket {
+                    Some(cell) => observed.grown += cell.observe(time, measure),
+                    None => observed.late = true,
+                }
+            }
+        }
+        observed
+    }
+
+    pub(crate) fn merge(&mut self, other: &Series, shape: &Shape, mark: u32) {
+        self.total.merge(&other.total);
+        let grains = &shape.grains;
+        for ((ring, other), (_, keep)) in self.rings_mut().iter_mut().zip(other.rings()).zip(grains)
+        {
+            ring.merge(other, *keep, shape, mark);
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
+        self.total.heap_bytes() + rings.sum::<usize>()
+    }
+
+    /// The row of the series itself: its totals and the directory of each ring.
+    pub(crate) fn encode_row(&self, out: &mut Vec<u8>) {
+        self.total.encode(out);
+        self.rings().iter().for_each(|ring| ring.encode_directory(out));
+    }
+
+    /// Reads [`encode_row`](Series::encode_row)'s bytes; the rings' blocks are still empty.
+    pub(crate) fn decode_row(mut bytes: &[u8], shape: &Shape) -> Result<Self, Malformed> {
+        let total = Cell::decode(&mut bytes, shape)?;
+        let mut rings = Vec::with_capacity(shape.grains.len());
+        for _ in &shape.grains {
+            rings.push(Ring::decode_directory(&mut bytes)?);
+        }
+        codec::finished(bytes)?;
+        let rings = (!rings.is_empty()).then(|| Box::new(rings));
+        Ok(Series { total, rings })
+    }
+
+    /// All bytes of the series, blocks included: what two series must have equal to be equal.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.encode_row(&mut out);
+        for block in self.rings().iter().flat_map(Ring::blocks) {
+            block.encode_cells(&mut out);
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shape(keep: Keep) -> Shape {
+        Shape { kinds: vec![Kind::Stats], grains: vec![(Grain::Hour, keep), (Grain::Day, keep)] }
+    }
+
+    fn fold(shape: &Shape, events: &[(i64, f64)]) -> Series {
+        let mut series = Series::empty(shape);
+        for (hours, value) in events {
+            let time = Timestamp::from_secs(hours * 3_600);
+            series.observe(shape, time, |_| *value, 1);
+        }
+        series
+    }
+
+    proptest! {
+        #[test]
+        fn events_in_any_order_and_grouping_leave_the_same_bytes(
+            mut events in prop::collection::vec((-2_000_i64..2_000, -9.0..9.0_f64), 0..80),
+            cut: prop::sample::Index,
+            keep in prop_oneof![Just(Keep::All), (1_u32..300).prop_map(Keep::Last)],
+        ) {
+            let shape = shape(keep);
+            let direct = fold(&shape, &events).bytes();
+            let cut = cut.index(events.len() + 1);
+            let (mut a, b) = (fold(&shape, &events[..cut]), fold(&shape, &events[cut..]));
+            let mut reverse = b.clone();
+            reverse.merge(&a, &shape, 1);
+            a.merge(&b, &shape, 1);
+            prop_assert_eq!(&a.bytes(), &direct);
+            prop_assert_eq!(&reverse.bytes(), &direct);
+            events.reverse();
+            prop_assert_eq!(&fold(&shape, &events).bytes(), &direct);
+            let mut empty = Series::empty(&shape);
+            empty.merge(&a, &shape, 1);
+            prop_assert_eq!(&empty.bytes(), &direct);
+        }
+
+        #[test]
+        fn rows_come_back(events in prop::collection::vec((-2_000_i64..2_000, -9.0..9.0_f64), 0..80)) {
+            let shape = shape(Keep::Last(100));
+            let series = fold(&shape, &events);
+            let mut row = Vec::new();
+            series.encode_row(&mut row);
+            let mut back = Series::decode_row(&row, &shape).expect("own bytes");
+            for (ring, original) in back.rings_mut().iter_mut().zip(series.rings()) {
+                for (block, original) in ring.blocks_mut().iter_mut().zip(original.blocks()) {
+                    let mut cells = Vec::new();
+                    original.encode_cells(&mut cells);
+                    block.decode_cells(&cells, &shape).expect("own bytes");
+                }
+            }
+            prop_assert_eq!(back.bytes(), series.bytes());
+        }
+
+        #[test]
+        fn hostile_rows_are_refused_without_a_panic(bytes: Vec<u8>) {
+            let shape = shape(Keep::Last(100));
+            if let Ok(mut series) = Series::decode_row(&bytes, &shape) {
+                for block in series.rings_mut().iter_mut().flat_map(Ring::blocks_mut) {
+                    let _ = block.decode_cells(&bytes, &shape);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_rotated_bucket_is_in_the_totals_only() {
+        let shape = Shape { kinds: vec![], grains: vec![(Grain::Hour, Keep::Last(2))] };
+        let mut series = Series::empty(&shape);
+        let at = |hours: i64| Timestamp::from_secs(hours * 3_600);
+        for hours in [10, 11, 12, 10] {
+            let observed = series.observe(&shape, at(hours), |_| f64::NAN, 1);
+            assert_eq!(observed.late, series.total.count() == 4);
+        }
+        let buckets: Vec<_> = series.rings()[0].buckets().map(|(n, c)| (n, c.count())).collect();
+        assert_eq!(buckets, [(11, 1), (12, 1)]);
+        assert_eq!(series.total.count(), 4);
+    }
+}

@@ -1,0 +1,197 @@
+//! The tier: the series in memory, by view and shard. What queries read and recording changes.
+//!
+//! Invariants
+//! 1. [`ViewTier::apply`] is the only way in which events change series, live or replayed.
+//! 2. No lock of this module is held while anything is read from disk, and none leaves it.
+//! 3. The tier knows series and views, not files: what is to be stored is *captured* as bytes and
+//!    handed out, what was stored is *installed* from a series somebody else has read.
+//!
+//! Life of a series here, by its mark and flags:
+//! ```text
+//! absent ── recorded, no stored row ─────────────► complete, dirty
+//!        ── recorded, a row may be stored ───────► partial, dirty   (holds what came since)
+//!        ── asked for, row read ─────────────────► complete, clean
+//! dirty  ── captured for the checkpoint ─────────► flushing ── committed ─► clean ── evicted ─► absent
+//! partial ─ asked for, row read ─────────────────► complete (same mark)
+//! ```
+//! Next: `tier/shard.rs`, then `snapshot.rs`.
+
+pub(crate) mod apply;
+pub(crate) mod shard;
+
+use crate::dictionary::{Dictionary, Sym};
+use crate::series::Series;
+use crate::view::{Plan, View};
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+use shard::{Lookup, Shard};
+use smallvec::SmallVec;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Shards of a view that has a key; one without has a single series and a single shard.
+pub(crate) const SHARDS: usize = 16;
+
+pub(crate) type Key = SmallVec<[Sym; 4]>;
+
+/// One view in memory.
+pub(crate) struct ViewTier {
+    pub(crate) id: u32,
+    pub(crate) view: View,
+    pub(crate) plan: Plan,
+    /// The view counts events behind this position of its own; those up to it are the backfill's.
+    pub(crate) defined_at: u64,
+    pub(crate) backfill: Mutex<Backfill>,
+    /// Rows in the store at opening, and those that deltas have added since.
+    pub(crate) stored_rows: AtomicU64,
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+}
+
+/// Where a view stands with the records from before its definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) enum Backfill {
+    /// Nobody asked for one: the view counts from its definition on.
+    NotAsked,
+    /// Positions up to `done` of those up to `defined_at` are in.
+    Unfinished {
+        done: u64,
+    },
+    Complete,
+}
+
+impl ViewTier {
+    /// A view without series here; the snapshot holds `stored_rows` of it.
+    pub(crate) fn new(
+        id: u32,
+        view: View,
+        defined_at: u64,
+        backfill: Backfill,
+        dictionary: &Dictionary,
+        stored_rows: u64,
+        expected_keys: usize,
+    ) -> Self {
+        let plan = Plan::new(&view, dictionary);
+        let shards = if plan.key.is_empty() { 1 } else { SHARDS };
+        let expected = if plan.key.is_empty() { 1 } else { expected_keys.div_ceil(shards) };
+        let shard =
+            || CachePadded::new(Mutex::new(Shard::new(plan.key.len(), expected, stored_rows > 0)));
+        let shards = std::iter::repeat_with(shard).take(shards).collect();
+        ViewTier {
+            id,
+            view,
+            plan,
+            defined_at,
+            backfill: Mutex::new(backfill),
+            stored_rows: AtomicU64::new(stored_rows),
+            shards,
+        }
+    }
+
+    pub(crate) fn shards(&self) -> &[CachePadded<Mutex<Shard>>] {
+        &self.shards
+    }
+
+    /// The shard of a key with this hash.
+    #[inline]
+    pub(crate) fn shard_of(&self, hash: u64) -> usize {
+        // The lowest bits choose the place in the shard's table, the highest its tag.
+        (hash >> 40) as usize & (self.shards.len() - 1)
+    }
+
+    /// Reads the series of `key` where it is.
+    pub(crate) fn read<R>(&self, key: &[Sym], read: impl FnOnce(&Series) -> R) -> Lookup<R> {
+        let hash = hash_key(key);
+        self.shards[self.shard_of(hash)].lock().read(hash, key, read)
+    }
+
+    /// Brings in the row of `key` as of position `as_of` (`None`: there is no row), unless the
+    /// state of the store has changed since it was read (`still` says no). Then reads the series.
+    pub(crate) fn install<R>(
+        &self,
+        key: &[Sym],
+        row: Option<(Series, u64)>,
+        still: impl FnOnce() -> bool,
+        read: impl FnOnce(&Series) -> R,
+    ) -> Option<Option<R>> {
+        let hash = hash_key(key);
+        let mut shard = self.shards[self.shard_of(hash)].lock();
+        if !still() {
+            return None;
+        }
+        Some(shard.install(hash, key, row, &self.plan.shape, read))
+    }
+
+    pub(crate) fn totals(&self) -> ShardTotals {
+        let mut totals = ShardTotals::default();
+        for shard in &self.shards {
+            totals.add(&shard.lock().totals());
+        }
+        totals
+    }
+}
+
+/// Sums over shards, for statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ShardTotals {
+    pub(crate) resident: u64,
+    pub(crate) partial: u64,
+    pub(crate) dirty: u64,
+    pub(crate) memory_bytes: u64,
+    /// The part of it that live series take; what eviction gives back to others.
+    pub(crate) live_bytes: u64,
+    pub(crate) evictions: u64,
+    pub(crate) resizes: u64,
+    pub(crate) resize_micros: u64,
+    /// Resident series that have no row in the snapshot store.
+    pub(crate) unstored: u64,
+    /// Rows added to the store since it was opened, by captures of complete series.
+    pub(crate) newly_stored: u64,
+}
+
+impl ShardTotals {
+    pub(crate) fn add(&mut self, other: &ShardTotals) {
+        self.resident += other.resident;
+        self.partial += other.partial;
+        self.dirty += other.dirty;
+        self.memory_bytes += other.memory_bytes;
+        self.live_bytes += other.live_bytes;
+        self.evictions += other.evictions;
+        self.resizes += other.resizes;
+        self.resize_micros += other.resize_micros;
+        self.unstored += other.unstored;
+        self.newly_stored += other.newly_stored;
+    }
+}
+
+/// The hash of a key, for tables in memory only. Syms are small and dense, so one folded
+/// multiplication a part spreads them over all bits.
+#[inline]
+pub(crate) fn hash_key(key: &[Sym]) -> u64 {
+    let mut hash = 0x243f_6a88_85a3_08d3_u64;
+    for sym in key {
+        let wide = u128::from(hash ^ u64::from(sym.0)) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+        hash = (wide as u64) ^ (wide >> 64) as u64;
+    }
+    // An odd multiple of a well-mixed word: the last round's weak low bits reach the top.
+    hash.wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// A counter that is only read for statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(CachePadded<AtomicU64>);
+
+impl Tally {
+    pub(crate) fn add(&self, n: u64) {
+        if n > 0 {
+            self.0.fetch_add(n, Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+}

@@ -1,0 +1,485 @@
+//! A shard: keys to series, dirty by generation, copied on first touch.
+//!
+//! Invariants
+//! 1. `mark` is [`CLEAN`], [`FLUSHING`] (captured for a checkpoint that is not committed yet) or
+//!    the generation of the last change. Only clean entries are evicted.
+//! 2. The cut of a checkpoint raises `generation` in every shard while nobody records. An entry
+//!    whose mark is neither clean, flushing nor the present generation belongs to the cut and is
+//!    captured exactly once: by the first writer that touches it, or by the checkpoint's walk.
+//! 3. A *partial* entry holds what happened since the row in the store was written, or since its
+//!    last capture; a capture moves that out (a delta), so that nothing is counted twice. Until
+//!    the checkpoint is committed the delta stays in `handed`, under the position of the cut: the
+//!    whole series is row + deltas whose cut is behind the row + entry.
+//! 4. `everything_here`: no key of the shard has a stored row without being resident, so an absent
+//!    key is a new key and nothing has to be read to know that.
+//!
+//! Entries lie in chunks that never move; growing copies the table of 4-byte slots only.
+//! Next: `tier/apply.rs`.
+
+use super::{Key, ShardTotals, hash_key};
+use crate::dictionary::Sym;
+use crate::series::{Observed, Series, Shape};
+use crate::time::{Stopwatch, Timestamp};
+use hashbrown::HashTable;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) const CLEAN: u32 = 0;
+pub(crate) const FLUSHING: u32 = u32::MAX;
+const FIRST_GENERATION: u32 = 1;
+const CHUNK: usize = 256;
+
+pub(crate) struct Shard {
+    arity: usize,
+    table: HashTable<u32>,
+    /// The keys of all slots, `arity` syms each.
+    keys: Vec<Sym>,
+    chunks: Vec<Vec<Entry>>,
+    /// Slots without an entry.
+    free: Vec<u32>,
+    generation: u32,
+    /// The position of the last cut.
+    cut: u64,
+    /// Slots whose first change in this generation put them here.
+    dirty: Vec<u32>,
+    /// Slots of the cut that the checkpoint's walk has still to look at.
+    cut_slots: Vec<u32>,
+    /// What writers captured for the checkpoint under way.
+    captured: Vec<Captured>,
+    /// Deltas on their way into the store, by slot.
+    handed: HashMap<u32, Vec<(u64, Arc<Series>)>, foldhash::fast::RandomState>,
+    everything_here: bool,
+    partial: usize,
+    /// Complete entries without a stored row.
+    unstored: usize,
+    /// Rows that captures of complete entries have added to the store, or are about to.
+    newly_stored: u64,
+    heap_bytes: usize,
+    evictions: u64,
+    resizes: u64,
+    resize_micros: u64,
+    /// Where the eviction's sweep goes on.
+    hand: u32,
+}
+
+struct Entry {
+    mark: u32,
+    /// Invariant 3.
+    partial: bool,
+    /// Whether the store has a row of it. Of a partial entry that is not known.
+    stored: bool,
+    /// Touched since the eviction's hand last came by.
+    touched: bool,
+    /// False in a free slot.
+    live: bool,
+    series: Series,
+}
+
+/// A series as it was at the cut.
+pub(crate) struct Captured {
+    pub(crate) slot: u32,
+    pub(crate) key: Key,
+    pub(crate) what: Capture,
+}
+
+pub(crate) enum Capture {
+    /// All of it: the rows to write.
+    Whole(Rows),
+    /// What is to be merged with the stored row, up to this cut.
+    Delta { series: Arc<Series>, cut: u64 },
+}
+
+/// The rows of one series that a checkpoint writes, not sealed yet.
+#[derive(Default)]
+pub(crate) struct Rows {
+    pub(crate) series: Vec<u8>,
+    /// Grain, block number, and the block's bytes; `None` deletes the row.
+    pub(crate) blocks: Vec<(u8, i64, Option<Vec<u8>>)>,
+}
+
+/// What a shard knows of a key.
+#[derive(Debug)]
+pub(crate) enum Lookup<R> {
+    /// It is here, whole.
+    Here(R),
+    /// It is here in part; its row must be read and installed first.
+    Partial,
+    /// It is not here; the store may have it.
+    Unknown,
+    /// There is no such key.
+    Nowhere,
+}
+
+/// Encodes what changed of a series since it was last written, and notes it as written.
+pub(crate) fn rows_of(series: &mut Series) -> Rows {
+    let mut rows = Rows::default();
+    series.encode_row(&mut rows.series);
+    for (grain, ring) in series.rings_mut().iter_mut().enumerate() {
+        let grain = grain as u8;
+        rows.blocks.extend(ring.take_dropped().into_iter().map(|number| (grain, number, None)));
+        for block in ring.blocks_mut().iter_mut().filter(|block| block.changed != CLEAN) {
+            let mut bytes = Vec::new();
+            block.encode_cells(&mut bytes);
+            block.changed = CLEAN;
+            block.stored = true;
+            rows.blocks.push((grain, block.number, Some(bytes)));
+        }
+    }
+    rows
+}
+
+impl Shard {
+    /// An empty shard with room for `expected` keys; `stored` if the store may have rows of it.
+    pub(crate) fn new(arity: usize, expected: usize, stored: bool) -> Self {
+        Shard {
+            arity,
+            table: HashTable::with_capacity(expected),
+            keys: Vec::with_capacity(expected * arity),
+            chunks: Vec::new(),
+            free: Vec::new(),
+            generation: FIRST_GENERATION,
+            cut: 0,
+            dirty: Vec::new(),
+            cut_slots: Vec::new(),
+            captured: Vec::new(),
+            handed: HashMap::default(),
+            everything_here: !stored,
+            partial: 0,
+            unstored: 0,
+            newly_stored: 0,
+            heap_bytes: 0,
+            evictions: 0,
+            resizes: 0,
+            resize_micros: 0,
+            hand: 0,
+        }
+    }
+
+    #[inline]
+    fn entry(&mut self, slot: u32) -> &mut Entry {
+        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+    }
+
+    #[inline]
+    pub(crate) fn key(&self, slot: u32) -> &[Sym] {
+        &self.keys[slot as usize * self.arity..][..self.arity]
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, key: &[Sym]) -> Option<u32> {
+        let (keys, n) = (&self.keys, self.arity);
+        self.table.find(hash, |slot| &keys[*slot as usize * n..][..n] == key).copied()
+    }
+
+    /// The slot of `key`, made if it is new. Its entry is to be [touched](Shard::observe).
+    #[inline]
+    pub(crate) fn slot_of<const N: usize>(
+        &mut self,
+        hash: u64,
+        key: &[Sym; N],
+        shape: &Shape,
+    ) -> u32 {
+        let keys = &self.keys;
+        let same = |slot: &u32| keys[*slot as usize * N..][..N] == *key;
+        match self.table.find(hash, same) {
+            Some(slot) => *slot,
+            None => self.insert(hash, key, Series::empty(shape), !self.everything_here, false),
+        }
+    }
+
+    #[cold]
+    fn insert(
+        &mut self,
+        hash: u64,
+        key: &[Sym],
+        series: Series,
+        partial: bool,
+        stored: bool,
+    ) -> u32 {
+        if self.table.len() == self.table.capacity() {
+            let stopwatch = Stopwatch::start();
+            let (keys, n) = (&self.keys, self.arity);
+            self.table.reserve(1, |slot| hash_key(&keys[*slot as usize * n..][..n]));
+            self.resizes += 1;
+            self.resize_micros += stopwatch.micros();
+        }
+        self.heap_bytes += series.heap_bytes();
+        self.partial += usize::from(partial);
+        self.unstored += usize::from(!partial && !stored);
+        let entry = Entry { mark: CLEAN, partial, stored, touched: true, live: true, series };
+        let slot = if let Some(slot) = self.free.pop() {
+            let at = slot as usize * self.arity;
+            self.keys[at..at + self.arity].copy_from_slice(key);
+            *self.entry(slot) = entry;
+            slot
+        } else {
+            if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+                // A shard of one or two keys should not cost a whole chunk.
+                let first = if self.chunks.is_empty() { 4 } else { CHUNK };
+                self.chunks.push(Vec::with_capacity(first));
+            }
+            let at = self.chunks.len() - 1;
+            let chunk = &mut self.chunks[at];
+            chunk.push(entry);
+            self.keys.extend_from_slice(key);
+            (at * CHUNK + chunk.len() - 1) as u32
+        };
+        let (keys, n) = (&self.keys, self.arity);
+        self.table.insert_unique(hash, slot, |slot| hash_key(&keys[*slot as usize * n..][..n]));
+        slot
+    }
+
+    /// Folds an event into the series in `slot`; the only change that recording makes.
+    #[inline]
+    pub(crate) fn observe(
+        &mut self,
+        slot: u32,
+        shape: &Shape,
+        time: Timestamp,
+        measure: impl Fn(usize) -> f64 + Copy,
+    ) -> bool {
+        let generation = self.generation;
+        if self.entry(slot).mark != generation {
+            self.first_touch(slot);
+        }
+        let entry = self.entry(slot);
+        entry.touched = true;
+        let Observed { late, grown } = entry.series.observe(shape, time, measure, generation);
+        self.heap_bytes += grown;
+        late
+    }
+
+    /// The first change of an entry in this generation: what it was at the cut is captured, if the
+    /// cut still wants it (invariant 2).
+    #[cold]
+    fn first_touch(&mut self, slot: u32) {
+        if !matches!(self.entry(slot).mark, CLEAN | FLUSHING) {
+            let captured = self.capture(slot);
+            self.captured.push(captured);
+        }
+        self.entry(slot).mark = self.generation;
+        self.dirty.push(slot);
+    }
+
+    fn capture(&mut self, slot: u32) -> Captured {
+        let key = Key::from_slice(self.key(slot));
+        let cut = self.cut;
+        let entry = self.entry(slot);
+        entry.mark = FLUSHING;
+        let what = if entry.partial {
+            let empty = entry.series.emptied();
+            let delta = Arc::new(std::mem::replace(&mut entry.series, empty));
+            self.handed.entry(slot).or_default().push((cut, delta.clone()));
+            Capture::Delta { series: delta, cut }
+        } else {
+            let newly_stored = !entry.stored;
+            entry.stored = true;
+            let rows = rows_of(&mut entry.series);
+            self.unstored -= usize::from(newly_stored);
+            self.newly_stored += u64::from(newly_stored);
+            Capture::Whole(rows)
+        };
+        Captured { slot, key, what }
+    }
+
+    /// The cut of a checkpoint at `position` (invariant 2). Nobody records meanwhile.
+    pub(crate) fn cut(&mut self, position: u64) {
+        assert!(self.generation < FLUSHING - 1, "2^32 checkpoints in one opening");
+        self.generation += 1;
+        self.cut = position;
+        self.cut_slots.append(&mut self.dirty);
+    }
+
+    /// Captures up to `n` more entries of the cut into `out`; false when none are left. What
+    /// writers have captured comes along.
+    pub(crate) fn walk(&mut self, n: usize, out: &mut Vec<Captured>) -> bool {
+        out.append(&mut self.captured);
+        for _ in 0..n {
+            let Some(slot) = self.cut_slots.pop() else { return false };
+            if !matches!(self.entry(slot).mark, CLEAN | FLUSHING)
+                && self.entry(slot).mark != self.generation
+            {
+                let captured = self.capture(slot);
+                out.push(captured);
+            }
+        }
+        !self.cut_slots.is_empty()
+    }
+
+    /// The checkpoint of `position` is committed: what it captured from `slots` is clean, unless
+    /// it has changed since, and its deltas are in the rows.
+    pub(crate) fn settle(&mut self, slots: impl Iterator<Item = u32>, position: u64) {
+        if !self.handed.is_empty() {
+            self.handed.retain(|_, deltas| {
+                deltas.retain(|(cut, _)| *cut > position);
+                !deltas.is_empty()
+            });
+        }
+        for slot in slots {
+            let entry = self.entry(slot);
+            if entry.mark == FLUSHING {
+                entry.mark = CLEAN;
+                if entry.partial {
+                    // Empty since its capture: the row says all.
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn read<R>(
+        &mut self,
+        hash: u64,
+        key: &[Sym],
+        read: impl FnOnce(&Series) -> R,
+    ) -> Lookup<R> {
+        match self.find(hash, key) {
+            Some(slot) => {
+                let entry = self.entry(slot);
+                entry.touched = true;
+                if entry.partial { Lookup::Partial } else { Lookup::Here(read(&entry.series)) }
+            }
+            None if self.everything_here => Lookup::Nowhere,
+            None => Lookup::Unknown,
+        }
+    }
+
+    /// Completes `key` with its stored row of position `as_of`, and reads it; `None` if there is
+    /// neither row nor entry.
+    pub(crate) fn install<R>(
+        &mut self,
+        hash: u64,
+        key: &[Sym],
+        row: Option<(Series, u64)>,
+        shape: &Shape,
+        read: impl FnOnce(&Series) -> R,
+    ) -> Option<R> {
+        let stored = row.is_some();
+        let slot = match (self.find(hash, key), row) {
+            (Some(slot), row) => {
+                if self.entry(slot).partial {
+                    let deltas = self.handed.get(&slot).cloned().unwrap_or_default();
+                    let entry = self.entry(slot);
+                    let mark = entry.mark;
+                    let before = entry.series.heap_bytes();
+                    let (mut whole, as_of) = row.unwrap_or_else(|| (entry.series.emptied(), 0));
+                    // A captured delta that the row lacks is in the rows that are on their way;
+                    // what it changed is clean once they are there.
+                    for (_, delta) in deltas.iter().filter(|(cut, _)| *cut > as_of) {
+                        whole.merge(delta, shape, FLUSHING);
+                    }
+                    let has_deltas = !deltas.is_empty();
+                    whole.merge(&entry.series, shape, mark);
+                    entry.series = whole;
+                    entry.partial = false;
+                    // A delta without a row is a new row that the checkpoint counts.
+                    entry.stored = stored || has_deltas;
+                    let (after, unstored) = (entry.series.heap_bytes(), !entry.stored);
+                    self.heap_bytes = self.heap_bytes + after - before;
+                    self.partial -= 1;
+                    self.unstored += usize::from(unstored);
+                }
+                slot
+            }
+            (None, Some((series, _))) => self.insert(hash, key, series, false, true),
+            (None, None) => return None,
+        };
+        Some(read(&self.entry(slot).series))
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let hash = hash_key(self.key(slot));
+        if let Ok(entry) = self.table.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        let entry = self.entry(slot);
+        let empty = entry.series.emptied();
+        let series = std::mem::replace(&mut entry.series, empty);
+        let was_partial = entry.partial;
+        entry.live = false;
+        entry.partial = false;
+        self.heap_bytes -= series.heap_bytes().min(self.heap_bytes);
+        self.partial -= usize::from(was_partial);
+        self.everything_here = false;
+        self.free.push(slot);
+    }
+
+    /// Sweeps up to `n` slots and evicts clean entries that nobody touched since the last sweep
+    /// (Corbató's clock). Gives how many went.
+    pub(crate) fn evict(&mut self, n: usize) -> usize {
+        let slots = self.slots();
+        let mut evicted = 0;
+        for _ in 0..n.min(slots as usize) {
+            self.hand = if self.hand + 1 >= slots { 0 } else { self.hand + 1 };
+            let slot = self.hand;
+            let entry = self.entry(slot);
+            if !entry.live || entry.mark != CLEAN || entry.partial || !entry.stored {
+                continue;
+            }
+            if std::mem::take(&mut entry.touched) {
+                continue;
+            }
+            self.remove(slot);
+            self.evictions += 1;
+            evicted += 1;
+        }
+        evicted
+    }
+
+    pub(crate) fn slots(&self) -> u32 {
+        match self.chunks.last() {
+            None => 0,
+            Some(last) => ((self.chunks.len() - 1) * CHUNK + last.len()) as u32,
+        }
+    }
+
+    /// Calls `see` with each live entry's key and series, complete or not, of the slots from
+    /// `from`, at most `n` of them; gives the slot to go on from, `None` at the end.
+    pub(crate) fn each(
+        &mut self,
+        from: u32,
+        n: u32,
+        mut see: impl FnMut(&[Sym], Option<&Series>),
+    ) -> Option<u32> {
+        let end = self.slots().min(from.saturating_add(n));
+        for slot in from..end {
+            let entry = &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
+            if entry.live {
+                see(self.key(slot), (!entry.partial).then_some(&entry.series));
+            }
+        }
+        (end < self.slots()).then_some(end)
+    }
+
+    /// Whether every key of the shard is here and whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.everything_here && self.partial == 0
+    }
+
+    pub(crate) fn totals(&self) -> ShardTotals {
+        let resident = self.table.len() as u64;
+        let chunks: usize = self.chunks.iter().map(Vec::capacity).sum();
+        // A table of 4-byte slots has a control byte for each and is filled to 7/8.
+        let table = self.table.capacity() * 8 / 7 * (size_of::<u32>() + 1);
+        let memory = chunks * size_of::<Entry>()
+            + self.keys.capacity() * size_of::<Sym>()
+            + table
+            + (self.dirty.capacity() + self.cut_slots.capacity() + self.free.capacity()) * 4
+            + self.heap_bytes
+            + size_of::<Shard>();
+        let in_cut = self.cut_slots.len() + self.captured.len();
+        ShardTotals {
+            resident,
+            partial: self.partial as u64,
+            dirty: (self.dirty.len() + in_cut) as u64,
+            memory_bytes: memory as u64,
+            live_bytes: resident * (size_of::<Entry>() + self.arity * size_of::<Sym>() + 8) as u64
+                + self.heap_bytes as u64,
+            evictions: self.evictions,
+            resizes: self.resizes,
+            resize_micros: self.resize_micros,
+            unstored: self.unstored as u64,
+            newly_stored: self.newly_stored,
+        }
+    }
+}

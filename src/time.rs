@@ -1,0 +1,123 @@
+//! Time: the moment type, the clock that gives it, and the grains that cut it into buckets.
+//!
+//! Invariants
+//! 1. Nothing outside this module asks the operating system for the time (`clippy.toml` bans it).
+//! 2. A bucket is numbered by its place on the time line in its grain, never by its distance from
+//!    "now": the same instant is in the same bucket whenever it is asked.
+//!
+//! Next: `event.rs`.
+
+mod clock;
+mod grain;
+
+pub(crate) use clock::Stopwatch;
+pub use clock::{Clock, SystemClock, TestClock};
+pub use grain::{Grain, Keep};
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// A moment: microseconds since 1970-01-01T00:00:00 UTC, leap seconds not counted.
+///
+/// Moments from the year 1 to the year 9999 are accepted as event times
+/// ([`Timestamp::MIN`] to [`Timestamp::MAX`]). It displays and serializes as RFC 3339 in UTC;
+/// milliseconds always, microseconds where there are any.
+///
+/// ```
+/// use quipu::Timestamp;
+///
+/// let moment = Timestamp::from_millis(1_291_191_960_000);
+/// assert_eq!(moment.to_string(), "2010-12-01T08:26:00.000Z");
+/// assert_eq!(Timestamp::parse_rfc3339("2010-12-01T09:26:00+01:00").unwrap(), moment);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The earliest accepted moment, 0001-01-01T00:00:00Z.
+    pub const MIN: Timestamp = Timestamp(-62_135_596_800_000_000);
+    /// The latest accepted moment, 9999-12-31T23:59:59.999999Z.
+    pub const MAX: Timestamp = Timestamp(253_402_300_799_999_999);
+
+    /// From microseconds since 1970.
+    pub const fn from_micros(micros: i64) -> Self {
+        Timestamp(micros)
+    }
+
+    /// From milliseconds since 1970; saturates at the ends of `i64`.
+    pub const fn from_millis(millis: i64) -> Self {
+        Timestamp(millis.saturating_mul(1_000))
+    }
+
+    /// From seconds since 1970; saturates at the ends of `i64`.
+    pub const fn from_secs(secs: i64) -> Self {
+        Timestamp(secs.saturating_mul(1_000_000))
+    }
+
+    /// Microseconds since 1970.
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole milliseconds since 1970, rounded down.
+    pub const fn millis(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    /// This moment and `duration` later; saturates.
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// This moment and `duration` earlier; saturates.
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+
+    /// Reads an RFC 3339 date and time with any offset.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with the text and the form expected.
+    pub fn parse_rfc3339(text: &str) -> Result<Self> {
+        chrono::DateTime::parse_from_rfc3339(text)
+            .map(|moment| Timestamp(moment.timestamp_micros()))
+            .map_err(|e| {
+                Error::invalid(format!(
+                    "{text:?} is not an RFC 3339 time like 2010-12-01T08:26:00Z ({e})"
+                ))
+            })
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match chrono::DateTime::from_timestamp_micros(self.0) {
+            Some(moment) if self.0.rem_euclid(1_000) == 0 => {
+                write!(f, "{}", moment.format("%Y-%m-%dT%H:%M:%S%.3fZ"))
+            }
+            Some(moment) => write!(f, "{}", moment.format("%Y-%m-%dT%H:%M:%S%.6fZ")),
+            None => write!(f, "{} microseconds since 1970", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Timestamp::parse_rfc3339(&text).map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,78 @@
+//! Clocks: the system's, and one that tests turn by hand.
+
+use super::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::time::Duration;
+
+/// Where an engine takes "now" from: the time of events that carry none, and the bound on how far
+/// in the future an event may be.
+pub trait Clock: Send + Sync {
+    /// The present moment. It may step back; nothing in the engine depends on its going forward.
+    fn now(&self) -> Timestamp;
+}
+
+/// The operating system's clock (UTC).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place where the system is asked")]
+    fn now(&self) -> Timestamp {
+        let now = std::time::SystemTime::now();
+        match now.duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => Timestamp::default().saturating_add(since),
+            Err(before) => Timestamp::default().saturating_sub(before.duration()),
+        }
+    }
+}
+
+/// A clock that stands still until it is told otherwise. Clones share the same hands.
+///
+/// ```
+/// use quipu::{Clock, TestClock, Timestamp};
+/// use std::time::Duration;
+///
+/// let clock = TestClock::at(Timestamp::from_secs(1_000));
+/// clock.advance(Duration::from_secs(5));
+/// assert_eq!(clock.now(), Timestamp::from_secs(1_005));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    /// A clock that shows `moment`.
+    pub fn at(moment: Timestamp) -> Self {
+        TestClock(Arc::new(AtomicI64::new(moment.micros())))
+    }
+
+    /// Turns the clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now().saturating_add(by));
+    }
+
+    /// Turns the clock to `moment`, which may be earlier.
+    pub fn set(&self, moment: Timestamp) {
+        self.0.store(moment.micros(), SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(SeqCst))
+    }
+}
+
+/// Measures how long something of ours took, for statistics only.
+pub(crate) struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "durations for statistics, not event time")]
+    pub(crate) fn start() -> Self {
+        Stopwatch(std::time::Instant::now())
+    }
+
+    pub(crate) fn micros(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}

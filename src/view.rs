@@ -1,0 +1,344 @@
+//! Views: which events are counted, by what, how, and in which buckets.
+//!
+//! Invariants
+//! 1. A [`View`] that [`View::check`] passed is stored as it is and never changes; another
+//!    definition under its name is an error that shows both.
+//! 2. A [`Plan`] is the same view in syms; it decides for a column of events which of them the
+//!    view takes and under which key. It reads no clock and no file.
+//!
+//! Next: `record.rs`.
+
+use crate::aggregate::Kind;
+use crate::dictionary::{Dictionary, Sym};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{EVENT_DIMENSION, Limits, abridged};
+use crate::series::Shape;
+use crate::time::{Grain, Keep};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::fmt;
+
+/// A stored definition: which events (filter), grouped by which dimensions (key), measured how
+/// (aggregates), kept in which time buckets (grains).
+///
+/// Every view counts and keeps the first and last event time of each key; [`View::stats`] adds
+/// sum, least, greatest, mean and variance of a measure. An event without one of the key's
+/// dimensions is in no group of the view; one without a measure is counted, not measured.
+///
+/// ```
+/// use quipu::{Grain, Keep, View};
+///
+/// let view = View::new("revenue_by_country")
+///     .by(["country"])
+///     .only_events(["sale"])
+///     .stats("value")
+///     .grain(Grain::Day, Keep::Last(56));
+/// assert_eq!(
+///     view.to_string(),
+///     "revenue_by_country: by country, events sale, count, stats of value, 56 days",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct View {
+    name: String,
+    key: Vec<String>,
+    events: Vec<String>,
+    conditions: Vec<Condition>,
+    stats: Vec<String>,
+    grains: Vec<(Grain, Keep)>,
+}
+
+/// "This dimension is one of these."
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+struct Condition {
+    dimension: String,
+    values: Vec<String>,
+}
+
+impl View {
+    /// A view of all events under one empty key, counting them.
+    pub fn new(name: impl Into<String>) -> Self {
+        View {
+            name: name.into(),
+            key: Vec::new(),
+            events: Vec::new(),
+            conditions: Vec::new(),
+            stats: Vec::new(),
+            grains: Vec::new(),
+        }
+    }
+
+    /// Groups by these dimensions, in this order. The dimension `event` is the event's name.
+    pub fn by<T: Into<String>>(mut self, dimensions: impl IntoIterator<Item = T>) -> Self {
+        self.key = dimensions.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Takes only events of these names.
+    pub fn only_events<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.events = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Takes only events whose `dimension` is `value`. Several conditions must all hold.
+    pub fn where_equal(self, dimension: impl Into<String>, value: impl Into<String>) -> Self {
+        self.where_in(dimension, [value])
+    }
+
+    /// Takes only events whose `dimension` is one of `values`.
+    pub fn where_in<T: Into<String>>(
+        mut self,
+        dimension: impl Into<String>,
+        values: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.conditions.push(Condition {
+            dimension: dimension.into(),
+            values: values.into_iter().map(Into::into).collect(),
+        });
+        self
+    }
+
+    /// Counts. Every view does; saying so is for the reader.
+    pub fn count(self) -> Self {
+        self
+    }
+
+    /// Keeps [`Stats`](crate::aggregate::Stats) of a measure; `value` is the default one's name.
+    pub fn stats(mut self, measure: impl Into<String>) -> Self {
+        self.stats.push(measure.into());
+        self
+    }
+
+    /// Keeps buckets of a grain, of all that the view counts and measures.
+    pub fn grain(mut self, grain: Grain, keep: Keep) -> Self {
+        self.grains.push((grain, keep));
+        self
+    }
+
+    /// The view's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The dimensions of its key.
+    pub fn key(&self) -> &[String] {
+        &self.key
+    }
+
+    /// The names of the events it takes; none for all.
+    pub fn events(&self) -> &[String] {
+        &self.events
+    }
+
+    /// The measures it keeps statistics of.
+    pub fn measures(&self) -> &[String] {
+        &self.stats
+    }
+
+    /// The grains it keeps buckets of.
+    pub fn grains(&self) -> &[(Grain, Keep)] {
+        &self.grains
+    }
+
+    /// Checks the definition and puts its sets in order, so that equal views are equal.
+    pub(crate) fn checked(mut self) -> Result<Self> {
+        let refuse = |what: String| Err(Error::invalid(format!("view {:?}: {what}", self.name)));
+        let bad_name = |text: &str| text.is_empty() || text.len() > Limits::NAME_BYTES;
+        if bad_name(&self.name) {
+            return Err(Error::invalid(format!(
+                "a view's name has 1 to {} bytes, {} has {}",
+                Limits::NAME_BYTES,
+                abridged(&self.name),
+                self.name.len()
+            )));
+        }
+        if self.key.len() > Limits::KEY_PARTS {
+            return refuse(format!(
+                "a key has at most {} dimensions, this one {}",
+                Limits::KEY_PARTS,
+                self.key.len()
+            ));
+        }
+        if self.stats.len() > Limits::VIEW_MEASURES {
+            return refuse(format!("at most {} measures are kept", Limits::VIEW_MEASURES));
+        }
+        let dimensions = self.conditions.iter().map(|condition| &condition.dimension);
+        let names = self.key.iter().chain(&self.events).chain(&self.stats).chain(dimensions);
+        if let Some(name) = { names }.find(|name| bad_name(name)) {
+            return refuse(format!(
+                "names have 1 to {} bytes, {} has {}",
+                Limits::NAME_BYTES,
+                abridged(name),
+                name.len()
+            ));
+        }
+        if let Some(twice) = repeated(&self.key) {
+            return refuse(format!("the key has the dimension {twice:?} twice"));
+        }
+        if let Some(twice) = repeated(&self.stats) {
+            return refuse(format!("statistics of {twice:?} are asked for twice"));
+        }
+        for (i, (grain, keep)) in self.grains.iter().enumerate() {
+            if self.grains[..i].iter().any(|(other, _)| other == grain) {
+                return refuse(format!("the grain {grain} is given twice"));
+            }
+            if let Keep::Last(n) = keep
+                && !(1..=Keep::MAX).contains(n)
+            {
+                return refuse(format!("{n} buckets of a {grain}; 1 to {} can be kept", Keep::MAX));
+            }
+        }
+        for condition in &self.conditions {
+            let values = &condition.values;
+            if values.is_empty() || values.len() > Limits::CONDITION_VALUES {
+                return refuse(format!(
+                    "the condition on {:?} has {} values; 1 to {} are allowed",
+                    condition.dimension,
+                    values.len(),
+                    Limits::CONDITION_VALUES
+                ));
+            }
+            if let Some(value) = values.iter().find(|v| v.len() > Limits::VALUE_BYTES) {
+                return refuse(format!("the value {} is too long", abridged(value)));
+            }
+        }
+        if self.events.len() > Limits::CONDITION_VALUES {
+            return refuse(format!("at most {} event names", Limits::CONDITION_VALUES));
+        }
+        if self.conditions.len() > Limits::DIMENSIONS {
+            return refuse(format!("at most {} conditions", Limits::DIMENSIONS));
+        }
+        sort_set(&mut self.events);
+        self.conditions.iter_mut().for_each(|condition| sort_set(&mut condition.values));
+        self.conditions.sort_by(|a, b| (&a.dimension, &a.values).cmp(&(&b.dimension, &b.values)));
+        self.conditions.dedup();
+        self.grains.sort_by_key(|(grain, _)| *grain);
+        Ok(self)
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { kinds: vec![Kind::Stats; self.stats.len()], grains: self.grains.clone() }
+    }
+
+    pub(crate) fn conflict(&self, asked: &View) -> Error {
+        Error::new(
+            ErrorKind::ViewConflict,
+            format!(
+                "the view {:?} is already defined otherwise; drop it first, or choose another \
+                 name\n  stored: {self}\n  asked:  {asked}",
+                self.name
+            ),
+        )
+    }
+}
+
+fn repeated(names: &[String]) -> Option<&String> {
+    names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
+}
+
+fn sort_set(names: &mut Vec<String>) {
+    names.sort();
+    names.dedup();
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.name)?;
+        match self.key.as_slice() {
+            [] => f.write_str("all in one")?,
+            key => write!(f, "by {}", key.join(", "))?,
+        }
+        if !self.events.is_empty() {
+            write!(f, ", events {}", self.events.join(" "))?;
+        }
+        for Condition { dimension, values } in &self.conditions {
+            match values.as_slice() {
+                [value] => write!(f, ", {dimension} = {value}")?,
+                values => write!(f, ", {dimension} in {}", values.join(" "))?,
+            }
+        }
+        f.write_str(", count")?;
+        for measure in &self.stats {
+            write!(f, ", stats of {measure}")?;
+        }
+        for (grain, keep) in &self.grains {
+            match keep {
+                Keep::All => write!(f, ", all {grain}s")?,
+                Keep::Last(1) => write!(f, ", 1 {grain}")?,
+                Keep::Last(n) => write!(f, ", {n} {grain}s")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A view in syms, ready to be asked about columns of events.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) names: SmallVec<[Sym; 4]>,
+    pub(crate) conditions: Vec<(Part, SmallVec<[Sym; 4]>)>,
+    pub(crate) key: SmallVec<[Part; 4]>,
+    pub(crate) measures: SmallVec<[Sym; 2]>,
+    pub(crate) shape: Shape,
+}
+
+/// What a key part or a condition looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    EventName,
+    Dimension(Sym),
+}
+
+impl Plan {
+    pub(crate) fn new(view: &View, dictionary: &Dictionary) -> Self {
+        let mut reader = dictionary.reader();
+        let mut sym = |text: &String| dictionary.intern(&mut reader, text);
+        let mut part = |name: &String| match name.as_str() {
+            EVENT_DIMENSION => Part::EventName,
+            _ => Part::Dimension(sym(name)),
+        };
+        let key = view.key.iter().map(&mut part).collect();
+        let dimensions: Vec<Part> =
+            view.conditions.iter().map(|condition| part(&condition.dimension)).collect();
+        let sets = view.conditions.iter().map(|c| c.values.iter().map(&mut sym).collect());
+        let conditions = dimensions.into_iter().zip(sets.collect::<Vec<_>>()).collect();
+        Plan {
+            names: view.events.iter().map(&mut sym).collect(),
+            conditions,
+            key,
+            measures: view.stats.iter().map(&mut sym).collect(),
+            shape: view.shape(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_that_mean_the_same_are_equal() {
+        let a = View::new("v").only_events(["b", "a", "b"]).where_in("x", ["2", "1"]);
+        let b = View::new("v").where_in("x", ["1", "2", "2"]).only_events(["a", "b"]);
+        assert_eq!(a.checked().unwrap(), b.checked().unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |view: View, expect: &str| {
+            let error = view.checked().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(expect), "{error}");
+        };
+        check(View::new(""), "name");
+        check(View::new("v").by(["a", "a"]), "twice");
+        check(View::new("v").by(["a", ""]), "1 to 255");
+        check(View::new("v").by((0..9).map(|i| i.to_string())), "at most 8");
+        check(View::new("v").stats("x").stats("x"), "twice");
+        check(View::new("v").where_in("x", [""; 0]), "0 values");
+        check(View::new("v").grain(Grain::Day, Keep::Last(0)), "0 buckets");
+        check(View::new("v").grain(Grain::Day, Keep::Last(100_001)), "100001 buckets");
+        let twice = View::new("v").grain(Grain::Day, Keep::All).grain(Grain::Day, Keep::Last(2));
+        check(twice, "given twice");
+    }
+}

@@ -1,0 +1,3 @@
+//! Behaviour through the public door, a module per behaviour.
+
+mod recording;
