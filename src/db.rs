@@ -38,9 +38,8 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::log::Position;
 use crate::log::writer::{Draft, Writer};
-use crate::manifest::Manifest;
+use crate::log::{Home, Position};
 use crate::options::{Durability, OnInvalid, Options};
 use crate::query::Query;
 use crate::record::{Columns, Control};
@@ -93,8 +92,8 @@ struct Handle {
 pub(crate) struct Engine {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
+    home: Home,
     pub(crate) options: Options,
-    manifest: Arc<Manifest>,
     pub(crate) dictionary: Arc<Dictionary>,
     log: Writer,
     storage: Arc<dyn Storage>,
@@ -613,8 +612,7 @@ impl Engine {
         }
         let snapshot = self.storage.snapshot()?;
         let mut rows = snapshot.range(Table::Ids, Start::At(&[]), None, PAGE)?;
-        loop {
-            let Some((last, _)) = rows.last().filter(|_| rows.len() % PAGE == 0) else { break };
+        while let Some((last, _)) = rows.last().filter(|_| rows.len() % PAGE == 0) {
             let page = snapshot.range(Table::Ids, Start::Behind(last), None, PAGE)?;
             if page.is_empty() {
                 break;

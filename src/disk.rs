@@ -135,7 +135,7 @@ impl Disk for OsDisk {
     }
 
     fn prepare(&self, path: &Path, len: u64) -> io::Result<Arc<dyn File>> {
-        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let fill = || {
             let mut at = 0;

@@ -143,14 +143,14 @@ impl<'a> Event<'a> {
             return Err(self.refuse_name("event name", self.name));
         }
         if self.dims.len() > Limits::DIMENSIONS {
-            return Err(self.refuse(format!(
+            return Err(self.refuse(&format!(
                 "has {} dimensions; {} are allowed",
                 self.dims.len(),
                 Limits::DIMENSIONS
             )));
         }
         if self.measures.len() > Limits::MEASURES {
-            return Err(self.refuse(format!(
+            return Err(self.refuse(&format!(
                 "has {} measures; {} are allowed",
                 self.measures.len(),
                 Limits::MEASURES
@@ -161,7 +161,7 @@ impl<'a> Event<'a> {
                 return Err(self.refuse_name("dimension name", name));
             }
             if value.len() > Limits::VALUE_BYTES {
-                return Err(self.refuse(format!(
+                return Err(self.refuse(&format!(
                     "dimension {name:?} is {} bytes long; {} are allowed",
                     value.len(),
                     Limits::VALUE_BYTES
@@ -169,12 +169,11 @@ impl<'a> Event<'a> {
             }
             if name == EVENT_DIMENSION {
                 return Err(self.refuse(
-                    "sets the dimension \"event\", which is the event's own name; use another name"
-                        .to_owned(),
+                    "sets the dimension \"event\", which is the event's own name; use another name",
                 ));
             }
             if self.dims[..i].iter().any(|(other, _)| *other == name) {
-                return Err(self.refuse(format!("sets the dimension {name:?} twice")));
+                return Err(self.refuse(&format!("sets the dimension {name:?} twice")));
             }
         }
         for (i, &(name, value)) in self.measures.iter().enumerate() {
@@ -182,12 +181,12 @@ impl<'a> Event<'a> {
                 return Err(self.refuse_name("measure name", name));
             }
             if !value.is_finite() {
-                return Err(self.refuse(format!(
+                return Err(self.refuse(&format!(
                     "measure {name:?} is {value}; only finite numbers can be summed"
                 )));
             }
             if self.measures[..i].iter().any(|(other, _)| *other == name) {
-                return Err(self.refuse(format!("sets the measure {name:?} twice")));
+                return Err(self.refuse(&format!("sets the measure {name:?} twice")));
             }
         }
         for (what, text) in [("entity", self.entity), ("id", self.id)] {
@@ -200,7 +199,7 @@ impl<'a> Event<'a> {
         if let Some(payload) = self.payload
             && payload.len() > Limits::PAYLOAD_BYTES
         {
-            return Err(self.refuse(format!(
+            return Err(self.refuse(&format!(
                 "payload is {} bytes; {} are allowed",
                 payload.len(),
                 Limits::PAYLOAD_BYTES
@@ -218,7 +217,7 @@ impl<'a> Event<'a> {
         skew: Duration,
     ) -> Result<()> {
         if time < Timestamp::MIN || time > Timestamp::MAX {
-            return Err(self.refuse(format!(
+            return Err(self.refuse(&format!(
                 "event time {} is out of range; times from {} to {} are accepted (is the unit \
                  right?)",
                 time.micros(),
@@ -227,21 +226,21 @@ impl<'a> Event<'a> {
             )));
         }
         if time > latest {
-            return Err(self.refuse(format!(
+            return Err(self.refuse(&format!(
                 "event time {time} is further in the future than the allowed skew of {skew:?}"
             )));
         }
         Ok(())
     }
 
-    fn refuse(&self, what: String) -> Error {
+    fn refuse(&self, what: &str) -> Error {
         Error::invalid(format!("event {}: {what}", abridged(self.name)))
     }
 
     fn refuse_name(&self, what: &str, text: &str) -> Error {
         let limit =
             if matches!(what, "entity" | "id") { Limits::ID_BYTES } else { Limits::NAME_BYTES };
-        self.refuse(if text.is_empty() {
+        self.refuse(&if text.is_empty() {
             format!("{what} is empty")
         } else {
             format!("{what} {} is {} bytes long; {limit} are allowed", abridged(text), text.len())

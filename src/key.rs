@@ -13,7 +13,7 @@
 //! 3. A bucket's rows of one block lie together, whatever their keys: what is written at the same
 //!    time has neighbours.
 //!
-//! The escape is that of FoundationDB's tuple layer with another end mark.
+//! The escape is that of the tuple layer of `FoundationDB` with another end mark.
 
 use crate::codec::Malformed;
 

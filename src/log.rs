@@ -18,8 +18,21 @@ pub(crate) mod reader;
 pub(crate) mod segment;
 pub(crate) mod writer;
 
+use crate::disk::Disk;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a log is, and whose it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The directory of the segments.
+    pub(crate) dir: PathBuf,
+    /// The directory's identity, as in the manifest; every segment carries it.
+    pub(crate) identity: u128,
+}
 
 /// The number of a record: 1 for the first of a directory, then without gaps. 0 is "none yet".
 #[derive(

@@ -107,8 +107,8 @@ impl Options {
         Options {
             durability: Durability::default(),
             clock: Arc::new(SystemClock),
-            future_skew: Duration::from_secs(24 * 60 * 60),
-            checkpoint_every: Duration::from_secs(60),
+            future_skew: Duration::from_hours(24),
+            checkpoint_every: Duration::from_mins(1),
             checkpoint_log_bytes: 64 << 20,
             retention: Retention::default(),
             memory_budget: 1 << 30,

@@ -388,10 +388,9 @@ fn take_syms(
         [SOME_PRESENT] => {
             let presence = Presence::bitmap(bytes, n)?;
             for row in 0..n {
-                out.push(match presence.has(row) {
-                    true => translate(codec::take_u32(bytes)?)?,
-                    false => Sym::NONE,
-                });
+                let sym =
+                    if presence.has(row) { translate(codec::take_u32(bytes)?)? } else { Sym::NONE };
+                out.push(sym);
             }
         }
         _ => return Err(Malformed("a column has an unknown form")),

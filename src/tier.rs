@@ -112,13 +112,13 @@ impl ViewTier {
         row: Option<(Series, u64)>,
         still: impl FnOnce() -> bool,
         read: impl FnOnce(&Series) -> R,
-    ) -> Option<Option<R>> {
+    ) -> Installed<R> {
         let hash = hash_key(key);
         let mut shard = self.shards[self.shard_of(hash)].lock();
         if !still() {
-            return None;
+            return Installed::OutOfDate;
         }
-        Some(shard.install(hash, key, row, &self.plan.shape, read))
+        Installed::Read(shard.install(hash, key, row, &self.plan.shape, read))
     }
 
     pub(crate) fn totals(&self) -> ShardTotals {
@@ -128,6 +128,14 @@ impl ViewTier {
         }
         totals
     }
+}
+
+/// What became of a row that was read from the store.
+pub(crate) enum Installed<R> {
+    /// It is in; the series, if there is one, says this.
+    Read(Option<R>),
+    /// The store has changed since; it must be read again.
+    OutOfDate,
 }
 
 /// Sums over shards, for statistics.

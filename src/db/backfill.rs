@@ -45,7 +45,6 @@ pub(super) fn run(
             }
         }
     };
-    let log_dir = engine.dir.join(super::open::LOG);
     let first_segment = check_reaches_back(engine, done + 1)?;
     let mut scratch = Scratch::default();
     let mut read = 0;
@@ -68,9 +67,7 @@ pub(super) fn run(
     };
     let end = engine.log.end();
     let replayed = reader::replay_range(
-        &*engine.disk,
-        &log_dir,
-        engine.manifest.identity,
+        &engine.home,
         (done + 1, total),
         first_segment,
         end,
@@ -92,11 +89,10 @@ pub(super) fn run(
 
 /// The first segment there is, if the log holds `position`.
 fn check_reaches_back(engine: &Engine, position: u64) -> Result<u64> {
-    let dir = engine.dir.join(super::open::LOG);
-    let numbers = segment::numbers(&*engine.disk, &dir)?;
-    let first = numbers.first().copied().ok_or_else(|| segment::missing(&dir))?;
-    let access = crate::disk::Access::Read;
-    let segment = Segment::open(&*engine.disk, &dir, first, engine.manifest.identity, access)?;
+    let dir = &engine.home.dir;
+    let numbers = segment::numbers(&*engine.disk, dir)?;
+    let first = numbers.first().copied().ok_or_else(|| segment::missing(dir))?;
+    let segment = Segment::open(&engine.home, first, crate::disk::Access::Read)?;
     let begins = reader::first_frame(&segment)?.map_or(1, |header| header.position);
     if begins > position {
         return Err(Error::new(
@@ -106,7 +102,7 @@ fn check_reaches_back(engine: &Engine, position: u64) -> Result<u64> {
                  backfill needs, were retired by the retention policy"
             ),
         )
-        .at(&dir, None));
+        .at(dir, None));
     }
     Ok(first)
 }

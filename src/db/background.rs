@@ -29,6 +29,7 @@ struct Waker {
 }
 
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent requests, taken together")]
 struct Wanted {
     stop: bool,
     sync: bool,

@@ -241,17 +241,15 @@ impl Engine {
         if self.options.retention == Retention::KeepAll {
             return Ok(Vec::new());
         }
-        let dir = self.dir.join(super::open::LOG);
-        let identity = self.manifest.identity;
-        let open =
-            |number| Segment::open(&*self.disk, &dir, number, identity, crate::disk::Access::Read);
+        let dir = &self.home.dir;
+        let open = |number| Segment::open(&self.home, number, crate::disk::Access::Read);
         // What an unfinished backfill has still to read stays.
         let unfinished = catalog.views.iter().filter_map(|stored| match stored.backfill {
             Backfill::Unfinished { done } => Some(done),
             Backfill::NotAsked | Backfill::Complete => None,
         });
         let needed_from = unfinished.min().map_or(u64::MAX, |done| done + 1);
-        let numbers: Vec<u64> = segment::numbers(&*self.disk, &dir)?
+        let numbers: Vec<u64> = segment::numbers(&*self.disk, dir)?
             .into_iter()
             .filter(|number| (catalog.first_segment..=catalog.segment).contains(number))
             .collect();
@@ -280,9 +278,8 @@ impl Engine {
 
     /// Removes retired segments. One that stays is removed at the next opening.
     fn remove_segments(&self, numbers: &[u64]) {
-        let dir = self.dir.join(super::open::LOG);
         for number in numbers {
-            let path = dir.join(segment::name(*number));
+            let path = self.home.dir.join(segment::name(*number));
             if let Err(error) = self.disk.remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "a retired segment stays for now");
             }

@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 use crate::key;
 use crate::query::{KeyRef, Source};
 use crate::series::{Cell, Series, Shape};
-use crate::snapshot::{Snapshot, Start, Table};
+use crate::snapshot::{Row, Snapshot, Start, Table};
 use crate::tier::shard::Lookup;
-use crate::tier::{Key, ViewTier};
+use crate::tier::{Installed, Key, ViewTier};
 use crate::view::View;
 use std::collections::HashSet;
 use std::path::Path;
@@ -88,6 +88,14 @@ pub(super) fn seal_series(row_key: &[u8], as_of: u64, row: &[u8]) -> Vec<u8> {
     })
 }
 
+/// A page of stored series rows whose keys begin with `prefix`.
+fn read_page(snapshot: &dyn Snapshot, behind: Option<&[u8]>, prefix: &[u8]) -> Result<Vec<Row>> {
+    let start = behind.map_or(Start::At(prefix), Start::Behind);
+    let mut rows = snapshot.range(Table::Series, start, None, PAGE)?;
+    rows.truncate(rows.partition_point(|(key, _)| key.starts_with(prefix)));
+    Ok(rows)
+}
+
 fn damaged(path: &Path, row_key: &[u8], malformed: Malformed) -> Error {
     let key = key::parts(row_key).unwrap_or_default();
     Error::new(
@@ -134,7 +142,7 @@ impl ViewSource {
                 read_series(&*snapshot, &row_key, self.shape(), &self.store_path())?
             };
             let still = || self.engine.commits.load(Acquire) == epoch;
-            if let Some(answer) = self.tier.install(key, row, still, read) {
+            if let Installed::Read(answer) = self.tier.install(key, row, still, read) {
                 return Ok(answer);
             }
         }
@@ -167,19 +175,6 @@ impl ViewSource {
 
     fn is_whole(&self) -> bool {
         self.tier.shards().iter().all(|shard| shard.lock().is_whole())
-    }
-
-    /// A page of stored rows of this view whose keys begin with `prefix`.
-    fn page(
-        &self,
-        snapshot: &dyn Snapshot,
-        behind: Option<&[u8]>,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let start = behind.map_or(Start::At(prefix), Start::Behind);
-        let mut rows = snapshot.range(Table::Series, start, None, PAGE)?;
-        rows.truncate(rows.partition_point(|(key, _)| key.starts_with(prefix)));
-        Ok(rows)
     }
 
     /// What a stored row of a scan says now: of the entry if there is one, else of the row, read
@@ -290,7 +285,7 @@ impl Source for ViewSource {
             let epoch = self.engine.commits.load(Acquire);
             let page = {
                 let snapshot = self.engine.storage.snapshot()?;
-                self.page(&*snapshot, behind.as_deref(), &prefix)?
+                read_page(&*snapshot, behind.as_deref(), &prefix)?
             };
             for (row_key, value) in &page {
                 if seen.contains(&xxhash_rust::xxh3::xxh3_128(row_key)) {
@@ -339,7 +334,7 @@ impl Source for ViewSource {
         let epoch = self.engine.commits.load(Acquire);
         let stored = {
             let snapshot = self.engine.storage.snapshot()?;
-            self.page(&*snapshot, behind, &prefix)?
+            read_page(&*snapshot, behind, &prefix)?
         };
         let last =
             if stored.len() < PAGE { None } else { stored.last().map(|(key, _)| key.clone()) };
@@ -366,14 +361,13 @@ impl Source for ViewSource {
                     Some((row, _)) if *row == row_key => stored.next().map(|(_, value)| value),
                     _ => None,
                 };
-                let found = match value {
-                    Some(value) => self.row_now((&row_key, &value), epoch, &total)?,
-                    None => {
-                        let parts = key::parts(&row_key)
-                            .map_err(|e| damaged(&self.store_path(), &row_key, e))?;
-                        let key = self.syms(&parts).expect("a resident key has syms");
-                        self.load(&key, &total)?
-                    }
+                let found = if let Some(value) = value {
+                    self.row_now((&row_key, &value), epoch, &total)?
+                } else {
+                    let parts = key::parts(&row_key)
+                        .map_err(|e| damaged(&self.store_path(), &row_key, e))?;
+                    let key = self.syms(&parts).expect("a resident key has syms");
+                    self.load(&key, &total)?
                 };
                 (row_key, found)
             } else {

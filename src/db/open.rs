@@ -16,6 +16,7 @@ use super::{Engine, Live, Tallies, background};
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Home;
 use crate::log::reader::{self, Entry, Start};
 use crate::log::segment;
 use crate::log::writer::Writer;
@@ -76,19 +77,11 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
         position: catalog.position,
         made: manifest.segments_made(),
     };
-    let identity = manifest.identity;
-    let recovered = reader::recover(
-        &*disk,
-        &log_dir,
-        identity,
-        start,
-        &dictionary,
-        now,
-        &mut |entry, header| {
-            recovery.apply(entry, header.position, header.written_at);
-            Ok(())
-        },
-    )?;
+    let home = Home { disk: disk.clone(), dir: log_dir, identity: manifest.identity };
+    let recovered = reader::recover(&home, start, &dictionary, now, &mut |entry, header| {
+        recovery.apply(entry, header.position, header.written_at);
+        Ok(())
+    })?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -98,8 +91,7 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
     }
     let next_position = recovered.last.max(catalog.position) + 1;
     let log = Writer::start(
-        disk.clone(),
-        &log_dir,
+        home.clone(),
         manifest.clone(),
         dictionary.clone(),
         options.segment_bytes,
@@ -122,8 +114,8 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
     Ok(Engine {
         dir: dir.to_owned(),
         disk,
+        home,
         options,
-        manifest,
         dictionary,
         log,
         storage,

@@ -80,7 +80,9 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
     let views = live.views.clone();
     drop(live);
     let mut totals = ShardTotals::default();
-    views.iter().for_each(|tier| totals.add(&tier.totals()));
+    for tier in &views {
+        totals.add(&tier.totals());
+    }
     let state = engine.checkpointer.lock();
     let catalog = &state.catalog;
     let last_checkpoint = (catalog.checkpointed_at != 0).then(|| LastCheckpoint {
@@ -91,8 +93,8 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
     });
     let checkpoint_failures = state.failures;
     drop(state);
-    let log_dir = engine.dir.join(super::open::LOG);
-    let numbers = segment::numbers(&*engine.disk, &log_dir).unwrap_or_default();
+    let log_dir = &engine.home.dir;
+    let numbers = segment::numbers(&*engine.disk, log_dir).unwrap_or_default();
     let bytes_of = |path: &std::path::Path| {
         let file = engine.disk.open(path, crate::disk::Access::Read);
         file.and_then(|file| file.len()).unwrap_or(0)

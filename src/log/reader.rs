@@ -13,6 +13,7 @@
 //!
 //! Next: `db/open.rs`, which drives recovery.
 
+use super::Home;
 use super::frame::{self, Defect, Frame, FrameKind, Header};
 use super::segment::{self, Segment};
 use crate::codec::Malformed;
@@ -179,15 +180,14 @@ pub(crate) struct Start {
 
 /// Brings the log in order after any crash and applies everything behind the snapshot.
 pub(crate) fn recover(
-    disk: &dyn Disk,
-    dir: &Path,
-    identity: u128,
+    home: &Home,
     start: Start,
     dictionary: &Dictionary,
     now: Timestamp,
     apply: &mut Applied<'_>,
 ) -> Result<Recovered> {
-    let present = segment::numbers(disk, dir)?;
+    let Home { disk, dir, .. } = home;
+    let present = segment::numbers(&**disk, dir)?;
     let last_segment = present.last().copied().unwrap_or(0).max(start.made);
     for number in start.segment..=last_segment {
         if present.binary_search(&number).is_err() {
@@ -197,7 +197,7 @@ pub(crate) fn recover(
     // After a kill the tail may live in the page cache alone. It is made durable before anything
     // read from it is served.
     for number in (start.segment..=last_segment).rev().take(2) {
-        let segment = Segment::open(disk, dir, number, identity, Access::Write)?;
+        let segment = Segment::open(home, number, Access::Write)?;
         segment.file.sync().map_err(|e| Error::io("sync the log", &segment.path, e))?;
     }
     disk.sync_dir(dir).map_err(|e| Error::io("sync the directory of the log", dir, e))?;
@@ -208,7 +208,7 @@ pub(crate) fn recover(
     let mut columns = Columns::default();
     let mut number = start.segment;
     while number <= last_segment {
-        let segment = Segment::open(disk, dir, number, identity, Access::Read)?;
+        let segment = Segment::open(home, number, Access::Read)?;
         let content = Content::sealed(&segment)?;
         let mut walk = Walk::new(&content, segment.salt);
         translation.forget();
@@ -252,7 +252,7 @@ pub(crate) fn recover(
         let position = expected.unwrap_or(start.position + 1);
         let mut claimed = start.position.max(walk.claims_behind());
         for later in number + 1..=last_segment {
-            let segment = Segment::open(disk, dir, later, identity, Access::Read)?;
+            let segment = Segment::open(home, later, Access::Read)?;
             let content = Content::sealed(&segment)?;
             claimed = claimed.max(Walk::new(&content, segment.salt).claims_behind());
         }
@@ -280,10 +280,10 @@ pub(crate) fn recover(
         // Later segments first: as long as this one is not sealed, a crash in between is recovered
         // in the same way again.
         for later in (number + 1..=last_segment).rev() {
-            let later = Segment::open(disk, dir, later, identity, Access::Read)?;
-            seal_at(disk, &later, segment::HEADER_BYTES as u64, position, position - 1, now)?;
+            let later = Segment::open(home, later, Access::Read)?;
+            seal_at(&**disk, &later, segment::HEADER_BYTES as u64, position, position - 1, now)?;
         }
-        seal_at(disk, &segment, cut, position, position - 1, now)?;
+        seal_at(&**disk, &segment, cut, position, position - 1, now)?;
         break;
     }
     recovered.last_segment = last_segment;
@@ -384,9 +384,7 @@ fn read(
 /// Reads the records at positions `from..=to` of a living log, whose active segment has frames up
 /// to `end`.
 pub(crate) fn replay_range(
-    disk: &dyn Disk,
-    dir: &Path,
-    identity: u128,
+    home: &Home,
     (from, to): (u64, u64),
     first_segment: u64,
     end: (u64, u64),
@@ -396,12 +394,12 @@ pub(crate) fn replay_range(
     let mut translation = Translation::new(dictionary);
     let mut columns = Columns::default();
     for number in first_segment..=end.0 {
-        let segment = Segment::open(disk, dir, number, identity, Access::Read)?;
+        let segment = Segment::open(home, number, Access::Read)?;
         // A segment that was left may be cut behind its seal between opening and reading it.
         let content =
             match Content::read(&segment, if number == end.0 { end.1 } else { segment.bytes }) {
                 Err(_) if number < end.0 => {
-                    let segment = Segment::open(disk, dir, number, identity, Access::Read)?;
+                    let segment = Segment::open(home, number, Access::Read)?;
                     Content::read(&segment, segment.bytes)?
                 }
                 content => content?,

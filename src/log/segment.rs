@@ -18,6 +18,7 @@
 //!
 //! Next: `writer.rs`.
 
+use super::Home;
 use crate::disk::{Access, Disk, File};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
@@ -55,14 +56,8 @@ pub(crate) fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
 
 impl Segment {
     /// Makes segment `number` with room for `bytes`, durable when this returns.
-    pub(crate) fn create(
-        disk: &dyn Disk,
-        dir: &Path,
-        number: u64,
-        bytes: u64,
-        identity: u128,
-        now: Timestamp,
-    ) -> Result<Self> {
+    pub(crate) fn create(home: &Home, number: u64, bytes: u64, now: Timestamp) -> Result<Self> {
+        let Home { disk, dir, identity } = home;
         let path = dir.join(name(number));
         let fail = |e| Error::io("make a segment of the log", &path, e);
         // Prepared under another name: a file of this one is whole, whenever the power fails.
@@ -91,13 +86,8 @@ impl Segment {
     }
 
     /// Opens segment `number` and checks its header.
-    pub(crate) fn open(
-        disk: &dyn Disk,
-        dir: &Path,
-        number: u64,
-        identity: u128,
-        access: Access,
-    ) -> Result<Self> {
+    pub(crate) fn open(home: &Home, number: u64, access: Access) -> Result<Self> {
+        let Home { disk, dir, identity } = home;
         let path = dir.join(name(number));
         let file = match disk.open(&path, access) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

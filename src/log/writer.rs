@@ -12,16 +12,16 @@
 //!
 //! Next: `reader.rs`; what is recorded goes on to `tier.rs`.
 
+use super::Home;
 use super::frame::{self, FrameKind, Header};
 use super::segment::{self, Segment};
 use crate::dictionary::{Dictionary, Sym};
-use crate::disk::{Access, Disk};
+use crate::disk::Access;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::record::{self, Columns};
 use crate::time::Timestamp;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -31,8 +31,7 @@ use std::sync::{Arc, OnceLock};
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Writer {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    home: Home,
     manifest: Arc<Manifest>,
     dictionary: Arc<Dictionary>,
     segment_bytes_max: u64,
@@ -61,6 +60,13 @@ struct Active {
     /// Room for a frame's header and definitions while they are put together.
     scratch: Vec<u8>,
     closed: bool,
+}
+
+impl Active {
+    /// Whether there is room for a frame, and for the seal behind it.
+    fn has_room(&self, frame_bytes: u64) -> bool {
+        self.at + frame_bytes + frame::HEADER_BYTES as u64 <= self.segment.bytes
+    }
 }
 
 #[derive(Default)]
@@ -119,8 +125,7 @@ impl Writer {
     /// A writer that starts segment `number` with position `next_position`; everything before is
     /// durable.
     pub(crate) fn start(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
+        home: Home,
         manifest: Arc<Manifest>,
         dictionary: Arc<Dictionary>,
         segment_bytes_max: u64,
@@ -129,11 +134,10 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Self> {
         let bytes = segment_bytes_max.min(FIRST_SEGMENT_BYTES);
-        let segment = Segment::create(&*disk, dir, number, bytes, manifest.identity, now)?;
+        let segment = Segment::create(&home, number, bytes, now)?;
         manifest.note_segment(number)?;
         let writer = Writer {
-            disk,
-            dir: dir.to_owned(),
+            home,
             manifest,
             dictionary,
             segment_bytes_max,
@@ -192,7 +196,7 @@ impl Writer {
                 synced: self.durable.load(Acquire),
                 written_at: draft.written_at,
             };
-            if !self.has_room(&active, header.frame_bytes()) {
+            if !active.has_room(header.frame_bytes()) {
                 // The definitions were marked for the segment that is left now; the next round
                 // makes them anew for the one that is entered.
                 scratch.clear();
@@ -245,17 +249,12 @@ impl Writer {
             synced: 0,
             written_at: now.micros(),
         };
-        if !self.has_room(active, header.frame_bytes()) {
+        if !active.has_room(header.frame_bytes()) {
             self.rotate(active, header.frame_bytes(), now)?;
         }
         header.synced = self.durable.load(Acquire);
         let mut scratch = vec![0; frame::HEADER_BYTES];
         self.put(active, &header, body, &mut scratch)
-    }
-
-    /// Room for a frame, and for the seal behind it.
-    fn has_room(&self, active: &Active, frame_bytes: u64) -> bool {
-        active.at + frame_bytes + frame::HEADER_BYTES as u64 <= active.segment.bytes
     }
 
     /// Copies a frame to its place: `around` holds room for the header, then the definitions.
@@ -325,13 +324,12 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Segment> {
         let bytes = (previous_bytes * 2).min(self.segment_bytes_max).max(needed);
-        let path = self.dir.join(segment::name(number));
-        if self.disk.exists(&path).map_err(|e| Error::io("make a segment", &path, e))? {
+        let path = self.home.dir.join(segment::name(number));
+        if self.home.disk.exists(&path).map_err(|e| Error::io("make a segment", &path, e))? {
             // A spare of this number that turned out too small; it was never entered.
-            self.disk.remove(&path).map_err(|e| Error::io("replace a segment", &path, e))?;
+            self.home.disk.remove(&path).map_err(|e| Error::io("replace a segment", &path, e))?;
         }
-        let segment =
-            Segment::create(&*self.disk, &self.dir, number, bytes, self.manifest.identity, now)?;
+        let segment = Segment::create(&self.home, number, bytes, now)?;
         self.manifest.note_segment(number)?;
         Ok(segment)
     }
@@ -411,7 +409,7 @@ impl Writer {
     /// Gives back the zeros behind the seal of a segment that was left. Not needed for anything
     /// but space, so a failure is only told.
     fn trim(&self, segment: &Segment, end: u64) {
-        let trimmed = self.disk.open(&segment.path, Access::Write).and_then(|file| {
+        let trimmed = self.home.disk.open(&segment.path, Access::Write).and_then(|file| {
             file.set_len(end)?;
             file.sync()
         });
@@ -434,7 +432,7 @@ impl Writer {
         if let Some(spare) = self.spare.lock().take() {
             let next = self.appended() + 1;
             let blank = segment::HEADER_BYTES as u64;
-            super::reader::seal_at(&*self.disk, &spare, blank, next, next - 1, now)?;
+            super::reader::seal_at(&*self.home.disk, &spare, blank, next, next - 1, now)?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ struct Bound<'a> {
     measures: SmallVec<[Option<&'a [f64]>; 2]>,
 }
 
-fn column<'a>(columns: &'a Columns, part: Part) -> Option<&'a [Sym]> {
+fn column(columns: &Columns, part: Part) -> Option<&[Sym]> {
     match part {
         Part::EventName => Some(&columns.names),
         Part::Dimension(name) => {
@@ -120,7 +120,7 @@ impl ViewTier {
         let Scratch { items, grouped, slots, late } = scratch;
         items.clear();
         let mut counts = [0_u32; super::SHARDS + 1];
-        for row in 0..columns.len() {
+        for (row, _) in columns.names.iter().enumerate() {
             let key: [Sym; N] = std::array::from_fn(|i| parts[i][row]);
             if key.contains(&Sym::NONE) || !bound.takes(row) {
                 continue;
