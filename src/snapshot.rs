@@ -111,10 +111,14 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("store");
             let model = MemoryStorage::default();
+            RedbStorage::create(&OsDisk, &path).unwrap();
             for changes in &commits {
                 // Opened anew for each commit: everything is in the file.
                 let store = RedbStorage::open(&OsDisk, &path).unwrap();
+                let before = std::fs::read(&path).unwrap();
                 store.commit(changes).unwrap();
+                prop_assert!(std::fs::read(&path).unwrap() == before, "held back");
+                store.release().unwrap();
                 model.commit(changes).unwrap();
                 let (store_state, model_state) = (store.snapshot().unwrap(), model.snapshot().unwrap());
                 for table in Table::ALL {

@@ -23,7 +23,7 @@ use crate::log::writer::Writer;
 use crate::manifest::{self, Manifest};
 use crate::options::{Dedup, Options};
 use crate::record::Control;
-use crate::snapshot::{RedbStorage, Storage};
+use crate::snapshot::{RedbStorage, Storage as _};
 use crate::tier::apply::Scratch;
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
@@ -64,14 +64,13 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
         None => create(&disk, dir, now)?,
     };
     let manifest = Arc::new(manifest);
-    let storage: Arc<dyn Storage> = Arc::new(open_store(&*disk, dir)?);
+    let storage = open_store(&*disk, dir)?;
     let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE))?;
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
     let log_dir = dir.join(LOG);
     let first_segment = catalog.first_segment.max(1);
-    remove_retired(&*disk, &log_dir, first_segment)?;
     let start = Start {
         segment: catalog.segment.max(first_segment),
         position: catalog.position,
@@ -82,6 +81,9 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
         recovery.apply(entry, header.position, header.written_at);
         Ok(())
     })?;
+    // Everything is proved: from here on the directory changes.
+    storage.release()?;
+    remove_retired(&*disk, &home.dir, first_segment)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -118,7 +120,7 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
         options,
         dictionary,
         log,
-        storage,
+        storage: Arc::new(storage),
         gate: ShardedLock::new(recovery.live),
         by_name,
         commits: AtomicU64::new(0),
@@ -201,7 +203,7 @@ fn open_store(disk: &dyn Disk, dir: &Path) -> Result<RedbStorage> {
         if disk.exists(&unfinished).map_err(fail)? {
             disk.remove(&unfinished).map_err(fail)?;
         }
-        RedbStorage::open(disk, &unfinished)?.close()?;
+        RedbStorage::create(disk, &unfinished)?;
         disk.rename(&unfinished, &path).map_err(fail)?;
         disk.sync_dir(dir).map_err(fail)?;
     }

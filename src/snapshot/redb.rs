@@ -3,6 +3,10 @@
 //! Two-phase commit with quick repair: a reopening after a kill does not walk the file. redb
 //! panics on some damaged pages; every call goes through [`guarded`], which makes that an error of
 //! kind corruption. It does not sync the directory of its file; the caller does, at creation.
+//!
+//! redb writes to its file as soon as it opens it. A directory whose log turns out to be damaged is
+//! to be left as it was, though, and the log can only be read with what the store says. So the
+//! store is opened *held back*: what redb writes stays in memory until [`RedbStorage::release`].
 
 use super::{Changes, Row, Snapshot, Start, Storage, Table};
 use crate::disk::{Access, Disk, File};
@@ -32,61 +36,145 @@ fn definition(table: Table) -> Rows {
 #[derive(Debug)]
 pub(crate) struct RedbStorage {
     path: PathBuf,
+    backend: Arc<Held>,
     /// Taken away by `close`.
     database: RwLock<Option<Database>>,
 }
 
 /// redb's file, through the seam.
 #[derive(Debug)]
-struct Backend(Arc<dyn File>);
+struct Backend(Arc<Held>);
+
+/// A file whose changes are held back in memory until they are released.
+#[derive(Debug)]
+struct Held {
+    file: Arc<dyn File>,
+    /// `None`: released, everything goes to the file.
+    back: RwLock<Option<HeldBack>>,
+}
+
+#[derive(Debug)]
+struct HeldBack {
+    len: u64,
+    /// In the order in which they came.
+    writes: Vec<(u64, Vec<u8>)>,
+}
+
+impl Held {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let back = self.back.read();
+        let Some(back) = &*back else { return self.file.read_at(offset, out) };
+        let end = offset + out.len() as u64;
+        if end > back.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // What lies behind the file's own end is zero until it is written.
+        let in_file = self.file.len()?.clamp(offset, end) - offset;
+        let (below, beyond) = out.split_at_mut(in_file as usize);
+        self.file.read_at(offset, below)?;
+        beyond.fill(0);
+        for (at, bytes) in &back.writes {
+            let (from, to) = ((*at).max(offset), (at + bytes.len() as u64).min(end));
+            if from < to {
+                out[(from - offset) as usize..(to - offset) as usize]
+                    .copy_from_slice(&bytes[(from - at) as usize..(to - at) as usize]);
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self) -> io::Result<()> {
+        let mut back = self.back.write();
+        if let Some(held) = &*back {
+            if self.file.len()? != held.len {
+                self.file.set_len(held.len)?;
+            }
+            for (offset, bytes) in &held.writes {
+                self.file.write_at(*offset, bytes)?;
+            }
+            self.file.sync()?;
+        }
+        *back = None;
+        Ok(())
+    }
+}
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        match &*self.0.back.read() {
+            Some(back) => Ok(back.len),
+            None => self.0.file.len(),
+        }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
+        self.0.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        match &mut *self.0.back.write() {
+            Some(back) => {
+                if len < back.len {
+                    // What is cut off must read as zero should the file grow again.
+                    let zeros = vec![0; (back.len - len) as usize];
+                    back.writes.push((len, zeros));
+                }
+                back.len = len;
+                Ok(())
+            }
+            None => self.0.file.set_len(len),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        if self.0.back.read().is_some() { Ok(()) } else { self.0.file.sync() }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        match &mut *self.0.back.write() {
+            Some(back) => {
+                back.len = back.len.max(offset + data.len() as u64);
+                back.writes.push((offset, data.to_vec()));
+                Ok(())
+            }
+            None => self.0.file.write_at(offset, data),
+        }
     }
 }
 
 impl RedbStorage {
-    /// Opens the file at `path`, made if it is missing.
+    /// Makes a store at `path`, where there is none, with empty tables.
+    pub(crate) fn create(disk: &dyn Disk, path: &Path) -> Result<()> {
+        let file = disk.create(path).map_err(|e| Error::io("make the snapshot", path, e))?;
+        let storage = RedbStorage::on(file, path)?;
+        storage.release()?;
+        // Tables exist from the start, so that reading never meets a missing one.
+        storage.commit(&Changes::default())?;
+        storage.close()
+    }
+
+    /// Opens the store at `path`, held back until it is [released](RedbStorage::release).
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
-        let exists = disk.exists(path).map_err(|e| Error::io("open the snapshot", path, e))?;
-        let file = if exists { disk.open(path, Access::Write) } else { disk.create(path) };
-        let file = file.map_err(|e| Error::io("open the snapshot", path, e))?;
+        let file = disk.open(path, Access::Write);
+        RedbStorage::on(file.map_err(|e| Error::io("open the snapshot", path, e))?, path)
+    }
+
+    fn on(file: Arc<dyn File>, path: &Path) -> Result<Self> {
+        let len = file.len().map_err(|e| Error::io("open the snapshot", path, e))?;
+        let back = RwLock::new(Some(HeldBack { len, writes: Vec::new() }));
+        let backend = Arc::new(Held { file, back });
         let database = guarded(path, || {
-            let database = Database::builder()
+            Database::builder()
                 .set_cache_size(CACHE_BYTES)
-                .create_with_backend(Backend(file))
-                .map_err(|e| failed(path, redb::Error::from(e)))?;
-            if !exists {
-                // Tables exist from the start, so that reading never meets a missing one.
-                let storage =
-                    RedbStorage { path: path.to_owned(), database: RwLock::new(Some(database)) };
-                storage.commit(&Changes::default())?;
-                return Ok(storage.database.into_inner().expect("it was put there above"));
-            }
-            Ok(database)
+                .create_with_backend(Backend(backend.clone()))
+                .map_err(|e| failed(path, redb::Error::from(e)))
         })?;
-        if !exists {
-            let dir = path.parent().unwrap_or(Path::new("."));
-            disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
-        }
-        Ok(RedbStorage { path: path.to_owned(), database: RwLock::new(Some(database)) })
+        Ok(RedbStorage { path: path.to_owned(), backend, database: RwLock::new(Some(database)) })
+    }
+
+    /// Lets everything through to the file from now on.
+    pub(crate) fn release(&self) -> Result<()> {
+        self.backend.release().map_err(|e| Error::io("write the snapshot", &self.path, e))
     }
 
     fn with<R>(&self, run: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R> {

@@ -1,1 +1,68 @@
+//! The command line of Quipu: it parses, dispatches, and turns what went wrong into an exit code.
+//!
+//! 1. It reaches nothing of the engine but its public interface.
+//! 2. Answers go to standard output, everything else to standard error.
+//! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked; a closed pipe is no error.
+//!
+//! `args` has the command line; `load` and what it reads with come first, then the questions
+//! (`ask`), the views (`define`) and the state; `sheet` is the way out of them all.
 
+mod args;
+mod failure;
+
+mod define;
+mod load;
+
+mod delimited;
+mod instant;
+mod intake;
+mod lines;
+mod mapping;
+mod ndjson;
+mod source;
+
+mod report;
+mod report_text;
+
+mod ask;
+mod state;
+
+mod number;
+mod progress;
+mod rows;
+mod sheet;
+mod spark;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            progress::say(&format!("quipu: {failure}"));
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Load(args) => load::run(*args),
+        Command::Top(args) => ask::top(&args),
+        Command::Get(args) => ask::get(&args),
+        Command::List(args) => ask::list(&args),
+        Command::Totals(args) => ask::totals(&args),
+        Command::Views(args) => state::views(&args),
+        Command::Define(args) => define::define(&args),
+        Command::Drop(args) => define::drop_view(&args),
+        Command::Stats(args) => state::stats(&args),
+        Command::Checkpoint(args) => state::checkpoint(&args),
+    }
+}

@@ -1,0 +1,117 @@
+//! The command line as clap sees it: the commands in the order that a person meets them, and the
+//! options that several of them share.
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use quipu::{Db, ErrorKind, Options};
+
+use crate::ask::{GetArgs, ListArgs, TopArgs, TotalsArgs};
+use crate::define::{DefineArgs, DropArgs};
+use crate::failure::Failure;
+use crate::load::LoadArgs;
+use crate::sheet::{Extent, Format, Sheet, SheetWriter};
+use crate::state::{CheckpointArgs, StatsArgs, ViewsArgs};
+
+const ABOUT: &str = "\
+Quipu records events and answers at once what has happened so far: counts, sums, the top products,
+when each user was last seen. A directory holds the events and the running answers (views).";
+
+const START: &str = "\
+Start here:
+  quipu load sales.ndjson.gz --dir shop         record a file; shows what is in it
+  quipu top by_product --by sum -n 10 --dir shop
+  quipu get by_user 17850 --dir shop
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open.";
+
+/// Running answers over events, in a directory.
+#[derive(Debug, Parser)]
+#[command(name = "quipu", version, about = ABOUT, after_help = START, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Load(Box<LoadArgs>),
+    Top(TopArgs),
+    Get(GetArgs),
+    List(ListArgs),
+    Totals(TotalsArgs),
+    Views(ViewsArgs),
+    Define(Box<DefineArgs>),
+    Drop(DropArgs),
+    Stats(StatsArgs),
+    Checkpoint(CheckpointArgs),
+}
+
+/// Which directory.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The data directory
+    #[arg(long, value_name = "DIR", env = "QUIPU_DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+impl Place {
+    /// Opens a directory that is there; only `load` makes one.
+    pub(crate) fn open(&self) -> Result<Db, Failure> {
+        let opened = Options::new().must_exist().open(&self.dir);
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
+            _ => error.into(),
+        })
+    }
+}
+
+/// In which form.
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// The form of the answer [default: table on a terminal, ndjson elsewhere]
+    #[arg(long, short, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+impl Output {
+    /// The form that was asked for, or the one that suits standard output.
+    pub(crate) fn format(&self) -> Format {
+        let is_terminal = io::stdout().is_terminal();
+        self.format.unwrap_or(if is_terminal { Format::Table } else { Format::Ndjson })
+    }
+
+    /// Starts an answer on standard output.
+    pub(crate) fn start(
+        &self,
+        sheet: Sheet,
+        extent: Extent,
+    ) -> Result<SheetWriter<BufWriter<StdoutLock<'static>>>, Failure> {
+        let out = io::stdout();
+        let width = comfy_table::Table::new().width().filter(|_| out.is_terminal());
+        Ok(SheetWriter::new(BufWriter::new(out.lock()), self.format(), sheet, extent, width)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let call = format!("quipu {}", command.get_name());
+            assert!(help.contains(&call), "{call}: {help}");
+            assert!(command.get_about().is_some(), "{call}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The questions: `top`, `get`, `list` and `totals`.
+//!
+//! 1. Rows are written as the engine gives them; a list of a million keys is never held, except
+//!    a page of a table.
+//! 2. The rows of an answer are those of the engine, in its order; nothing is sorted here.
+
+use std::io::{self, BufWriter, StdoutLock};
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use quipu::{Component, Db, Grain, Query, Row};
+
+use crate::args::{Output, Place};
+use crate::failure::Failure;
+use crate::number;
+use crate::rows;
+use crate::sheet::{Extent, SheetWriter};
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  quipu top by_product --by sum -n 10 --dir shop
+  quipu top by_user --by last_seen --ascending --format csv --dir shop   (longest not seen)";
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  quipu get by_user 17850 --dir shop
+  quipu get by_user_product 17850 85123A --format json --dir shop
+  quipu get by_hour --buckets hour --dir shop      (a view without a key has one series)";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  quipu list by_category --dir shop
+  quipu list by_user_product --prefix 17850 --dir shop    (all products of one user)
+  quipu list by_user --unordered --format csv --dir shop > users.csv";
+
+const TOTALS_EXAMPLES: &str = "\
+Examples:
+  quipu totals by_category --dir shop";
+
+/// The first keys of a view by a figure
+///
+/// Equal figures are ordered by key. Keys that have nothing of the figure are left out.
+#[derive(Debug, Args)]
+#[command(after_help = TOP_EXAMPLES)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    view: ViewArgs,
+    /// The figure that decides
+    #[arg(long, value_name = "FIGURE", default_value = "count", value_parser = component())]
+    by: Component,
+    /// How many keys
+    #[arg(short, long, value_name = "N", default_value_t = 10)]
+    n: usize,
+    /// The lowest first
+    #[arg(long)]
+    ascending: bool,
+}
+
+/// One key of a view
+///
+/// Exit code 1 where there is no such key.
+#[derive(Debug, Args)]
+#[command(after_help = GET_EXAMPLES)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    view: ViewArgs,
+    /// The parts of the key, in the order of the view's dimensions
+    #[arg(value_name = "KEY")]
+    key: Vec<String>,
+    /// The buckets of the key's series in this grain, instead of its totals
+    #[arg(long, value_name = "GRAIN")]
+    buckets: Option<GrainName>,
+}
+
+/// The keys of a view in key order
+#[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    view: ViewArgs,
+    /// Only keys that begin with these parts
+    #[arg(long, value_name = "PART", num_args = 1..)]
+    prefix: Vec<String>,
+    /// At most so many rows
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// In any order, which is faster
+    #[arg(long, conflicts_with = "prefix")]
+    unordered: bool,
+}
+
+/// All keys of a view as one row
+#[derive(Debug, Args)]
+#[command(after_help = TOTALS_EXAMPLES)]
+pub(crate) struct TotalsArgs {
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+/// What every question needs.
+#[derive(Debug, Args)]
+struct ViewArgs {
+    /// The view to ask
+    #[arg(value_name = "VIEW")]
+    view: String,
+    #[command(flatten)]
+    place: Place,
+    /// The measure to show, where the view has several [default: its first]
+    #[arg(long, value_name = "NAME")]
+    measure: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A grain by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GrainName {
+    Minute,
+    Hour,
+    Day,
+    Week,
+    Month,
+    Year,
+}
+
+impl From<GrainName> for Grain {
+    fn from(name: GrainName) -> Self {
+        match name {
+            GrainName::Minute => Self::Minute,
+            GrainName::Hour => Self::Hour,
+            GrainName::Day => Self::Day,
+            GrainName::Week => Self::Week,
+            GrainName::Month => Self::Month,
+            GrainName::Year => Self::Year,
+        }
+    }
+}
+
+fn component() -> impl TypedValueParser<Value = Component> {
+    let names = ["count", "count_value", "sum", "mean", "min", "max", "first_seen", "last_seen"];
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Component>())
+}
+
+/// A view that was opened to be asked.
+struct Asked {
+    db: Db,
+    query: Query,
+}
+
+impl ViewArgs {
+    fn ask(&self) -> Result<Asked, Failure> {
+        let db = self.place.open()?;
+        let query = db.query(&self.view)?;
+        let query = match &self.measure {
+            Some(measure) => query.measure(measure)?,
+            None => query,
+        };
+        Ok(Asked { db, query })
+    }
+}
+
+/// An answer on its way out.
+type Answer = SheetWriter<BufWriter<StdoutLock<'static>>>;
+
+impl Asked {
+    fn answer(
+        &self,
+        output: &Output,
+        order: Option<Component>,
+        extent: Extent,
+    ) -> Result<Answer, Failure> {
+        output.start(rows::row_sheet(self.query.view().key(), order), extent)
+    }
+
+    fn finish(self, answer: Answer) -> Result<(), Failure> {
+        answer.finish()?;
+        Ok(self.db.close()?)
+    }
+}
+
+fn write(answer: &mut Answer, row: &Row) -> io::Result<()> {
+    answer.row(&row.key, &rows::row_cells(row))
+}
+
+/// Runs `top`.
+pub(crate) fn top(args: &TopArgs) -> Result<(), Failure> {
+    let asked = args.view.ask()?;
+    let rows = if args.ascending {
+        asked.query.bottom(args.n, args.by)?
+    } else {
+        asked.query.top(args.n, args.by)?
+    };
+    let mut answer = asked.answer(&args.view.output, Some(args.by), Extent::Many)?;
+    for row in rows {
+        write(&mut answer, &row)?;
+    }
+    asked.finish(answer)
+}
+
+/// Runs `get`.
+pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
+    let asked = args.view.ask()?;
+    let key: Vec<&str> = args.key.iter().map(String::as_str).collect();
+    let Some(row) = asked.query.get(&key)? else {
+        let key = number::visible(&key.join(", ")).into_owned();
+        return Err(Failure::new(format!("no such key in {}: {key}", args.view.view)));
+    };
+    let Some(grain) = args.buckets else {
+        let mut answer = asked.answer(&args.view.output, None, Extent::One)?;
+        write(&mut answer, &row)?;
+        return asked.finish(answer);
+    };
+    let buckets = asked.query.buckets(&key, grain.into())?;
+    let mut answer = args.view.output.start(rows::bucket_sheet(), Extent::Many)?;
+    for bucket in buckets {
+        answer.row(&[], &rows::bucket_cells(&bucket))?;
+    }
+    asked.finish(answer)
+}
+
+/// Runs `list`.
+pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
+    let asked = args.view.ask()?;
+    let prefix: Vec<&str> = args.prefix.iter().map(String::as_str).collect();
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    if args.unordered {
+        let mut answer = asked.answer(&args.view.output, None, Extent::Many)?;
+        // A scan without order cannot be stopped by us; what is behind the end is not written.
+        let mut written = Ok(());
+        asked.query.for_each(|row| {
+            if left > 0 && written.is_ok() {
+                left -= 1;
+                written = write(&mut answer, &row);
+            }
+            Ok(())
+        })?;
+        written?;
+        return asked.finish(answer);
+    }
+    let rows = asked.query.prefix(&prefix)?;
+    let mut answer = asked.answer(&args.view.output, None, Extent::Many)?;
+    for row in rows.take(left) {
+        write(&mut answer, &row?)?;
+    }
+    asked.finish(answer)
+}
+
+/// Runs `totals`.
+pub(crate) fn totals(args: &TotalsArgs) -> Result<(), Failure> {
+    let asked = args.view.ask()?;
+    let row = asked.query.totals()?;
+    let mut answer = args.view.output.start(rows::row_sheet(&[], None), Extent::One)?;
+    write(&mut answer, &row)?;
+    asked.finish(answer)
+}

@@ -1,0 +1,225 @@
+//! `quipu define` and `quipu drop`: views come and go.
+//!
+//! 1. A view that is defined in a directory with events starts with what comes after, unless it
+//!    is backfilled; whoever did not ask for that is told.
+//! 2. The same definition again is no error, and with `--backfill` takes up a backfill that was
+//!    stopped.
+
+use std::ops::ControlFlow;
+
+use clap::{Args, ValueEnum};
+use quipu::{Db, Grain, Keep, View};
+
+use crate::args::Place;
+use crate::ask::GrainName;
+use crate::failure::Failure;
+use crate::number;
+use crate::progress::{Measure, Meter, Show, say};
+
+const DEFINE_EXAMPLES: &str = "\
+Examples:
+  quipu define sales_by_country --by country --events sale --stats value --backfill --dir shop
+  quipu define france --by user --where country=France --count --dir shop
+  quipu define eu_hours --where 'country in FR,DE' --stats value --grain hour=72 --dir shop
+Without --by the view has one series over all its events; without --count and --stats it has both,
+the figures of `value`. The dimension `event` is the event's name.";
+
+const DROP_EXAMPLES: &str = "\
+Examples:
+  quipu drop eu_hours --dir shop
+The events stay in the log; the view can be defined again and backfilled.";
+
+/// Define a view: which events, grouped by what, measured how
+#[derive(Debug, Args)]
+#[command(after_help = DEFINE_EXAMPLES)]
+pub(crate) struct DefineArgs {
+    /// The name of the view
+    name: String,
+    #[command(flatten)]
+    place: Place,
+    /// The dimensions of the key
+    #[arg(long, value_name = "DIMS", value_delimiter = ',')]
+    by: Vec<String>,
+    /// Only events of these names
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    events: Vec<String>,
+    /// Only events whose dimension is, or is one of: DIM=VALUE or 'DIM in A,B'; all must hold
+    #[arg(long = "where", value_name = "CONDITION", value_parser = Condition::parse)]
+    conditions: Vec<Condition>,
+    /// Count the events, and keep when the first and the last was
+    #[arg(long)]
+    count: bool,
+    /// Sum, extremes, mean and variance of these measures
+    #[arg(long, value_name = "MEASURES", value_delimiter = ',')]
+    stats: Vec<String>,
+    /// Keep buckets: GRAIN for all, or GRAIN=N for the last N (minute, hour, day, week, month, year)
+    #[arg(long, value_name = "GRAIN[=N]", value_delimiter = ',', value_parser = Buckets::parse)]
+    grain: Vec<Buckets>,
+    /// Fold in the events that the log already has
+    #[arg(long)]
+    backfill: bool,
+    /// No progress and no hints
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Remove a view and what it has counted
+#[derive(Debug, Args)]
+#[command(after_help = DROP_EXAMPLES)]
+pub(crate) struct DropArgs {
+    /// The name of the view
+    name: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// One condition on a dimension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition {
+    dimension: String,
+    values: Vec<String>,
+}
+
+impl Condition {
+    /// Reads `DIM=VALUE` or `DIM in A,B`, whichever word comes first.
+    fn parse(text: &str) -> Result<Self, String> {
+        let equal = text.find('=').unwrap_or(usize::MAX);
+        let within = text.find(" in ").unwrap_or(usize::MAX);
+        let (dimension, values) = match () {
+            () if equal < within => (&text[..equal], vec![&text[equal + 1..]]),
+            () if within < equal => (&text[..within], text[within + 4..].split(',').collect()),
+            () => return Err("expected DIM=VALUE or 'DIM in A,B'".to_owned()),
+        };
+        let dimension = dimension.trim().to_owned();
+        if dimension.is_empty() {
+            return Err("a condition begins with the name of a dimension".to_owned());
+        }
+        let values = values.into_iter().map(|value| value.trim().to_owned()).collect();
+        Ok(Self { dimension, values })
+    }
+}
+
+/// A grain and how many buckets of it are kept.
+#[derive(Debug, Clone, Copy)]
+struct Buckets {
+    grain: Grain,
+    keep: Keep,
+}
+
+impl Buckets {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (grain, keep) = text.split_once('=').unwrap_or((text, "all"));
+        let grain = GrainName::from_str(grain, true)
+            .map_err(|_| "the grains are minute, hour, day, week, month, year".to_owned())?;
+        let keep = match keep {
+            "all" => Keep::All,
+            number => match number.parse() {
+                Ok(number) if number > 0 => Keep::Last(number),
+                _ => return Err("how many buckets: a number from 1, or all".to_owned()),
+            },
+        };
+        Ok(Self { grain: grain.into(), keep })
+    }
+}
+
+impl DefineArgs {
+    fn view(&self) -> View {
+        let mut view = View::new(&self.name);
+        if !self.by.is_empty() {
+            view = view.by(&self.by);
+        }
+        if !self.events.is_empty() {
+            view = view.only_events(&self.events);
+        }
+        for condition in &self.conditions {
+            view = match condition.values.as_slice() {
+                [value] => view.where_equal(&condition.dimension, value),
+                values => view.where_in(&condition.dimension, values),
+            };
+        }
+        let neither = !self.count && self.stats.is_empty();
+        if self.count || neither {
+            view = view.count();
+        }
+        if neither {
+            view = view.stats("value");
+        }
+        view = self.stats.iter().fold(view, View::stats);
+        self.grain.iter().fold(view, |view, buckets| view.grain(buckets.grain, buckets.keep))
+    }
+}
+
+/// Runs `define`.
+pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
+    let db = args.place.open()?;
+    let is_new = db.define(args.view())?;
+    let events = db.statistics().events;
+    let show = if args.quiet { Show::Nobody } else { Show::Terminal };
+    let told = |line: String| {
+        if !args.quiet {
+            say(&line);
+        }
+    };
+    told(format!("view {}: {}", args.name, if is_new { "defined" } else { "was there already" }));
+    if args.backfill {
+        let events = backfill(&db, &args.name, show)?;
+        told(format!("{} events read from the log", number::grouped(events)));
+    } else if is_new && events > 0 {
+        told(
+            "hint: it starts with what is recorded from now on; the same command with --backfill \
+             folds in what the log already has"
+                .to_owned(),
+        );
+    }
+    Ok(db.close()?)
+}
+
+/// Runs `drop`.
+pub(crate) fn drop_view(args: &DropArgs) -> Result<(), Failure> {
+    let db = args.place.open()?;
+    db.drop_view(&args.name)?;
+    Ok(db.close()?)
+}
+
+/// Folds the log into a view, with a progress bar; returns how many events were read.
+pub(crate) fn backfill(db: &Db, name: &str, show: Show) -> Result<u64, Failure> {
+    let mut meter: Option<Meter> = None;
+    let events = db.backfill(name, |progress| {
+        let meter =
+            meter.get_or_insert_with(|| Meter::start(Measure::Events, Some(progress.total), show));
+        meter.tick(progress.done, progress.done);
+        ControlFlow::Continue(())
+    })?;
+    Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_equal_or_in() {
+        let read = |text| {
+            let Condition { dimension, values } = Condition::parse(text).unwrap();
+            format!("{dimension}:{}", values.join("|"))
+        };
+        assert_eq!(read("country=FR"), "country:FR");
+        assert_eq!(read("country = United Kingdom"), "country:United Kingdom");
+        assert_eq!(read("country in FR, DE"), "country:FR|DE");
+        assert_eq!(read("note=made in Japan"), "note:made in Japan");
+        assert_eq!(read("x in a=b"), "x:a=b");
+        for text in ["country", "", "=x", " in x"] {
+            assert!(Condition::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn grains_are_kept_whole_or_for_a_while() {
+        assert!(matches!(Buckets::parse("hour").unwrap().keep, Keep::All));
+        assert!(matches!(Buckets::parse("hour=all").unwrap().keep, Keep::All));
+        assert!(matches!(Buckets::parse("Day=72").unwrap().keep, Keep::Last(72)));
+        for text in ["", "hours", "hour=0", "hour=-1", "hour="] {
+            assert!(Buckets::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! `quipu load`: files into the directory, and a report of what is in it now.
+//!
+//! 1. Nothing is created before every input was found, its format known and the fields clear.
+//! 2. A directory without views gets the default ones. Where it has events already they are
+//!    backfilled, so that the report never shows a part as the whole.
+//! 3. Memory does not grow with the input: a line, a batch, a buffer.
+
+use std::io::{self, BufRead, BufWriter, Write};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use quipu::{Db, Dedup, Grain, Keep, Options, View};
+
+use crate::args::Place;
+use crate::define;
+use crate::delimited::{Columns, Records};
+use crate::failure::Failure;
+use crate::instant::{self, Reading, Unit, Zone};
+use crate::intake::{Intake, OnBad, Tally};
+use crate::lines::{LINE_BYTES_MAX, Line, Lines};
+use crate::mapping::{Mapping, Name, Pair, Wanted};
+use crate::ndjson;
+use crate::progress::{Measure, Meter, Show, say};
+use crate::report::{Load, Report};
+use crate::source::{BytesRead, InputFormat, Source};
+
+/// How many event ids a new directory remembers unless the caller says otherwise.
+const DEDUP_DEFAULT: u64 = 10_000_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  quipu load sales.ndjson.gz --dir shop
+  quipu load orders.csv --dir shop --event-name sale --time ordered_at \\
+      --dims user=customer,product=sku,country --measure value=amount --id order_id
+  zcat *.gz | quipu load - --dir shop --input-format csv
+
+What is recorded is safe at every moment: a load that is stopped (Ctrl-C, a crash, a power cut)
+keeps the events up to that point, but for at most the last tenth of a second after a power cut.
+Loading the same file again counts nothing twice if its events carry ids.";
+
+/// Record the events of NDJSON and CSV files
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct LoadArgs {
+    /// Files to load: .ndjson, .jsonl, .json, .csv, .tsv, plain or .gz; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    #[command(flatten)]
+    place: Place,
+    /// Stop at the first bad line; what stands before it stays recorded
+    #[arg(long)]
+    strict: bool,
+    /// Define no views in a directory that has none
+    #[arg(long)]
+    no_default_views: bool,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    mapping: MappingArgs,
+    #[command(flatten)]
+    time: TimeArgs,
+    #[command(flatten)]
+    dedup: DedupArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// How the files are written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input")]
+struct InputArgs {
+    /// The format of all files, instead of what their names tell [standard input: ndjson]
+    #[arg(long, value_name = "FORMAT")]
+    input_format: Option<InputFormat>,
+    /// What separates the fields of a CSV file: one ASCII character
+    #[arg(long, value_name = "CHAR", value_parser = delimiter)]
+    delimiter: Option<u8>,
+    /// The columns of CSV files that have no header
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+}
+
+/// Which field is what.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Fields")]
+struct MappingArgs {
+    /// The field with the event's name [default: event]
+    #[arg(long, value_name = "FIELD", conflicts_with = "event_name")]
+    event: Option<String>,
+    /// The same name for every event
+    #[arg(long, value_name = "NAME")]
+    event_name: Option<String>,
+    /// The field with the event's time [default: ts]
+    #[arg(long, value_name = "FIELD")]
+    time: Option<String>,
+    /// Fields that are dimensions; NAME=FIELD renames [default: user,product,category]
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',', value_parser = Pair::parse)]
+    dims: Option<Vec<Pair>>,
+    /// Fields that are measures; NAME=FIELD renames [default: value]
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',', value_parser = Pair::parse)]
+    measure: Option<Vec<Pair>>,
+    /// The field with the event's id, for deduplication [default: id, where there is one]
+    #[arg(long, value_name = "FIELD")]
+    id: Option<String>,
+    /// The field with the event's entity
+    #[arg(long, value_name = "FIELD")]
+    entity: Option<String>,
+}
+
+/// How times are read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Time")]
+struct TimeArgs {
+    /// What a number in the time field counts [default: ms, refusing what looks like another]
+    #[arg(long, value_name = "UNIT")]
+    time_unit: Option<Unit>,
+    /// Take written times without a time zone as UTC instead of refusing them
+    #[arg(long)]
+    assume_utc: bool,
+    /// How far ahead of the clock an event may be dated: 90s, 15m, 36h, 50d [default: 1d]
+    #[arg(long, value_name = "DURATION", value_parser = instant::duration)]
+    max_future: Option<Duration>,
+}
+
+/// What happens to events that were recorded before.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Deduplication")]
+struct DedupArgs {
+    /// How many event ids are remembered; an event whose id is among them is passed over.
+    /// The directory keeps this rule [default: 10000000 in a new directory]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    dedup: Option<u64>,
+    /// Record every event, whatever its id
+    #[arg(long, conflicts_with = "dedup")]
+    no_dedup: bool,
+}
+
+/// What is shown.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// The form of the report
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: ReportFormat,
+    /// No progress and no report; bad lines and errors are still told
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// The form of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    /// For people, 80 columns wide
+    #[value(alias = "table")]
+    Text,
+    /// One JSON object
+    #[value(alias = "ndjson")]
+    Json,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
+    let sources = args.files.iter().map(|file| Source::find(file, args.input.input_format));
+    let sources = sources.collect::<Result<Vec<_>, _>>()?;
+    let show = if args.output.quiet { Show::Nobody } else { Show::Terminal };
+    let on_bad = if args.strict { OnBad::Stop } else { OnBad::Count };
+    let mapping = args.mapping.mapping(&args.time).map_err(Failure::usage)?;
+
+    let db = open(&args.place, &args.time, &args.dedup)?;
+    if !args.no_default_views {
+        define_default_views(&db, &mapping, show)?;
+    }
+    // The directory keeps the rule on ids from a checkpoint on: no event may come before it.
+    db.checkpoint()?;
+
+    let bytes: Option<u64> = sources.iter().map(|source| source.bytes).sum();
+    let meter = Meter::start(Measure::Bytes, bytes, show);
+    let mut intake = Intake::new(&db, &mapping, on_bad, meter);
+    let bytes_read = BytesRead::default();
+    for source in &sources {
+        read(source, &args.input, &mapping, &mut intake, &bytes_read)?;
+    }
+    intake.flush()?;
+    db.sync()?;
+    let elapsed = intake.meter.elapsed();
+    intake.meter.finish();
+    complain(&intake);
+
+    let files = sources.iter().map(|source| source.name.clone()).collect();
+    let load = Load::new(files, bytes_read.get(), intake.tally, elapsed);
+    let report = if args.output.quiet { None } else { Some(Report::gather(&db, load)?) };
+    db.close()?;
+    let Some(report) = report else { return Ok(()) };
+    let mut out = BufWriter::new(io::stdout().lock());
+    match args.output.format {
+        ReportFormat::Text => report.write_text(&mut out)?,
+        ReportFormat::Json => report.write_json(&mut out)?,
+    }
+    Ok(out.flush()?)
+}
+
+/// Opens the directory. One that has no events remembers ids from now on; another goes on with
+/// the rule that it has, unless the caller has one.
+fn open(place: &Place, time: &TimeArgs, dedup: &DedupArgs) -> Result<Db, Failure> {
+    let dir = &place.dir;
+    let with = |rule: Option<Dedup>| {
+        let options = rule.map_or_else(Options::new, |rule| Options::new().dedup(rule));
+        match time.max_future {
+            Some(skew) => options.future_skew(skew).open(dir),
+            None => options.open(dir),
+        }
+    };
+    let asked = match (dedup.no_dedup, dedup.dedup) {
+        (true, _) => Some(Dedup::Off),
+        (false, ids) => ids.map(Dedup::Last),
+    };
+    let is_new = std::fs::read_dir(dir).map_or(true, |mut files| files.next().is_none());
+    let db = with(asked.or(is_new.then_some(Dedup::Last(DEDUP_DEFAULT))))?;
+    if asked.is_some() || is_new || db.statistics().events > 0 {
+        return Ok(db);
+    }
+    // Made by somebody, or by a load that died, before the first event.
+    db.close()?;
+    Ok(with(Some(Dedup::Last(DEDUP_DEFAULT)))?)
+}
+
+impl MappingArgs {
+    fn mapping(self, time: &TimeArgs) -> Result<Mapping, String> {
+        let zone = if time.assume_utc { Zone::Utc } else { Zone::Required };
+        Mapping::new(Wanted {
+            name: self.event_name.map(Name::Constant).or(self.event.map(Name::Field)),
+            time: self.time,
+            reading: Reading { unit: time.time_unit, zone },
+            dims: self.dims,
+            measures: self.measure,
+            id: self.id,
+            entity: self.entity,
+        })
+    }
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        b"\\t" => Ok(b'\t'),
+        _ => Err("expected one ASCII character, or \\t".to_owned()),
+    }
+}
+
+/// Reads one input to its end.
+fn read(
+    source: &Source,
+    input: &InputArgs,
+    mapping: &Mapping,
+    intake: &mut Intake<'_>,
+    bytes_read: &BytesRead,
+) -> Result<(), Failure> {
+    let reader = source.open(bytes_read).map_err(|error| Failure::file(&source.name, &error))?;
+    let delimiter = match source.format {
+        InputFormat::Ndjson => return read_ndjson(source, reader, mapping, intake, bytes_read),
+        InputFormat::Csv => input.delimiter.unwrap_or(b','),
+        InputFormat::Tsv => input.delimiter.unwrap_or(b'\t'),
+    };
+    let records = Records::new(reader, delimiter);
+    read_delimited(source, records, input.columns.as_deref(), mapping, intake, bytes_read)
+}
+
+fn read_ndjson(
+    source: &Source,
+    reader: Box<dyn BufRead>,
+    mapping: &Mapping,
+    intake: &mut Intake<'_>,
+    bytes_read: &BytesRead,
+) -> Result<(), Failure> {
+    let mut lines = Lines::new(reader);
+    loop {
+        let number = lines.number() + 1;
+        let line = match lines.read() {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(broken(source, number, &error, intake)),
+        };
+        let values = match line {
+            Line::Bytes(bytes) if bytes.trim_ascii().is_empty() => continue,
+            Line::Bytes(bytes) => ndjson::parse(bytes, mapping),
+            Line::TooLong => Err(format!("longer than {LINE_BYTES_MAX} bytes")),
+        };
+        if intake.line(&source.name, number, values)? {
+            intake.meter.tick(bytes_read.get(), intake.tally.read);
+        }
+    }
+}
+
+fn read_delimited(
+    source: &Source,
+    mut records: Records<Box<dyn BufRead>>,
+    columns: Option<&[String]>,
+    mapping: &Mapping,
+    intake: &mut Intake<'_>,
+    bytes_read: &BytesRead,
+) -> Result<(), Failure> {
+    let said = |why: String| Failure::new(format!("{}: {why}", source.name));
+    let mut line = 1;
+    let columns = match columns {
+        Some(names) => Columns::new(names, mapping).map_err(said)?,
+        None => match records.read() {
+            Ok(None) => return Ok(()),
+            Ok(Some(header)) => {
+                let header = header.fields.map_err(|why| said(format!("the header: {why}")))?;
+                let names: Vec<_> = header.iter().map(|name| name.trim().to_owned()).collect();
+                Columns::new(&names, mapping).map_err(said)?
+            }
+            Err(error) => return Err(broken(source, line, &error, intake)),
+        },
+    };
+    loop {
+        let record = match records.read() {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(broken(source, line, &error, intake)),
+        };
+        line = record.line;
+        let values = record.fields.and_then(|fields| columns.values(fields, mapping));
+        if intake.line(&source.name, line, values)? {
+            intake.meter.tick(bytes_read.get(), intake.tally.read);
+        }
+    }
+}
+
+/// An input that cannot be read to its end. What was read of it is recorded.
+fn broken(source: &Source, line: u64, error: &io::Error, intake: &mut Intake<'_>) -> Failure {
+    if let Err(failure) = intake.flush() {
+        return failure;
+    }
+    Failure::new(format!("{}: cannot be read from line {line} on: {error}", source.name))
+        .because(&intake.so_far())
+}
+
+/// Says what a person should know of a load that went through.
+fn complain(intake: &Intake<'_>) {
+    for field in intake.unmet() {
+        say(&format!("warning: no line has the field {field:?}"));
+    }
+    let Tally { read, bad, .. } = intake.tally;
+    if bad == read && read > 0 {
+        say(
+            "warning: every line was bad, nothing was recorded; see quipu load --help for the fields",
+        );
+    }
+}
+
+/// Gives a directory without views the default ones (2).
+fn define_default_views(db: &Db, mapping: &Mapping, show: Show) -> Result<(), Failure> {
+    let defaults = default_views(mapping);
+    let has_events = db.statistics().events > 0;
+    let views = db.views()?;
+    // An earlier load may have died while it defined them.
+    let begun = !has_events && views.iter().all(|status| defaults.contains(&status.view));
+    if !views.is_empty() && !begun {
+        return Ok(());
+    }
+    for view in defaults {
+        let name = view.name().to_owned();
+        db.define(view)?;
+        if has_events {
+            define::backfill(db, &name, show)?;
+        }
+    }
+    Ok(())
+}
+
+/// The views of a directory whose owner defined none: by event, by every dimension, by user and
+/// product together, and by hour.
+fn default_views(mapping: &Mapping) -> Vec<View> {
+    let dims: Vec<&str> = mapping.dims().collect();
+    let mut views = vec![View::new("by_event").by(["event"])];
+    views.extend(dims.iter().map(|dim| View::new(format!("by_{dim}")).by([*dim])));
+    if dims.contains(&"user") && dims.contains(&"product") {
+        views.push(View::new("by_user_product").by(["user", "product"]));
+    }
+    views.push(View::new("by_hour").grain(Grain::Hour, Keep::All));
+    let complete = |view: View| mapping.measures().fold(view.count(), View::stats);
+    views.into_iter().map(complete).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_views_follow_the_dimensions() {
+        let names = |wanted| {
+            let views = default_views(&Mapping::new(wanted).unwrap());
+            views.iter().map(|view| view.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(Wanted::default()),
+            ["by_event", "by_user", "by_product", "by_category", "by_user_product", "by_hour"]
+        );
+        let dims = Some(vec![Pair::parse("country=c").unwrap()]);
+        assert_eq!(
+            names(Wanted { dims, ..Wanted::default() }),
+            ["by_event", "by_country", "by_hour"]
+        );
+    }
+
+    #[test]
+    fn a_delimiter_is_one_character() {
+        assert_eq!(delimiter(";"), Ok(b';'));
+        assert_eq!(delimiter("\\t"), Ok(b'\t'));
+        for text in ["", "ab", "\"", "é"] {
+            assert!(delimiter(text).is_err(), "{text}");
+        }
+    }
+}

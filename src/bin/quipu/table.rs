@@ -1,0 +1,177 @@
+//! Rows laid out in columns for people.
+//!
+//! 1. A table never exceeds the terminal while columns of rank above 0 are left to hide; what is
+//!    hidden is named in a last line.
+//! 2. The numbers of a column have the same decimals, so that their points stand in one line.
+
+use comfy_table::{CellAlignment, ColumnConstraint, Table, TableComponent, presets};
+
+use crate::number;
+use crate::sheet::{self, Cell, Sheet};
+
+/// Where the cells of a column stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+/// For whom a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// A terminal so many columns wide, or of unknown width.
+    Terminal(Option<u16>),
+    Markdown,
+}
+
+/// How many characters of a key part a terminal of known width shows.
+const KEY_CHARS_MAX: usize = 40;
+
+/// The whole table, header first, each line ended.
+pub(crate) fn layout(sheet: &Sheet, rows: &[Vec<Cell>], style: Style) -> String {
+    let key_parts = sheet.key.as_ref().map_or(0, Vec::len);
+    let mut table = Table::new();
+    match style {
+        Style::Markdown => _ = table.load_preset(presets::ASCII_MARKDOWN),
+        Style::Terminal(_) => {
+            table.load_preset(presets::NOTHING);
+            table.set_style(TableComponent::HeaderLines, '─');
+        }
+    }
+    table.force_no_tty();
+    let key_names = sheet.key.iter().flatten().map(String::as_str);
+    table.set_header(key_names.chain(sheet.columns.iter().map(|column| column.name)));
+
+    let decimals: Vec<usize> = (0..key_parts + sheet.columns.len())
+        .map(|i| number::decimals(rows.iter().filter_map(|row| number_of(&row[i]))))
+        .collect();
+    for row in rows {
+        let texts = row.iter().zip(&decimals).enumerate();
+        table.add_row(texts.map(|(i, (cell, decimals))| {
+            let text = cell_text(cell, *decimals);
+            match style {
+                Style::Markdown => markdown_text(&text),
+                Style::Terminal(Some(_)) if i < key_parts => {
+                    number::shortened(&text, KEY_CHARS_MAX).into_owned()
+                }
+                Style::Terminal(_) => text,
+            }
+        }));
+    }
+    for (i, column) in sheet.columns.iter().enumerate() {
+        if let (Align::Right, Some(column)) = (column.align, table.column_mut(key_parts + i)) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let hidden = match style {
+        Style::Terminal(Some(width)) => hide_until(&mut table, sheet, key_parts, width),
+        _ => Vec::new(),
+    };
+    let mut text = match style {
+        Style::Markdown => table.to_string(),
+        Style::Terminal(_) => table.trim_fmt(),
+    };
+    text.push('\n');
+    if !hidden.is_empty() {
+        text.extend([" (no room for ", &hidden.join(", "), ": see --format csv)\n"]);
+    }
+    text
+}
+
+/// Hides the columns that are missed least until the table fits; returns their names (1).
+fn hide_until(table: &mut Table, sheet: &Sheet, key_parts: usize, width: u16) -> Vec<&'static str> {
+    let widths = table.column_max_content_widths();
+    // One space on either side of every cell.
+    let mut total: usize = widths.iter().map(|width| usize::from(*width) + 2).sum();
+    let mut by_rank: Vec<usize> = (0..sheet.columns.len()).collect();
+    by_rank.sort_by_key(|i| std::cmp::Reverse(sheet.columns[*i].rank));
+    let mut hidden = Vec::new();
+    for i in by_rank {
+        if total <= usize::from(width) || sheet.columns[i].rank == 0 {
+            break;
+        }
+        if let Some(column) = table.column_mut(key_parts + i) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+        total -= usize::from(widths[key_parts + i]) + 2;
+        hidden.push(sheet.columns[i].name);
+    }
+    hidden
+}
+
+fn number_of(cell: &Cell) -> Option<f64> {
+    match cell {
+        Cell::Number(x) => Some(*x),
+        _ => None,
+    }
+}
+
+fn cell_text(cell: &Cell, decimals: usize) -> String {
+    match cell {
+        Cell::Missing => "-".to_owned(),
+        Cell::Count(n) => number::grouped(*n),
+        Cell::Number(x) => number::fixed(*x, decimals),
+        Cell::Time(at) => number::instant(&sheet::millis(*at).to_string()),
+        Cell::Text(text) => number::visible(text).into_owned(),
+        Cell::Texts(texts) => number::visible(&texts.join(", ")).into_owned(),
+    }
+}
+
+/// What would end a Markdown cell, escaped.
+fn markdown_text(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sheet::Column;
+
+    fn example() -> (Sheet, Vec<Vec<Cell>>) {
+        let column = |name, rank| Column { name, align: Align::Right, rank };
+        let sheet = Sheet {
+            key: Some(vec!["user".to_owned()]),
+            columns: vec![column("count", 0), column("sum", 1), column("mean", 2)],
+        };
+        let row = |key: &str, n, sum, mean| {
+            vec![Cell::Text(key.to_owned()), Cell::Count(n), Cell::Number(sum), mean]
+        };
+        let rows = vec![
+            row("al|ice", 1_234, 4_826_466.491, Cell::Number(15.3)),
+            row("bob", 1, 22.0, Cell::Missing),
+        ];
+        (sheet, rows)
+    }
+
+    #[test]
+    fn numbers_stand_under_each_other() {
+        let (sheet, rows) = example();
+        assert_eq!(
+            layout(&sheet, &rows, Style::Terminal(None)),
+            " user    count           sum  mean\n\
+             ───────────────────────────────────\n \
+             al|ice  1,234  4,826,466.49  15.3\n \
+             bob         1         22.00     -\n"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_hides_what_is_missed_least() {
+        let (sheet, rows) = example();
+        let text = layout(&sheet, &rows, Style::Terminal(Some(32)));
+        assert!(text.ends_with(" (no room for mean: see --format csv)\n"), "{text}");
+        assert!(text.lines().next().is_some_and(|header| header.contains("sum")));
+        let text = layout(&sheet, &rows, Style::Terminal(Some(5)));
+        assert!(text.contains("mean, sum"), "{text}");
+        assert!(text.contains("1,234"), "{text}");
+    }
+
+    #[test]
+    fn markdown_escapes_what_ends_a_cell() {
+        let (sheet, rows) = example();
+        let text = layout(&sheet, &rows, Style::Markdown);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("|--"), "{text}");
+        assert!(lines[2].contains("al\\|ice"), "{text}");
+    }
+}

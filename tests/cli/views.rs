@@ -1,0 +1,84 @@
+//! `define`, `drop`, `views`, `stats`, `checkpoint`.
+
+use crate::{Shop, keys};
+
+#[test]
+fn a_view_is_defined_and_backfilled() {
+    let shop = Shop::loaded();
+    let run =
+        shop.run(&["define", "fr", "--by", "user", "--where", "category=FR", "--backfill"]).ok();
+    assert!(run.err.contains("6 events read"), "{run:?}");
+    assert_eq!(keys(&shop.run(&["list", "fr"]).ok().json_lines()), ["bob"]);
+    shop.run(&[
+        "define",
+        "sold",
+        "--events",
+        "sale,cancel",
+        "--where",
+        "category in UK,FR",
+        "--backfill",
+    ])
+    .ok();
+    let row = shop.row("sold", &[]);
+    assert_eq!((&row["count"], &row["sum"]), (&5.into(), &132.75.into()));
+    shop.run(&["define", "days", "--by", "user", "--grain", "day=7", "--count", "--backfill"]).ok();
+    let days = shop.run(&["get", "days", "ann", "--buckets", "day"]).ok().json_lines();
+    assert_eq!(days.iter().map(|day| day["count"].clone()).collect::<Vec<_>>(), [2, 1]);
+    assert!(shop.row("days", &["ann"])["sum"].is_null(), "no stats were asked for");
+}
+
+#[test]
+fn without_backfill_a_view_starts_now_and_says_so() {
+    let shop = Shop::loaded();
+    let run = shop.run(&["define", "late", "--by", "user"]).ok();
+    assert!(run.err.contains("--backfill"), "{run:?}");
+    assert_eq!(shop.run(&["list", "late"]).ok().out, "");
+    let quiet = shop.run(&["define", "later", "--by", "user", "--quiet"]).ok();
+    assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("", ""));
+    shop.run(&["define", "late", "--by", "user", "--backfill"]).ok();
+    assert_eq!(shop.run(&["list", "late"]).ok().json_lines().len(), 3);
+}
+
+#[test]
+fn another_definition_under_a_name_is_refused() {
+    let shop = Shop::loaded();
+    let again = shop.run(&["define", "by_user", "--by", "user"]).ok();
+    assert!(again.err.contains("was there already"), "{again:?}");
+    shop.run(&["define", "by_user", "--by", "product"]).failed(1, "by_user");
+    shop.run(&["define", "x", "--where", "nonsense"]).failed(2, "DIM=VALUE");
+    shop.run(&["define", "x", "--grain", "fortnight"]).failed(2, "minute, hour");
+}
+
+#[test]
+fn views_come_and_go() {
+    let shop = Shop::loaded();
+    let names = || {
+        let views = shop.run(&["views"]).ok().json_lines();
+        views.iter().map(|view| view["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names().len(), 6);
+    let views = shop.run(&["views"]).ok().json_lines();
+    let pair = views.iter().find(|view| view["name"] == "by_user_product").unwrap();
+    assert_eq!(pair["key"], serde_json::json!(["user", "product"]));
+    assert_eq!((&pair["keys"], &pair["state"]), (&4.into(), &"ready".into()));
+    shop.run(&["drop", "by_user"]).ok();
+    assert!(!names().contains(&"by_user".to_owned()));
+    shop.run(&["drop", "by_user"]).failed(1, "by_user");
+    for format in ["table", "csv", "markdown", "json"] {
+        let out = shop.run(&["views", "--format", format]).ok().out;
+        assert!(out.contains("by_user_product"), "{out}");
+    }
+}
+
+#[test]
+fn stats_show_the_engines_own_figures() {
+    let shop = Shop::loaded();
+    shop.run(&["checkpoint"]).ok();
+    let stats = shop.run(&["stats"]).ok().json();
+    assert_eq!(stats["events"], 6);
+    assert!(stats["last_checkpoint"]["position"].is_u64(), "{stats}");
+    let csv = shop.run(&["stats", "--format", "csv"]).ok().out;
+    assert!(csv.starts_with("figure,value\n") && csv.contains("\nevents,6\n"), "{csv}");
+    let table = shop.run(&["stats", "--format", "table"]).ok().out;
+    assert!(table.contains("last_checkpoint.position"), "{table}");
+}

@@ -1,0 +1,156 @@
+//! A process that dies loses nothing that it acknowledged, and counts nothing twice.
+//!
+//! The child is this test binary again, running `child_records_until_it_is_killed` with a directory
+//! in its environment; without one that test has nothing to do.
+
+use quipu::{Db, Durability, Event, Options, Timestamp, View};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const DIR: &str = "QUIPU_TEST_CRASH_DIR";
+const LEVEL: &str = "QUIPU_TEST_CRASH_LEVEL";
+const THREADS: usize = 3;
+
+fn options() -> Options {
+    Options::new()
+        .segment_bytes(256 << 10)
+        .checkpoint_log_bytes(100 << 10)
+        .checkpoint_every(Duration::from_millis(5))
+        .memory_budget(20_000)
+}
+
+fn define(db: &Db) {
+    db.define(View::new("by_thread").by(["thread"]).stats("value")).unwrap();
+    db.define(View::new("by_key").by(["thread", "key"]).stats("value")).unwrap();
+}
+
+/// Each thread records the numbers 1, 2, 3 ... and, once a call has returned, prints its name and
+/// the last number acknowledged.
+#[test]
+fn child_records_until_it_is_killed() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let durability = match std::env::var(LEVEL).as_deref() {
+        Ok("sync") => Durability::Sync,
+        _ => Durability::default(),
+    };
+    let db = options().open(dir).unwrap();
+    define(&db);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let db = &db;
+            scope.spawn(move || {
+                let name = format!("t{thread}");
+                let query = db.query("by_thread").unwrap();
+                let mut next = query.get(&[&name]).unwrap().map_or(1, |row| row.count + 1);
+                let mut batch = db.batch();
+                for round in 0_u64.. {
+                    let n = if round % 3 == 0 { 1 } else { round % 50 };
+                    for _ in 0..n {
+                        let key = format!("k{}", next % 300);
+                        let event = Event::new("n")
+                            .at(Timestamp::from_secs(next as i64))
+                            .dim("thread", &name)
+                            .dim("key", &key)
+                            .value(next as f64);
+                        if n == 1 {
+                            db.record_with(&event, durability).unwrap();
+                        } else {
+                            batch.push(&event).unwrap();
+                        }
+                        next += 1;
+                    }
+                    db.record_batch_with(&mut batch, durability).unwrap();
+                    let mut out = std::io::stdout().lock();
+                    if writeln!(out, "ack {thread} {}", next - 1).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// The numbers that the directory holds: for each thread 1..=n, each once in every view.
+fn recovered(dir: &Path) -> [u64; THREADS] {
+    let db = options().open(dir).unwrap();
+    let by_thread = db.query("by_thread").unwrap();
+    let by_key = db.query("by_key").unwrap();
+    let numbers = std::array::from_fn(|thread| {
+        let name = format!("t{thread}");
+        let row = by_thread.get(&[&name]).unwrap();
+        let count = row.as_ref().map_or(0, |row| row.count);
+        let sum = row.map_or(0.0, |row| row.summary().unwrap().sum);
+        assert_eq!(sum, (count * (count + 1) / 2) as f64, "the numbers 1..={count}, each once");
+        let keys: Vec<_> = by_key.prefix(&[&name]).unwrap().map(Result::unwrap).collect();
+        assert_eq!(keys.iter().map(|row| row.count).sum::<u64>(), count);
+        assert_eq!(keys.iter().map(|row| row.summary().unwrap().sum).sum::<f64>(), sum);
+        count
+    });
+    assert_eq!(db.statistics().events, numbers.iter().sum::<u64>());
+    numbers
+}
+
+fn kill_and_recover(level: &str, rounds: u64) {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    for round in 0..rounds {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::child_records_until_it_is_killed", "--nocapture"])
+            .env(DIR, &dir)
+            .env(LEVEL, level)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut acknowledged = [0_u64; THREADS];
+        // Killed after so many lines: at another place in each round, at no time by the clock.
+        let lines = 40 + (round * 97) % 400;
+        let mut seen = 0;
+        let mut reader = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if reader.read_line(&mut line).unwrap() == 0 {
+                break;
+            }
+            // What the pipe still holds after the kill was acknowledged, too; a last line that was
+            // cut short was not.
+            if let ["ack", thread, number] = line.split_whitespace().collect::<Vec<_>>()[..]
+                && line.ends_with('\n')
+            {
+                acknowledged[thread.parse::<usize>().unwrap()] = number.parse().unwrap();
+                seen += 1;
+                if seen == lines {
+                    child.kill().unwrap();
+                }
+            }
+        }
+        child.wait().unwrap();
+        assert!(seen >= lines, "the child stopped by itself after {seen} lines");
+        let recovered = recovered(&dir);
+        for thread in 0..THREADS {
+            assert!(
+                recovered[thread] >= acknowledged[thread],
+                "round {round}, thread {thread}: acknowledged up to {}, recovered {}",
+                acknowledged[thread],
+                recovered[thread]
+            );
+        }
+    }
+}
+
+fn rounds() -> u64 {
+    std::env::var("QUIPU_CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
+}
+
+#[test]
+fn a_killed_process_loses_nothing_it_acknowledged() {
+    kill_and_recover("interval", rounds());
+}
+
+#[test]
+fn a_killed_process_loses_nothing_it_acknowledged_as_synced() {
+    kill_and_recover("sync", rounds());
+}
