@@ -27,12 +27,12 @@ const ROUNDS: usize = 9;
 /// What one would write instead.
 #[derive(Default)]
 struct PlainLoop {
-    by_user: HashMap<String, Running>,
-    by_product: HashMap<String, Running>,
-    by_category: HashMap<String, Running>,
-    by_user_product: HashMap<(String, String), Running>,
+    users: HashMap<String, Running>,
+    products: HashMap<String, Running>,
+    categories: HashMap<String, Running>,
+    pairs: HashMap<(String, String), Running>,
     /// The hour is a number here, in the loop's favour: a text would have to be formatted.
-    by_hour: HashMap<i64, Running>,
+    hours: HashMap<i64, Running>,
 }
 
 struct Running {
@@ -62,12 +62,12 @@ fn count<K: Eq + Hash>(map: &mut HashMap<K, Running>, key: K, value: f64) {
 impl PlainLoop {
     fn record(&mut self, sale: &Sale) {
         let Sale { time, user, product, category, value, .. } = sale;
-        count(&mut self.by_product, product.clone(), *value);
-        count(&mut self.by_category, category.clone(), *value);
-        count(&mut self.by_hour, time.micros().div_euclid(3_600_000_000), *value);
+        count(&mut self.products, product.clone(), *value);
+        count(&mut self.categories, category.clone(), *value);
+        count(&mut self.hours, time.micros().div_euclid(3_600_000_000), *value);
         if let Some(user) = user {
-            count(&mut self.by_user, user.clone(), *value);
-            count(&mut self.by_user_product, (user.clone(), product.clone()), *value);
+            count(&mut self.users, user.clone(), *value);
+            count(&mut self.pairs, (user.clone(), product.clone()), *value);
         }
     }
 }
@@ -81,7 +81,9 @@ fn record_singly(db: &Db, sales: &[Sale]) {
 fn plain_loop(sales: &[Sale]) -> (Duration, PlainLoop) {
     cpu(|| {
         let mut plain = PlainLoop::default();
-        sales.iter().for_each(|sale| plain.record(black_box(sale)));
+        for sale in sales {
+            plain.record(black_box(sale));
+        }
         black_box(plain)
     })
 }
@@ -102,8 +104,8 @@ fn batches(db: &Db, sales: &[Sale]) {
 /// That the two sides did the same work.
 fn agree(plain: &PlainLoop, db: &Db) {
     let view = db.query("by_user_product").expect("a view");
-    assert_eq!(view.key_count().expect("counted"), plain.by_user_product.len() as u64);
-    for ((user, product), running) in plain.by_user_product.iter().take(1_000) {
+    assert_eq!(view.key_count().expect("counted"), plain.pairs.len() as u64);
+    for ((user, product), running) in plain.pairs.iter().take(1_000) {
         let row = view.get(&[user, product]).expect("read").expect("recorded");
         let summary = row.summary().expect("stats");
         assert_eq!((row.count, summary.min), (running.count, Some(running.min)));
@@ -162,7 +164,9 @@ fn together(sales: &[Sale], threads: usize) -> (Duration, Duration) {
         let (wall, (cpu, ())) = wall(|| {
             cpu(|| {
                 barrier.wait();
-                running.into_iter().for_each(|thread| thread.join().expect("recorded"));
+                for thread in running {
+                    thread.join().expect("recorded");
+                }
             })
         });
         (wall, cpu)
@@ -192,11 +196,9 @@ fn two_threads(name: &str, sales: &[Sale]) {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let sets: [(&str, fn() -> Vec<Sale>); 2] =
-        [("retail", retail), ("synthetic", || synthetic(1_000_000))];
-    for (name, make) in sets {
+    for name in ["retail", "synthetic"] {
         if wanted.is_empty() || wanted.iter().any(|set| set == name) {
-            let sales = make();
+            let sales = if name == "retail" { retail() } else { synthetic(1_000_000) };
             one_thread(name, &sales);
             two_threads(name, &sales);
         }

@@ -14,6 +14,7 @@ mod exact;
 mod stats;
 
 pub use count::Count;
+pub(crate) use exact::Measure;
 pub use stats::{Stats, Summary};
 
 pub use crate::codec::Malformed;
@@ -71,6 +72,7 @@ pub(crate) enum State {
 }
 
 impl Kind {
+    #[inline]
     pub(crate) fn empty(self) -> State {
         match self {
             Kind::Stats => State::Stats(Stats::default()),
@@ -93,11 +95,11 @@ impl State {
 
     /// Folds a measure in; gives the bytes by which the state grew on the heap.
     #[inline]
-    pub(crate) fn observe(&mut self, measure: f64, time: Timestamp) -> usize {
+    pub(crate) fn observe(&mut self, measure: &Measure) -> usize {
         match self {
             State::Stats(stats) => {
                 let before = stats.heap_bytes();
-                stats.observe(measure, time);
+                stats.observe_measure(measure);
                 stats.heap_bytes() - before
             }
         }

@@ -581,7 +581,7 @@ impl Engine {
         }
         drop(window);
         let appended = appended?;
-        bench.scratch.begin();
+        bench.scratch.begin(columns);
         for view in &live.views {
             view.apply(columns, &mut bench.scratch);
         }

@@ -12,6 +12,7 @@
 //! being the upper half of the hash and the place its lower bits. A batch keeps a [`Reader`], so
 //! that the shared pointer to the table is touched only when the table has grown.
 
+use compact_str::CompactString;
 use parking_lot::{Mutex, RwLock};
 use std::hash::BuildHasher;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -45,7 +46,8 @@ pub(crate) struct Dictionary {
 
 #[derive(Default)]
 struct Entry {
-    text: OnceLock<Box<str>>,
+    /// Up to 24 bytes lie here, not on the heap: one cache miss less for most strings.
+    text: OnceLock<CompactString>,
     /// The segment of the log that holds this string's definition; 0 when none of now does.
     defined_in: AtomicU32,
 }
@@ -166,9 +168,13 @@ impl Dictionary {
         let entries = self.entries[chunk].get_or_init(|| {
             std::iter::repeat_with(Entry::default).take(FIRST_CHUNK << chunk).collect()
         });
-        entries[at].text.set(text.into()).expect("the lock is held and this number is new");
-        // A heap block has its own header and is rounded up to 16 bytes.
-        self.text_bytes.fetch_add((text.len() as u64 + 8).next_multiple_of(16).max(32), Relaxed);
+        let text = CompactString::new(text);
+        if text.is_heap_allocated() {
+            // A heap block has its own header and is rounded up to 16 bytes.
+            let bytes = (text.capacity() as u64 + 8).next_multiple_of(16);
+            self.text_bytes.fetch_add(bytes, Relaxed);
+        }
+        entries[at].text.set(text).expect("the lock is held and this number is new");
         *len += 1;
         if (*len as usize) * 2 > reader.table.slots.len() {
             let grown = Arc::new(reader.table.grown());

@@ -72,34 +72,40 @@ pub struct Event<'a> {
 
 impl<'a> Event<'a> {
     /// An event of this name, of the moment at which it will be recorded.
+    #[inline]
     pub fn new(name: &'a str) -> Self {
         Event { name, ..Event::default() }
     }
 
     /// Says when it happened; without it, the store's clock does when it is recorded.
+    #[inline]
     pub fn at(mut self, time: Timestamp) -> Self {
         self.time = Some(time);
         self
     }
 
     /// Adds a dimension: a text by which views group and filter. An empty value is a value.
+    #[inline]
     pub fn dim(mut self, dimension: &'a str, value: &'a str) -> Self {
         self.dims.push((dimension, value));
         self
     }
 
     /// Adds the measure `value`.
+    #[inline]
     pub fn value(self, value: f64) -> Self {
         self.measure(DEFAULT_MEASURE, value)
     }
 
     /// Adds a named measure: a finite number that views sum up.
+    #[inline]
     pub fn measure(mut self, measure: &'a str, value: f64) -> Self {
         self.measures.push((measure, value));
         self
     }
 
     /// Names the entity (stream) to whose history the event belongs.
+    #[inline]
     pub fn entity(mut self, entity: &'a str) -> Self {
         self.entity = Some(entity);
         self
@@ -107,12 +113,14 @@ impl<'a> Event<'a> {
 
     /// Gives the id by which a repeated event is recognised, where the store has a deduplication
     /// window ([`Dedup`](crate::Dedup)).
+    #[inline]
     pub fn id(mut self, id: &'a str) -> Self {
         self.id = Some(id);
         self
     }
 
     /// Attaches bytes that are kept in the log and not looked into.
+    #[inline]
     pub fn payload(mut self, payload: &'a [u8]) -> Self {
         self.payload = Some(payload);
         self

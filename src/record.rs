@@ -290,9 +290,18 @@ impl Columns {
     }
 }
 
-impl<T> Column<T> {
+impl<T: Copy> Column<T> {
     pub(crate) fn empty(name: Sym) -> Self {
         Column { name, values: Vec::new() }
+    }
+
+    /// Sets the value of event `row`; those between the last one set and it get `none`.
+    #[inline]
+    pub(crate) fn put(&mut self, row: usize, value: T, none: T) {
+        if self.values.len() < row {
+            self.values.resize(row, none);
+        }
+        self.values.push(value);
     }
 }
 

@@ -9,7 +9,7 @@
 //! bracket only where count > 0; states in the order of the view's definition.
 //! Next: `view.rs`.
 
-use crate::aggregate::{Aggregate, Count, Kind, Malformed, State};
+use crate::aggregate::{Aggregate, Count, Kind, Malformed, Measure, State};
 use crate::codec;
 use crate::ring::Ring;
 use crate::time::{Grain, Keep, Timestamp};
@@ -50,12 +50,17 @@ pub(crate) struct Observed {
 }
 
 impl Cell {
+    #[inline]
     pub(crate) fn empty(shape: &Shape) -> Self {
+        let mut states = SmallVec::new();
+        for kind in &shape.kinds {
+            states.push(kind.empty());
+        }
         Cell {
             count: Count::default(),
             first: Timestamp::from_micros(i64::MAX),
             last: Timestamp::from_micros(i64::MIN),
-            states: shape.kinds.iter().map(|kind| kind.empty()).collect(),
+            states,
         }
     }
 
@@ -68,15 +73,19 @@ impl Cell {
 
     /// Folds in an event; `measure(i)` is what the `i`th state observes, NaN for nothing.
     #[inline]
-    pub(crate) fn observe(&mut self, time: Timestamp, measure: impl Fn(usize) -> f64) -> usize {
+    pub(crate) fn observe<'m>(
+        &mut self,
+        time: Timestamp,
+        measure: impl Fn(usize) -> &'m Measure,
+    ) -> usize {
         self.count.observe((), time);
         self.first = self.first.min(time);
         self.last = self.last.max(time);
         let mut grown = 0;
         for (i, state) in self.states.iter_mut().enumerate() {
             let measure = measure(i);
-            if !measure.is_nan() {
-                grown += state.observe(measure, time);
+            if !measure.value().is_nan() {
+                grown += state.observe(measure);
             }
         }
         grown
@@ -144,10 +153,17 @@ impl Cell {
 }
 
 impl Series {
+    #[inline]
     pub(crate) fn empty(shape: &Shape) -> Self {
         let rings = (!shape.grains.is_empty())
             .then(|| Box::new(shape.grains.iter().map(|_| Ring::default()).collect()));
         Series { total: Cell::empty(shape), rings }
+    }
+
+    /// Reads from both ends of the totals, which lie in different cache lines.
+    #[inline]
+    pub(crate) fn is_near(&self) -> bool {
+        (self.total.count.get() == 0) ^ self.total.states.is_empty() ^ self.rings.is_some()
     }
 
     /// A series of the same shape that has observed nothing.
@@ -166,11 +182,11 @@ impl Series {
 
     /// Folds in an event; `mark` is left on every block that changes.
     #[inline]
-    pub(crate) fn observe(
+    pub(crate) fn observe<'m>(
         &mut self,
         shape: &Shape,
         time: Timestamp,
-        measure: impl Fn(usize) -> f64 + Copy,
+        measure: impl Fn(usize) -> &'m Measure + Copy,
         mark: u32,
     ) -> Observed {
         let mut observed = Observed { late: false, grown: self.total.observe(time, measure) };
@@ -244,7 +260,8 @@ mod tests {
         let mut series = Series::empty(shape);
         for (hours, value) in events {
             let time = Timestamp::from_secs(hours * 3_600);
-            series.observe(shape, time, |_| *value, 1);
+            let measure = Measure::new(*value);
+            series.observe(shape, time, |_| &measure, 1);
         }
         series
     }
@@ -306,7 +323,7 @@ mod tests {
         let mut series = Series::empty(&shape);
         let at = |hours: i64| Timestamp::from_secs(hours * 3_600);
         for hours in [10, 11, 12, 10] {
-            let observed = series.observe(&shape, at(hours), |_| f64::NAN, 1);
+            let observed = series.observe(&shape, at(hours), |_| &Measure::NONE, 1);
             assert_eq!(observed.late, series.total.count() == 4);
         }
         let buckets: Vec<_> = series.rings()[0].buckets().map(|(n, c)| (n, c.count())).collect();

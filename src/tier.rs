@@ -91,17 +91,21 @@ impl ViewTier {
         &self.shards
     }
 
-    /// The shard of a key with this hash.
+    /// The shard of a key, and its hash.
     #[inline]
-    pub(crate) fn shard_of(&self, hash: u64) -> usize {
+    pub(crate) fn place(&self, key: &[Sym]) -> (usize, u64) {
+        if let [sym] = key {
+            return (sym.0 as usize % SHARDS, 0);
+        }
         // The lowest bits choose the place in the shard's table, the highest its tag.
-        (hash >> 40) as usize & (self.shards.len() - 1)
+        let hash = hash_key(key);
+        ((hash >> 40) as usize & (self.shards.len() - 1), hash)
     }
 
     /// Reads the series of `key` where it is.
     pub(crate) fn read<R>(&self, key: &[Sym], read: impl FnOnce(&Series) -> R) -> Lookup<R> {
-        let hash = hash_key(key);
-        self.shards[self.shard_of(hash)].lock().read(hash, key, read)
+        let (shard, hash) = self.place(key);
+        self.shards[shard].lock().read(hash, key, read)
     }
 
     /// Brings in the row of `key` as of position `as_of` (`None`: there is no row), unless the
@@ -113,8 +117,8 @@ impl ViewTier {
         still: impl FnOnce() -> bool,
         read: impl FnOnce(&Series) -> R,
     ) -> Installed<R> {
-        let hash = hash_key(key);
-        let mut shard = self.shards[self.shard_of(hash)].lock();
+        let (shard, hash) = self.place(key);
+        let mut shard = self.shards[shard].lock();
         if !still() {
             return Installed::OutOfDate;
         }

@@ -15,7 +15,7 @@ pub(crate) fn cpu<R>(work: impl FnOnce() -> R) -> (Duration, R) {
     };
     let begin = now();
     let result = work();
-    (now() - begin, result)
+    (now().saturating_sub(begin), result)
 }
 
 pub(crate) fn wall<R>(work: impl FnOnce() -> R) -> (Duration, R) {

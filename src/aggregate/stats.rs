@@ -11,7 +11,7 @@
 //! improved method" (CACM 22/9, 1979), which says why the textbook form fails in floating point
 //! and not in exact arithmetic. Error: sum at most half an ulp; mean, variance a few ulps.
 
-use super::exact::Sums;
+use super::exact::{Measure, Sums};
 use super::{Aggregate, Malformed};
 use crate::codec;
 use crate::time::Timestamp;
@@ -49,6 +49,17 @@ pub struct Summary {
 }
 
 impl Stats {
+    /// What [`observe`](Aggregate::observe) does, for a value that several states observe.
+    #[inline]
+    pub(crate) fn observe_measure(&mut self, measure: &Measure) {
+        // Minus zero becomes zero.
+        let value = measure.value() + 0.0;
+        self.measured = self.measured.saturating_add(1);
+        self.min = if value < self.min { value } else { self.min };
+        self.max = if value > self.max { value } else { self.max };
+        self.sums.add_measure(measure);
+    }
+
     /// The number of values observed.
     pub fn measured(&self) -> u64 {
         self.measured
@@ -94,6 +105,7 @@ impl Stats {
 }
 
 impl Default for Stats {
+    #[inline]
     fn default() -> Self {
         Stats { measured: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, sums: Sums::default() }
     }
@@ -105,11 +117,7 @@ impl Aggregate for Stats {
 
     #[inline]
     fn observe(&mut self, value: f64, _time: Timestamp) {
-        let value = value + 0.0;
-        self.measured = self.measured.saturating_add(1);
-        self.min = if value < self.min { value } else { self.min };
-        self.max = if value > self.max { value } else { self.max };
-        self.sums.add(value);
+        self.observe_measure(&Measure::new(value));
     }
 
     fn merge(&mut self, other: &Self) {

@@ -52,7 +52,7 @@ pub(super) fn run(
     let mut fold = |entry: Entry<'_>, header: &crate::log::frame::Header| {
         let gate = engine.enter()?;
         if let Entry::Events(columns) = entry {
-            scratch.begin();
+            scratch.begin(columns);
             tier.apply(columns, &mut scratch);
             read += columns.len() as u64;
         }

@@ -37,6 +37,11 @@ pub struct Batch {
 /// The columns of a batch, and what is needed to add to them.
 pub(super) struct Builder {
     reader: Reader,
+    /// The texts of names that came last, by their place in the event.
+    names: Recent,
+    dims: Recent,
+    values: Recent,
+    measures: Recent,
     /// Each becomes a frame. The ones behind `at` are empty.
     chunks: Vec<Columns>,
     at: usize,
@@ -85,7 +90,17 @@ impl Batch {
 impl Builder {
     pub(super) fn new(engine: &Engine) -> Self {
         let reader = engine.dictionary.reader();
-        Builder { reader, chunks: vec![Columns::default()], at: 0, events: 0, now: None }
+        Builder {
+            reader,
+            names: Recent::default(),
+            dims: Recent::default(),
+            values: Recent::default(),
+            measures: Recent::default(),
+            chunks: vec![Columns::default()],
+            at: 0,
+            events: 0,
+            now: None,
+        }
     }
 
     pub(super) fn push(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
@@ -109,7 +124,7 @@ impl Builder {
     }
 
     fn add(&mut self, engine: &Engine, event: &Event<'_>) {
-        let Builder { reader, chunks, at, .. } = self;
+        let Builder { reader, names, dims, values, measures, chunks, at, .. } = self;
         let full = |columns: &Columns| {
             columns.len() >= FRAME_EVENTS_MAX
                 || columns.dims.len() + event.dims.len() > FRAME_COLUMNS_MAX
@@ -125,36 +140,17 @@ impl Builder {
         let columns = &mut chunks[*at];
         let dictionary = &*engine.dictionary;
         let row = columns.len();
+        columns.names.push(names.sym(0, event.name, || dictionary.intern(reader, event.name)));
         let time = event.time.or(self.now).unwrap_or_default();
         columns.times.push(time.micros());
         for (i, (name, value)) in event.dims.iter().enumerate() {
-            let at = find_column(
-                &mut columns.dims,
-                i,
-                name,
-                |sym| dictionary.text(sym),
-                || dictionary.intern(reader, name),
-            );
-            let value = dictionary.intern(reader, value);
-            let values = &mut columns.dims[at].values;
-            if values.len() < row {
-                values.resize(row, Sym::NONE);
-            }
-            values.push(value);
+            let name = dims.sym(i, name, || dictionary.intern(reader, name));
+            let value = values.sym(i, value, || dictionary.intern(reader, value));
+            column_of(&mut columns.dims, i, name).put(row, value, Sym::NONE);
         }
         for (i, (name, value)) in event.measures.iter().enumerate() {
-            let at = find_column(
-                &mut columns.measures,
-                i,
-                name,
-                |sym| dictionary.text(sym),
-                || dictionary.intern(reader, name),
-            );
-            let values = &mut columns.measures[at].values;
-            if values.len() < row {
-                values.resize(row, f64::NAN);
-            }
-            values.push(*value);
+            let name = measures.sym(i, name, || dictionary.intern(reader, name));
+            column_of(&mut columns.measures, i, name).put(row, *value, f64::NAN);
         }
         if let Some(entity) = event.entity {
             columns.entities.resize(row, Sym::NONE);
@@ -166,12 +162,6 @@ impl Builder {
         if let Some(payload) = event.payload {
             columns.payloads.set(row, payload);
         }
-        // Event names repeat: the last one's is tried first.
-        let name = match columns.names.last() {
-            Some(last) if dictionary.text(*last) == event.name => *last,
-            _ => dictionary.intern(reader, event.name),
-        };
-        columns.names.push(name);
         self.events += 1;
     }
 
@@ -203,24 +193,38 @@ impl std::fmt::Debug for Batch {
     }
 }
 
-/// The place of the column called `name`, made when missing. Events mostly have the same dimensions
-/// in the same order, so the `i`th column is tried for the `i`th dimension before any look-up.
-#[inline]
-fn find_column<'d, T>(
-    columns: &mut Vec<Column<T>>,
-    i: usize,
-    name: &str,
-    text: impl Fn(Sym) -> &'d str,
-    intern: impl FnOnce() -> Sym,
-) -> usize {
-    if columns.get(i).is_some_and(|column| text(column.name) == name) {
-        return i;
+/// Strings seen last, by place. Events mostly have the same dimensions and measures in the same
+/// order as the one before, often the same values, and then comparing texts is all there is to do.
+#[derive(Default)]
+struct Recent(Vec<(String, Sym)>);
+
+impl Recent {
+    #[inline]
+    fn sym(&mut self, i: usize, text: &str, intern: impl FnOnce() -> Sym) -> Sym {
+        if self.0.len() <= i {
+            self.0.resize_with(i + 1, || (String::new(), Sym::NONE));
+        }
+        let (recent, sym) = &mut self.0[i];
+        if recent != text || *sym == Sym::NONE {
+            recent.clear();
+            recent.push_str(text);
+            *sym = intern();
+        }
+        *sym
     }
-    let sym = intern();
-    columns.iter().position(|column| column.name == sym).unwrap_or_else(|| {
-        columns.push(Column::empty(sym));
-        columns.len() - 1
-    })
+}
+
+/// The column called `name`, made when missing; the `i`th one is tried first.
+#[inline]
+fn column_of<T: Copy>(columns: &mut Vec<Column<T>>, i: usize, name: Sym) -> &mut Column<T> {
+    let at = match columns.get(i) {
+        Some(column) if column.name == name => i,
+        _ => columns.iter().position(|column| column.name == name).unwrap_or_else(|| {
+            columns.push(Column::empty(name));
+            columns.len() - 1
+        }),
+    };
+    &mut columns[at]
 }
 
 impl Db {

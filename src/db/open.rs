@@ -264,7 +264,7 @@ impl Recovery {
     fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) {
         match entry {
             Entry::Events(columns) => {
-                self.scratch.begin();
+                self.scratch.begin(columns);
                 for view in &self.live.views {
                     view.apply(columns, &mut self.scratch);
                 }

@@ -26,8 +26,9 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
-/// The first segment's size where the options do not ask for less; each next one is twice as
-/// large, up to the options' size.
+/// The first segment's size where the options do not ask for less. Each next one holds a quarter of
+/// what was written since opening, but not less than this, up to the options' size: filling
+/// segments with zeros in advance then costs a small log little, and a large one has few segments.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Writer {
@@ -53,6 +54,8 @@ struct Active {
     /// Where the next frame goes.
     at: u64,
     next_position: u64,
+    /// Bytes of the segments that were left since opening.
+    left_bytes: u64,
     /// The greatest `synced` that a frame claims.
     witnessed: u64,
     /// Segments left behind, with frames that are not synced yet, and where those end.
@@ -63,6 +66,11 @@ struct Active {
 }
 
 impl Active {
+    /// The size of the next segment, before its bounds.
+    fn next_bytes(&self) -> u64 {
+        ((self.left_bytes + self.at) / 4).next_multiple_of(4_096)
+    }
+
     /// Whether there is room for a frame, and for the seal behind it.
     fn has_room(&self, frame_bytes: u64) -> bool {
         self.at + frame_bytes + frame::HEADER_BYTES as u64 <= self.segment.bytes
@@ -146,6 +154,7 @@ impl Writer {
                 segment,
                 at: segment::HEADER_BYTES as u64,
                 next_position,
+                left_bytes: 0,
                 witnessed: 0,
                 unsynced: Vec::new(),
                 scratch: Vec::new(),
@@ -296,7 +305,7 @@ impl Writer {
         let number = active.segment.number + 1;
         let next = match ready {
             Some(spare) => spare,
-            None => self.make_segment(number, active.segment.bytes, needed, now)?,
+            None => self.make_segment(number, active.next_bytes(), needed, now)?,
         };
         let seal = Header {
             kind: FrameKind::Seal,
@@ -311,6 +320,7 @@ impl Writer {
         self.put(active, &seal, &[], &mut [0; frame::HEADER_BYTES])?;
         self.segment_number.store(next.number, Release);
         let left = std::mem::replace(&mut active.segment, next);
+        active.left_bytes += active.at;
         active.unsynced.push((left, active.at));
         active.at = segment::HEADER_BYTES as u64;
         Ok(())
@@ -319,11 +329,11 @@ impl Writer {
     fn make_segment(
         &self,
         number: u64,
-        previous_bytes: u64,
+        bytes: u64,
         needed: u64,
         now: Timestamp,
     ) -> Result<Segment> {
-        let bytes = (previous_bytes * 2).min(self.segment_bytes_max).max(needed);
+        let bytes = bytes.max(FIRST_SEGMENT_BYTES).min(self.segment_bytes_max).max(needed);
         let path = self.home.dir.join(segment::name(number));
         if self.home.disk.exists(&path).map_err(|e| Error::io("make a segment", &path, e))? {
             // A spare of this number that turned out too small; it was never entered.
@@ -338,7 +348,7 @@ impl Writer {
     pub(crate) fn make_spare(&self, now: Timestamp) -> Result<()> {
         let (number, bytes) = {
             let active = self.active()?;
-            (active.segment.number + 1, active.segment.bytes)
+            (active.segment.number + 1, active.next_bytes())
         };
         let mut spare = self.spare.lock();
         if spare.is_some() || self.segment_number.load(Acquire) + 1 != number {

@@ -3,11 +3,12 @@
 //! For each view the events it takes are grouped by shard before any lock is taken; then each
 //! shard is locked once. Shards that another thread holds are left for later, so that two threads
 //! with the same hot keys do not queue behind each other. Inside a shard all slots are looked up
-//! first and changed afterwards: the look-ups do not depend on each other, so the processor waits
-//! for several of their cache misses at once.
+//! first, then their entries are touched, then changed: look-ups and touches do not depend on each
+//! other, so the processor waits for several of their cache misses at once.
 
+use super::ViewTier;
 use super::shard::Shard;
-use super::{ViewTier, hash_key};
+use crate::aggregate::Measure;
 use crate::dictionary::Sym;
 use crate::record::Columns;
 use crate::time::Timestamp;
@@ -21,6 +22,8 @@ pub(crate) struct Scratch {
     items: Vec<Item>,
     grouped: Vec<Item>,
     slots: Vec<u32>,
+    /// The measures of the batch taken apart, by column.
+    measures: Vec<Vec<Measure>>,
     /// Events that were too old for a bucket of some view; each once, unordered.
     late: Vec<u32>,
 }
@@ -34,8 +37,13 @@ struct Item {
 
 impl Scratch {
     /// Begins with a batch.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, columns: &Columns) {
         self.late.clear();
+        self.measures.resize_with(columns.measures.len(), Vec::new);
+        for (measures, column) in self.measures.iter_mut().zip(&columns.measures) {
+            measures.clear();
+            measures.extend(column.values.iter().map(|value| Measure::new(*value)));
+        }
     }
 
     /// How many of the batch's events were late in some view.
@@ -50,7 +58,7 @@ impl Scratch {
 struct Bound<'a> {
     columns: &'a Columns,
     conditions: SmallVec<[(&'a [Sym], &'a [Sym]); 4]>,
-    measures: SmallVec<[Option<&'a [f64]>; 2]>,
+    measures: SmallVec<[Option<&'a [Measure]>; 2]>,
 }
 
 fn column(columns: &Columns, part: Part) -> Option<&[Sym]> {
@@ -64,7 +72,7 @@ fn column(columns: &Columns, part: Part) -> Option<&[Sym]> {
 
 impl<'a> Bound<'a> {
     /// `None` when no event of the batch can be in the view.
-    fn new(plan: &'a Plan, columns: &'a Columns) -> Option<Self> {
+    fn new(plan: &'a Plan, columns: &'a Columns, measures: &'a [Vec<Measure>]) -> Option<Self> {
         let mut conditions = SmallVec::new();
         for (part, values) in &plan.conditions {
             conditions.push((column(columns, *part)?, values.as_slice()));
@@ -73,7 +81,8 @@ impl<'a> Bound<'a> {
             conditions.push((columns.names.as_slice(), plan.names.as_slice()));
         }
         let measure = |name: &Sym| {
-            columns.measures.iter().find(|column| column.name == *name).map(|c| c.values.as_slice())
+            let at = columns.measures.iter().position(|column| column.name == *name);
+            at.map(|at| measures[at].as_slice())
         };
         let measures = plan.measures.iter().map(measure).collect();
         Some(Bound { columns, conditions, measures })
@@ -87,7 +96,7 @@ impl<'a> Bound<'a> {
     #[inline]
     fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan) -> bool {
         let time = Timestamp::from_micros(self.columns.times[row]);
-        let measure = |i: usize| self.measures[i].map_or(f64::NAN, |values| values[row]);
+        let measure = |i: usize| self.measures[i].map_or(&Measure::NONE, |values| &values[row]);
         shard.observe(slot, &plan.shape, time, measure)
     }
 }
@@ -109,7 +118,8 @@ impl ViewTier {
     }
 
     fn apply_keyed<const N: usize>(&self, columns: &Columns, scratch: &mut Scratch) {
-        let Some(bound) = Bound::new(&self.plan, columns) else { return };
+        let Scratch { items, grouped, slots, measures, late } = scratch;
+        let Some(bound) = Bound::new(&self.plan, columns, measures) else { return };
         let mut parts: [&[Sym]; N] = [&[]; N];
         for (part, slot) in self.plan.key.iter().zip(&mut parts) {
             match column(columns, *part) {
@@ -117,7 +127,6 @@ impl ViewTier {
                 None => return,
             }
         }
-        let Scratch { items, grouped, slots, late } = scratch;
         items.clear();
         let mut counts = [0_u32; super::SHARDS + 1];
         for (row, _) in columns.names.iter().enumerate() {
@@ -125,10 +134,9 @@ impl ViewTier {
             if key.contains(&Sym::NONE) || !bound.takes(row) {
                 continue;
             }
-            let hash = hash_key(&key);
-            let shard = self.shard_of(hash) as u32;
-            counts[shard as usize + 1] += 1;
-            items.push(Item { row: row as u32, shard, hash });
+            let (shard, hash) = self.place(&key);
+            counts[shard + 1] += 1;
+            items.push(Item { row: row as u32, shard: shard as u32, hash });
         }
         let mut each = |shard: &mut Shard, items: &[Item]| {
             slots.clear();
@@ -136,6 +144,7 @@ impl ViewTier {
                 let key: [Sym; N] = std::array::from_fn(|i| parts[i][item.row as usize]);
                 shard.slot_of(item.hash, &key, &self.plan.shape)
             }));
+            shard.bring_near(slots);
             for (item, slot) in items.iter().zip(slots.iter()) {
                 if bound.observe(shard, *slot, item.row as usize, &self.plan) {
                     late.push(item.row);

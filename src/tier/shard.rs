@@ -16,7 +16,8 @@
 //! Entries lie in chunks that never move; growing copies the table of 4-byte slots only.
 //! Next: `tier/apply.rs`.
 
-use super::{Key, ShardTotals, hash_key};
+use super::{Key, SHARDS, ShardTotals, hash_key};
+use crate::aggregate::Measure;
 use crate::dictionary::Sym;
 use crate::series::{Observed, Series, Shape};
 use crate::time::{Stopwatch, Timestamp};
@@ -28,10 +29,15 @@ pub(crate) const CLEAN: u32 = 0;
 pub(crate) const FLUSHING: u32 = u32::MAX;
 const FIRST_GENERATION: u32 = 1;
 const CHUNK: usize = 256;
+const NO_SLOT: u32 = u32::MAX;
 
 pub(crate) struct Shard {
     arity: usize,
+    /// Slots by key, where keys have two parts or more, or none.
     table: HashTable<u32>,
+    /// Slots by sym (without the bits that chose the shard), where a key is one sym: syms are small
+    /// and dense, and an array is faster than any table. [`NO_SLOT`] where there is none.
+    by_sym: Vec<u32>,
     /// The keys of all slots, `arity` syms each.
     keys: Vec<Sym>,
     chunks: Vec<Vec<Entry>>,
@@ -49,6 +55,8 @@ pub(crate) struct Shard {
     /// Deltas on their way into the store, by slot.
     handed: HashMap<u32, Vec<(u64, Arc<Series>)>, foldhash::fast::RandomState>,
     everything_here: bool,
+    /// Entries there are.
+    live: usize,
     partial: usize,
     /// Complete entries without a stored row.
     unstored: usize,
@@ -129,12 +137,19 @@ pub(crate) fn rows_of(series: &mut Series) -> Rows {
     rows
 }
 
+/// The place of a sym in [`Shard::by_sym`].
+#[inline]
+fn sym_place(sym: Sym) -> usize {
+    sym.0 as usize / SHARDS
+}
+
 impl Shard {
     /// An empty shard with room for `expected` keys; `stored` if the store may have rows of it.
     pub(crate) fn new(arity: usize, expected: usize, stored: bool) -> Self {
         Shard {
             arity,
-            table: HashTable::with_capacity(expected),
+            table: HashTable::with_capacity(if arity == 1 { 0 } else { expected }),
+            by_sym: Vec::with_capacity(if arity == 1 { expected } else { 0 }),
             keys: Vec::with_capacity(expected * arity),
             chunks: Vec::new(),
             free: Vec::new(),
@@ -145,6 +160,7 @@ impl Shard {
             captured: Vec::new(),
             handed: HashMap::default(),
             everything_here: !stored,
+            live: 0,
             partial: 0,
             unstored: 0,
             newly_stored: 0,
@@ -168,6 +184,9 @@ impl Shard {
 
     #[inline]
     fn find(&self, hash: u64, key: &[Sym]) -> Option<u32> {
+        if let [sym] = key {
+            return self.by_sym.get(sym_place(*sym)).copied().filter(|slot| *slot != NO_SLOT);
+        }
         let (keys, n) = (&self.keys, self.arity);
         self.table.find(hash, |slot| &keys[*slot as usize * n..][..n] == key).copied()
     }
@@ -180,10 +199,15 @@ impl Shard {
         key: &[Sym; N],
         shape: &Shape,
     ) -> u32 {
-        let keys = &self.keys;
-        let same = |slot: &u32| keys[*slot as usize * N..][..N] == *key;
-        match self.table.find(hash, same) {
-            Some(slot) => *slot,
+        let found = if N == 1 {
+            self.find(hash, key)
+        } else {
+            let keys = &self.keys;
+            let same = |slot: &u32| keys[*slot as usize * N..][..N] == *key;
+            self.table.find(hash, same).copied()
+        };
+        match found {
+            Some(slot) => slot,
             None => self.insert(hash, key, Series::empty(shape), !self.everything_here, false),
         }
     }
@@ -197,13 +221,7 @@ impl Shard {
         partial: bool,
         stored: bool,
     ) -> u32 {
-        if self.table.len() == self.table.capacity() {
-            let stopwatch = Stopwatch::start();
-            let (keys, n) = (&self.keys, self.arity);
-            self.table.reserve(1, |slot| hash_key(&keys[*slot as usize * n..][..n]));
-            self.resizes += 1;
-            self.resize_micros += stopwatch.micros();
-        }
+        self.make_room(key);
         self.heap_bytes += series.heap_bytes();
         self.partial += usize::from(partial);
         self.unstored += usize::from(!partial && !stored);
@@ -225,25 +243,62 @@ impl Shard {
             self.keys.extend_from_slice(key);
             (at * CHUNK + chunk.len() - 1) as u32
         };
-        let (keys, n) = (&self.keys, self.arity);
-        self.table.insert_unique(hash, slot, |slot| hash_key(&keys[*slot as usize * n..][..n]));
+        self.live += 1;
+        if let [sym] = key {
+            self.by_sym[sym_place(*sym)] = slot;
+        } else {
+            let (keys, n) = (&self.keys, self.arity);
+            self.table.insert_unique(hash, slot, |slot| hash_key(&keys[*slot as usize * n..][..n]));
+        }
         slot
+    }
+
+    /// Makes room for one more key.
+    fn make_room(&mut self, key: &[Sym]) {
+        let needed = if let [sym] = key { sym_place(*sym) + 1 } else { 0 };
+        if needed <= self.by_sym.capacity()
+            && (needed > 0 || self.table.len() < self.table.capacity())
+        {
+            self.by_sym.resize(self.by_sym.len().max(needed), NO_SLOT);
+            return;
+        }
+        let stopwatch = Stopwatch::start();
+        if needed > 0 {
+            self.by_sym.resize(needed.next_power_of_two(), NO_SLOT);
+        } else {
+            let (keys, n) = (&self.keys, self.arity);
+            self.table.reserve(1, |slot| hash_key(&keys[*slot as usize * n..][..n]));
+        }
+        self.resizes += 1;
+        self.resize_micros += stopwatch.micros();
+    }
+
+    /// Reads something of each entry, so that they are in the cache when they are changed.
+    #[inline]
+    pub(crate) fn bring_near(&self, slots: &[u32]) {
+        let mut any = 0;
+        for slot in slots {
+            let entry = &self.chunks[*slot as usize / CHUNK][*slot as usize % CHUNK];
+            any |= entry.mark | u32::from(entry.series.is_near());
+        }
+        std::hint::black_box(any);
     }
 
     /// Folds an event into the series in `slot`; the only change that recording makes.
     #[inline]
-    pub(crate) fn observe(
+    pub(crate) fn observe<'m>(
         &mut self,
         slot: u32,
         shape: &Shape,
         time: Timestamp,
-        measure: impl Fn(usize) -> f64 + Copy,
+        measure: impl Fn(usize) -> &'m Measure + Copy,
     ) -> bool {
         let generation = self.generation;
-        if self.entry(slot).mark != generation {
+        let mut entry = self.entry(slot);
+        if entry.mark != generation {
             self.first_touch(slot);
+            entry = self.entry(slot);
         }
-        let entry = self.entry(slot);
         entry.touched = true;
         let Observed { late, grown } = entry.series.observe(shape, time, measure, generation);
         self.heap_bytes += grown;
@@ -389,9 +444,14 @@ impl Shard {
     }
 
     fn remove(&mut self, slot: u32) {
-        let hash = hash_key(self.key(slot));
-        if let Ok(entry) = self.table.find_entry(hash, |other| *other == slot) {
-            entry.remove();
+        self.live -= 1;
+        if let [sym] = *self.key(slot) {
+            self.by_sym[sym_place(sym)] = NO_SLOT;
+        } else {
+            let hash = hash_key(self.key(slot));
+            if let Ok(entry) = self.table.find_entry(hash, |other| *other == slot) {
+                entry.remove();
+            }
         }
         let entry = self.entry(slot);
         let empty = entry.series.emptied();
@@ -458,10 +518,11 @@ impl Shard {
     }
 
     pub(crate) fn totals(&self) -> ShardTotals {
-        let resident = self.table.len() as u64;
+        let resident = self.live as u64;
         let chunks: usize = self.chunks.iter().map(Vec::capacity).sum();
         // A table of 4-byte slots has a control byte for each and is filled to 7/8.
-        let table = self.table.capacity() * 8 / 7 * (size_of::<u32>() + 1);
+        let table =
+            self.table.capacity() * 8 / 7 * (size_of::<u32>() + 1) + self.by_sym.capacity() * 4;
         let memory = chunks * size_of::<Entry>()
             + self.keys.capacity() * size_of::<Sym>()
             + table

@@ -70,6 +70,22 @@ fn a_directory_that_is_open_elsewhere_is_4() {
 }
 
 #[test]
+fn a_damaged_directory_is_3() {
+    let shop = Shop::loaded();
+    let manifest = shop.dir().join("MANIFEST");
+    let whole = std::fs::read(&manifest).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(&manifest, &damaged).unwrap();
+    shop.run(&["list", "by_user"]).failed(3, "MANIFEST");
+    let file = shop.file("a.ndjson", crate::EVENTS);
+    shop.run(&["load", &file]).failed(3, "MANIFEST");
+    assert_eq!(std::fs::read(&manifest).unwrap(), damaged, "nothing is repaired in silence");
+    std::fs::write(&manifest, whole).unwrap();
+    assert_eq!(shop.row("by_hour", &[])["count"], 6);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let shop = Shop::new();
     let line =

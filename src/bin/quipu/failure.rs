@@ -68,7 +68,7 @@ impl Failure {
         }
     }
 
-    /// Whether the reader of our output simply stopped reading (2).
+    /// Whether the reader of our output went away (2).
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }

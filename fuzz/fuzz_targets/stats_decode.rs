@@ -1,0 +1,44 @@
+//! Bytes as a state of Stats: an error, or a state with exactly these bytes that obeys the laws.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use quipu::Timestamp;
+use quipu::aggregate::{Aggregate, Count, Stats};
+
+fn bytes(state: &impl Aggregate) -> Vec<u8> {
+    let mut out = Vec::new();
+    state.encode(&mut out);
+    out
+}
+
+fn merged<A: Aggregate>(a: &A, b: &A) -> A {
+    let mut out = a.clone();
+    out.merge(b);
+    out
+}
+
+/// Decodes two states from the input and checks the laws on them.
+fn laws<A: Aggregate + std::fmt::Debug>(input: &[u8], input_value: A::Input) -> Option<(A, A)> {
+    let mut rest = input;
+    let a = A::decode(&mut rest).ok()?;
+    assert_eq!(bytes(&a), input[..input.len() - rest.len()], "only own bytes are accepted");
+    let mut b = A::decode(&mut rest).unwrap_or_default();
+    let (ab, ba) = (merged(&a, &b), merged(&b, &a));
+    assert_eq!(bytes(&ab), bytes(&ba), "merging commutes");
+    assert_eq!(bytes(&merged(&a, &A::default())), bytes(&a), "the empty state changes nothing");
+    assert_eq!(bytes(&merged(&ab, &a)), bytes(&merged(&a, &ba)), "merging is associative");
+    let encoded = bytes(&ab);
+    let again = A::decode(&mut encoded.as_slice()).expect("own bytes are accepted");
+    assert_eq!(bytes(&again), encoded);
+    b.observe(input_value, Timestamp::from_secs(1));
+    bytes(&b);
+    Some((ab, b))
+}
+
+fuzz_target!(|input: &[u8]| {
+    if let Some((ab, b)) = laws::<Stats>(input, 0.1) {
+        let (ab, b) = (ab.summary(), b.summary());
+        assert!(ab.min <= ab.max && b.min <= b.max);
+    }
+    laws::<Count>(input, ());
+});

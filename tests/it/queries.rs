@@ -1,0 +1,409 @@
+//! Queries: orders, ties, prefixes, totals, and scans while everything moves.
+
+use crate::directory::{NOW, options};
+use quipu::{Component, Db, ErrorKind, Event, Grain, Keep, Row, Timestamp, View};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+
+fn all(db: &Db, view: &str) -> Vec<Row> {
+    db.query(view).unwrap().rows().unwrap().map(Result::unwrap).collect()
+}
+
+fn keys(rows: &[Row]) -> Vec<Vec<&str>> {
+    rows.iter().map(|row| row.key.iter().map(String::as_str).collect()).collect()
+}
+
+/// Answers from memory, partly from memory, and from the store.
+fn wherever_they_are(path: &Path, db: Db, check: impl Fn(&Db)) {
+    check(&db);
+    db.checkpoint().unwrap();
+    check(&db);
+    drop(db);
+    let db = options().open(path).unwrap();
+    check(&db);
+    db.query("v").unwrap().get(&["k1"]).unwrap();
+    check(&db);
+    drop(db);
+    let db = options().memory_budget(0).open(path).unwrap();
+    db.checkpoint().unwrap();
+    check(&db);
+}
+
+/// Sixty keys with counts, sums, times of both signs and many ties; some measured nothing.
+fn ranked(path: &Path) -> Db {
+    let db = options().open(path).unwrap();
+    db.define(View::new("v").by(["k"]).stats("value").stats("weight")).unwrap();
+    for i in 0..60_i64 {
+        let key = format!("k{i}");
+        for j in 0..=(i % 4) {
+            let at = Timestamp::from_secs(NOW - (i % 7) * 1_000 - j * (i % 3));
+            let event = Event::new("e").dim("k", &key).at(at);
+            let event = if i % 11 == 10 { event } else { event.value((i % 9 - 4) as f64 * 0.5) };
+            let event = if j % 2 == 0 { event.measure("weight", i as f64) } else { event };
+            db.record(&event).unwrap();
+        }
+    }
+    db
+}
+
+fn component_of(row: &Row, component: Component) -> Option<f64> {
+    let summary = row.summary().unwrap();
+    match component {
+        Component::Count => Some(row.count as f64),
+        Component::CountValue => Some(summary.count_value as f64),
+        Component::Sum => (summary.count_value > 0).then_some(summary.sum),
+        Component::Mean => summary.mean,
+        Component::Min => summary.min,
+        Component::Max => summary.max,
+        Component::FirstSeen => Some(row.first_seen.micros() as f64),
+        Component::LastSeen => Some(row.last_seen.micros() as f64),
+    }
+}
+
+#[test]
+fn top_and_bottom_agree_with_sorting_by_every_component_and_at_every_length() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = ranked(&path);
+    wherever_they_are(&path, db, |db| {
+        for measure in ["value", "weight"] {
+            let query = db.query("v").unwrap().measure(measure).unwrap();
+            let rows: Vec<Row> = query.rows().unwrap().map(Result::unwrap).collect();
+            assert_eq!(rows.len(), 60);
+            for component in Component::ALL {
+                let mut expected: Vec<(f64, &Row)> = rows
+                    .iter()
+                    .filter_map(|row| component_of(row, component).map(|value| (value, row)))
+                    .collect();
+                let ties = expected.len();
+                let by_key = |a: &Row, b: &Row| a.key.cmp(&b.key);
+                type Order = fn(&f64, &f64) -> Ordering;
+                let orders: [(bool, Order); 2] =
+                    [(true, |a, b| b.total_cmp(a)), (false, f64::total_cmp)];
+                for (top, order) in orders {
+                    expected.sort_by(|a, b| order(&a.0, &b.0).then_with(|| by_key(a.1, b.1)));
+                    let expected: Vec<Row> =
+                        expected.iter().map(|(_, row)| (*row).clone()).collect();
+                    for n in [0, 1, 2, 7, 59, 60, 61, 1_000_000] {
+                        let got =
+                            if top { query.top(n, component) } else { query.bottom(n, component) };
+                        let want = &expected[..n.min(ties)];
+                        assert_eq!(got.unwrap(), want, "{measure}, {component}, {n}, top {top}");
+                    }
+                }
+            }
+            let huge = query.top(usize::MAX, Component::Count).unwrap();
+            assert_eq!(huge.len(), 60, "asking for all costs no more than there is");
+        }
+        let means = db.query("v").unwrap().top(60, Component::Mean).unwrap();
+        assert!(means.len() < 60, "keys without a measurement have no mean");
+        assert!(means.iter().all(|row| row.summary().unwrap().mean.is_some()));
+        assert!(means.last().unwrap().summary().unwrap().sum < 0.0, "negative ones are ranked");
+    });
+}
+
+#[test]
+fn totals_are_all_keys_merged() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = ranked(&path);
+    db.define(View::new("one").stats("value").stats("weight")).unwrap();
+    wherever_they_are(&path, db, |db| {
+        let rows = all(db, "v");
+        let totals = db.query("v").unwrap().totals().unwrap();
+        assert_eq!(totals.key, Vec::<String>::new());
+        assert_eq!(totals.count, rows.iter().map(|row| row.count).sum::<u64>());
+        assert_eq!(totals.first_seen, rows.iter().map(|row| row.first_seen).min().unwrap());
+        assert_eq!(totals.last_seen, rows.iter().map(|row| row.last_seen).max().unwrap());
+        for measure in ["value", "weight"] {
+            let total = totals.stats(measure).unwrap();
+            let each = || rows.iter().map(|row| row.stats(measure).unwrap());
+            // Multiples of a half: the plain sum is exact as well.
+            assert_eq!(total.sum, each().map(|s| s.sum).sum::<f64>());
+            assert_eq!(total.count_value, each().map(|s| s.count_value).sum::<u64>());
+            assert_eq!(total.min, each().filter_map(|s| s.min).min_by(f64::total_cmp));
+            assert_eq!(total.max, each().filter_map(|s| s.max).max_by(f64::total_cmp));
+            assert_eq!(total.mean, Some(total.sum / total.count_value as f64));
+        }
+        assert_eq!(db.query("v").unwrap().key_count().unwrap(), 60);
+    });
+}
+
+#[test]
+fn totals_of_no_keys_count_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path().join("db")).unwrap();
+    db.define(View::new("v").by(["k"]).stats("value").grain(Grain::Day, Keep::All)).unwrap();
+    db.define(View::new("one").stats("value")).unwrap();
+    for view in ["v", "one"] {
+        let query = db.query(view).unwrap();
+        let totals = query.totals().unwrap();
+        let summary = totals.summary().unwrap();
+        assert_eq!((totals.count, summary.count_value, summary.sum), (0, 0, 0.0));
+        assert_eq!((summary.mean, summary.min, summary.var_samp), (None, None, None));
+        assert_eq!(query.key_count().unwrap(), 0);
+        assert_eq!(query.rows().unwrap().count(), 0);
+        assert_eq!(query.top(3, Component::Sum).unwrap(), []);
+    }
+    assert_eq!(db.query("one").unwrap().get(&[]).unwrap(), None);
+    assert_eq!(db.query("v").unwrap().buckets(&["x"], Grain::Day).unwrap(), []);
+}
+
+#[test]
+fn a_measure_is_chosen_by_name_and_an_unknown_one_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = ranked(&path);
+    db.define(View::new("counts").by(["k"])).unwrap();
+    let query = db.query("v").unwrap();
+    let weight = query.clone().measure("weight").unwrap();
+    let (first, second) =
+        (query.get(&["k5"]).unwrap().unwrap(), weight.get(&["k5"]).unwrap().unwrap());
+    assert_eq!(first.summary(), second.stats("value"));
+    assert_eq!(second.summary(), first.stats("weight"));
+    assert_eq!(second.summary().unwrap().sum, 5.0);
+    assert_eq!(second.stats[0].0, "weight");
+    assert_eq!((first.stats("nothing"), second.stats.len()), (None, 2));
+    let back = weight.measure("value").unwrap();
+    assert_eq!(back.get(&["k5"]).unwrap().unwrap(), first);
+    let error = query.measure("height").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    for part in ["\"v\"", "height", "value", "weight"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    db.record(&Event::new("e").dim("k", "k5").value(1.0)).unwrap();
+    let counts = db.query("counts").unwrap();
+    assert_eq!(counts.get(&["k5"]).unwrap().unwrap().summary(), None);
+    for component in Component::ALL {
+        let needs =
+            !matches!(component, Component::Count | Component::FirstSeen | Component::LastSeen);
+        assert_eq!(counts.top(1, component).is_err(), needs, "{component}");
+        assert_eq!(counts.bottom(0, component).is_err(), needs, "{component}");
+    }
+    assert_eq!(counts.measure("value").unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn an_unknown_view_is_answered_with_those_there_are() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path().join("db")).unwrap();
+    let error = db.query("users").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownView);
+    assert!(error.to_string().contains("no view is defined yet"), "{error}");
+    db.define(View::new("by_user")).unwrap();
+    db.define(View::new("by_hour")).unwrap();
+    for error in [db.query("users").unwrap_err(), db.drop_view("users").unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::UnknownView);
+        for part in ["\"users\"", "\"by_hour\", \"by_user\""] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_key_or_prefix_of_another_length_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path().join("db")).unwrap();
+    db.define(View::new("pair").by(["user", "product"]).grain(Grain::Day, Keep::All)).unwrap();
+    db.record(&Event::new("e").dim("user", "a").dim("product", "b")).unwrap();
+    let query = db.query("pair").unwrap();
+    for key in [&[][..], &["a"], &["a", "b", "c"]] {
+        let errors = [query.get(key).unwrap_err(), query.buckets(key, Grain::Day).unwrap_err()];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("2 parts (user, product)"), "{error}");
+        }
+    }
+    assert_eq!(query.prefix(&["a", "b", "c"]).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(query.prefix(&["a", "b"]).unwrap().count(), 1, "a whole key is a prefix of itself");
+    assert_eq!(query.prefix(&[]).unwrap().count(), 1);
+    let error = query.buckets(&["a", "b"], Grain::Hour).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("hour") && error.to_string().contains("day"), "{error}");
+}
+
+/// More keys than a page, with bytes that could confuse the order or the end of a part.
+#[test]
+fn rows_and_prefixes_are_in_bytewise_order_and_complete() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = options().open(&path).unwrap();
+    db.define(View::new("v").by(["k"])).unwrap();
+    db.define(View::new("three").by(["a", "b", "c"]).stats("value")).unwrap();
+    let parts =
+        ["", "\0", "\0\u{1}", "\u{1}", "a", "a\0", "a\0b", "a\u{1}", "aa", "b", "é", "\u{ff}"];
+    let mut expected: BTreeMap<[String; 3], u64> = BTreeMap::new();
+    for round in 0..3_u64 {
+        for (i, a) in parts.iter().enumerate() {
+            for (j, b) in parts.iter().enumerate() {
+                for k in 0..12_usize {
+                    if (i + j * 3 + k * 5) as u64 % 3 > round {
+                        continue;
+                    }
+                    let c = format!("{}{k}", parts[k]);
+                    db.record(&Event::new("e").dim("a", a).dim("b", b).dim("c", &c).value(1.0))
+                        .unwrap();
+                    *expected.entry([(*a).to_owned(), (*b).to_owned(), c]).or_default() += 1;
+                }
+            }
+        }
+        if round == 1 {
+            db.checkpoint().unwrap();
+        }
+    }
+    assert!(expected.len() > 3 * 512);
+    wherever_they_are(&path, db, |db| {
+        let got: Vec<([String; 3], u64)> = all(db, "three")
+            .into_iter()
+            .map(|row| (row.key.clone().try_into().unwrap(), row.count))
+            .collect();
+        let want: Vec<_> = expected.iter().map(|(key, n)| (key.clone(), *n)).collect();
+        assert_eq!(got, want);
+        let query = db.query("three").unwrap();
+        for a in parts {
+            let under: Vec<Row> = query.prefix(&[a]).unwrap().map(Result::unwrap).collect();
+            let want = expected.keys().filter(|key| key[0] == a);
+            assert_eq!(keys(&under), want.map(|key| key.to_vec()).collect::<Vec<_>>(), "{a:?}");
+            for b in parts {
+                let under: Vec<Row> = query.prefix(&[a, b]).unwrap().map(Result::unwrap).collect();
+                let want = expected.keys().filter(|key| key[0] == a && key[1] == b);
+                assert_eq!(keys(&under), want.map(|key| key.to_vec()).collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(query.prefix(&["nobody"]).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn for_each_stops_with_the_error_of_its_caller() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = ranked(&path);
+    wherever_they_are(&path, db, |db| {
+        let mut seen = 0;
+        let error = db.query("v").unwrap().for_each(|_| {
+            seen += 1;
+            if seen == 5 { db_error(db) } else { Ok(()) }
+        });
+        assert_eq!((error.unwrap_err().kind(), seen), (ErrorKind::UnknownView, 5));
+    });
+}
+
+fn db_error(db: &Db) -> quipu::Result<()> {
+    db.query("no such view").map(|_| ())
+}
+
+/// Scans see every key that was there before they began, once, whatever happens meanwhile.
+#[test]
+fn scans_see_every_key_once_while_events_are_recorded_and_checkpoints_made() {
+    const KEYS: usize = 1_500;
+    const NEW_KEYS: usize = 1_000;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let name = |i: usize| format!("old{:05}", (i * 7_919) % KEYS);
+    {
+        let db = options().open(&path).unwrap();
+        db.define(View::new("v").by(["k"]).stats("value")).unwrap();
+        (0..KEYS / 2).for_each(|i| {
+            db.record(&Event::new("e").dim("k", &name(i)).value(1.0)).unwrap();
+        });
+    }
+    // A small budget, so that series come and go under the scan.
+    let db = options().memory_budget(50_000).open(&path).unwrap();
+    (KEYS / 2..KEYS).for_each(|i| {
+        db.record(&Event::new("e").dim("k", &name(i)).value(1.0)).unwrap();
+    });
+    let done = AtomicBool::new(false);
+    let recorded = std::thread::scope(|scope| {
+        let recorder = scope.spawn(|| {
+            let mut n = 0_usize;
+            while !done.load(SeqCst) {
+                let (old, new) = (name(n), format!("new{:05}", n % NEW_KEYS));
+                db.record(&Event::new("e").dim("k", &old).value(1.0)).unwrap();
+                db.record(&Event::new("e").dim("k", &new).value(1.0)).unwrap();
+                n += 1;
+            }
+            n
+        });
+        let checkpointer = scope.spawn(|| {
+            while !done.load(SeqCst) {
+                db.checkpoint().unwrap();
+            }
+        });
+        let scans = || {
+            for _ in 0..4 {
+                let query = db.query("v").unwrap();
+                let before = db.statistics().events;
+                let rows: Vec<Row> = query.rows().unwrap().map(Result::unwrap).collect();
+                let after = db.statistics().events;
+                assert!(rows.windows(2).all(|two| two[0].key < two[1].key), "in order, once");
+                let old = rows.iter().filter(|row| row.key[0].starts_with("old")).count();
+                assert_eq!(old, KEYS, "every key from before");
+                let counted: u64 = rows.iter().map(|row| row.count).sum();
+                assert!(before <= counted && counted <= after, "{before} {counted} {after}");
+                let before = db.statistics().events;
+                let mut unordered = Vec::new();
+                let see = |row: Row| {
+                    unordered.push((row.key[0].clone(), row.count));
+                    Ok(())
+                };
+                query.for_each(see).unwrap();
+                let after = db.statistics().events;
+                let counted: u64 = unordered.iter().map(|(_, count)| count).sum();
+                let seen = unordered.len();
+                unordered.sort();
+                unordered.dedup_by(|a, b| a.0 == b.0);
+                assert_eq!(unordered.len(), seen, "once");
+                assert_eq!(
+                    unordered.iter().filter(|(key, _)| key.starts_with("old")).count(),
+                    KEYS
+                );
+                assert!(before <= counted && counted <= after, "{before} {counted} {after}");
+                let keys = query.prefix(&[]).unwrap().take(700).count();
+                assert_eq!(keys, 700, "a scan may be left in the middle");
+                assert!(query.key_count().unwrap() >= KEYS as u64);
+            }
+        };
+        // The others must end even if a scan fails.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(scans));
+        done.store(true, SeqCst);
+        checkpointer.join().unwrap();
+        let recorded = recorder.join().unwrap();
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        recorded
+    });
+    let events = (KEYS + 2 * recorded) as u64;
+    drop(db);
+    let db = options().open(&path).unwrap();
+    assert_eq!(db.query("v").unwrap().totals().unwrap().count, events);
+    assert_eq!(db.query("v").unwrap().key_count().unwrap(), (KEYS + recorded.min(NEW_KEYS)) as u64);
+}
+
+#[test]
+fn a_scan_begun_before_a_checkpoint_and_an_eviction_goes_on_behind_them() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = options().memory_budget(0).open(&path).unwrap();
+    db.define(View::new("v").by(["k"])).unwrap();
+    for i in 0..2_000 {
+        db.record(&Event::new("e").dim("k", &format!("{i:05}"))).unwrap();
+    }
+    let mut rows = db.query("v").unwrap().rows().unwrap();
+    let mut counts = Vec::new();
+    for i in 0..2_000 {
+        if i % 700 == 300 {
+            db.checkpoint().unwrap();
+            db.record(&Event::new("e").dim("k", "01999")).unwrap();
+        }
+        let row = rows.next().unwrap().unwrap();
+        assert_eq!(row.key[0], format!("{i:05}"));
+        counts.push(row.count);
+    }
+    assert!(rows.next().is_none());
+    assert!(counts[..1_999].iter().all(|count| *count == 1));
+    assert!((1..=4).contains(&counts[1_999]));
+    assert_eq!(db.query("v").unwrap().get(&["01999"]).unwrap().unwrap().count, 4);
+}
