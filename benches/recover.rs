@@ -69,23 +69,26 @@ fn open_after_close() {
     let all = bytes_under(&dir);
 
     let open = |dir: &Path| {
-        let (time, db) = wall(|| without_checkpoints().must_exist().open(dir).expect("opened"));
+        let (time, (cpu_time, db)) =
+            wall(|| cpu(|| without_checkpoints().must_exist().open(dir).expect("opened")));
         let row = db.query("by_key").and_then(|view| view.get(&["key-0000042"])).expect("answered");
         assert_eq!(row.map(|row| row.count), Some(1));
         assert_eq!(db.statistics().replayed, 0, "a clean close leaves nothing to replay");
         db.close().expect("closed");
-        millis(time)
+        (millis(time), millis(cpu_time))
     };
-    let warm: Vec<f64> = (0..9).map(|_| open(&dir)).collect();
-    let cold: Vec<f64> = (0..9)
+    let (warm, warm_cpu): (Vec<_>, Vec<_>) = (0..9).map(|_| open(&dir)).unzip();
+    let (cold, cold_cpu): (Vec<_>, Vec<_>) = (0..9)
         .map(|_| {
             make_cold(&dir);
             open(&dir)
         })
-        .collect();
+        .unzip();
     heading(format!("opening a directory of {SERIES} series after a clean close, median of 9"));
     line("with its files in the page cache", median(&warm), "ms", Target::AtMost(20.0));
+    line("  of that CPU time", median(&warm_cpu), "ms", Target::None);
     line("with its files on the disk only", median(&cold), "ms", Target::AtMost(20.0));
+    line("  of that CPU time", median(&cold_cpu), "ms", Target::None);
     line("the close before, with its checkpoint", millis(closing), "ms", Target::None);
     line("log after the close", log as f64 / 1e6, "MB", Target::None);
     line("snapshot and the rest", (all - log) as f64 / 1e6, "MB", Target::None);

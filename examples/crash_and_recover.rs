@@ -45,7 +45,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
              {position}, {replayed} of them replayed from the log: {}",
             if faults.is_empty() { "every count is right" } else { "WRONG" }
         );
-        faults.iter().for_each(|fault| println!("  {fault}"));
+        for fault in &faults {
+            println!("  {fault}");
+        }
         lost += faults.len();
         db.close()?;
     }
@@ -66,7 +68,7 @@ fn record_until_killed(path: &Path) -> Result<(), Box<dyn Error>> {
         let position = db.record(&event)?.position;
         // Told only now: the record was acknowledged.
         writeln!(out, "{position}")?;
-        if number % 2_000 == 0 {
+        if number.is_multiple_of(2_000) {
             db.checkpoint()?;
         }
     }

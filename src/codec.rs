@@ -146,7 +146,7 @@ pub(crate) fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
 
 /// Decodes what [`encode`] gave, whole, with a limit on what may be allocated.
 pub(crate) fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, Malformed> {
-    const BYTES_MAX: usize = 16 << 20;
+    const BYTES_MAX: usize = 128 << 20;
     let config = bincode::config::standard().with_limit::<BYTES_MAX>();
     match bincode::decode_from_slice(bytes, config) {
         Ok((value, used)) if used == bytes.len() => Ok(value),

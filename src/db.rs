@@ -37,7 +37,7 @@ use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
+use crate::event::{Event, Limits};
 use crate::log::writer::{Draft, Writer};
 use crate::log::{Home, Position};
 use crate::options::{Durability, OnInvalid, Options};
@@ -46,7 +46,7 @@ use crate::record::{Columns, Control};
 use crate::snapshot::{Start, Storage, Table};
 use crate::tier::apply::Scratch;
 use crate::tier::{Backfill, Tally, ViewTier};
-use crate::time::{Clock, Timestamp};
+use crate::time::Timestamp;
 use crate::view::View;
 use crossbeam::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use dashmap::DashMap;
@@ -104,6 +104,7 @@ pub(crate) struct Engine {
     /// How many checkpoints have become visible in the store (`db/load.rs`).
     commits: AtomicU64,
     checkpointer: Mutex<checkpoint::Checkpointer>,
+    figures: Mutex<checkpoint::Figures>,
     window: Option<Mutex<dedup::Window>>,
     signals: background::Signals,
     tallies: Tallies,
@@ -197,9 +198,14 @@ impl Db {
     }
 
     pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Db> {
+        let views = options.views.clone();
         let engine = Arc::new(open::open(dir, options)?);
-        let threads = background::Threads::start(&engine);
-        Ok(Db(Arc::new(Handle { engine, background: Mutex::new(Some(threads)) })))
+        let threads = background::Threads::start(&engine)?;
+        let db = Db(Arc::new(Handle { engine, background: Mutex::new(Some(threads)) }));
+        for view in views {
+            db.define(view)?;
+        }
+        Ok(db)
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -221,7 +227,13 @@ impl Db {
     /// As [`Db::record`].
     pub fn record_with(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
         let engine = self.engine();
-        SINGLE.with_borrow_mut(|slot| {
+        SINGLE.with(|single| {
+            // Borrowed only where a clock or a subscriber of traces records in its turn.
+            let Ok(mut slot) = single.try_borrow_mut() else {
+                let mut builder = Builder::new(engine);
+                builder.push(engine, event)?;
+                return engine.record_single(&mut builder, durability);
+            };
             let mine = |(owner, _): &&mut (Weak<Engine>, Builder)| {
                 std::ptr::eq(owner.as_ptr(), Arc::as_ptr(engine))
             };
@@ -231,12 +243,7 @@ impl Db {
             };
             builder.clear();
             builder.push(engine, event)?;
-            let outcome = engine.record_chunks(builder, durability)?;
-            Ok(Recorded {
-                position: outcome.position,
-                duplicate: outcome.duplicates > 0,
-                late: outcome.late > 0,
-            })
+            engine.record_single(builder, durability)
         })
     }
 
@@ -342,6 +349,9 @@ impl Db {
         let mut live = engine.close_gate()?;
         if let Some(tier) = live.views.iter().find(|tier| tier.view.name() == view.name()) {
             return if tier.view == view { Ok(false) } else { Err(tier.view.conflict(&view)) };
+        }
+        if live.views.len() >= Limits::VIEWS {
+            return Err(Error::invalid(format!("a directory has at most {} views", Limits::VIEWS)));
         }
         let id = live.next_view;
         let control = Control::ViewDefined { id, view: view.clone() };
@@ -485,12 +495,9 @@ impl Drop for Handle {
 }
 
 impl Engine {
-    pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.options.clock
-    }
-
+    /// The present, by the store's clock, inside of the times that are accepted.
     fn now(&self) -> Timestamp {
-        self.clock().now()
+        self.options.clock.now().clamp(Timestamp::MIN, Timestamp::MAX)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -525,6 +532,15 @@ impl Engine {
             format!("there are {}", names.join(", "))
         };
         Error::new(ErrorKind::UnknownView, format!("no view is called {name:?}; {there}"))
+    }
+
+    fn record_single(&self, batch: &mut Builder, durability: Durability) -> Result<Recorded> {
+        let outcome = self.record_chunks(batch, durability)?;
+        Ok(Recorded {
+            position: outcome.position,
+            duplicate: outcome.duplicates > 0,
+            late: outcome.late > 0,
+        })
     }
 
     fn record_chunks(&self, batch: &mut Builder, durability: Durability) -> Result<BatchOutcome> {
@@ -565,6 +581,8 @@ impl Engine {
             let fresh = bench.keep.iter().filter(|keep| **keep).count();
             if fresh < columns.len() {
                 outcome.duplicates += (columns.len() - fresh) as u64;
+                // The first of them may have been recorded just now, behind the position above.
+                outcome.position = outcome.position.max(Position(self.log.appended()));
                 columns.retain(&bench.keep);
                 if columns.is_empty() {
                     return Ok(());
@@ -647,7 +665,7 @@ impl Engine {
     /// Whether something was recorded since the last checkpoint.
     fn has_news(&self) -> bool {
         let state = self.checkpointer.lock();
-        self.log.appended() > state.catalog.position || state.failures > 0
+        self.log.appended() > state.catalog.position || state.failed
     }
 
     fn close(&self) -> Result<()> {
@@ -656,7 +674,8 @@ impl Engine {
             self.closed.store(true, Release);
             drop(gate);
         }
-        let checkpointed = self.checkpoint();
+        // An opening that only asked leaves everything as it was.
+        let checkpointed = if self.has_news() { self.checkpoint() } else { Ok(()) };
         let sealed = self.log.close(self.now());
         let closed = self.storage.close();
         drop(self.lock.lock().take());

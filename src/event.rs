@@ -41,6 +41,10 @@ impl Limits {
     pub const VIEW_MEASURES: usize = 32;
     /// Values in one of a view's conditions.
     pub const CONDITION_VALUES: usize = 1_000;
+    /// A view's whole definition.
+    pub const VIEW_BYTES: usize = 32 << 10;
+    /// Views of one directory.
+    pub const VIEWS: usize = 1_000;
 }
 
 /// Something that happened: a name, a time, dimensions, measures.

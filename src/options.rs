@@ -3,6 +3,7 @@
 use crate::db::Db;
 use crate::error::Result;
 use crate::time::{Clock, SystemClock};
+use crate::view::View;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub enum OnInvalid {
     Skip,
 }
 
+const EXPECTED_KEYS_MAX: usize = 100_000_000;
+
 /// How an engine is opened.
 ///
 /// ```
@@ -93,6 +96,7 @@ pub struct Options {
     pub(crate) dedup: Option<Dedup>,
     pub(crate) segment_bytes: u64,
     pub(crate) must_exist: bool,
+    pub(crate) views: Vec<View>,
 }
 
 impl Default for Options {
@@ -116,6 +120,7 @@ impl Options {
             dedup: None,
             segment_bytes: 64 << 20,
             must_exist: false,
+            views: Vec::new(),
         }
     }
 
@@ -164,9 +169,9 @@ impl Options {
     }
 
     /// How many keys to expect in each view that has a key: its tables are made large enough
-    /// beforehand.
+    /// beforehand. More than 100 million count as that.
     pub fn expected_keys(mut self, keys: usize) -> Self {
-        self.expected_keys = keys;
+        self.expected_keys = keys.min(EXPECTED_KEYS_MAX);
         self
     }
 
@@ -181,6 +186,12 @@ impl Options {
     /// first segment of an opening is smaller.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes.clamp(64 << 10, 1 << 30);
+        self
+    }
+
+    /// Defines a view when the directory is opened, unless it has it already ([`Db::define`]).
+    pub fn view(mut self, view: View) -> Self {
+        self.views.push(view);
         self
     }
 

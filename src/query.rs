@@ -100,15 +100,15 @@ impl Query {
     /// # Errors
     /// `Invalid` when the view keeps no statistics of it.
     pub fn measure(mut self, measure: &str) -> Result<Self> {
-        let measures = self.view().measures();
-        match measures.iter().position(|name| name == measure) {
+        let at = self.view().measures().position(|name| name == measure);
+        match at {
             Some(at) => self.measure = at,
             None => {
                 return Err(Error::invalid(format!(
                     "the view {:?} keeps no statistics of {}; it does of: {}",
                     self.view().name(),
                     abridged(measure),
-                    measures.join(", ")
+                    self.view().measures().collect::<Vec<_>>().join(", ")
                 )));
             }
         }
@@ -199,7 +199,7 @@ impl Query {
         component: Component,
         order: fn(&Value, &Value) -> Ordering,
     ) -> Result<Vec<Row>> {
-        if component.needs_stats() && self.view().measures().is_empty() {
+        if component.needs_stats() && self.view().measures().len() == 0 {
             return Err(Error::invalid(format!(
                 "the view {:?} keeps no statistics, so it has no {component}",
                 self.view().name()
@@ -286,10 +286,10 @@ impl Query {
     }
 
     fn summaries(&self, cell: &Cell) -> Vec<(String, crate::aggregate::Summary)> {
-        let names = self.view().measures().iter();
+        let names = self.view().measures();
         let mut summaries: Vec<_> = names
             .zip(cell.states())
-            .map(|(name, State::Stats(stats))| (name.clone(), stats.summary()))
+            .map(|(name, State::Stats(stats))| (name.to_owned(), stats.summary()))
             .collect();
         if self.measure > 0 {
             let chosen = summaries.remove(self.measure);

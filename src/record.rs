@@ -28,6 +28,7 @@
 
 use crate::codec::{self, Malformed};
 use crate::dictionary::{Dictionary, Sym};
+use crate::options::Dedup;
 use crate::view::View;
 
 /// Events in one frame at most. A larger batch becomes several frames.
@@ -44,6 +45,12 @@ pub(crate) enum Control {
         view: View,
     },
     ViewDropped {
+        id: u32,
+    },
+    /// From here on ids are remembered by this rule.
+    DedupRule(Dedup),
+    /// The records from before the view's definition are to be folded into it.
+    BackfillAsked {
         id: u32,
     },
 }
@@ -77,6 +84,9 @@ pub(crate) struct Columns {
     pub(crate) ids: Blobs,
     /// Empty when no event has a payload.
     pub(crate) payloads: Blobs,
+    /// Bytes of the texts of the events, each counted as often as it occurs: a bound on what their
+    /// definitions can take. Not part of the bytes.
+    pub(crate) text_bytes: usize,
 }
 
 impl Blobs {
@@ -124,6 +134,10 @@ impl Columns {
     /// Forgets the events and keeps the allocations. Columns that have stayed empty since the last
     /// time are forgotten too, so that a rare dimension does not stay for ever.
     pub(crate) fn clear(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        self.text_bytes = 0;
         self.names.clear();
         self.times.clear();
         self.dims.retain(|column| !column.values.is_empty());
@@ -156,6 +170,7 @@ impl Columns {
         self.len() * (6 + 4 * self.dims.len() + 8 * self.measures.len())
             + self.ids.bytes.len()
             + self.payloads.bytes.len()
+            + self.text_bytes
     }
 
     /// Removes the events for which `keep` says no; the columns are square before and after.

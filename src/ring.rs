@@ -14,6 +14,9 @@ use crate::codec::{self, Malformed};
 use crate::series::{Cell, Shape};
 use crate::time::{Grain, Keep, Timestamp};
 
+/// Memory of a cell in a block.
+const CELL_BYTES: usize = size_of::<(u8, Cell)>();
+
 /// Buckets in a block.
 pub(crate) const BLOCK_BUCKETS: i64 = 32;
 
@@ -24,6 +27,8 @@ pub(crate) struct Ring {
     blocks: Vec<Block>,
     /// Stored blocks that rotated out since the holder last asked.
     dropped: Vec<i64>,
+    /// Bytes of blocks and cells.
+    bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -42,18 +47,17 @@ impl Ring {
     /// The bucket that an event at `time` counts in, made when it is not there. `None` when it is
     /// older than what is kept.
     ///
-    /// The second value is the memory by which the ring grew, in bytes.
     pub(crate) fn bucket_mut(
         &mut self,
         (grain, keep): (Grain, Keep),
         time: Timestamp,
         shape: &Shape,
         mark: u32,
-    ) -> (Option<&mut Cell>, usize) {
+    ) -> Option<&mut Cell> {
         let number = grain.bucket(time);
         let newest = self.newest.map_or(number, |newest| newest.max(number));
         if number < keep.oldest(newest) {
-            return (None, 0);
+            return None;
         }
         if self.newest != Some(newest) {
             self.newest = Some(newest);
@@ -63,8 +67,19 @@ impl Ring {
         let block = &mut self.blocks[at];
         block.changed = mark;
         let place = number.rem_euclid(BLOCK_BUCKETS) as u8;
-        let (cell, grown) = block.cell_mut(place, shape);
-        (Some(cell), grown)
+        let (cell, new) = block.cell_mut(place, shape);
+        self.bytes += if new { CELL_BYTES } else { 0 };
+        Some(cell)
+    }
+
+    /// Notes that a cell that was handed out grew on the heap.
+    pub(crate) fn grew(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// The snapshot store is about to have a row for each block.
+    pub(crate) fn note_stored(&mut self) {
+        self.blocks.iter_mut().for_each(|block| block.stored = true);
     }
 
     /// The place of block `number`, made when it is not there. The last block is looked at first:
@@ -75,11 +90,13 @@ impl Ring {
             Some(last) if last.number > number => {}
             _ => {
                 self.blocks.push(Block::new(number));
+                self.bytes += size_of::<Block>();
                 return self.blocks.len() - 1;
             }
         }
         self.blocks.binary_search_by_key(&number, |block| block.number).unwrap_or_else(|at| {
             self.blocks.insert(at, Block::new(number));
+            self.bytes += size_of::<Block>();
             at
         })
     }
@@ -94,20 +111,25 @@ impl Ring {
         let (first, place) =
             (oldest.div_euclid(BLOCK_BUCKETS), oldest.rem_euclid(BLOCK_BUCKETS) as u8);
         let gone = self.blocks.partition_point(|block| block.number < first);
+        let mut freed: usize = self.blocks[..gone].iter().map(Block::memory_bytes).sum();
         self.dropped
             .extend(self.blocks.drain(..gone).filter(|block| block.stored).map(|b| b.number));
         if let Some(block) = self.blocks.first_mut()
             && block.number == first
             && block.cells.first().is_some_and(|(at, _)| *at < place)
         {
+            freed += block.memory_bytes();
             block.cells.retain(|(at, _)| *at >= place);
             block.changed = mark;
             if block.cells.is_empty() {
                 let stored = block.stored;
                 self.blocks.remove(0);
                 self.dropped.extend(stored.then_some(first));
+            } else {
+                freed -= block.memory_bytes();
             }
         }
+        self.bytes -= freed;
     }
 
     pub(crate) fn merge(&mut self, other: &Ring, keep: Keep, shape: &Shape, mark: u32) {
@@ -122,7 +144,10 @@ impl Ring {
                     let block = &mut self.blocks[at];
                     block.changed = mark;
                     block.stored |= theirs.stored;
-                    block.cell_mut(*place, shape).0.merge(cell);
+                    let (mine, new) = block.cell_mut(*place, shape);
+                    let before = if new { 0 } else { CELL_BYTES + mine.heap_bytes() };
+                    mine.merge(cell);
+                    self.bytes += CELL_BYTES + mine.heap_bytes() - before;
                 }
             }
         }
@@ -137,7 +162,6 @@ impl Ring {
         self.dropped.extend_from_slice(&other.dropped);
     }
 
-    #[cfg(test)]
     pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
     }
@@ -162,7 +186,7 @@ impl Ring {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.blocks.iter().map(|block| size_of::<Block>() + block.heap_bytes()).sum()
+        self.bytes
     }
 
     /// The ring without its blocks' contents: `newest + 1 flag · number of blocks · their numbers`.
@@ -204,7 +228,22 @@ impl Ring {
         if blocks.iter().any(|block| !range.contains(&block.number)) {
             return Err(Malformed("a block of a ring lies behind its newest bucket"));
         }
-        Ok(Ring { newest: Some(newest), blocks, dropped: Vec::new() })
+        let bytes = blocks.len() * size_of::<Block>();
+        Ok(Ring { newest: Some(newest), blocks, dropped: Vec::new(), bytes })
+    }
+
+    /// Fills the `at`th block of a decoded directory.
+    pub(crate) fn decode_block(
+        &mut self,
+        at: usize,
+        bytes: &[u8],
+        shape: &Shape,
+    ) -> Result<(), Malformed> {
+        let block = &mut self.blocks[at];
+        let before = block.memory_bytes();
+        block.decode_cells(bytes, shape)?;
+        self.bytes = self.bytes + block.memory_bytes() - before;
+        Ok(())
     }
 }
 
@@ -213,27 +252,27 @@ impl Block {
         Block { number, changed: 0, stored: false, cells: Vec::new() }
     }
 
-    fn cell_mut(&mut self, place: u8, shape: &Shape) -> (&mut Cell, usize) {
+    /// The cell at `place`, and whether it was made just now.
+    fn cell_mut(&mut self, place: u8, shape: &Shape) -> (&mut Cell, bool) {
         let at = match self.cells.last() {
             Some((last, _)) if *last == place => Ok(self.cells.len() - 1),
             Some((last, _)) if *last < place => Err(self.cells.len()),
             None => Err(0),
             _ => self.cells.binary_search_by_key(&place, |(at, _)| *at),
         };
-        let (at, grown) = match at {
-            Ok(at) => (at, 0),
+        let (at, new) = match at {
+            Ok(at) => (at, false),
             Err(at) => {
-                let before = self.cells.capacity();
                 self.cells.insert(at, (place, Cell::empty(shape)));
-                (at, (self.cells.capacity() - before) * size_of::<(u8, Cell)>())
+                (at, true)
             }
         };
-        (&mut self.cells[at].1, grown)
+        (&mut self.cells[at].1, new)
     }
 
-    fn heap_bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<(u8, Cell)>()
-            + self.cells.iter().map(|(_, cell)| cell.heap_bytes()).sum::<usize>()
+    fn memory_bytes(&self) -> usize {
+        let cells = self.cells.iter().map(|(_, cell)| CELL_BYTES + cell.heap_bytes());
+        size_of::<Block>() + cells.sum::<usize>()
     }
 
     /// `number of cells · (place · cell)*`

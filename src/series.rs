@@ -45,8 +45,8 @@ pub(crate) struct Series {
 pub(crate) struct Observed {
     /// It was older than the buckets kept in some ring, and is in the totals only.
     pub(crate) late: bool,
-    /// Memory by which the series grew, in bytes.
-    pub(crate) grown: usize,
+    /// Memory by which the series grew on the heap, in bytes; negative when buckets rotated out.
+    pub(crate) grown: isize,
 }
 
 impl Cell {
@@ -189,15 +189,19 @@ impl Series {
         measure: impl Fn(usize) -> &'m Measure + Copy,
         mark: u32,
     ) -> Observed {
-        let mut observed = Observed { late: false, grown: self.total.observe(time, measure) };
+        let grown = self.total.observe(time, measure);
+        let mut observed = Observed { late: false, grown: grown as isize };
         if let Some(rings) = &mut self.rings {
             for (ring, grain) in rings.iter_mut().zip(&shape.grains) {
-                let (bucket, grown) = ring.bucket_mut(*grain, time, shape, mark);
-                observed.grown += grown;
-                match bucket {
-                    Some(cell) => observed.grown += cell.observe(time, measure),
+                let before = ring.heap_bytes();
+                match ring.bucket_mut(*grain, time, shape, mark) {
+                    Some(cell) => {
+                        let grown = cell.observe(time, measure);
+                        ring.grew(grown);
+                    }
                     None => observed.late = true,
                 }
+                observed.grown += ring.heap_bytes() as isize - before as isize;
             }
         }
         observed
@@ -281,6 +285,7 @@ mod tests {
             reverse.merge(&a, &shape, 1);
             a.merge(&b, &shape, 1);
             prop_assert_eq!(&a.bytes(), &direct);
+            prop_assert_eq!(a.heap_bytes(), fold(&shape, &events).heap_bytes());
             prop_assert_eq!(&reverse.bytes(), &direct);
             events.reverse();
             prop_assert_eq!(&fold(&shape, &events).bytes(), &direct);
@@ -297,21 +302,24 @@ mod tests {
             series.encode_row(&mut row);
             let mut back = Series::decode_row(&row, &shape).expect("own bytes");
             for (ring, original) in back.rings_mut().iter_mut().zip(series.rings()) {
-                for (block, original) in ring.blocks_mut().iter_mut().zip(original.blocks()) {
+                for (at, original) in original.blocks().iter().enumerate() {
                     let mut cells = Vec::new();
                     original.encode_cells(&mut cells);
-                    block.decode_cells(&cells, &shape).expect("own bytes");
+                    ring.decode_block(at, &cells, &shape).expect("own bytes");
                 }
             }
             prop_assert_eq!(back.bytes(), series.bytes());
+            prop_assert_eq!(back.heap_bytes(), series.heap_bytes());
         }
 
         #[test]
         fn hostile_rows_are_refused_without_a_panic(bytes: Vec<u8>) {
             let shape = shape(Keep::Last(100));
             if let Ok(mut series) = Series::decode_row(&bytes, &shape) {
-                for block in series.rings_mut().iter_mut().flat_map(Ring::blocks_mut) {
-                    let _ = block.decode_cells(&bytes, &shape);
+                for ring in series.rings_mut() {
+                    for at in 0..ring.blocks().len() {
+                        let _ = ring.decode_block(at, &bytes, &shape);
+                    }
                 }
             }
         }

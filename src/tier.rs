@@ -26,8 +26,8 @@ use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 use shard::{Lookup, Shard};
 use smallvec::SmallVec;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// Shards of a view that has a key; one without has a single series and a single shard.
 pub(crate) const SHARDS: usize = 16;
@@ -42,6 +42,10 @@ pub(crate) struct ViewTier {
     /// The view counts events behind this position of its own; those up to it are the backfill's.
     pub(crate) defined_at: u64,
     pub(crate) backfill: Mutex<Backfill>,
+    /// Held by the call that does the backfill.
+    pub(crate) backfilling: Mutex<()>,
+    /// Scans under way; nothing leaves the tier meanwhile.
+    scans: AtomicUsize,
     /// Rows in the store at opening, and those that deltas have added since.
     pub(crate) stored_rows: AtomicU64,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
@@ -82,6 +86,8 @@ impl ViewTier {
             plan,
             defined_at,
             backfill: Mutex::new(backfill),
+            backfilling: Mutex::new(()),
+            scans: AtomicUsize::new(0),
             stored_rows: AtomicU64::new(stored_rows),
             shards,
         }
@@ -100,6 +106,18 @@ impl ViewTier {
         // The lowest bits choose the place in the shard's table, the highest its tag.
         let hash = hash_key(key);
         ((hash >> 40) as usize & (self.shards.len() - 1), hash)
+    }
+
+    /// Keeps every entry where it is until the scan is dropped. Who takes entries away asks
+    /// [`is_scanned`](ViewTier::is_scanned) under the shard's lock; whoever locks a shard after this
+    /// call sees no entry leave it any more.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        self.scans.fetch_add(1, SeqCst);
+        Scan(self)
+    }
+
+    pub(crate) fn is_scanned(&self) -> bool {
+        self.scans.load(SeqCst) > 0
     }
 
     /// Reads the series of `key` where it is.
@@ -131,6 +149,15 @@ impl ViewTier {
             totals.add(&shard.lock().totals());
         }
         totals
+    }
+}
+
+/// A scan under way.
+pub(crate) struct Scan<'a>(&'a ViewTier);
+
+impl Drop for Scan<'_> {
+    fn drop(&mut self) {
+        self.0.scans.fetch_sub(1, SeqCst);
     }
 }
 

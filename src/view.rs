@@ -9,6 +9,7 @@
 //! Next: `record.rs`.
 
 use crate::aggregate::Kind;
+use crate::codec;
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EVENT_DIMENSION, Limits, abridged};
@@ -44,8 +45,16 @@ pub struct View {
     key: Vec<String>,
     events: Vec<String>,
     conditions: Vec<Condition>,
-    stats: Vec<String>,
+    aggregates: Vec<Measured>,
     grains: Vec<(Grain, Keep)>,
+}
+
+/// An aggregate and what it is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+#[serde(rename_all = "snake_case")]
+enum Measured {
+    /// [`Stats`](crate::aggregate::Stats) of a measure.
+    Stats(String),
 }
 
 /// "This dimension is one of these."
@@ -63,7 +72,7 @@ impl View {
             key: Vec::new(),
             events: Vec::new(),
             conditions: Vec::new(),
-            stats: Vec::new(),
+            aggregates: Vec::new(),
             grains: Vec::new(),
         }
     }
@@ -105,7 +114,7 @@ impl View {
 
     /// Keeps [`Stats`](crate::aggregate::Stats) of a measure; `value` is the default one's name.
     pub fn stats(mut self, measure: impl Into<String>) -> Self {
-        self.stats.push(measure.into());
+        self.aggregates.push(Measured::Stats(measure.into()));
         self
     }
 
@@ -131,8 +140,8 @@ impl View {
     }
 
     /// The measures it keeps statistics of.
-    pub fn measures(&self) -> &[String] {
-        &self.stats
+    pub fn measures(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.aggregates.iter().map(|Measured::Stats(measure)| measure.as_str())
     }
 
     /// The grains it keeps buckets of.
@@ -159,12 +168,14 @@ impl View {
                 self.key.len()
             ));
         }
-        if self.stats.len() > Limits::VIEW_MEASURES {
+        let measures: Vec<&str> = self.measures().collect();
+        if measures.len() > Limits::VIEW_MEASURES {
             return refuse(format!("at most {} measures are kept", Limits::VIEW_MEASURES));
         }
-        let dimensions = self.conditions.iter().map(|condition| &condition.dimension);
-        let names = self.key.iter().chain(&self.events).chain(&self.stats).chain(dimensions);
-        if let Some(name) = { names }.find(|name| bad_name(name)) {
+        let dimensions = self.conditions.iter().map(|condition| condition.dimension.as_str());
+        let names = self.key.iter().chain(&self.events).map(String::as_str);
+        let mut names = names.chain(measures.iter().copied()).chain(dimensions);
+        if let Some(name) = names.find(|name| bad_name(name)) {
             return refuse(format!(
                 "names have 1 to {} bytes, {} has {}",
                 Limits::NAME_BYTES,
@@ -175,7 +186,7 @@ impl View {
         if let Some(twice) = repeated(&self.key) {
             return refuse(format!("the key has the dimension {twice:?} twice"));
         }
-        if let Some(twice) = repeated(&self.stats) {
+        if let Some(twice) = repeated(&measures) {
             return refuse(format!("statistics of {twice:?} are asked for twice"));
         }
         for (i, (grain, keep)) in self.grains.iter().enumerate() {
@@ -208,6 +219,13 @@ impl View {
         if self.conditions.len() > Limits::DIMENSIONS {
             return refuse(format!("at most {} conditions", Limits::DIMENSIONS));
         }
+        let bytes = codec::encode(&self).len();
+        if bytes > Limits::VIEW_BYTES {
+            return refuse(format!(
+                "the definition has {bytes} bytes; {} are allowed",
+                Limits::VIEW_BYTES
+            ));
+        }
         sort_set(&mut self.events);
         self.conditions.iter_mut().for_each(|condition| sort_set(&mut condition.values));
         self.conditions.sort_by(|a, b| (&a.dimension, &a.values).cmp(&(&b.dimension, &b.values)));
@@ -217,7 +235,10 @@ impl View {
     }
 
     pub(crate) fn shape(&self) -> Shape {
-        Shape { kinds: vec![Kind::Stats; self.stats.len()], grains: self.grains.clone() }
+        Shape {
+            kinds: self.aggregates.iter().map(|Measured::Stats(_)| Kind::Stats).collect(),
+            grains: self.grains.clone(),
+        }
     }
 
     pub(crate) fn conflict(&self, asked: &View) -> Error {
@@ -232,7 +253,7 @@ impl View {
     }
 }
 
-fn repeated(names: &[String]) -> Option<&String> {
+fn repeated<T: PartialEq>(names: &[T]) -> Option<&T> {
     names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name)
 }
 
@@ -258,7 +279,7 @@ impl fmt::Display for View {
             }
         }
         f.write_str(", count")?;
-        for measure in &self.stats {
+        for measure in self.measures() {
             write!(f, ", stats of {measure}")?;
         }
         for (grain, keep) in &self.grains {
@@ -292,7 +313,7 @@ pub(crate) enum Part {
 impl Plan {
     pub(crate) fn new(view: &View, dictionary: &Dictionary) -> Self {
         let mut reader = dictionary.reader();
-        let mut sym = |text: &String| dictionary.intern(&mut reader, text);
+        let mut sym = |text: &str| dictionary.intern(&mut reader, text);
         let mut part = |name: &String| match name.as_str() {
             EVENT_DIMENSION => Part::EventName,
             _ => Part::Dimension(sym(name)),
@@ -300,13 +321,13 @@ impl Plan {
         let key = view.key.iter().map(&mut part).collect();
         let dimensions: Vec<Part> =
             view.conditions.iter().map(|condition| part(&condition.dimension)).collect();
-        let sets = view.conditions.iter().map(|c| c.values.iter().map(&mut sym).collect());
+        let sets = view.conditions.iter().map(|c| c.values.iter().map(|text| sym(text)).collect());
         let conditions = dimensions.into_iter().zip(sets.collect::<Vec<_>>()).collect();
         Plan {
-            names: view.events.iter().map(&mut sym).collect(),
+            names: view.events.iter().map(|text| sym(text)).collect(),
             conditions,
             key,
-            measures: view.stats.iter().map(&mut sym).collect(),
+            measures: view.measures().map(&mut sym).collect(),
             shape: view.shape(),
         }
     }
@@ -336,6 +357,7 @@ mod tests {
         check(View::new("v").by((0..9).map(|i| i.to_string())), "at most 8");
         check(View::new("v").stats("x").stats("x"), "twice");
         check(View::new("v").where_in("x", [""; 0]), "0 values");
+        check(View::new("v").where_in("x", (0..900).map(|i| format!("{i:050}"))), "bytes");
         check(View::new("v").grain(Grain::Day, Keep::Last(0)), "0 buckets");
         check(View::new("v").grain(Grain::Day, Keep::Last(100_001)), "100001 buckets");
         let twice = View::new("v").grain(Grain::Day, Keep::All).grain(Grain::Day, Keep::Last(2));

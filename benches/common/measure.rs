@@ -52,6 +52,13 @@ pub(crate) fn resident() -> Resident {
     Resident { all: pages[1] * page, anonymous: (pages[1] - pages[2]) * page }
 }
 
+/// How often the scheduler took the processor away from this thread while it could have gone on.
+pub(crate) fn preemptions() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("Linux has /proc");
+    let count = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).expect("a number")
+}
+
 /// The files under `dir` with their sizes, sorted by path.
 pub(crate) fn files(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
     let mut found = Vec::new();

@@ -11,6 +11,7 @@ use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
+use crate::record::Control;
 use crate::tier::apply::Scratch;
 use crate::tier::{Backfill, ViewTier};
 use serde::Serialize;
@@ -32,20 +33,16 @@ pub(super) fn run(
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<u64> {
     let total = tier.defined_at;
-    let done = {
-        let _gate = engine.enter()?;
-        let mut state = tier.backfill.lock();
-        match *state {
-            Backfill::Complete => return Ok(0),
-            Backfill::Unfinished { done } => done,
-            Backfill::NotAsked => {
-                check_reaches_back(engine, 1)?;
-                *state = Backfill::Unfinished { done: 0 };
-                0
-            }
-        }
+    let Some(_only_one) = tier.backfilling.try_lock() else {
+        return Err(Error::new(
+            ErrorKind::Backfilling,
+            format!("another call is filling the view {:?} already", tier.view.name()),
+        ));
     };
-    let first_segment = check_reaches_back(engine, done + 1)?;
+    let (done, first_segment) = begin(engine, tier)?;
+    if done == total {
+        return Ok(0);
+    }
     let mut scratch = Scratch::default();
     let mut read = 0;
     let mut stopped = false;
@@ -87,13 +84,39 @@ pub(super) fn run(
     Ok(read)
 }
 
+/// Where to begin: the records done already, all of them when there is nothing to do, and the first
+/// segment.
+fn begin(engine: &Engine, tier: &ViewTier) -> Result<(u64, u64)> {
+    // No checkpoint meanwhile: its retention would not know yet what is needed.
+    let checkpointer = engine.checkpointer.lock();
+    let state = *tier.backfill.lock();
+    let done = match state {
+        Backfill::Complete => return Ok((tier.defined_at, 0)),
+        Backfill::Unfinished { done } => done,
+        Backfill::NotAsked => 0,
+    };
+    let first_segment = check_reaches_back(engine, done + 1)?;
+    drop(checkpointer);
+    if state == Backfill::NotAsked {
+        // With the gate closed: the record and the note belong to the same moment.
+        let live = engine.close_gate()?;
+        engine.append_control(&Control::BackfillAsked { id: tier.id })?;
+        *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
+        drop(live);
+    }
+    Ok((done, first_segment))
+}
+
 /// The first segment there is, if the log holds `position`.
 fn check_reaches_back(engine: &Engine, position: u64) -> Result<u64> {
     let dir = &engine.home.dir;
     let numbers = segment::numbers(&*engine.disk, dir)?;
     let first = numbers.first().copied().ok_or_else(|| segment::missing(dir))?;
     let segment = Segment::open(&engine.home, first, crate::disk::Access::Read)?;
-    let begins = reader::first_frame(&segment)?.map_or(1, |header| header.position);
+    let begins = reader::first_frame(&segment)?.map(|header| header.position).ok_or_else(|| {
+        let at = segment::HEADER_BYTES as u64;
+        Error::corruption(&segment.path, at, "the log is damaged here; nothing was changed")
+    })?;
     if begins > position {
         return Err(Error::new(
             ErrorKind::LogRetired,

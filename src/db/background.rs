@@ -1,4 +1,4 @@
-//! The two threads behind an engine: one syncs the log, one makes checkpoints and segments.
+//! The threads behind an engine: one syncs the log, one makes checkpoints, one makes segments.
 //!
 //! Invariants
 //! 1. A thread that fails says so in the log output and goes on; what must stop recording is
@@ -6,10 +6,11 @@
 //! 2. They hold the engine, not its handles, and are joined before it is closed.
 
 use super::Engine;
+use crate::error::{Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub(super) struct Signals {
     sync_within: AtomicU64,
     sync: Waker,
     upkeep: Waker,
+    segments: Waker,
 }
 
 #[derive(Default)]
@@ -49,7 +51,7 @@ impl Signals {
     #[inline]
     pub(super) fn want_sync(&self, within: Duration) {
         let micros = u64::try_from(within.as_micros()).unwrap_or(u64::MAX).max(1);
-        let wanted = self.sync_within.load(Acquire);
+        let wanted = self.sync_within.load(SeqCst);
         if wanted == 0 || micros < wanted {
             self.want_sync_sooner(micros);
         }
@@ -58,7 +60,7 @@ impl Signals {
     #[cold]
     fn want_sync_sooner(&self, micros: u64) {
         let sooner = |wanted| (wanted == 0 || micros < wanted).then_some(micros);
-        if self.sync_within.fetch_update(AcqRel, Acquire, sooner).is_ok() {
+        if self.sync_within.fetch_update(SeqCst, SeqCst, sooner).is_ok() {
             self.sync.say(|wanted| wanted.sync = true);
         }
     }
@@ -68,33 +70,35 @@ impl Signals {
     }
 
     pub(super) fn want_spare(&self) {
-        self.upkeep.say(|wanted| wanted.spare = true);
+        self.segments.say(|wanted| wanted.spare = true);
     }
 }
 
 pub(super) struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
-    pub(super) fn start(engine: &Arc<Engine>) -> Self {
-        let spawn = |name: &str, run: fn(&Engine)| {
-            let engine = engine.clone();
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&engine))
-        };
-        let threads = [spawn("quipu-sync", sync), spawn("quipu-upkeep", upkeep)];
-        let mut started = Vec::new();
-        for thread in threads {
-            match thread {
-                Ok(thread) => started.push(thread),
-                // Without the thread, syncs and checkpoints happen only when asked for.
-                Err(error) => tracing::error!(%error, "a background thread was not started"),
+    /// Without its threads an engine would acknowledge what nobody syncs: all or none.
+    pub(super) fn start(engine: &Arc<Engine>) -> Result<Self> {
+        let mut threads = Threads(Vec::new());
+        let runs = [sync, upkeep, segments].map(|run: fn(&Engine)| run);
+        for (name, run) in ["quipu-sync", "quipu-upkeep", "quipu-segments"].into_iter().zip(runs) {
+            let shared = engine.clone();
+            let builder = std::thread::Builder::new().name(name.to_owned());
+            match builder.spawn(move || run(&shared)) {
+                Ok(thread) => threads.0.push(thread),
+                Err(e) => {
+                    threads.stop(engine);
+                    return Err(Error::io("start a background thread", &engine.dir, e));
+                }
             }
         }
-        Threads(started)
+        Ok(threads)
     }
 
     pub(super) fn stop(self, engine: &Engine) {
         engine.signals.sync.say(|wanted| wanted.stop = true);
         engine.signals.upkeep.say(|wanted| wanted.stop = true);
+        engine.signals.segments.say(|wanted| wanted.stop = true);
         for thread in self.0 {
             if thread.join().is_err() {
                 tracing::error!("a background thread panicked");
@@ -102,6 +106,9 @@ impl Threads {
         }
     }
 }
+
+/// How long to wait before a segment that could not be made is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How often the memory budget is looked at.
 const BUDGET_LOOK: Duration = Duration::from_secs(1);
@@ -140,7 +147,7 @@ fn sync(engine: &Engine) {
         // sync itself.
         let mut waited = Duration::ZERO;
         loop {
-            let promised = Duration::from_micros(sync_within.load(Acquire)) / 2;
+            let promised = Duration::from_micros(sync_within.load(SeqCst)) / 2;
             let Some(left) = promised.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 break;
             };
@@ -155,7 +162,8 @@ fn sync(engine: &Engine) {
         }
         wanted.sync = false;
         drop(wanted);
-        sync_within.store(0, std::sync::atomic::Ordering::Release);
+        // Whoever appends after this asks anew; whoever did before is seen by the sync.
+        sync_within.swap(0, SeqCst);
         tell("background sync", engine.log.sync().map(|_| ()));
         idle_work = true;
     }
@@ -164,12 +172,16 @@ fn sync(engine: &Engine) {
 /// Makes checkpoints by time and by amount of log, and the next segment before it is needed.
 fn upkeep(engine: &Engine) {
     let upkeep = &engine.signals.upkeep;
+    if let Some(window) = &engine.window {
+        // Read before it is needed, so that no recording call has to.
+        tell("reading the deduplication window", engine.load_window(window));
+    }
     // Counted in waits, not by a clock: a checkpoint's interval need not be exact.
     let mut since_checkpoint = Duration::ZERO;
     loop {
         let mut wanted = upkeep.state.lock();
         let mut idle = false;
-        while !wanted.stop && !wanted.checkpoint && !wanted.spare && !idle {
+        while !wanted.stop && !wanted.checkpoint && !idle {
             let left = engine.options.checkpoint_every.saturating_sub(since_checkpoint);
             let wait = left.min(BUDGET_LOOK).max(Duration::from_millis(1));
             idle = upkeep.changed.wait_for(&mut wanted, wait).timed_out();
@@ -179,9 +191,6 @@ fn upkeep(engine: &Engine) {
         drop(wanted);
         if now.stop {
             return;
-        }
-        if now.spare {
-            tell("making the next segment", engine.log.make_spare(engine.now()));
         }
         if idle {
             tell("keeping the memory budget", engine.keep_budget());
@@ -195,9 +204,33 @@ fn upkeep(engine: &Engine) {
     }
 }
 
-fn tell(what: &str, result: crate::Result<()>) {
+/// Makes the next segment before it is needed.
+fn segments(engine: &Engine) {
+    let segments = &engine.signals.segments;
+    loop {
+        let mut wanted = segments.state.lock();
+        while !wanted.stop && !wanted.spare {
+            segments.changed.wait(&mut wanted);
+        }
+        if wanted.stop {
+            return;
+        }
+        wanted.spare = false;
+        drop(wanted);
+        if let Err(error) = engine.log.make_spare(engine.now()) {
+            tell("making the next segment", Err(error));
+            // Every append asks again; a full disk is not to be written full at that pace.
+            let mut wanted = segments.state.lock();
+            if !wanted.stop {
+                segments.changed.wait_for(&mut wanted, RETRY);
+            }
+        }
+    }
+}
+
+fn tell(what: &str, result: Result<()>) {
     if let Err(error) = result
-        && error.kind() != crate::ErrorKind::Closed
+        && error.kind() != ErrorKind::Closed
     {
         tracing::warn!(%error, "{what} failed");
     }

@@ -45,7 +45,6 @@ pub(super) struct Builder {
     /// Each becomes a frame. The ones behind `at` are empty.
     chunks: Vec<Columns>,
     at: usize,
-    events: usize,
     /// Events later than this are refused; made from the clock when it is first needed.
     now: Option<Timestamp>,
 }
@@ -64,7 +63,7 @@ impl Batch {
 
     /// The number of events in the batch.
     pub fn len(&self) -> usize {
-        self.builder.events
+        self.builder.len()
     }
 
     /// Whether it has no events.
@@ -98,7 +97,6 @@ impl Builder {
             measures: Recent::default(),
             chunks: vec![Columns::default()],
             at: 0,
-            events: 0,
             now: None,
         }
     }
@@ -112,12 +110,12 @@ impl Builder {
     fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
         event.check()?;
         let skew = engine.options.future_skew;
-        let now = *self.now.get_or_insert_with(|| engine.clock().now());
+        let now = *self.now.get_or_insert_with(|| engine.now());
         if let Some(time) = event.time
             && event.check_time(time, now.saturating_add(skew), skew).is_err()
         {
             // The batch may have been begun long ago.
-            let now = *self.now.insert(engine.clock().now());
+            let now = *self.now.insert(engine.now());
             event.check_time(time, now.saturating_add(skew), skew)?;
         }
         Ok(())
@@ -131,10 +129,15 @@ impl Builder {
                 || columns.measures.len() + event.measures.len() > FRAME_COLUMNS_MAX
                 || columns.bytes_estimate() > CHUNK_BYTES_MAX
         };
-        if full(&chunks[*at]) && !chunks[*at].is_empty() {
-            *at += 1;
-            if *at == chunks.len() {
-                chunks.push(Columns::default());
+        if full(&chunks[*at]) {
+            if chunks[*at].is_empty() {
+                // Full of columns that earlier events had.
+                chunks[*at] = Columns::default();
+            } else {
+                *at += 1;
+                if *at == chunks.len() {
+                    chunks.push(Columns::default());
+                }
             }
         }
         let columns = &mut chunks[*at];
@@ -145,6 +148,7 @@ impl Builder {
         columns.times.push(time.micros());
         for (i, (name, value)) in event.dims.iter().enumerate() {
             let name = dims.sym(i, name, || dictionary.intern(reader, name));
+            columns.text_bytes += value.len();
             let value = values.sym(i, value, || dictionary.intern(reader, value));
             column_of(&mut columns.dims, i, name).put(row, value, Sym::NONE);
         }
@@ -152,7 +156,9 @@ impl Builder {
             let name = measures.sym(i, name, || dictionary.intern(reader, name));
             column_of(&mut columns.measures, i, name).put(row, *value, f64::NAN);
         }
+        columns.text_bytes += event.name.len();
         if let Some(entity) = event.entity {
+            columns.text_bytes += entity.len();
             columns.entities.resize(row, Sym::NONE);
             columns.entities.push(dictionary.intern(reader, entity));
         }
@@ -162,17 +168,19 @@ impl Builder {
         if let Some(payload) = event.payload {
             columns.payloads.set(row, payload);
         }
-        self.events += 1;
+    }
+
+    fn len(&self) -> usize {
+        self.chunks.iter().map(Columns::len).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.events == 0
+        self.chunks.iter().all(Columns::is_empty)
     }
 
     pub(super) fn clear(&mut self) {
-        self.chunks[..=self.at].iter_mut().for_each(Columns::clear);
+        self.chunks.iter_mut().for_each(Columns::clear);
         self.at = 0;
-        self.events = 0;
         self.now = None;
     }
 

@@ -16,10 +16,14 @@ pub(super) const ROW: &[u8] = b"catalog";
 
 #[derive(Clone, Debug, Default, bincode::Encode, bincode::Decode)]
 pub(super) struct Catalog {
+    /// The directory that the store belongs to, as in the manifest.
+    pub(super) identity: u128,
     /// Everything up to this position is in the rows, nothing behind it is.
     pub(super) position: u64,
     /// The segment of the log that was active at the cut: replay begins there.
     pub(super) segment: u64,
+    /// Where the frames of that segment ended at the cut; everything before is durable.
+    pub(super) offset: u64,
     /// The oldest segment that was not retired; 0 before the first checkpoint.
     pub(super) first_segment: u64,
     pub(super) next_view: u32,
@@ -46,15 +50,22 @@ pub(super) struct StoredView {
 
 impl Catalog {
     /// The catalog of the store at `path`; the default one when there was no checkpoint yet.
-    pub(super) fn read(snapshot: &dyn Snapshot, path: &Path) -> Result<Self> {
+    pub(super) fn read(snapshot: &dyn Snapshot, path: &Path, identity: u128) -> Result<Self> {
         let Some(value) = snapshot.get(Table::Meta, ROW)? else { return Ok(Catalog::default()) };
-        codec::unseal(ROW, &value).and_then(codec::decode).map_err(|malformed| {
-            Error::corruption(
-                path,
-                0,
-                format!("the catalog in the snapshot is damaged: {malformed}"),
-            )
-        })
+        let damaged = |malformed| {
+            let message = format!("the catalog in the snapshot is damaged: {malformed}");
+            Error::corruption(path, 0, message)
+        };
+        let mut catalog: Catalog =
+            codec::unseal(ROW, &value).and_then(codec::decode).map_err(damaged)?;
+        if catalog.identity != identity {
+            let message = "the snapshot belongs to another directory; put this one's back";
+            return Err(Error::corruption(path, 0, message));
+        }
+        for stored in &mut catalog.views {
+            stored.view = stored.view.clone().checked().map_err(|error| error.at(path, None))?;
+        }
+        Ok(catalog)
     }
 
     pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {

@@ -11,6 +11,7 @@
 
 use super::Engine;
 use super::catalog::{Catalog, StoredView};
+use super::dedup::WindowChanges;
 use super::load::{read_series, seal_series};
 use crate::dictionary::Sym;
 use crate::error::Result;
@@ -20,12 +21,12 @@ use crate::log::segment::{self, Segment};
 use crate::options::{Dedup, Retention};
 use crate::series::Series;
 use crate::snapshot::{Changes, Snapshot, Start, Table};
-use crate::tier::shard::{Capture, Captured, Rows, rows_of};
+use crate::tier::shard::{Capture, Captured, Rows, TakenDelta, rows_of};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Entries captured under one hold of a shard's lock.
 const STEP: usize = 64;
@@ -44,14 +45,25 @@ pub(super) struct Checkpointer {
     deltas: Vec<(Arc<ViewTier>, Captured)>,
     /// Slots captured and not settled, by view and shard.
     unsettled: Vec<(Arc<ViewTier>, usize, Vec<u32>)>,
+    /// Rows of ids are in the store that no rule wants any more.
+    stale_ids: bool,
+    /// The last one failed.
+    pub(super) failed: bool,
+}
+
+/// The last checkpoint, for statistics: these do not wait for one that is being made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Figures {
+    pub(super) position: u64,
+    pub(super) made_at: i64,
     pub(super) micros: u64,
     pub(super) series: u64,
     pub(super) failures: u64,
 }
 
 impl Checkpointer {
-    pub(super) fn new(catalog: Catalog) -> Self {
-        Checkpointer { catalog, ..Checkpointer::default() }
+    pub(super) fn new(catalog: Catalog, stale_ids: bool) -> Self {
+        Checkpointer { catalog, stale_ids, ..Checkpointer::default() }
     }
 }
 
@@ -59,8 +71,9 @@ impl Engine {
     pub(super) fn checkpoint(&self) -> Result<()> {
         let mut state = self.checkpointer.lock();
         let result = self.checkpoint_locked(&mut state);
+        state.failed = result.is_err();
         if result.is_err() {
-            state.failures += 1;
+            self.figures.lock().failures += 1;
         }
         result
     }
@@ -101,6 +114,7 @@ impl Engine {
         }
         self.merge_deltas(state)?;
         self.purge(&mut catalog, &mut state.carry)?;
+        self.purge_ids(state)?;
         for stored in &mut catalog.views {
             if let Some(tier) = views.iter().find(|tier| tier.id == stored.id) {
                 stored.rows = tier.stored_rows.load(Relaxed) + tier.totals().newly_stored;
@@ -109,7 +123,8 @@ impl Engine {
         let retired = self.plan_retirement(&mut catalog)?;
         state.carry.of(Table::Meta).push(catalog.row());
         sort(&mut state.carry);
-        self.log.sync_to(catalog.position)?;
+        // Frames without records, too: the catalog says that they are durable.
+        self.log.sync_frames()?;
         self.storage.commit(&state.carry)?;
         state.carry = Changes::default();
         // `db/load.rs`, invariant 1: after the commit, before anything is settled.
@@ -117,14 +132,22 @@ impl Engine {
         for (tier, shard, slots) in state.unsettled.drain(..) {
             for slots in slots.chunks(EVICT_STEP) {
                 let slots = slots.iter().copied();
-                tier.shards()[shard].lock().settle(slots, catalog.position);
+                let mut shard = tier.shards()[shard].lock();
+                shard.settle(slots, catalog.position, tier.is_scanned());
             }
         }
-        state.catalog = catalog;
-        state.series = series;
         self.remove_segments(&retired);
+        let mut figures = self.figures.lock();
+        *figures = Figures {
+            position: catalog.position,
+            made_at: catalog.checkpointed_at,
+            micros: stopwatch.micros(),
+            series,
+            failures: figures.failures,
+        };
+        drop(figures);
+        state.catalog = catalog;
         self.evict(&views);
-        state.micros = stopwatch.micros();
         Ok(())
     }
 
@@ -138,10 +161,11 @@ impl Engine {
             }
         }
         let mut dedup = Dedup::Off;
+        let mut ids = WindowChanges::default();
         if let Some(window) = &self.window {
             let mut window = window.lock();
             dedup = window.rule();
-            state.carry.of(Table::Ids).extend(window.changes());
+            ids = window.take_changes();
         }
         self.tallies.log_bytes.set(0);
         let stored = |tier: &Arc<ViewTier>| StoredView {
@@ -151,9 +175,12 @@ impl Engine {
             backfill: *tier.backfill.lock(),
             rows: 0,
         };
+        let (segment, offset) = self.log.end();
         let catalog = Catalog {
+            identity: self.home.identity,
             position,
-            segment: self.log.end().0,
+            segment,
+            offset,
             first_segment: state.catalog.first_segment.max(1),
             next_view: live.next_view,
             views: live.views.iter().map(stored).collect(),
@@ -164,7 +191,10 @@ impl Engine {
             dedup,
             checkpointed_at: self.now().micros(),
         };
-        (catalog, live.views.clone())
+        let views = live.views.clone();
+        drop(live);
+        state.carry.of(Table::Ids).extend(ids.rows());
+        (catalog, views)
     }
 
     fn row_key(&self, tier: &ViewTier, key: &[Sym]) -> Vec<u8> {
@@ -185,35 +215,55 @@ impl Engine {
         // tells a reader which of them it contains: the newest.
         let mut by_key: HashMap<(u32, &[Sym]), Delta<'_>> = HashMap::new();
         for (tier, captured) in &state.deltas {
-            let Capture::Delta { series, cut } = &captured.what else { continue };
+            let Capture::Delta { delta: part, cut } = &captured.what else { continue };
             let delta = by_key.entry((tier.id, captured.key.as_slice()));
             let delta = delta.or_insert_with(|| Delta { tier, cut: 0, parts: Vec::new() });
             delta.cut = delta.cut.max(*cut);
-            delta.parts.push(series);
+            delta.parts.push(part);
         }
         let mut merged = Changes::default();
-        let mut new_rows: Vec<&ViewTier> = Vec::new();
+        let mut new_rows: Vec<(&ViewTier, Vec<&TakenDelta>)> = Vec::new();
         for ((_, key), delta) in by_key {
             let (key, shape) = (self.row_key(delta.tier, key), &delta.tier.plan.shape);
             let row = read_series(&snapshot, &key, shape, &path)?;
-            if row.is_none() {
-                new_rows.push(delta.tier);
+            // Who made the entry whole meanwhile has counted the row.
+            let counted = delta.parts.iter().any(|part| part.counted.load(Acquire));
+            if row.is_none() && !counted {
+                new_rows.push((delta.tier, delta.parts.clone()));
             }
             let mut series = row.map_or_else(|| Series::empty(shape), |(series, _)| series);
             for part in delta.parts {
                 // Any mark but clean: the blocks it changes are to be written.
-                series.merge(part, shape, 1);
+                series.merge(&part.series, shape, 1);
             }
             put_rows(&mut merged, &key, rows_of(&mut series), delta.cut);
         }
-        for tier in new_rows {
-            tier.stored_rows.fetch_add(1, Relaxed);
+        for (tier, parts) in new_rows {
+            let counted =
+                parts.iter().fold(false, |any, part| any | part.counted.swap(true, AcqRel));
+            tier.stored_rows.fetch_add(u64::from(!counted), Relaxed);
         }
         for (table, changes) in state.carry.0.iter_mut().zip(merged.0) {
             table.extend(changes);
         }
         state.deltas.clear();
         sort(&mut state.carry);
+        Ok(())
+    }
+
+    /// Deletes the rows of ids that an earlier rule left; those of the present one stay.
+    fn purge_ids(&self, state: &mut Checkpointer) -> Result<()> {
+        if !state.stale_ids {
+            return Ok(());
+        }
+        let snapshot = self.storage.snapshot()?;
+        let rows = snapshot.range(Table::Ids, Start::At(&[]), None, usize::MAX)?;
+        let entered = std::mem::take(state.carry.of(Table::Ids));
+        let ids = state.carry.of(Table::Ids);
+        ids.extend(rows.into_iter().map(|(key, _)| (key, None)));
+        // Of two changes of one key the later one stays.
+        ids.extend(entered);
+        state.stale_ids = false;
         Ok(())
     }
 
@@ -224,6 +274,8 @@ impl Engine {
         let (from, to) = (key::view_prefix(view), key::behind_view(view));
         let mut room = PURGE_ROWS;
         for table in [Table::Series, Table::Buckets] {
+            // What a failed checkpoint left of it is not to come back.
+            carry.of(table).retain(|(key, _)| !key.starts_with(&from));
             let rows = snapshot.range(table, Start::At(&from), to.as_deref(), room)?;
             room -= rows.len();
             carry.of(table).extend(rows.into_iter().map(|(key, _)| (key, None)));
@@ -315,7 +367,12 @@ impl Engine {
                     }
                     let slots = shard.lock().slots() as usize;
                     for _ in 0..slots.div_ceil(EVICT_STEP) {
-                        shard.lock().evict(EVICT_STEP);
+                        let mut shard = shard.lock();
+                        // Looked at under the lock: see `ViewTier::scan`.
+                        if tier.is_scanned() {
+                            break;
+                        }
+                        shard.evict(EVICT_STEP);
                     }
                 }
             }
@@ -327,7 +384,7 @@ impl Engine {
 struct Delta<'a> {
     tier: &'a ViewTier,
     cut: u64,
-    parts: Vec<&'a Series>,
+    parts: Vec<&'a TakenDelta>,
 }
 
 /// The store as it will be when `carry`, which is sorted, is written.

@@ -13,7 +13,8 @@ use crate::options::Dedup;
 use crate::record::Blobs;
 use crate::snapshot::Change;
 use crate::time::Timestamp;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -22,10 +23,14 @@ struct Seen {
     hash: u128,
 }
 
+/// In place of a position: sifted and not placed yet. No record has it.
+const SIFTED: u64 = 0;
+
 #[derive(Debug)]
 pub(super) struct Window {
     rule: Dedup,
-    hashes: HashSet<u128, foldhash::fast::RandomState>,
+    /// The newest position of each id in the window. One that is only sifted has none yet.
+    newest: HashMap<u128, u64, foldhash::fast::RandomState>,
     order: VecDeque<Seen>,
     /// Entries at the back of `order` that no checkpoint has written.
     unwritten: usize,
@@ -39,7 +44,7 @@ impl Window {
     pub(super) fn new(rule: Dedup, loaded: bool) -> Self {
         Window {
             rule,
-            hashes: HashSet::default(),
+            newest: HashMap::default(),
             order: VecDeque::new(),
             unwritten: 0,
             expired: Vec::new(),
@@ -51,36 +56,46 @@ impl Window {
         self.rule
     }
 
+    /// Goes on with another rule.
+    pub(super) fn set_rule(&mut self, rule: Dedup) {
+        self.rule = rule;
+    }
+
     /// Says of each event whether it is new, and takes in the ids of those that are; they must be
     /// [placed](Window::place) or [given back](Window::give_back) before the lock is left.
     pub(super) fn sift(&mut self, n: usize, ids: &Blobs, now: Timestamp, keep: &mut Vec<bool>) {
-        self.expire_by_age(now);
+        self.expire(now.micros());
         keep.clear();
-        keep.extend((0..n).map(|row| ids.get(row).is_none_or(|id| self.hashes.insert(hash(id)))));
+        keep.extend((0..n).map(|row| {
+            ids.get(row).is_none_or(|id| match self.newest.entry(hash(id)) {
+                Entry::Occupied(_) => false,
+                Entry::Vacant(free) => {
+                    free.insert(SIFTED);
+                    true
+                }
+            })
+        }));
     }
 
-    /// The sifted events got the positions from `first` on.
+    /// The sifted events, or those of a replayed frame, have the positions from `first` on.
     pub(super) fn place(&mut self, n: usize, ids: &Blobs, first: u64, written_at: i64) {
         for row in 0..n {
             if let Some(id) = ids.get(row) {
-                let position = first + row as u64;
-                let hash = hash(id);
-                self.hashes.insert(hash);
+                let (position, hash) = (first + row as u64, hash(id));
+                self.newest.insert(hash, position);
                 self.order.push_back(Seen { position, written_at, hash });
                 self.unwritten += 1;
             }
         }
-        if let Dedup::Last(most) = self.rule {
-            while self.order.len() as u64 > most && self.loaded {
-                self.forget_oldest();
-            }
-        }
+        self.expire(written_at);
     }
 
     /// The sifted events were not appended after all.
     pub(super) fn give_back(&mut self, n: usize, ids: &Blobs) {
-        for id in (0..n).filter_map(|row| ids.get(row)) {
-            self.hashes.remove(&hash(id));
+        for hash in (0..n).filter_map(|row| ids.get(row)).map(hash) {
+            if self.newest.get(&hash) == Some(&SIFTED) {
+                self.newest.remove(&hash);
+            }
         }
     }
 
@@ -93,27 +108,39 @@ impl Window {
             let position = u64::from_be_bytes(codec::take_array(&mut rest)?);
             let written_at = i64::from_le_bytes(codec::take_array(&mut payload)?);
             let hash = u128::from_le_bytes(codec::take_array(&mut payload)?);
-            if self.hashes.insert(hash) {
-                self.order.push_back(Seen { position, written_at, hash });
-            }
+            self.newest.entry(hash).or_insert(position);
+            self.order.push_back(Seen { position, written_at, hash });
         }
         self.order.extend(newer);
         self.loaded = true;
+        let now = self.order.back().map_or(i64::MIN, |seen| seen.written_at);
+        self.expire(now);
         Ok(())
     }
 
-    fn expire_by_age(&mut self, now: Timestamp) {
-        if let Dedup::For(age) = self.rule {
-            let oldest = now.saturating_sub(age).micros();
-            while self.order.front().is_some_and(|seen| seen.written_at < oldest) {
-                self.forget_oldest();
+    /// Forgets what lies outside of the window at `now`, a recorded time or the present.
+    fn expire(&mut self, now: i64) {
+        match self.rule {
+            Dedup::Off => {}
+            Dedup::Last(most) => {
+                while self.order.len() as u64 > most {
+                    self.forget_oldest();
+                }
+            }
+            Dedup::For(age) => {
+                let oldest = Timestamp::from_micros(now).saturating_sub(age).micros();
+                while self.order.front().is_some_and(|seen| seen.written_at < oldest) {
+                    self.forget_oldest();
+                }
             }
         }
     }
 
     fn forget_oldest(&mut self) {
         if let Some(seen) = self.order.pop_front() {
-            self.hashes.remove(&seen.hash);
+            if self.newest.get(&seen.hash) == Some(&seen.position) {
+                self.newest.remove(&seen.hash);
+            }
             if self.order.len() < self.unwritten {
                 self.unwritten = self.order.len();
             } else {
@@ -122,24 +149,37 @@ impl Window {
         }
     }
 
-    /// What the checkpoint is to write; everything is taken for written after this.
-    pub(super) fn changes(&mut self) -> Vec<Change> {
-        let mut changes: Vec<Change> = self
-            .expired
-            .drain(..)
-            .map(|position| (position.to_be_bytes().to_vec(), None))
-            .collect();
+    /// What the checkpoint is to write; taken for written from now on. Cheap: it is called while
+    /// nobody records.
+    pub(super) fn take_changes(&mut self) -> WindowChanges {
         let written = self.order.len() - self.unwritten;
-        for seen in self.order.iter().skip(written) {
+        self.unwritten = 0;
+        WindowChanges {
+            expired: std::mem::take(&mut self.expired),
+            entered: self.order.range(written..).copied().collect(),
+        }
+    }
+}
+
+/// What changed in the window since the last checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct WindowChanges {
+    expired: Vec<u64>,
+    entered: Vec<Seen>,
+}
+
+impl WindowChanges {
+    pub(super) fn rows(self) -> impl Iterator<Item = Change> {
+        let expired = self.expired.into_iter().map(|n| (n.to_be_bytes().to_vec(), None));
+        let entered = self.entered.into_iter().map(|seen| {
             let key = seen.position.to_be_bytes().to_vec();
             let value = codec::seal(&key, |out| {
                 out.extend_from_slice(&seen.written_at.to_le_bytes());
                 out.extend_from_slice(&seen.hash.to_le_bytes());
             });
-            changes.push((key, Some(value)));
-        }
-        self.unwritten = 0;
-        changes
+            (key, Some(value))
+        });
+        expired.chain(entered)
     }
 }
 

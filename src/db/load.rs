@@ -61,12 +61,12 @@ fn decode_series(
     let (mut series, as_of) =
         decode_totals(row_key, value, shape).map_err(|e| damaged(path, row_key, e))?;
     for (grain, ring) in series.rings_mut().iter_mut().enumerate() {
-        for block in ring.blocks_mut() {
-            let key = key::bucket_row(row_key, grain as u8, block.number);
+        for at in 0..ring.blocks().len() {
+            let key = key::bucket_row(row_key, grain as u8, ring.blocks()[at].number);
             let value = snapshot.get(Table::Buckets, &key)?;
             let value = value.ok_or(Malformed("a block of buckets is missing"));
             value
-                .and_then(|value| block.decode_cells(codec::unseal(&key, &value)?, shape))
+                .and_then(|value| ring.decode_block(at, codec::unseal(&key, &value)?, shape))
                 .map_err(|e| damaged(path, row_key, e))?;
         }
     }
@@ -248,9 +248,10 @@ impl Source for ViewSource {
     fn each(&self, see: &mut dyn FnMut(KeyRef<'_>, &Cell) -> Result<()>) -> Result<()> {
         self.engine.check_open()?;
         let dictionary = &*self.engine.dictionary;
+        // From here on nothing is evicted; so what is whole now stays so, and no key is met twice.
+        let _scan = self.tier.scan();
         let whole = self.is_whole();
-        // Rows of keys that were seen in memory are passed over in the store, even if they are
-        // evicted meanwhile.
+        // Rows of keys that were seen in memory are passed over in the store.
         let mut seen: HashSet<u128> = HashSet::new();
         for shard in self.tier.shards() {
             let mut from = Some(0);

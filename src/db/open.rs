@@ -3,16 +3,17 @@
 //! Invariants
 //! 1. A directory that is not ours, is locked, or has another format is left exactly as it was:
 //!    nothing is made in it before its names and its manifest were looked at.
-//! 2. Things are made in this order: `LOCK`, `log/`, `MANIFEST`, `state.redb`, the first segment.
-//!    So a directory without a manifest holds nothing of worth and may be begun again, if it holds
-//!    nothing else.
+//! 2. Things are made in this order: `LOCK`, `log/`, `MANIFEST`; with the first record a segment,
+//!    with the first checkpoint `state.redb`. So a directory without a manifest holds nothing of
+//!    worth and may be begun again, if it holds nothing else.
 //! 3. Recovery is: newest snapshot, then every record behind it through the same `apply` as live.
 //! 4. The next position is behind both the log's end and the snapshot's position.
 
 use super::catalog::{Catalog, StoredView};
-use super::checkpoint::Checkpointer;
+use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
+use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,7 +38,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
-const STORE_UNFINISHED: &str = "state.redb.new";
 
 pub(super) fn open(dir: &Path, options: Options) -> Result<Engine> {
     open_on(Arc::new(OsDisk), dir, options)
@@ -64,26 +64,25 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
         None => create(&disk, dir, now)?,
     };
     let manifest = Arc::new(manifest);
-    let storage = open_store(&*disk, dir)?;
-    let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE))?;
+    let identity = manifest.identity;
+    let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity };
+    let storage = RedbStorage::open(&disk, &dir.join(STORE))?;
+    let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE), identity)?;
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
-    let log_dir = dir.join(LOG);
-    let first_segment = catalog.first_segment.max(1);
+    let oldest = catalog.first_segment.max(1);
     let start = Start {
-        segment: catalog.segment.max(first_segment),
+        oldest,
+        segment: catalog.segment.max(oldest),
+        offset: catalog.offset,
         position: catalog.position,
         made: manifest.segments_made(),
     };
-    let home = Home { disk: disk.clone(), dir: log_dir, identity: manifest.identity };
     let recovered = reader::recover(&home, start, &dictionary, now, &mut |entry, header| {
-        recovery.apply(entry, header.position, header.written_at);
-        Ok(())
+        recovery.apply(entry, header.position, header.written_at)
     })?;
-    // Everything is proved: from here on the directory changes.
-    storage.release()?;
-    remove_retired(&*disk, &home.dir, first_segment)?;
+    remove_retired(&*disk, &home.dir, oldest)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -97,10 +96,16 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
         manifest.clone(),
         dictionary.clone(),
         options.segment_bytes,
-        recovered.last_segment + 1,
+        recovered.last_segment,
         next_position,
-        now,
-    )?;
+    );
+    if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
+        // In the log, so that a later opening knows it whatever becomes of this one.
+        let control = Control::DedupRule(rule);
+        let appended = log.append_control(&codec::encode(&control), now)?;
+        log.sync_to(appended.last)?;
+        recovery.set_rule(rule);
+    }
     let tallies = Tallies {
         events: recovery.events,
         late: recovery.late,
@@ -124,7 +129,12 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
         gate: ShardedLock::new(recovery.live),
         by_name,
         commits: AtomicU64::new(0),
-        checkpointer: Mutex::new(Checkpointer::new(catalog)),
+        figures: Mutex::new(Figures {
+            position: catalog.position,
+            made_at: catalog.checkpointed_at,
+            ..Figures::default()
+        }),
+        checkpointer: Mutex::new(Checkpointer::new(catalog, recovery.stale_ids)),
         window: recovery.window.map(Mutex::new),
         signals: background::Signals::default(),
         tallies,
@@ -168,11 +178,17 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
         .at(dir, None));
     }
     let log = dir.join(LOG);
-    if names.iter().any(|name| name == LOG) && !segment::numbers(&**disk, &log)?.is_empty() {
+    let in_log = if names.iter().any(|name| name == LOG) {
+        disk.list(&log).map_err(|e| Error::io("look at the directory", &log, e))?
+    } else {
+        Vec::new()
+    };
+    if let Some(other) = in_log.first() {
         return Err(Error::new(
             ErrorKind::NotQuipu,
             format!(
-                "the directory holds segments of a log and no {}; put that back from a backup",
+                "the directory holds {LOG}/{other} and no {}; if it is one of Quipu's, put that \
+                 back from a backup",
                 manifest::NAME
             ),
         )
@@ -193,23 +209,6 @@ fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> 
     Manifest::create(disk.clone(), dir, now)
 }
 
-/// Opens the snapshot store. One that is not there is made anew, under another name first, so that
-/// a file of its own name is whole; the log then has to reach back to the beginning.
-fn open_store(disk: &dyn Disk, dir: &Path) -> Result<RedbStorage> {
-    let path = dir.join(STORE);
-    let fail = |e| Error::io("make the snapshot", &path, e);
-    if !disk.exists(&path).map_err(fail)? {
-        let unfinished = dir.join(STORE_UNFINISHED);
-        if disk.exists(&unfinished).map_err(fail)? {
-            disk.remove(&unfinished).map_err(fail)?;
-        }
-        RedbStorage::create(disk, &unfinished)?;
-        disk.rename(&unfinished, &path).map_err(fail)?;
-        disk.sync_dir(dir).map_err(fail)?;
-    }
-    RedbStorage::open(disk, &path)
-}
-
 /// Removes segments that a checkpoint retired and a crash left.
 fn remove_retired(disk: &dyn Disk, log: &Path, first: u64) -> Result<()> {
     for number in segment::numbers(disk, log)?.into_iter().filter(|number| *number < first) {
@@ -222,7 +221,11 @@ fn remove_retired(disk: &dyn Disk, log: &Path, first: u64) -> Result<()> {
 /// What grows while the log is replayed.
 struct Recovery {
     live: Live,
+    /// The rule as the directory has it.
+    rule: Dedup,
     window: Option<Window>,
+    /// The store has rows of ids that no rule wants any more.
+    stale_ids: bool,
     events: Tally,
     late: Tally,
     scratch: Scratch,
@@ -244,15 +247,15 @@ impl Recovery {
             ))
         };
         let views = catalog.views.iter().map(tier).collect();
-        let rule = options.dedup.unwrap_or(catalog.dedup);
-        // A directory without a checkpoint, or whose rule was off, has no stored ids.
-        let loaded = catalog.position == 0;
+        let rule = catalog.dedup;
         let (events, late) = (Tally::default(), Tally::default());
         events.set(catalog.events);
         late.set(catalog.late);
         Recovery {
             live: Live { views, next_view: catalog.next_view, purge: catalog.purge.clone() },
-            window: (rule != Dedup::Off).then(|| Window::new(rule, loaded)),
+            rule,
+            window: (rule != Dedup::Off).then(|| Window::new(rule, catalog.position == 0)),
+            stale_ids: false,
             events,
             late,
             scratch: Scratch::default(),
@@ -261,7 +264,21 @@ impl Recovery {
         }
     }
 
-    fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) {
+    fn set_rule(&mut self, rule: Dedup) {
+        self.rule = rule;
+        match (&mut self.window, rule) {
+            (Some(window), Dedup::Last(_) | Dedup::For(_)) => window.set_rule(rule),
+            (Some(_), Dedup::Off) => {
+                self.window = None;
+                self.stale_ids = true;
+            }
+            // What is stored is of an earlier rule, with a gap behind it.
+            (None, Dedup::Last(_) | Dedup::For(_)) => self.window = Some(Window::new(rule, true)),
+            (None, Dedup::Off) => {}
+        }
+    }
+
+    fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
         match entry {
             Entry::Events(columns) => {
                 self.scratch.begin(columns);
@@ -280,7 +297,7 @@ impl Recovery {
                 let keys = self.expected_keys;
                 let tier = ViewTier::new(
                     id,
-                    view,
+                    view.checked()?,
                     position,
                     Backfill::NotAsked,
                     &self.dictionary,
@@ -294,6 +311,13 @@ impl Recovery {
                 self.live.views.retain(|tier| tier.id != id);
                 self.live.purge.push(id);
             }
+            Entry::Control(Control::DedupRule(rule)) => self.set_rule(rule),
+            Entry::Control(Control::BackfillAsked { id }) => {
+                if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
+                    *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
+                }
+            }
         }
+        Ok(())
     }
 }

@@ -83,16 +83,14 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
     for tier in &views {
         totals.add(&tier.totals());
     }
-    let state = engine.checkpointer.lock();
-    let catalog = &state.catalog;
-    let last_checkpoint = (catalog.checkpointed_at != 0).then(|| LastCheckpoint {
-        position: Position(catalog.position),
-        time: Timestamp::from_micros(catalog.checkpointed_at),
-        duration_micros: state.micros,
-        series: state.series,
+    let figures = *engine.figures.lock();
+    let last_checkpoint = (figures.made_at != 0).then(|| LastCheckpoint {
+        position: Position(figures.position),
+        time: Timestamp::from_micros(figures.made_at),
+        duration_micros: figures.micros,
+        series: figures.series,
     });
-    let checkpoint_failures = state.failures;
-    drop(state);
+    let checkpoint_failures = figures.failures;
     let log_dir = &engine.home.dir;
     let numbers = segment::numbers(&*engine.disk, log_dir).unwrap_or_default();
     let bytes_of = |path: &std::path::Path| {

@@ -3,7 +3,7 @@
 //! Recovery walks the frames from the segment that was active at the last checkpoint. Where a
 //! frame is not valid it asks whether anything proves that there was a durable one:
 //!
-//! 1. the snapshot's position is at or behind it, or
+//! 1. the last checkpoint's, which had synced the log, lies at or behind it, or
 //! 2. a valid header behind it (at any multiple of 8 in this segment, or in a later one) claims
 //!    `synced` at or behind it.
 //!
@@ -170,8 +170,12 @@ pub(crate) type Applied<'a> = dyn FnMut(Entry<'_>, &Header) -> Result<()> + 'a;
 /// Where in the log to start, and what is known of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
+    /// The oldest segment that was not retired; it and all behind it must be there.
+    pub(crate) oldest: u64,
     /// The segment that was active at the last checkpoint, or the first.
     pub(crate) segment: u64,
+    /// Everything before this offset of it was durable at the checkpoint.
+    pub(crate) offset: u64,
     /// The snapshot's position; only what is behind it is applied.
     pub(crate) position: u64,
     /// The greatest segment number that the manifest names.
@@ -187,16 +191,10 @@ pub(crate) fn recover(
     apply: &mut Applied<'_>,
 ) -> Result<Recovered> {
     let Home { disk, dir, .. } = home;
-    let present = segment::numbers(&**disk, dir)?;
-    let last_segment = present.last().copied().unwrap_or(0).max(start.made);
+    let last_segment = check_presence(home, start)?;
+    // After a kill the tail may live in the page cache alone, in any number of segments. It is made
+    // durable before anything read from it is served.
     for number in start.segment..=last_segment {
-        if present.binary_search(&number).is_err() {
-            return Err(segment::missing(&dir.join(segment::name(number))));
-        }
-    }
-    // After a kill the tail may live in the page cache alone. It is made durable before anything
-    // read from it is served.
-    for number in (start.segment..=last_segment).rev().take(2) {
         let segment = Segment::open(home, number, Access::Write)?;
         segment.file.sync().map_err(|e| Error::io("sync the log", &segment.path, e))?;
     }
@@ -251,6 +249,9 @@ pub(crate) fn recover(
         // No seal: this is the end of the log, or damage (see above).
         let position = expected.unwrap_or(start.position + 1);
         let mut claimed = start.position.max(walk.claims_behind());
+        if number == start.segment && walk.at < start.offset {
+            claimed = claimed.max(position);
+        }
         for later in number + 1..=last_segment {
             let segment = Segment::open(home, later, Access::Read)?;
             let content = Content::sealed(&segment)?;
@@ -288,6 +289,16 @@ pub(crate) fn recover(
     }
     recovered.last_segment = last_segment;
     Ok(recovered)
+}
+
+/// Checks that every segment is there, changing nothing; gives the greatest number.
+pub(crate) fn check_presence(home: &Home, start: Start) -> Result<u64> {
+    let present = segment::numbers(&*home.disk, &home.dir)?;
+    let last = present.last().copied().unwrap_or(0).max(start.made);
+    match (start.oldest..=last).find(|number| present.binary_search(number).is_err()) {
+        Some(number) => Err(segment::missing(&home.dir.join(segment::name(number)))),
+        None => Ok(last),
+    }
 }
 
 /// Cuts a segment at `offset` and seals it there: nothing more is written to it, by anybody, and
@@ -393,37 +404,46 @@ pub(crate) fn replay_range(
 ) -> Result<()> {
     let mut translation = Translation::new(dictionary);
     let mut columns = Columns::default();
+    let mut expected: Option<u64> = None;
     for number in first_segment..=end.0 {
+        let length = if number == end.0 { Some(end.1) } else { None };
+        if length == Some(0) {
+            break;
+        }
         let segment = Segment::open(home, number, Access::Read)?;
-        // A segment that was left may be cut behind its seal between opening and reading it.
-        let content =
-            match Content::read(&segment, if number == end.0 { end.1 } else { segment.bytes }) {
-                Err(_) if number < end.0 => {
-                    let segment = Segment::open(home, number, Access::Read)?;
-                    Content::read(&segment, segment.bytes)?
-                }
-                content => content?,
-            };
+        let content = match Content::read(&segment, length.unwrap_or(segment.bytes)) {
+            // A segment that was left may be cut behind its seal between opening and reading it.
+            Err(_) if length.is_none() => {
+                let segment = Segment::open(home, number, Access::Read)?;
+                Content::read(&segment, segment.bytes)?
+            }
+            content => content?,
+        };
         let mut walk = Walk::new(&content, segment.salt);
         translation.forget();
-        loop {
+        let mut sealed = false;
+        while length.map_or(!sealed, |length| walk.at < length) {
             let at = walk.at;
-            let frame = match walk.next() {
-                Ok(frame) => frame,
-                Err(Defect::Blank) => break,
-                Err(_) => {
-                    return Err(Error::corruption(&segment.path, at, "the log is damaged here"));
-                }
-            };
-            if frame.header.position > to {
+            let frame = walk.next().map_err(|_| {
+                Error::corruption(&segment.path, at, "the log is damaged here; nothing was changed")
+            })?;
+            let position = frame.header.position;
+            if let Some(expected) = expected.filter(|expected| *expected != position) {
+                return Err(gap(&segment.path, at, expected, position));
+            }
+            expected = Some(frame.header.last_position() + 1);
+            if position > to {
                 return Ok(());
             }
-            let wanted = frame.header.position >= from;
-            read(&frame, wanted, &mut translation, &mut columns, apply)
+            sealed = frame.header.kind == FrameKind::Seal;
+            read(&frame, position >= from, &mut translation, &mut columns, apply)
                 .map_err(|error| place(error, &segment.path, at))?;
         }
     }
-    Ok(())
+    match expected {
+        Some(next) if next <= to => Err(gap(&home.dir, 0, next, to + 1)),
+        _ => Ok(()),
+    }
 }
 
 /// The position at which a segment begins and the time of its first frame; `None` while it is

@@ -8,7 +8,12 @@
 //!    one if that did not cover them. A guard gives the lead back on every way out.
 //! 4. A failed write or sync is remembered for ever; no later append or wait succeeds.
 //! 5. A segment is entered only when a whole one is ready (made, synced, named in the manifest);
-//!    running out of space shows there, with nothing written and nothing poisoned.
+//!    running out of space shows there, with nothing written and nothing poisoned. The first one of
+//!    an opening is made by its first append, so an opening that only asks leaves nothing behind.
+//! 6. A sym is marked as defined in a segment when the frame with its definition is put there, under
+//!    the lock, and not before.
+//! 7. Locks are taken in the order active, spare. Who makes a segment holds `spare` until nobody
+//!    else can want to make one of the same number.
 //!
 //! Next: `reader.rs`; what is recorded goes on to `tier.rs`.
 
@@ -50,7 +55,10 @@ pub(crate) struct Writer {
 }
 
 struct Active {
-    segment: Segment,
+    /// The segment that is written; none before the first append of an opening.
+    segment: Option<Segment>,
+    /// The number of that segment, or of the last one that is there.
+    number: u64,
     /// Where the next frame goes.
     at: u64,
     next_position: u64,
@@ -73,7 +81,8 @@ impl Active {
 
     /// Whether there is room for a frame, and for the seal behind it.
     fn has_room(&self, frame_bytes: u64) -> bool {
-        self.at + frame_bytes + frame::HEADER_BYTES as u64 <= self.segment.bytes
+        let end = self.at + frame_bytes + frame::HEADER_BYTES as u64;
+        self.segment.as_ref().is_some_and(|segment| end <= segment.bytes)
     }
 }
 
@@ -114,6 +123,8 @@ impl Draft {
                 self.undefined.push(sym);
             }
         });
+        self.undefined.sort_unstable();
+        self.undefined.dedup();
     }
 }
 
@@ -130,29 +141,26 @@ pub(crate) struct Appended {
 }
 
 impl Writer {
-    /// A writer that starts segment `number` with position `next_position`; everything before is
-    /// durable.
+    /// A writer that goes on with position `next_position`, in a new segment behind `last_segment`;
+    /// everything before is durable.
     pub(crate) fn start(
         home: Home,
         manifest: Arc<Manifest>,
         dictionary: Arc<Dictionary>,
         segment_bytes_max: u64,
-        number: u64,
+        last_segment: u64,
         next_position: u64,
-        now: Timestamp,
-    ) -> Result<Self> {
-        let bytes = segment_bytes_max.min(FIRST_SEGMENT_BYTES);
-        let segment = Segment::create(&home, number, bytes, now)?;
-        manifest.note_segment(number)?;
-        let writer = Writer {
+    ) -> Self {
+        Writer {
             home,
             manifest,
             dictionary,
             segment_bytes_max,
-            segment_number: AtomicU64::new(number),
+            segment_number: AtomicU64::new(last_segment),
             active: Mutex::new(Active {
-                segment,
-                at: segment::HEADER_BYTES as u64,
+                segment: None,
+                number: last_segment,
+                at: 0,
                 next_position,
                 left_bytes: 0,
                 witnessed: 0,
@@ -167,30 +175,24 @@ impl Writer {
             appended: AtomicU64::new(next_position - 1),
             durable: AtomicU64::new(next_position - 1),
             poison: OnceLock::new(),
-        };
-        // The positions before are witnessed at once, so that damage to what an earlier opening
-        // left is not taken for its unsynced tail.
-        writer.witness(now)?;
-        writer.sync_frames()?;
-        Ok(writer)
+        }
     }
 
     /// Appends drafted events.
     pub(crate) fn append_events(&self, draft: &mut Draft, columns: &Columns) -> Result<Appended> {
         let mut active = self.active()?;
         loop {
-            if active.segment.number != draft.segment {
+            if active.number != draft.segment {
                 draft.look_for_undefined(columns, self);
             }
             let mut scratch = std::mem::take(&mut active.scratch);
             scratch.clear();
             scratch.resize(frame::HEADER_BYTES, 0);
-            let segment = active.segment.number as u32;
+            let segment = active.number as u32;
+            // Another thread may have defined some since the draft was made.
+            draft.undefined.retain(|sym| self.dictionary.defined_in(*sym) != segment);
             for &sym in &draft.undefined {
-                if self.dictionary.defined_in(sym) != segment {
-                    record::put_definition(&mut scratch, sym, &self.dictionary);
-                    self.dictionary.define_in(sym, segment);
-                }
+                record::put_definition(&mut scratch, sym, &self.dictionary);
             }
             let definitions = scratch.len() - frame::HEADER_BYTES;
             let mut checksum = draft.body_checksum.clone();
@@ -205,17 +207,23 @@ impl Writer {
                 synced: self.durable.load(Acquire),
                 written_at: draft.written_at,
             };
+            if header.frame_bytes() > frame::FRAME_BYTES_MAX {
+                active.scratch = scratch;
+                return Err(Error::invalid(format!(
+                    "a batch of {} bytes does not fit into one frame of {}; record fewer events at \
+                     a time",
+                    header.frame_bytes(),
+                    frame::FRAME_BYTES_MAX
+                )));
+            }
             if !active.has_room(header.frame_bytes()) {
-                // The definitions were marked for the segment that is left now; the next round
-                // makes them anew for the one that is entered.
-                scratch.clear();
                 active.scratch = scratch;
                 let now = Timestamp::from_micros(draft.written_at);
-                if let Err(e) = self.rotate(&mut active, header.frame_bytes(), now) {
-                    draft.undefined.iter().for_each(|sym| self.dictionary.define_in(*sym, 0));
-                    return Err(e);
-                }
+                self.rotate(&mut active, header.frame_bytes(), now)?;
                 continue;
+            }
+            for &sym in &draft.undefined {
+                self.dictionary.define_in(sym, segment);
             }
             let appended = self.put(&mut active, &header, &draft.body, &mut scratch);
             active.scratch = scratch;
@@ -232,8 +240,7 @@ impl Writer {
     /// Appends an empty frame that says what is synced, unless the last frame says so already.
     pub(crate) fn witness(&self, now: Timestamp) -> Result<bool> {
         let mut active = self.active()?;
-        let durable = self.durable.load(Acquire);
-        if active.witnessed >= durable && durable > 0 {
+        if active.segment.is_none() || active.witnessed >= self.durable() {
             return Ok(false);
         }
         self.append_plain(&mut active, FrameKind::Witness, &[], 0, now)?;
@@ -274,7 +281,8 @@ impl Writer {
         body: &[u8],
         around: &mut [u8],
     ) -> Result<Appended> {
-        let (at, segment) = (active.at, &active.segment);
+        let at = active.at;
+        let segment = active.segment.as_ref().expect("room was made, so there is a segment");
         around[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, segment.salt));
         let (head, definitions) = around.split_at(frame::HEADER_BYTES);
         // Payload first, header last: where the process dies between two copies, the header is
@@ -286,13 +294,14 @@ impl Writer {
             segment.file.write_at(at, head)
         };
         write().map_err(|e| self.poisoned_by(Error::io("append to the log", &segment.path, e)))?;
+        let half_used = (at + header.frame_bytes()) * 2 > segment.bytes;
         active.at += header.frame_bytes();
         active.witnessed = active.witnessed.max(header.synced);
         let first = active.next_position;
         active.next_position += u64::from(header.records);
         let last = active.next_position - 1;
         self.appended.store(last, Release);
-        let wants_spare = active.at * 2 > active.segment.bytes && !self.spare_ready.load(Acquire);
+        let wants_spare = half_used && !self.spare_ready.load(Acquire);
         Ok(Appended { first, last, frame_bytes: header.frame_bytes(), wants_spare })
     }
 
@@ -300,13 +309,15 @@ impl Writer {
     fn rotate(&self, active: &mut Active, frame_bytes: u64, now: Timestamp) -> Result<()> {
         let overhead = (segment::HEADER_BYTES + 2 * frame::HEADER_BYTES) as u64;
         let needed = (frame_bytes + overhead).next_multiple_of(4_096);
-        let ready = self.spare.lock().take().filter(|spare| spare.bytes >= needed);
-        self.spare_ready.store(false, Release);
-        let number = active.segment.number + 1;
-        let next = match ready {
-            Some(spare) => spare,
+        // Held until the number is raised (invariant 7).
+        let mut spare = self.spare.lock();
+        let number = active.number + 1;
+        let next = match spare.take().filter(|spare| spare.bytes >= needed) {
+            Some(ready) => ready,
             None => self.make_segment(number, active.next_bytes(), needed, now)?,
         };
+        assert_eq!(next.number, number, "segments are entered in the order of their numbers");
+        self.spare_ready.store(false, Release);
         let seal = Header {
             kind: FrameKind::Seal,
             payload_checksum: crc32fast::hash(&[]),
@@ -317,12 +328,17 @@ impl Writer {
             synced: self.durable.load(Acquire),
             written_at: now.micros(),
         };
-        self.put(active, &seal, &[], &mut [0; frame::HEADER_BYTES])?;
-        self.segment_number.store(next.number, Release);
-        let left = std::mem::replace(&mut active.segment, next);
+        if active.segment.is_some() {
+            self.put(active, &seal, &[], &mut [0; frame::HEADER_BYTES])?;
+        }
+        self.segment_number.store(number, Release);
+        active.number = number;
         active.left_bytes += active.at;
-        active.unsynced.push((left, active.at));
+        if let Some(left) = active.segment.replace(next) {
+            active.unsynced.push((left, active.at));
+        }
         active.at = segment::HEADER_BYTES as u64;
+        drop(spare);
         Ok(())
     }
 
@@ -334,11 +350,8 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Segment> {
         let bytes = bytes.max(FIRST_SEGMENT_BYTES).min(self.segment_bytes_max).max(needed);
-        let path = self.home.dir.join(segment::name(number));
-        if self.home.disk.exists(&path).map_err(|e| Error::io("make a segment", &path, e))? {
-            // A spare of this number that turned out too small; it was never entered.
-            self.home.disk.remove(&path).map_err(|e| Error::io("replace a segment", &path, e))?;
-        }
+        // One of this number that turned out too small is replaced by a rename; it was never entered,
+        // and should this fail it is still there.
         let segment = Segment::create(&self.home, number, bytes, now)?;
         self.manifest.note_segment(number)?;
         Ok(segment)
@@ -348,7 +361,7 @@ impl Writer {
     pub(crate) fn make_spare(&self, now: Timestamp) -> Result<()> {
         let (number, bytes) = {
             let active = self.active()?;
-            (active.segment.number + 1, active.next_bytes())
+            (active.number + 1, active.next_bytes())
         };
         let mut spare = self.spare.lock();
         if spare.is_some() || self.segment_number.load(Acquire) + 1 != number {
@@ -392,7 +405,8 @@ impl Writer {
 
     /// Makes everything appended so far durable; gives the position.
     pub(crate) fn sync(&self) -> Result<u64> {
-        let target = self.appended.load(Acquire);
+        // Under the lock: whoever appended before this call is counted for certain.
+        let target = self.active.lock().next_position - 1;
         self.sync_to(target)?;
         Ok(target)
     }
@@ -403,7 +417,7 @@ impl Writer {
             let left = std::mem::take(&mut active.unsynced);
             (left, active.segment.clone(), active.next_position - 1)
         };
-        for segment in left.iter().map(|(segment, _)| segment).chain([&segment]) {
+        for segment in left.iter().map(|(segment, _)| segment).chain(&segment) {
             segment
                 .file
                 .sync()
@@ -433,10 +447,13 @@ impl Writer {
         self.sync()?;
         let (segment, end) = {
             let mut active = self.active()?;
-            self.append_plain(&mut active, FrameKind::Seal, &[], 0, now)?;
+            if active.segment.is_some() {
+                self.append_plain(&mut active, FrameKind::Seal, &[], 0, now)?;
+            }
             active.closed = true;
             (active.segment.clone(), active.at)
         };
+        let Some(segment) = segment else { return Ok(()) };
         self.sync_frames()?;
         self.trim(&segment, end);
         if let Some(spare) = self.spare.lock().take() {
@@ -455,10 +472,13 @@ impl Writer {
         self.durable.load(Acquire)
     }
 
-    /// The active segment's number and the end of its frames.
+    /// The segment in which the next frame goes and its place there; 0 in one that is not made yet.
     pub(crate) fn end(&self) -> (u64, u64) {
         let active = self.active.lock();
-        (active.segment.number, active.at)
+        match &active.segment {
+            Some(segment) => (segment.number, active.at),
+            None => (active.number + 1, 0),
+        }
     }
 
     pub(crate) fn check_poison(&self) -> Result<()> {

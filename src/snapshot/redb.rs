@@ -6,7 +6,9 @@
 //!
 //! redb writes to its file as soon as it opens it. A directory whose log turns out to be damaged is
 //! to be left as it was, though, and the log can only be read with what the store says. So the
-//! store is opened *held back*: what redb writes stays in memory until [`RedbStorage::release`].
+//! store is opened *held back*: what redb writes stays in memory until the first commit. An opening
+//! that only asks writes nothing at all. A store that is missing is made the same way: in memory,
+//! then under another name, which is changed when the file is whole and synced.
 
 use super::{Changes, Row, Snapshot, Start, Storage, Table};
 use crate::disk::{Access, Disk, File};
@@ -14,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use parking_lot::RwLock;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +38,7 @@ fn definition(table: Table) -> Rows {
 #[derive(Debug)]
 pub(crate) struct RedbStorage {
     path: PathBuf,
-    backend: Arc<Held>,
+    held: Arc<Held>,
     /// Taken away by `close`.
     database: RwLock<Option<Database>>,
 }
@@ -48,32 +50,41 @@ struct Backend(Arc<Held>);
 /// A file whose changes are held back in memory until they are released.
 #[derive(Debug)]
 struct Held {
-    file: Arc<dyn File>,
-    /// `None`: released, everything goes to the file.
-    back: RwLock<Option<HeldBack>>,
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    state: RwLock<HeldState>,
 }
 
 #[derive(Debug)]
-struct HeldBack {
-    len: u64,
-    /// In the order in which they came.
-    writes: Vec<(u64, Vec<u8>)>,
+enum HeldState {
+    Back {
+        /// What is there already; nothing where the store is made anew.
+        file: Option<Arc<dyn File>>,
+        len: u64,
+        /// In the order in which they came.
+        writes: Vec<(u64, Vec<u8>)>,
+    },
+    Released(Arc<dyn File>),
 }
 
 impl Held {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let back = self.back.read();
-        let Some(back) = &*back else { return self.file.read_at(offset, out) };
+        let state = self.state.read();
+        let (file, len, writes) = match &*state {
+            HeldState::Released(file) => return file.read_at(offset, out),
+            HeldState::Back { file, len, writes } => (file, *len, writes),
+        };
         let end = offset + out.len() as u64;
-        if end > back.len {
+        if end > len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // What lies behind the file's own end is zero until it is written.
-        let in_file = self.file.len()?.clamp(offset, end) - offset;
-        let (below, beyond) = out.split_at_mut(in_file as usize);
-        self.file.read_at(offset, below)?;
-        beyond.fill(0);
-        for (at, bytes) in &back.writes {
+        out.fill(0);
+        if let Some(file) = file {
+            let in_file = file.len()?.clamp(offset, end) - offset;
+            file.read_at(offset, &mut out[..in_file as usize])?;
+        }
+        for (at, bytes) in writes {
             let (from, to) = ((*at).max(offset), (at + bytes.len() as u64).min(end));
             if from < to {
                 out[(from - offset) as usize..(to - offset) as usize]
@@ -84,26 +95,38 @@ impl Held {
     }
 
     fn release(&self) -> io::Result<()> {
-        let mut back = self.back.write();
-        if let Some(held) = &*back {
-            if self.file.len()? != held.len {
-                self.file.set_len(held.len)?;
+        let mut state = self.state.write();
+        let HeldState::Back { file, len, writes } = &*state else { return Ok(()) };
+        let unfinished = self.path.with_extension("redb.new");
+        let target = if let Some(file) = file {
+            file.clone()
+        } else {
+            if self.disk.exists(&unfinished)? {
+                self.disk.remove(&unfinished)?;
             }
-            for (offset, bytes) in &held.writes {
-                self.file.write_at(*offset, bytes)?;
-            }
-            self.file.sync()?;
+            self.disk.create(&unfinished)?
+        };
+        if target.len()? != *len {
+            target.set_len(*len)?;
         }
-        *back = None;
+        for (offset, bytes) in writes {
+            target.write_at(*offset, bytes)?;
+        }
+        target.sync()?;
+        if file.is_none() {
+            self.disk.rename(&unfinished, &self.path)?;
+            self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+        }
+        *state = HeldState::Released(target);
         Ok(())
     }
 }
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        match &*self.0.back.read() {
-            Some(back) => Ok(back.len),
-            None => self.0.file.len(),
+        match &*self.0.state.read() {
+            HeldState::Back { len, .. } => Ok(*len),
+            HeldState::Released(file) => file.len(),
         }
     }
 
@@ -111,86 +134,71 @@ impl redb::StorageBackend for Backend {
         self.0.read(offset, out)
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        match &mut *self.0.back.write() {
-            Some(back) => {
-                if len < back.len {
+    fn set_len(&self, new: u64) -> io::Result<()> {
+        match &mut *self.0.state.write() {
+            HeldState::Back { len, writes, .. } => {
+                if new < *len {
                     // What is cut off must read as zero should the file grow again.
-                    let zeros = vec![0; (back.len - len) as usize];
-                    back.writes.push((len, zeros));
+                    writes.push((new, vec![0; (*len - new) as usize]));
                 }
-                back.len = len;
+                *len = new;
                 Ok(())
             }
-            None => self.0.file.set_len(len),
+            HeldState::Released(file) => file.set_len(new),
         }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.0.back.read().is_some() { Ok(()) } else { self.0.file.sync() }
+        match &*self.0.state.read() {
+            HeldState::Back { .. } => Ok(()),
+            HeldState::Released(file) => file.sync(),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        match &mut *self.0.back.write() {
-            Some(back) => {
-                back.len = back.len.max(offset + data.len() as u64);
-                back.writes.push((offset, data.to_vec()));
+        match &mut *self.0.state.write() {
+            HeldState::Back { len, writes, .. } => {
+                *len = (*len).max(offset + data.len() as u64);
+                writes.push((offset, data.to_vec()));
                 Ok(())
             }
-            None => self.0.file.write_at(offset, data),
+            HeldState::Released(file) => file.write_at(offset, data),
         }
     }
 }
 
 impl RedbStorage {
-    /// Makes a store at `path`, where there is none, with empty tables.
-    pub(crate) fn create(disk: &dyn Disk, path: &Path) -> Result<()> {
-        let file = disk.create(path).map_err(|e| Error::io("make the snapshot", path, e))?;
-        let storage = RedbStorage::on(file, path)?;
-        storage.release()?;
-        // Tables exist from the start, so that reading never meets a missing one.
-        storage.commit(&Changes::default())?;
-        storage.close()
-    }
-
-    /// Opens the store at `path`, held back until it is [released](RedbStorage::release).
-    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
-        let file = disk.open(path, Access::Write);
-        RedbStorage::on(file.map_err(|e| Error::io("open the snapshot", path, e))?, path)
-    }
-
-    fn on(file: Arc<dyn File>, path: &Path) -> Result<Self> {
-        let len = file.len().map_err(|e| Error::io("open the snapshot", path, e))?;
-        let back = RwLock::new(Some(HeldBack { len, writes: Vec::new() }));
-        let backend = Arc::new(Held { file, back });
+    /// Opens the store at `path`, or one that will be made there, held back until the first commit.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        let fail = |e| Error::io("open the snapshot", path, e);
+        let file = if disk.exists(path).map_err(fail)? {
+            Some(disk.open(path, Access::Write).map_err(fail)?)
+        } else {
+            None
+        };
+        let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(fail)?;
+        if file.is_some() && len == 0 {
+            return Err(Error::corruption(path, 0, "the snapshot is empty"));
+        }
+        let is_new = file.is_none();
+        let state = RwLock::new(HeldState::Back { file, len, writes: Vec::new() });
+        let held = Arc::new(Held { disk: disk.clone(), path: path.to_owned(), state });
         let database = guarded(path, || {
             Database::builder()
                 .set_cache_size(CACHE_BYTES)
-                .create_with_backend(Backend(backend.clone()))
+                .create_with_backend(Backend(held.clone()))
                 .map_err(|e| failed(path, redb::Error::from(e)))
         })?;
-        Ok(RedbStorage { path: path.to_owned(), backend, database: RwLock::new(Some(database)) })
+        let database = RwLock::new(Some(database));
+        let storage = RedbStorage { path: path.to_owned(), held, database };
+        if is_new {
+            // Tables exist from the start, so that reading never meets a missing one.
+            storage.write(&Changes::default())?;
+        }
+        Ok(storage)
     }
 
-    /// Lets everything through to the file from now on.
-    pub(crate) fn release(&self) -> Result<()> {
-        self.backend.release().map_err(|e| Error::io("write the snapshot", &self.path, e))
-    }
-
-    fn with<R>(&self, run: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R> {
-        let database = self.database.read();
-        let database = database.as_ref().ok_or_else(Error::closed)?;
-        guarded(&self.path, || run(database).map_err(|e| failed(&self.path, e)))
-    }
-}
-
-impl Storage for RedbStorage {
-    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
-        let transaction = self.with(|database| Ok(database.begin_read()?))?;
-        Ok(Box::new(RedbSnapshot { path: &self.path, transaction }))
-    }
-
-    fn commit(&self, changes: &Changes) -> Result<()> {
+    fn write(&self, changes: &Changes) -> Result<()> {
         self.with(|database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
@@ -208,6 +216,24 @@ impl Storage for RedbStorage {
             transaction.commit()?;
             Ok(())
         })
+    }
+
+    fn with<R>(&self, run: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R> {
+        let database = self.database.read();
+        let database = database.as_ref().ok_or_else(Error::closed)?;
+        guarded(&self.path, || run(database).map_err(|e| failed(&self.path, e)))
+    }
+}
+
+impl Storage for RedbStorage {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+        let transaction = self.with(|database| Ok(database.begin_read()?))?;
+        Ok(Box::new(RedbSnapshot { path: &self.path, transaction }))
+    }
+
+    fn commit(&self, changes: &Changes) -> Result<()> {
+        self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
+        self.write(changes)
     }
 
     fn close(&self) -> Result<()> {
@@ -263,10 +289,18 @@ impl Snapshot for RedbSnapshot<'_> {
             return Ok(Vec::new());
         }
         self.with(table, |rows| {
-            let mut out = Vec::new();
+            let mut out: Vec<Row> = Vec::new();
             for row in rows.range::<&[u8]>((from, to))?.take(limit) {
                 let (key, value) = row?;
-                out.push((key.value().to_vec(), value.value().to_vec()));
+                let key = key.value();
+                // redb does not check its branch pages when it reads them. A damaged one leads to
+                // leaves that belong elsewhere, and then keys are out of order or out of bounds.
+                let ordered = out.last().is_none_or(|(last, _)| last.as_slice() < key)
+                    && (from, to).contains(key);
+                if !ordered {
+                    return Err(redb::Error::Corrupted("rows are out of order".to_owned()));
+                }
+                out.push((key.to_vec(), value.value().to_vec()));
             }
             Ok(out)
         })
@@ -288,9 +322,18 @@ fn guarded<R>(path: &Path, run: impl FnOnce() -> Result<R>) -> Result<R> {
 
 fn failed(path: &Path, error: redb::Error) -> Error {
     match error {
-        redb::Error::Io(e) => Error::io("use the snapshot", path, e),
-        redb::Error::Corrupted(why) => {
-            Error::new(ErrorKind::Corruption, format!("the snapshot is damaged: {why}"))
+        redb::Error::Io(e)
+            if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            Error::io("use the snapshot", path, e)
+        }
+        redb::Error::Io(_)
+        | redb::Error::Corrupted(_)
+        | redb::Error::RepairAborted
+        | redb::Error::TableDoesNotExist(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. } => {
+            Error::new(ErrorKind::Corruption, format!("the snapshot is damaged: {error}"))
                 .at(path, None)
         }
         redb::Error::UpgradeRequired(version) => Error::new(

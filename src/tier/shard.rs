@@ -24,6 +24,8 @@ use crate::time::{Stopwatch, Timestamp};
 use hashbrown::HashTable;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::AcqRel;
 
 pub(crate) const CLEAN: u32 = 0;
 pub(crate) const FLUSHING: u32 = u32::MAX;
@@ -53,7 +55,7 @@ pub(crate) struct Shard {
     /// What writers captured for the checkpoint under way.
     captured: Vec<Captured>,
     /// Deltas on their way into the store, by slot.
-    handed: HashMap<u32, Vec<(u64, Arc<Series>)>, foldhash::fast::RandomState>,
+    handed: HashMap<u32, Vec<(u64, Arc<TakenDelta>)>, foldhash::fast::RandomState>,
     everything_here: bool,
     /// Entries there are.
     live: usize,
@@ -95,7 +97,14 @@ pub(crate) enum Capture {
     /// All of it: the rows to write.
     Whole(Rows),
     /// What is to be merged with the stored row, up to this cut.
-    Delta { series: Arc<Series>, cut: u64 },
+    Delta { delta: Arc<TakenDelta>, cut: u64 },
+}
+
+/// What was captured of a partial entry.
+pub(crate) struct TakenDelta {
+    pub(crate) series: Series,
+    /// The row that it makes, where there was none, is counted already.
+    pub(crate) counted: AtomicBool,
 }
 
 /// The rows of one series that a checkpoint writes, not sealed yet.
@@ -222,7 +231,7 @@ impl Shard {
         stored: bool,
     ) -> u32 {
         self.make_room(key);
-        self.heap_bytes += series.heap_bytes();
+        self.account(series.heap_bytes() as isize);
         self.partial += usize::from(partial);
         self.unstored += usize::from(!partial && !stored);
         let entry = Entry { mark: CLEAN, partial, stored, touched: true, live: true, series };
@@ -301,7 +310,7 @@ impl Shard {
         }
         entry.touched = true;
         let Observed { late, grown } = entry.series.observe(shape, time, measure, generation);
-        self.heap_bytes += grown;
+        self.account(grown);
         late
     }
 
@@ -317,6 +326,12 @@ impl Shard {
         self.dirty.push(slot);
     }
 
+    /// Notes that so many bytes came to the heap, or went.
+    #[inline]
+    fn account(&mut self, bytes: isize) {
+        self.heap_bytes = self.heap_bytes.saturating_add_signed(bytes);
+    }
+
     fn capture(&mut self, slot: u32) -> Captured {
         let key = Key::from_slice(self.key(slot));
         let cut = self.cut;
@@ -324,9 +339,15 @@ impl Shard {
         entry.mark = FLUSHING;
         let what = if entry.partial {
             let empty = entry.series.emptied();
-            let delta = Arc::new(std::mem::replace(&mut entry.series, empty));
+            let mut series = std::mem::replace(&mut entry.series, empty);
+            let freed = series.heap_bytes() as isize - entry.series.heap_bytes() as isize;
+            for ring in series.rings_mut() {
+                ring.note_stored();
+            }
+            let delta = Arc::new(TakenDelta { series, counted: AtomicBool::new(false) });
             self.handed.entry(slot).or_default().push((cut, delta.clone()));
-            Capture::Delta { series: delta, cut }
+            self.account(-freed);
+            Capture::Delta { delta, cut }
         } else {
             let newly_stored = !entry.stored;
             entry.stored = true;
@@ -364,7 +385,12 @@ impl Shard {
 
     /// The checkpoint of `position` is committed: what it captured from `slots` is clean, unless
     /// it has changed since, and its deltas are in the rows.
-    pub(crate) fn settle(&mut self, slots: impl Iterator<Item = u32>, position: u64) {
+    pub(crate) fn settle(
+        &mut self,
+        slots: impl Iterator<Item = u32>,
+        position: u64,
+        scanned: bool,
+    ) {
         if !self.handed.is_empty() {
             self.handed.retain(|_, deltas| {
                 deltas.retain(|(cut, _)| *cut > position);
@@ -375,7 +401,7 @@ impl Shard {
             let entry = self.entry(slot);
             if entry.mark == FLUSHING {
                 entry.mark = CLEAN;
-                if entry.partial {
+                if entry.partial && !scanned {
                     // Empty since its capture: the row says all.
                     self.remove(slot);
                 }
@@ -422,16 +448,23 @@ impl Shard {
                     // A captured delta that the row lacks is in the rows that are on their way;
                     // what it changed is clean once they are there.
                     for (_, delta) in deltas.iter().filter(|(cut, _)| *cut > as_of) {
-                        whole.merge(delta, shape, FLUSHING);
+                        whole.merge(&delta.series, shape, FLUSHING);
                     }
                     let has_deltas = !deltas.is_empty();
+                    // A row that deltas make is counted once, by whoever comes first.
+                    let count = |any, (_, delta): &(u64, Arc<TakenDelta>)| {
+                        any | delta.counted.swap(true, AcqRel)
+                    };
+                    if !stored && has_deltas && !deltas.iter().fold(false, count) {
+                        self.newly_stored += 1;
+                    }
+                    let entry = self.entry(slot);
                     whole.merge(&entry.series, shape, mark);
                     entry.series = whole;
                     entry.partial = false;
-                    // A delta without a row is a new row that the checkpoint counts.
                     entry.stored = stored || has_deltas;
                     let (after, unstored) = (entry.series.heap_bytes(), !entry.stored);
-                    self.heap_bytes = self.heap_bytes + after - before;
+                    self.account(after as isize - before as isize);
                     self.partial -= 1;
                     self.unstored += usize::from(unstored);
                 }
@@ -459,7 +492,7 @@ impl Shard {
         let was_partial = entry.partial;
         entry.live = false;
         entry.partial = false;
-        self.heap_bytes -= series.heap_bytes().min(self.heap_bytes);
+        self.account(-(series.heap_bytes() as isize));
         self.partial -= usize::from(was_partial);
         self.everything_here = false;
         self.free.push(slot);
@@ -474,7 +507,8 @@ impl Shard {
             self.hand = if self.hand + 1 >= slots { 0 } else { self.hand + 1 };
             let slot = self.hand;
             let entry = self.entry(slot);
-            if !entry.live || entry.mark != CLEAN || entry.partial || !entry.stored {
+            // A clean partial entry is empty, its row says all; a clean whole one has a row.
+            if !entry.live || entry.mark != CLEAN || !(entry.partial || entry.stored) {
                 continue;
             }
             if std::mem::take(&mut entry.touched) {

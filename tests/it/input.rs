@@ -337,7 +337,7 @@ fn strange_texts_are_values_like_others() {
         for a in texts {
             for b in texts {
                 let event = Event::new(if a.is_empty() { "a" } else { a }).dim("a", a).dim("b", b);
-                let named = if a.is_empty() { event } else { event.dim(&a[..], "x").id(a) };
+                let named = if a.is_empty() { event } else { event.dim(a, "x").id(a) };
                 match a {
                     // Those names are the event's dimensions already.
                     "a" | "event" => db.record(&Event::new(a).dim("a", a).dim("b", b)),
@@ -365,8 +365,8 @@ fn a_huge_batch_of_many_shapes_is_recorded_whole() {
     let dims_of = |i: usize| -> Vec<usize> {
         match i % 4_000 {
             j @ 0..700 => (0..(j % 32)).map(|k| (j + k * 17) % 700).collect(),
-            _ if i % 3 == 0 => vec![],
-            _ if i % 5 == 0 => vec![3, 1],
+            _ if i.is_multiple_of(3) => vec![],
+            _ if i.is_multiple_of(5) => vec![3, 1],
             _ => vec![1, 2, 3],
         }
     };

@@ -212,7 +212,7 @@ fn view_of(dimension: &str) -> &'static str {
 
 /// Checkpoints are made where the test says so.
 fn options() -> Options {
-    Options::new().checkpoint_every(Duration::from_secs(3_600)).checkpoint_log_bytes(1 << 40)
+    Options::new().checkpoint_every(Duration::from_hours(1)).checkpoint_log_bytes(1 << 40)
 }
 
 fn define_views(db: &Db) {

@@ -401,3 +401,58 @@ fn a_status_tells_keys_and_positions() {
     }
     check(&options().open(&path).unwrap());
 }
+
+#[test]
+fn views_come_and_go_while_events_are_recorded() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let v = || View::new("v").by(["user"]).stats("value");
+    let db = options().memory_budget(0).open(&path).unwrap();
+    db.define(View::new("keeper")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let recorded = std::thread::scope(|scope| {
+        let recorders: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut n = 0_u64;
+                    while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                        let user = (n % 40).to_string();
+                        db.record(&Event::new("e").dim("user", &user).value(1.0)).unwrap();
+                        n += 1;
+                    }
+                    n
+                })
+            })
+            .collect();
+        for round in 0..40 {
+            assert!(db.define(v()).unwrap());
+            if round % 3 == 0 {
+                db.checkpoint().unwrap();
+            }
+            let query = db.query("v").unwrap();
+            let rows = query.rows().unwrap().map(Result::unwrap);
+            assert!(rows.map(|row| row.count).sum::<u64>() <= db.statistics().events);
+            db.drop_view("v").unwrap();
+            if round % 4 == 0 {
+                db.checkpoint().unwrap();
+            }
+        }
+        db.define(v()).unwrap();
+        db.checkpoint().unwrap();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        recorders.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
+    });
+    db.record(&Event::new("e").dim("user", "0").value(1.0)).unwrap();
+    let check = |db: &Db| {
+        assert_eq!(count(db, "keeper"), recorded + 1);
+        // Nothing but events came behind the last definition.
+        let since = db.position().get() - db.views().unwrap()[1].defined_at.get();
+        assert_eq!(count(db, "v"), since);
+        let rows = rows(db, "v");
+        assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), since);
+        assert_eq!(rows.len() as u64, db.query("v").unwrap().key_count().unwrap());
+    };
+    check(&db);
+    drop(db);
+    check(&options().open(&path).unwrap());
+}
