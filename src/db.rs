@@ -31,7 +31,7 @@ pub use batch::Batch;
 use batch::Builder;
 pub use statistics::{LastCheckpoint, Statistics};
 
-pub(crate) use load::ViewSource;
+use load::ViewSource;
 
 use crate::codec;
 use crate::dictionary::Dictionary;
@@ -309,6 +309,7 @@ impl Db {
     /// # Errors
     /// `Io`, `Poisoned`: the sync failed, now or earlier.
     pub fn sync(&self) -> Result<Position> {
+        self.engine().check_open()?;
         self.engine().log.sync().map(Position)
     }
 
@@ -318,6 +319,7 @@ impl Db {
     /// # Errors
     /// `Invalid` for a position that was not recorded yet; `Io`, `Poisoned`.
     pub fn wait_durable(&self, position: Position) -> Result<()> {
+        self.engine().check_open()?;
         if position > self.position() {
             return Err(Error::invalid(format!(
                 "position {position} was not recorded yet; the last one is {}",
@@ -434,7 +436,7 @@ impl Db {
                 ),
             ));
         }
-        Ok(Query::new(ViewSource::new(self.engine().clone(), tier)))
+        Ok(Query::new(Arc::new(ViewSource::new(self.engine().clone(), tier))))
     }
 
     /// Writes everything that changed since the last checkpoint into the snapshot store. Recording
@@ -550,7 +552,11 @@ impl Engine {
             self.check_open()?;
             return Ok(outcome);
         }
-        let now = batch.now().unwrap_or_else(|| self.now());
+        // A batch may have been begun long ago; a single event was just now.
+        let now = match batch.now() {
+            Some(begun) if batch.len() == 1 => begun,
+            _ => self.now(),
+        };
         WORKBENCH.with_borrow_mut(|bench| {
             for columns in batch.chunks().iter_mut().filter(|columns| !columns.is_empty()) {
                 self.record_columns(columns, now, bench, &mut outcome)?;

@@ -1,24 +1,74 @@
 //! Quipu is an embedded, durable, real-time analytics engine: the SQLite of running aggregates.
+//!
+//! A program opens a directory, says what it wants to know ([`View`]), records what happens
+//! ([`Event`]) and asks at any moment ([`Query`]). Answers come from aggregates that every event
+//! keeps up to date, so they cost microseconds whatever the number of events, and they survive a
+//! crash: by default a record survives the death of the process as soon as the call returns, and a
+//! power cut at most 100 ms later ([`Durability`]).
+//!
+//! ```
+//! # let dir = tempfile::tempdir().unwrap();
+//! use quipu::{Component, Db, Event, Grain, Keep, View};
+//!
+//! let db = Db::open(dir.path().join("shop"))?;
+//! db.define(View::new("by_product").by(["product"]).stats("value").grain(Grain::Day, Keep::Last(90)))?;
+//!
+//! db.record(&Event::new("sale").dim("product", "teapot").value(24.0))?;
+//! let mut batch = db.batch(); // the fast path
+//! for price in [3.5, 4.0, 3.5] {
+//!     batch.push(&Event::new("sale").dim("product", "cup").value(price))?;
+//! }
+//! db.record_batch(&mut batch)?;
+//!
+//! let by_product = db.query("by_product")?;
+//! let best = &by_product.top(1, Component::Sum)?[0];
+//! assert_eq!((best.key[0].as_str(), best.count), ("teapot", 1));
+//! let cup = by_product.get(&["cup"])?.expect("cups were sold");
+//! assert_eq!(cup.summary().expect("the view keeps statistics").sum, 11.0);
+//! assert_eq!(by_product.buckets(&["cup"], Grain::Day)?.len(), 1);
+//!
+//! drop(db); // the last handle closes the engine; after a crash the same answers come back
+//! let db = Db::open(dir.path().join("shop"))?;
+//! assert_eq!(db.query("by_product")?.totals()?.count, 4);
+//! # Ok::<(), quipu::Error>(())
+//! ```
+//!
+//! Where to go on: [`Db`] and [`Options`] are the way in; the [cookbook](guide::cookbook) has recipes;
+//! the [design](guide::design) says how it holds together, the [format](guide::format) what is on
+//! disk, and [performance](guide::performance) what was measured.
 
-pub mod aggregate;
-mod codec;
+// The life of an event, in this order; backwards it is recovery.
 mod db;
+
+mod record;
+
+mod log;
+
+mod tier;
+
+mod snapshot;
+
+// Asking.
+mod query;
+
+// What is kept: values that can be merged, and the definitions of what to keep.
+pub mod aggregate;
+mod ring;
+mod series;
+mod view;
+
+// The words that everybody uses.
+mod codec;
 mod dictionary;
-mod disk;
 mod error;
 mod event;
 mod key;
-mod log;
-mod manifest;
 mod options;
-mod query;
-mod record;
-mod ring;
-mod series;
-mod snapshot;
-mod tier;
 mod time;
-mod view;
+
+// Files.
+mod disk;
+mod manifest;
 
 pub use aggregate::Summary;
 pub use db::{Batch, BatchOutcome, Db, LastCheckpoint, Progress, Recorded, Statistics, ViewStatus};
@@ -29,3 +79,18 @@ pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Bucket, Component, Query, Row, Rows};
 pub use time::{Clock, Grain, Keep, SystemClock, TestClock, Timestamp};
 pub use view::View;
+
+/// The guides: how it holds together, what is on disk, recipes, figures.
+pub mod guide {
+    #[doc = include_str!("guide/design.md")]
+    pub mod design {}
+
+    #[doc = include_str!("guide/format.md")]
+    pub mod format {}
+
+    #[doc = include_str!("guide/cookbook.md")]
+    pub mod cookbook {}
+
+    #[doc = include_str!("guide/performance.md")]
+    pub mod performance {}
+}

@@ -10,7 +10,6 @@ mod answer;
 pub use answer::{Bucket, Component, Row};
 
 use crate::aggregate::State;
-use crate::db::ViewSource;
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, Result};
 use crate::event::abridged;
@@ -21,10 +20,11 @@ use crate::view::View;
 use answer::Value;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::vec;
 
 /// Where a view's series come from.
-pub(crate) trait Source {
+pub(crate) trait Source: Send + Sync {
     fn view(&self) -> &View;
     fn get(&self, parts: &[&str]) -> Result<Option<Series>>;
     /// Calls `see` with every key's totals, in no order.
@@ -80,13 +80,13 @@ impl KeyRef<'_> {
 /// ```
 #[derive(Clone)]
 pub struct Query {
-    source: ViewSource,
+    source: Arc<dyn Source>,
     /// Which of the view's stats components are taken of.
     measure: usize,
 }
 
 impl Query {
-    pub(crate) fn new(source: ViewSource) -> Self {
+    pub(crate) fn new(source: Arc<dyn Source>) -> Self {
         Query { source, measure: 0 }
     }
 

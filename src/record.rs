@@ -422,6 +422,40 @@ fn take_syms(
     Ok(())
 }
 
+/// An id that was seen: the row of it in the snapshot store.
+///
+/// Key: `position (8, big-endian)`; payload: `written at (8) · XXH3-128 of the id (16)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) position: u64,
+    pub(crate) written_at: i64,
+    pub(crate) hash: u128,
+}
+
+impl Seen {
+    pub(crate) fn row_key(position: u64) -> Vec<u8> {
+        position.to_be_bytes().to_vec()
+    }
+
+    pub(crate) fn row(&self) -> (Vec<u8>, Vec<u8>) {
+        let key = Seen::row_key(self.position);
+        let value = codec::seal(&key, |out| {
+            out.extend_from_slice(&self.written_at.to_le_bytes());
+            out.extend_from_slice(&self.hash.to_le_bytes());
+        });
+        (key, value)
+    }
+
+    pub(crate) fn from_row(key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
+        let mut payload = codec::unseal(key, value)?;
+        let mut rest = key;
+        let position = u64::from_be_bytes(codec::take_array(&mut rest)?);
+        let written_at = i64::from_le_bytes(codec::take_array(&mut payload)?);
+        let hash = u128::from_le_bytes(codec::take_array(&mut payload)?);
+        Ok(Seen { position, written_at, hash })
+    }
+}
+
 /// Appends the definition of `sym`.
 pub(crate) fn put_definition(out: &mut Vec<u8>, sym: Sym, dictionary: &Dictionary) {
     codec::put_u64(out, u64::from(sym.0));

@@ -262,25 +262,48 @@ fn sort_set(names: &mut Vec<String>) {
     names.dedup();
 }
 
+/// A name as it is, in quotes where it could be mistaken for something else.
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| c.is_alphanumeric() || "_-.:/#@+".contains(c);
+        if !self.0.is_empty() && self.0.chars().all(plain) {
+            f.write_str(self.0)
+        } else {
+            write!(f, "{:?}", self.0)
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, names: &[String], between: &str) -> fmt::Result {
+    for (i, name) in names.iter().enumerate() {
+        write!(f, "{}{}", if i == 0 { "" } else { between }, Name(name))?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.name)?;
-        match self.key.as_slice() {
-            [] => f.write_str("all in one")?,
-            key => write!(f, "by {}", key.join(", "))?,
+        write!(f, "{}: ", Name(&self.name))?;
+        if self.key.is_empty() {
+            f.write_str("all in one")?;
+        } else {
+            f.write_str("by ")?;
+            list(f, &self.key, ", ")?;
         }
         if !self.events.is_empty() {
-            write!(f, ", events {}", self.events.join(" "))?;
+            f.write_str(", events ")?;
+            list(f, &self.events, " ")?;
         }
         for Condition { dimension, values } in &self.conditions {
-            match values.as_slice() {
-                [value] => write!(f, ", {dimension} = {value}")?,
-                values => write!(f, ", {dimension} in {}", values.join(" "))?,
-            }
+            let is = if values.len() == 1 { "=" } else { "in" };
+            write!(f, ", {} {is} ", Name(dimension))?;
+            list(f, values, " ")?;
         }
         f.write_str(", count")?;
         for measure in self.measures() {
-            write!(f, ", stats of {measure}")?;
+            write!(f, ", stats of {}", Name(measure))?;
         }
         for (grain, keep) in &self.grains {
             match keep {

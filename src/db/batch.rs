@@ -110,12 +110,11 @@ impl Builder {
     fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
         event.check()?;
         let skew = engine.options.future_skew;
-        let now = *self.now.get_or_insert_with(|| engine.now());
-        if let Some(time) = event.time
-            && event.check_time(time, now.saturating_add(skew), skew).is_err()
-        {
+        let now = *self.now.get_or_insert_with(|| engine.options.clock.now());
+        let time = event.time.unwrap_or(now);
+        if event.check_time(time, now.saturating_add(skew), skew).is_err() {
             // The batch may have been begun long ago.
-            let now = *self.now.insert(engine.now());
+            let now = *self.now.insert(engine.options.clock.now());
             event.check_time(time, now.saturating_add(skew), skew)?;
         }
         Ok(())
@@ -170,7 +169,7 @@ impl Builder {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.chunks.iter().map(Columns::len).sum()
     }
 

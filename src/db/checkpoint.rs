@@ -333,7 +333,7 @@ impl Engine {
         for number in numbers {
             let path = self.home.dir.join(segment::name(*number));
             if let Err(error) = self.disk.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "a retired segment stays for now");
+                tracing::warn!(path = %path.display(), %error, "a retired segment stays until the next opening");
             }
         }
     }

@@ -4,24 +4,17 @@
 //! 1. An id enters in the order of its event's position, under the lock that is held from looking
 //!    it up to the append; so two threads with the same id record it once.
 //! 2. The window is part of the checkpoint: `Ids` holds those up to its position, replay adds the
-//!    rest. Rows: `position (8, big-endian)` to `written at (8) · hash (16)`.
+//!    rest (`record.rs` has the rows).
 //!
 //! Ids are compared by XXH3-128: two different ids fall together with a chance of 2^-128 a pair.
 
-use crate::codec::{self, Malformed};
+use crate::codec::Malformed;
 use crate::options::Dedup;
-use crate::record::Blobs;
+use crate::record::{Blobs, Seen};
 use crate::snapshot::Change;
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    position: u64,
-    written_at: i64,
-    hash: u128,
-}
 
 /// In place of a position: sifted and not placed yet. No record has it.
 const SIFTED: u64 = 0;
@@ -103,13 +96,9 @@ impl Window {
     pub(super) fn restore(&mut self, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Malformed> {
         let newer = std::mem::take(&mut self.order);
         for (key, value) in rows {
-            let mut payload = codec::unseal(key, value)?;
-            let mut rest = key.as_slice();
-            let position = u64::from_be_bytes(codec::take_array(&mut rest)?);
-            let written_at = i64::from_le_bytes(codec::take_array(&mut payload)?);
-            let hash = u128::from_le_bytes(codec::take_array(&mut payload)?);
-            self.newest.entry(hash).or_insert(position);
-            self.order.push_back(Seen { position, written_at, hash });
+            let seen = Seen::from_row(key, value)?;
+            self.newest.entry(seen.hash).or_insert(seen.position);
+            self.order.push_back(seen);
         }
         self.order.extend(newer);
         self.loaded = true;
@@ -170,13 +159,9 @@ pub(super) struct WindowChanges {
 
 impl WindowChanges {
     pub(super) fn rows(self) -> impl Iterator<Item = Change> {
-        let expired = self.expired.into_iter().map(|n| (n.to_be_bytes().to_vec(), None));
+        let expired = self.expired.into_iter().map(|position| (Seen::row_key(position), None));
         let entered = self.entered.into_iter().map(|seen| {
-            let key = seen.position.to_be_bytes().to_vec();
-            let value = codec::seal(&key, |out| {
-                out.extend_from_slice(&seen.written_at.to_le_bytes());
-                out.extend_from_slice(&seen.hash.to_le_bytes());
-            });
+            let (key, value) = seen.row();
             (key, Some(value))
         });
         expired.chain(entered)

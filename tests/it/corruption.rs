@@ -193,7 +193,7 @@ fn each_segment_that_is_lost_swapped_or_foreign_is_named() {
     assert_eq!(options().open(&dir).unwrap_err().kind(), ErrorKind::Corruption);
     swap(&segments[1], &segments[2]);
     let other = root.path().join("other");
-    drop(options().open(&other).unwrap());
+    options().open(&other).unwrap().define(View::new("by_user").by(["user"])).unwrap();
     let own = fs::read(&segments[0]).unwrap();
     fs::copy(other.join("log/0000000001.qlog"), &segments[0]).unwrap();
     let error = options().open(&dir).unwrap_err();

@@ -258,14 +258,23 @@ fn a_rule_given_at_a_later_opening_outlives_a_kill() {
 }
 
 #[test]
-fn ids_from_before_the_rule_do_not_push_later_ones_out() {
-    let mut place = Place::new();
-    let db = place.open(as_it_is);
-    assert_eq!(stored_of(&db, "xx"), "xx", "no rule yet");
-    place.kill(db);
-    let db = place.open(last(3));
-    assert_eq!(stored_of(&db, "yz"), "yz");
-    assert_eq!(stored_of(&db, "x"), "", "the last three are x, y and z");
+fn the_window_begins_with_the_rule_whether_the_process_was_killed_before_or_not() {
+    for killed in [false, true] {
+        let mut place = Place::new();
+        let db = place.open(as_it_is);
+        assert_eq!(stored_of(&db, "xx"), "xx", "no rule yet");
+        if killed {
+            place.kill(db);
+        } else {
+            drop(db);
+        }
+        let db = place.open(last(3));
+        assert_eq!(stored_of(&db, "yzx"), "yzx", "killed: {killed}");
+        assert_eq!(stored_of(&db, "xyz"), "", "killed: {killed}");
+        // The twice recorded x of before pushes nothing out.
+        place.kill(db);
+        assert_eq!(stored_of(&place.open(as_it_is), "xyzw"), "w", "killed: {killed}");
+    }
 }
 
 #[test]
