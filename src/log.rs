@@ -18,7 +18,7 @@ pub(crate) mod reader;
 pub(crate) mod segment;
 pub(crate) mod writer;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Filling};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ pub(crate) struct Home {
     pub(crate) dir: PathBuf,
     /// The directory's identity, as in the manifest; every segment carries it.
     pub(crate) identity: u128,
+    /// How new segments are filled.
+    pub(crate) filling: Filling,
 }
 
 /// The number of a record: 1 for the first of a directory, then without gaps. 0 is "none yet".

@@ -67,7 +67,7 @@ pub enum OnInvalid {
     Skip,
 }
 
-const EXPECTED_KEYS_MAX: usize = 100_000_000;
+const EXPECTED_KEYS_MAX: usize = 10_000_000;
 
 /// How an engine is opened.
 ///
@@ -169,7 +169,7 @@ impl Options {
     }
 
     /// How many keys to expect in each view that has a key: its tables are made large enough
-    /// beforehand. More than 100 million count as that.
+    /// beforehand. More than 10 million count as that.
     pub fn expected_keys(mut self, keys: usize) -> Self {
         self.expected_keys = keys.min(EXPECTED_KEYS_MAX);
         self

@@ -160,12 +160,6 @@ impl Series {
         Series { total: Cell::empty(shape), rings }
     }
 
-    /// Reads from both ends of the totals, which lie in different cache lines.
-    #[inline]
-    pub(crate) fn is_near(&self) -> bool {
-        (self.total.count.get() == 0) ^ self.total.states.is_empty() ^ self.rings.is_some()
-    }
-
     /// A series of the same shape that has observed nothing.
     pub(crate) fn emptied(&self) -> Self {
         let rings = self.rings.as_ref().map(|rings| Box::new(vec![Ring::default(); rings.len()]));

@@ -15,17 +15,17 @@ use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, OsDisk};
+use crate::disk::{Disk, Filling, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry, Start};
 use crate::log::segment;
 use crate::log::writer::Writer;
 use crate::manifest::{self, Manifest};
-use crate::options::{Dedup, Options};
+use crate::options::{Dedup, Durability, Options};
 use crate::record::Control;
 use crate::snapshot::{RedbStorage, Storage as _};
-use crate::tier::apply::Scratch;
+use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
 use crossbeam::sync::ShardedLock;
@@ -65,7 +65,11 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
     };
     let manifest = Arc::new(manifest);
     let identity = manifest.identity;
-    let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity };
+    let filling = match options.durability {
+        Durability::Sync => Filling::Written,
+        Durability::Interval(_) | Durability::Memory => Filling::Reserved,
+    };
+    let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling };
     let storage = RedbStorage::open(&disk, &dir.join(STORE))?;
     let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE), identity)?;
 
@@ -281,10 +285,7 @@ impl Recovery {
     fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
         match entry {
             Entry::Events(columns) => {
-                self.scratch.begin(columns);
-                for view in &self.live.views {
-                    view.apply(columns, &mut self.scratch);
-                }
+                apply_all(&self.live.views, columns, &mut self.scratch);
                 self.events.add(columns.len() as u64);
                 self.late.add(self.scratch.late());
                 if let Some(window) = &mut self.window

@@ -57,7 +57,7 @@ pub(crate) fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
 impl Segment {
     /// Makes segment `number` with room for `bytes`, durable when this returns.
     pub(crate) fn create(home: &Home, number: u64, bytes: u64, now: Timestamp) -> Result<Self> {
-        let Home { disk, dir, identity } = home;
+        let Home { disk, dir, identity, .. } = home;
         let path = dir.join(name(number));
         let fail = |e| Error::io("make a segment of the log", &path, e);
         // Prepared under another name: a file of this one is whole, whenever the power fails.
@@ -65,7 +65,7 @@ impl Segment {
         if disk.exists(&unfinished).map_err(fail)? {
             disk.remove(&unfinished).map_err(fail)?;
         }
-        let file = disk.prepare(&unfinished, bytes).map_err(fail)?;
+        let file = disk.prepare(&unfinished, bytes, home.filling).map_err(fail)?;
         let seed =
             [&identity.to_le_bytes()[..], &number.to_le_bytes(), &now.micros().to_le_bytes()];
         let salt = xxhash_rust::xxh3::xxh3_64(&seed.concat());
@@ -87,7 +87,7 @@ impl Segment {
 
     /// Opens segment `number` and checks its header.
     pub(crate) fn open(home: &Home, number: u64, access: Access) -> Result<Self> {
-        let Home { disk, dir, identity } = home;
+        let Home { disk, dir, identity, .. } = home;
         let path = dir.join(name(number));
         let file = match disk.open(&path, access) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -2,9 +2,13 @@
 //!
 //! For each view the events it takes are grouped by shard before any lock is taken; then each
 //! shard is locked once. Shards that another thread holds are left for later, so that two threads
-//! with the same hot keys do not queue behind each other. Inside a shard all slots are looked up
-//! first, then their entries are touched, then changed: look-ups and touches do not depend on each
-//! other, so the processor waits for several of their cache misses at once.
+//! with the same hot keys do not queue behind each other. Inside a shard the slots of some events are
+//! looked up first and their entries prefetched, then changed: look-ups do not depend on each other,
+//! so the processor waits for several of their cache misses at once.
+//!
+//! A single event goes the same way across views: found and prefetched in each, then changed in
+//! each. The shards' locks are held together for that, taken in the order of the views, which is
+//! the same for everybody; nobody else holds more than one.
 
 use super::ViewTier;
 use super::shard::Shard;
@@ -13,8 +17,14 @@ use crate::dictionary::Sym;
 use crate::record::Columns;
 use crate::time::Timestamp;
 use crate::view::{Part, Plan};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Events whose entries are prefetched before the first of them is changed.
+const BLOCK: usize = 32;
+/// Views in which a single event is looked up before it is folded into the first of them.
+const VIEWS: usize = 8;
 
 /// Room for the work of one batch, kept from one to the next.
 #[derive(Default)]
@@ -36,7 +46,7 @@ struct Item {
 }
 
 impl Scratch {
-    /// Begins with a batch.
+    /// Begins with a batch: what [`apply_all`] does by itself.
     pub(crate) fn begin(&mut self, columns: &Columns) {
         self.late.clear();
         self.measures.resize_with(columns.measures.len(), Vec::new);
@@ -101,7 +111,77 @@ impl<'a> Bound<'a> {
     }
 }
 
+/// Folds the events into the series of every view that takes them.
+pub(crate) fn apply_all(views: &[Arc<ViewTier>], columns: &Columns, scratch: &mut Scratch) {
+    scratch.begin(columns);
+    if columns.len() > 1 {
+        for view in views {
+            view.apply(columns, scratch);
+        }
+        return;
+    }
+    let time = Timestamp::from_micros(columns.times[0]);
+    let measures = &scratch.measures;
+    let mut late = false;
+    for views in views.chunks(VIEWS) {
+        let mut found = SmallVec::<[(&ViewTier, MutexGuard<'_, Shard>, u32); VIEWS]>::new();
+        for view in views {
+            if let Some((shard, slot)) = view.find_single(columns) {
+                found.push((view, shard, slot));
+            }
+        }
+        for (view, mut shard, slot) in found {
+            let measure = |i: usize| {
+                let name = view.plan.measures[i];
+                let at = columns.measures.iter().position(|column| column.name == name);
+                at.map_or(&Measure::NONE, |at| &measures[at][0])
+            };
+            late |= shard.observe(slot, &view.plan.shape, time, measure);
+        }
+    }
+    scratch.late.extend(late.then_some(0));
+}
+
 impl ViewTier {
+    /// The shard and slot of the only event, if the view takes it.
+    fn find_single(&self, columns: &Columns) -> Option<(MutexGuard<'_, Shard>, u32)> {
+        let takes = |part: Part, values: &[Sym]| {
+            column(columns, part).is_some_and(|column| values.contains(&column[0]))
+        };
+        let Plan { names, conditions, key, .. } = &self.plan;
+        if !(names.is_empty() || takes(Part::EventName, names))
+            || !conditions.iter().all(|(part, values)| takes(*part, values))
+        {
+            return None;
+        }
+        match key.len() {
+            0 => self.find_keyed::<0>(columns),
+            1 => self.find_keyed::<1>(columns),
+            2 => self.find_keyed::<2>(columns),
+            3 => self.find_keyed::<3>(columns),
+            4 => self.find_keyed::<4>(columns),
+            5 => self.find_keyed::<5>(columns),
+            6 => self.find_keyed::<6>(columns),
+            7 => self.find_keyed::<7>(columns),
+            _ => self.find_keyed::<8>(columns),
+        }
+    }
+
+    fn find_keyed<const N: usize>(
+        &self,
+        columns: &Columns,
+    ) -> Option<(MutexGuard<'_, Shard>, u32)> {
+        let mut key = [Sym::NONE; N];
+        for (sym, part) in key.iter_mut().zip(&self.plan.key) {
+            *sym = column(columns, *part).map(|column| column[0]).filter(|s| *s != Sym::NONE)?;
+        }
+        let (shard, hash) = self.place(&key);
+        let mut shard = self.shards[shard].lock();
+        let slot = shard.slot_of(hash, &key, &self.plan.shape);
+        shard.prefetch(slot);
+        Some((shard, slot))
+    }
+
     /// Folds the events into the view's series.
     pub(crate) fn apply(&self, columns: &Columns, scratch: &mut Scratch) {
         match self.plan.key.len() {
@@ -139,15 +219,18 @@ impl ViewTier {
             items.push(Item { row: row as u32, shard: shard as u32, hash });
         }
         let mut each = |shard: &mut Shard, items: &[Item]| {
-            slots.clear();
-            slots.extend(items.iter().map(|item| {
-                let key: [Sym; N] = std::array::from_fn(|i| parts[i][item.row as usize]);
-                shard.slot_of(item.hash, &key, &self.plan.shape)
-            }));
-            shard.bring_near(slots);
-            for (item, slot) in items.iter().zip(slots.iter()) {
-                if bound.observe(shard, *slot, item.row as usize, &self.plan) {
-                    late.push(item.row);
+            for items in items.chunks(BLOCK) {
+                slots.clear();
+                slots.extend(items.iter().map(|item| {
+                    let key: [Sym; N] = std::array::from_fn(|i| parts[i][item.row as usize]);
+                    let slot = shard.slot_of(item.hash, &key, &self.plan.shape);
+                    shard.prefetch(slot);
+                    slot
+                }));
+                for (item, slot) in items.iter().zip(slots.iter()) {
+                    if bound.observe(shard, *slot, item.row as usize, &self.plan) {
+                        late.push(item.row);
+                    }
                 }
             }
         };

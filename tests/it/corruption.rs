@@ -173,6 +173,10 @@ fn each_segment_that_is_lost_swapped_or_foreign_is_named() {
     let mut segments: Vec<PathBuf> =
         fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path()).collect();
     segments.sort();
+    // A segment that was made in advance may be there that the manifest does not name yet.
+    while segments.last().is_some_and(|last| !frames_in(last)) {
+        segments.pop();
+    }
     assert!(segments.len() > 6, "{segments:?}");
     let aside = root.path().join("aside");
     for segment in &segments {

@@ -256,9 +256,14 @@ fn with_event<R>(fact: &Fact, run: impl FnOnce(&Event<'_>) -> R) -> R {
 
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
+    // First, so that it names no segment that is made after the log was copied.
+    let _ = std::fs::copy(from.join("MANIFEST"), to.join("MANIFEST"));
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
+        if entry.file_name() == "MANIFEST" {
+            continue;
+        }
         if entry.file_type().unwrap().is_dir() {
             copy_dir(&entry.path(), &target);
         } else {
