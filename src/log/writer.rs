@@ -68,8 +68,6 @@ struct Active {
     witnessed: u64,
     /// Segments left behind, with frames that are not synced yet, and where those end.
     unsynced: Vec<(Segment, u64)>,
-    /// Room for a frame's header and definitions while they are put together.
-    scratch: Vec<u8>,
     closed: bool,
 }
 
@@ -94,7 +92,9 @@ struct Commit {
 /// A frame's worth of events, encoded before any lock is taken.
 #[derive(Default)]
 pub(crate) struct Draft {
-    body: Vec<u8>,
+    /// Room for the header, then the body; definitions are appended under the lock.
+    frame: Vec<u8>,
+    body_bytes: usize,
     body_checksum: crc32fast::Hasher,
     /// The segment against which `undefined` was made.
     segment: u64,
@@ -106,11 +106,13 @@ pub(crate) struct Draft {
 impl Draft {
     /// Encodes events. Most of the work of recording a batch's log is done here, in parallel.
     pub(crate) fn events(&mut self, columns: &Columns, writer: &Writer, now: Timestamp) {
-        self.body.clear();
+        self.frame.clear();
+        self.frame.resize(frame::HEADER_BYTES, 0);
         self.written_at = now.micros();
-        columns.encode(self.written_at, &mut self.body);
+        columns.encode(self.written_at, &mut self.frame);
+        self.body_bytes = self.frame.len() - frame::HEADER_BYTES;
         self.body_checksum = crc32fast::Hasher::new();
-        self.body_checksum.update(&self.body);
+        self.body_checksum.update(&self.frame[frame::HEADER_BYTES..]);
         self.look_for_undefined(columns, writer);
     }
 
@@ -165,7 +167,6 @@ impl Writer {
                 left_bytes: 0,
                 witnessed: 0,
                 unsynced: Vec::new(),
-                scratch: Vec::new(),
                 closed: false,
             }),
             spare: Mutex::new(None),
@@ -185,30 +186,27 @@ impl Writer {
             if active.number != draft.segment {
                 draft.look_for_undefined(columns, self);
             }
-            let mut scratch = std::mem::take(&mut active.scratch);
-            scratch.clear();
-            scratch.resize(frame::HEADER_BYTES, 0);
             let segment = active.number as u32;
             // Another thread may have defined some since the draft was made.
             draft.undefined.retain(|sym| self.dictionary.defined_in(*sym) != segment);
+            let definitions_at = frame::HEADER_BYTES + draft.body_bytes;
+            draft.frame.truncate(definitions_at);
             for &sym in &draft.undefined {
-                record::put_definition(&mut scratch, sym, &self.dictionary);
+                record::put_definition(&mut draft.frame, sym, &self.dictionary);
             }
-            let definitions = scratch.len() - frame::HEADER_BYTES;
             let mut checksum = draft.body_checksum.clone();
-            checksum.update(&scratch[frame::HEADER_BYTES..]);
+            checksum.update(&draft.frame[definitions_at..]);
             let header = Header {
                 kind: FrameKind::Events,
                 payload_checksum: checksum.finalize(),
-                body_bytes: draft.body.len() as u32,
-                definition_bytes: definitions as u32,
+                body_bytes: draft.body_bytes as u32,
+                definition_bytes: (draft.frame.len() - definitions_at) as u32,
                 records: columns.len() as u32,
                 position: active.next_position,
                 synced: self.durable.load(Acquire),
                 written_at: draft.written_at,
             };
             if header.frame_bytes() > frame::FRAME_BYTES_MAX {
-                active.scratch = scratch;
                 return Err(Error::invalid(format!(
                     "a batch of {} bytes does not fit into one frame of {}; record fewer events at \
                      a time",
@@ -217,7 +215,6 @@ impl Writer {
                 )));
             }
             if !active.has_room(header.frame_bytes()) {
-                active.scratch = scratch;
                 let now = Timestamp::from_micros(draft.written_at);
                 self.rotate(&mut active, header.frame_bytes(), now)?;
                 continue;
@@ -225,9 +222,7 @@ impl Writer {
             for &sym in &draft.undefined {
                 self.dictionary.define_in(sym, segment);
             }
-            let appended = self.put(&mut active, &header, &draft.body, &mut scratch);
-            active.scratch = scratch;
-            return appended;
+            return self.put(&mut active, &header, &mut draft.frame);
         }
     }
 
@@ -269,31 +264,21 @@ impl Writer {
             self.rotate(active, header.frame_bytes(), now)?;
         }
         header.synced = self.durable.load(Acquire);
-        let mut scratch = vec![0; frame::HEADER_BYTES];
-        self.put(active, &header, body, &mut scratch)
+        let mut frame = vec![0; frame::HEADER_BYTES];
+        frame.extend_from_slice(body);
+        self.put(active, &header, &mut frame)
     }
 
-    /// Copies a frame to its place: `around` holds room for the header, then the definitions.
-    fn put(
-        &self,
-        active: &mut Active,
-        header: &Header,
-        body: &[u8],
-        around: &mut [u8],
-    ) -> Result<Appended> {
+    /// Puts a frame to its place; `frame` begins with room for the header. Where the process dies
+    /// in between, the checksums tell.
+    fn put(&self, active: &mut Active, header: &Header, frame: &mut [u8]) -> Result<Appended> {
         let at = active.at;
         let segment = active.segment.as_ref().expect("room was made, so there is a segment");
-        around[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, segment.salt));
-        let (head, definitions) = around.split_at(frame::HEADER_BYTES);
-        // Payload first, header last: where the process dies between two copies, the header is
-        // still blank.
-        let body_at = at + frame::HEADER_BYTES as u64;
-        let write = || {
-            segment.file.write_at(body_at, body)?;
-            segment.file.write_at(body_at + body.len() as u64, definitions)?;
-            segment.file.write_at(at, head)
-        };
-        write().map_err(|e| self.poisoned_by(Error::io("append to the log", &segment.path, e)))?;
+        frame[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, segment.salt));
+        segment
+            .file
+            .write_at(at, frame)
+            .map_err(|e| self.poisoned_by(Error::io("append to the log", &segment.path, e)))?;
         let half_used = (at + header.frame_bytes()) * 2 > segment.bytes;
         active.at += header.frame_bytes();
         active.witnessed = active.witnessed.max(header.synced);
@@ -329,7 +314,7 @@ impl Writer {
             written_at: now.micros(),
         };
         if active.segment.is_some() {
-            self.put(active, &seal, &[], &mut [0; frame::HEADER_BYTES])?;
+            self.put(active, &seal, &mut [0; frame::HEADER_BYTES])?;
         }
         self.segment_number.store(number, Release);
         active.number = number;

@@ -230,12 +230,16 @@ impl Shard {
             self.find(hash, key)
         } else {
             let keys = &self.keys;
-            let same = |slot: &u32| keys[*slot as usize * N..][..N] == *key;
+            // As an array, so that two words are compared and no function is called for it.
+            let same = |slot: &u32| {
+                let at = *slot as usize * N;
+                keys[at..at + N].first_chunk::<N>() == Some(key)
+            };
             self.table.find(hash, same).copied()
         };
         match found {
             Some(slot) => slot,
-            None => self.insert(hash, key, Series::empty(shape), !self.everything_here, false),
+            None => self.insert(hash, key, !self.everything_here, false, shape),
         }
     }
 
@@ -244,19 +248,21 @@ impl Shard {
         &mut self,
         hash: u64,
         key: &[Sym],
-        series: Series,
         partial: bool,
         stored: bool,
+        shape: &Shape,
     ) -> u32 {
         self.make_room(key);
-        self.account(series.heap_bytes() as isize);
         self.partial += usize::from(partial);
         self.unstored += usize::from(!partial && !stored);
-        let entry = Entry { mark: CLEAN, partial, stored, touched: true, live: true, series };
         let slot = if let Some(slot) = self.free.pop() {
             let at = slot as usize * self.arity;
             self.keys[at..at + self.arity].copy_from_slice(key);
-            *self.entry(slot) = entry;
+            let entry = self.entry(slot);
+            // Empty since the key before it was removed.
+            debug_assert_eq!(entry.series.total.count(), 0);
+            (entry.partial, entry.stored) = (partial, stored);
+            (entry.touched, entry.live, entry.mark) = (true, true, CLEAN);
             slot
         } else {
             if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
@@ -266,10 +272,19 @@ impl Shard {
             }
             let at = self.chunks.len() - 1;
             let chunk = &mut self.chunks[at];
-            chunk.push(entry);
+            chunk.push(Entry {
+                mark: CLEAN,
+                partial,
+                stored,
+                touched: true,
+                live: true,
+                series: Series::empty(shape),
+            });
             self.keys.extend_from_slice(key);
             (at * CHUNK + chunk.len() - 1) as u32
         };
+        let heap = self.entry(slot).series.heap_bytes();
+        self.account(heap as isize);
         self.live += 1;
         if let [sym] = key {
             self.by_sym[sym_place(*sym)] = slot;
@@ -485,7 +500,14 @@ impl Shard {
                 }
                 slot
             }
-            (None, Some((series, _))) => self.insert(hash, key, series, false, true),
+            (None, Some((series, _))) => {
+                let slot = self.insert(hash, key, false, true, shape);
+                let heap =
+                    series.heap_bytes() as isize - self.entry(slot).series.heap_bytes() as isize;
+                self.account(heap);
+                self.entry(slot).series = series;
+                slot
+            }
             (None, None) => return None,
         };
         Some(read(&self.entry(slot).series))
