@@ -141,7 +141,8 @@ pub struct Recorded {
     pub position: Position,
     /// Its id was in the deduplication window: nothing was recorded.
     pub duplicate: bool,
-    /// It was older than the buckets kept by some view, and counts in the totals there.
+    /// It was older than the buckets kept by some view, and counts in the totals there. Of a series
+    /// that is not in memory yet that is not known, and not said.
     pub late: bool,
 }
 
@@ -404,8 +405,8 @@ impl Db {
     /// while recording goes on. Goes on where an earlier call was stopped or died. Gives the number
     /// of events read. Until it is complete the view has no answers ([`ErrorKind::Backfilling`]).
     ///
-    /// `progress` is called after every few thousand events; `Break` stops, to be gone on with
-    /// later.
+    /// `progress` is called after every frame of the log, in records, control records included; `Break`
+    /// stops, to be gone on with later. It must not wait.
     ///
     /// # Errors
     /// `UnknownView`; `LogRetired` when the log no longer reaches back to the beginning;

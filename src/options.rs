@@ -51,7 +51,8 @@ pub enum Dedup {
     /// Ids are kept in the log and not looked at.
     #[default]
     Off,
-    /// The last so many ids. Each takes some 60 bytes of memory.
+    /// The last so many ids. Each takes some 60 bytes of memory. A batch is looked at as a whole:
+    /// an id that it has twice is a duplicate whatever the number.
     Last(u64),
     /// The ids of events recorded within the last so long, by the store's clock.
     For(Duration),

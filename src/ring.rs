@@ -46,7 +46,6 @@ pub(crate) struct Block {
 impl Ring {
     /// The bucket that an event at `time` counts in, made when it is not there. `None` when it is
     /// older than what is kept.
-    ///
     pub(crate) fn bucket_mut(
         &mut self,
         (grain, keep): (Grain, Keep),

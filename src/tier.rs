@@ -1,7 +1,7 @@
 //! The tier: the series in memory, by view and shard. What queries read and recording changes.
 //!
 //! Invariants
-//! 1. [`ViewTier::apply`] is the only way in which events change series, live or replayed.
+//! 1. `tier/apply.rs` is the only way in which events change series, live or replayed.
 //! 2. No lock of this module is held while anything is read from disk, and none leaves it.
 //! 3. The tier knows series and views, not files: what is to be stored is *captured* as bytes and
 //!    handed out, what was stored is *installed* from a series somebody else has read.

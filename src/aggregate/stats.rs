@@ -162,7 +162,9 @@ mod tests {
 
     fn stats(values: &[f64]) -> Stats {
         let mut stats = Stats::default();
-        values.iter().for_each(|v| stats.observe(*v, Timestamp::default()));
+        for value in values {
+            stats.observe(*value, Timestamp::default());
+        }
         stats
     }
 

@@ -37,7 +37,7 @@ pub(crate) enum FrameKind {
     Control,
     /// Says what is synced, when nothing else is to be said.
     Witness,
-    /// The segment's last frame: the next one goes on, or the engine was closed.
+    /// The segment's last frame: nothing more is written to it, by anybody.
     Seal,
     /// Written by a later version, which said that it may be skipped.
     Skippable(u32),

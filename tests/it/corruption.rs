@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 fn options() -> Options {
-    Options::new().segment_bytes(64 << 10).checkpoint_every(Duration::from_secs(3_600))
+    Options::new().segment_bytes(64 << 10).checkpoint_every(Duration::from_hours(1))
 }
 
 fn record(db: &Db, from: u64, to: u64) {
@@ -238,7 +238,7 @@ fn a_damaged_snapshot_is_an_error_or_right_and_never_a_wrong_answer() {
             Ok(rows) => {
                 assert_eq!(rows.len(), 7, "byte {at}");
                 assert_eq!(rows.iter().map(|row| row.1).sum::<u64>(), 500, "byte {at}");
-                assert_eq!(rows.iter().map(|row| row.2).sum::<f64>(), (499 * 500 / 2) as f64);
+                assert_eq!(rows.iter().map(|row| row.2).sum::<f64>(), f64::from(499 * 500 / 2));
             }
             Err(error) => {
                 reported += 1;

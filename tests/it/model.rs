@@ -283,7 +283,7 @@ fn run(ops: &[Op], budget: usize) {
             .clock(clock.clone())
             .memory_budget(budget)
             .segment_bytes(64 << 10)
-            .checkpoint_every(std::time::Duration::from_secs(3_600))
+            .checkpoint_every(std::time::Duration::from_hours(1))
             .dedup(Dedup::Last(1_000))
             .open(path)
             .unwrap()

@@ -170,8 +170,6 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
     if !args.no_default_views {
         define_default_views(&db, &mapping, show)?;
     }
-    // The directory keeps the rule on ids from a checkpoint on: no event may come before it.
-    db.checkpoint()?;
 
     let bytes: Option<u64> = sources.iter().map(|source| source.bytes).sum();
     let meter = Meter::start(Measure::Bytes, bytes, show);
