@@ -16,6 +16,7 @@ pub(crate) use redb::RedbStorage;
 
 use crate::error::Result;
 use std::fmt::Debug;
+use std::ops::Bound;
 
 /// The tables of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +68,23 @@ pub(crate) trait Snapshot {
 pub(crate) enum Start<'a> {
     At(&'a [u8]),
     Behind(&'a [u8]),
+}
+
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+impl<'a> Start<'a> {
+    /// The bounds of a range that begins here and ends before `to`; `None` where it holds nothing.
+    fn bounds(self, to: Option<&'a [u8]>) -> Option<Bounds<'a>> {
+        let (from, key) = match self {
+            Start::At(key) => (Bound::Included(key), key),
+            Start::Behind(key) => (Bound::Excluded(key), key),
+        };
+        match to {
+            Some(to) if key >= to => None,
+            Some(to) => Some((from, Bound::Excluded(to))),
+            None => Some((from, Bound::Unbounded)),
+        }
+    }
 }
 
 pub(crate) trait Storage: Debug + Send + Sync {

@@ -21,7 +21,7 @@ use crate::log::segment::{self, Segment};
 use crate::options::{Dedup, Retention};
 use crate::series::Series;
 use crate::snapshot::{Changes, Snapshot, Start, Table};
-use crate::tier::shard::{Capture, Captured, Rows, TakenDelta, rows_of};
+use crate::tier::shard::{Capture, Captured, CapturedRows, TakenDelta, rows_of};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
 use std::collections::HashMap;
@@ -413,7 +413,7 @@ impl Snapshot for Carried<'_> {
     }
 }
 
-fn put_rows(changes: &mut Changes, key: &[u8], rows: Rows, position: u64) {
+fn put_rows(changes: &mut Changes, key: &[u8], rows: CapturedRows, position: u64) {
     let value = seal_series(key, position, &rows.series);
     for (grain, block, bytes) in rows.blocks {
         let key = key::bucket_row(key, grain, block);

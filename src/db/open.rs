@@ -18,7 +18,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry, Start};
+use crate::log::reader::{self, Entry, Resume};
 use crate::log::segment;
 use crate::log::writer::Writer;
 use crate::manifest::{self, Manifest};
@@ -76,14 +76,14 @@ fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
     let oldest = catalog.first_segment.max(1);
-    let start = Start {
+    let resume = Resume {
         oldest,
         segment: catalog.segment.max(oldest),
         offset: catalog.offset,
         position: catalog.position,
         made: manifest.segments_made(),
     };
-    let recovered = reader::recover(&home, start, &dictionary, now, &mut |entry, header| {
+    let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
     remove_retired(&*disk, &home.dir, oldest)?;

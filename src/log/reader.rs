@@ -167,9 +167,9 @@ pub(crate) struct Recovered {
 /// A way to say how far a long reading has come: records read, and records in all if known.
 pub(crate) type Applied<'a> = dyn FnMut(Entry<'_>, &Header) -> Result<()> + 'a;
 
-/// Where in the log to start, and what is known of it.
+/// Where in the log to go on, and what is known of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Start {
+pub(crate) struct Resume {
     /// The oldest segment that was not retired; it and all behind it must be there.
     pub(crate) oldest: u64,
     /// The segment that was active at the last checkpoint, or the first.
@@ -185,26 +185,26 @@ pub(crate) struct Start {
 /// Brings the log in order after any crash and applies everything behind the snapshot.
 pub(crate) fn recover(
     home: &Home,
-    start: Start,
+    resume: Resume,
     dictionary: &Dictionary,
     now: Timestamp,
     apply: &mut Applied<'_>,
 ) -> Result<Recovered> {
     let Home { disk, dir, .. } = home;
-    let last_segment = check_presence(home, start)?;
+    let last_segment = check_presence(home, resume)?;
     // After a kill the tail may live in the page cache alone, in any number of segments. It is made
     // durable before anything read from it is served.
-    for number in start.segment..=last_segment {
+    for number in resume.segment..=last_segment {
         let segment = Segment::open(home, number, Access::Write)?;
         segment.file.sync().map_err(|e| Error::io("sync the log", &segment.path, e))?;
     }
     disk.sync_dir(dir).map_err(|e| Error::io("sync the directory of the log", dir, e))?;
 
-    let mut recovered = Recovered { last: start.position, ..Recovered::default() };
+    let mut recovered = Recovered { last: resume.position, ..Recovered::default() };
     let mut expected: Option<u64> = None;
     let mut translation = Translation::new(dictionary);
     let mut columns = Columns::default();
-    let mut number = start.segment;
+    let mut number = resume.segment;
     while number <= last_segment {
         let segment = Segment::open(home, number, Access::Read)?;
         let content = Content::sealed(&segment)?;
@@ -216,15 +216,15 @@ pub(crate) fn recover(
             match walk.next() {
                 Ok(frame) => {
                     let position = frame.header.position;
-                    if expected.is_none() && position > start.position + 1 {
-                        return Err(gap(&segment.path, at, start.position + 1, position));
+                    if expected.is_none() && position > resume.position + 1 {
+                        return Err(gap(&segment.path, at, resume.position + 1, position));
                     }
                     if expected.is_some_and(|expected| expected != position) {
                         return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
                     }
                     expected = Some(frame.header.last_position() + 1);
                     sealed = frame.header.kind == FrameKind::Seal;
-                    let wanted = position > start.position;
+                    let wanted = position > resume.position;
                     read(&frame, wanted, &mut translation, &mut columns, apply)
                         .map_err(|error| place(error, &segment.path, at))?;
                     if wanted {
@@ -247,9 +247,9 @@ pub(crate) fn recover(
             continue;
         }
         // No seal: this is the end of the log, or damage (see above).
-        let position = expected.unwrap_or(start.position + 1);
-        let mut claimed = start.position.max(walk.claims_behind());
-        if number == start.segment && walk.at < start.offset {
+        let position = expected.unwrap_or(resume.position + 1);
+        let mut claimed = resume.position.max(walk.claims_behind());
+        if number == resume.segment && walk.at < resume.offset {
             claimed = claimed.max(position);
         }
         for later in number + 1..=last_segment {
@@ -292,10 +292,10 @@ pub(crate) fn recover(
 }
 
 /// Checks that every segment is there, changing nothing; gives the greatest number.
-pub(crate) fn check_presence(home: &Home, start: Start) -> Result<u64> {
+pub(crate) fn check_presence(home: &Home, resume: Resume) -> Result<u64> {
     let present = segment::numbers(&*home.disk, &home.dir)?;
-    let last = present.last().copied().unwrap_or(0).max(start.made);
-    match (start.oldest..=last).find(|number| present.binary_search(number).is_err()) {
+    let last = present.last().copied().unwrap_or(0).max(resume.made);
+    match (resume.oldest..=last).find(|number| present.binary_search(number).is_err()) {
         Some(number) => Err(segment::missing(&home.dir.join(segment::name(number)))),
         None => Ok(last),
     }

@@ -4,7 +4,6 @@ use super::{Changes, Row, Snapshot, Start, Storage, Table};
 use crate::error::Result;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 type Rows = [Arc<BTreeMap<Vec<u8>, Vec<u8>>>; 4];
@@ -50,17 +49,8 @@ impl Snapshot for MemorySnapshot {
         to: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>> {
-        let from = match from {
-            Start::At(key) => Bound::Included(key),
-            Start::Behind(key) => Bound::Excluded(key),
-        };
-        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-        if let (Bound::Included(a) | Bound::Excluded(a), Bound::Excluded(b)) = (from, to)
-            && a >= b
-        {
-            return Ok(Vec::new());
-        }
-        let rows = self.0[table as usize].range::<[u8], _>((from, to));
+        let Some(bounds) = from.bounds(to) else { return Ok(Vec::new()) };
+        let rows = self.0[table as usize].range::<[u8], _>(bounds);
         Ok(rows.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use parking_lot::RwLock;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -278,25 +278,16 @@ impl Snapshot for RedbSnapshot<'_> {
         to: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>> {
-        let from = match from {
-            Start::At(key) => Bound::Included(key),
-            Start::Behind(key) => Bound::Excluded(key),
-        };
-        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-        if let (Bound::Included(a) | Bound::Excluded(a), Bound::Excluded(b)) = (from, to)
-            && a >= b
-        {
-            return Ok(Vec::new());
-        }
+        let Some(bounds) = from.bounds(to) else { return Ok(Vec::new()) };
         self.with(table, |rows| {
             let mut out: Vec<Row> = Vec::new();
-            for row in rows.range::<&[u8]>((from, to))?.take(limit) {
+            for row in rows.range::<&[u8]>(bounds)?.take(limit) {
                 let (key, value) = row?;
                 let key = key.value();
                 // redb does not check its branch pages when it reads them. A damaged one leads to
                 // leaves that belong elsewhere, and then keys are out of order or out of bounds.
                 let ordered = out.last().is_none_or(|(last, _)| last.as_slice() < key)
-                    && (from, to).contains(key);
+                    && bounds.contains(key);
                 if !ordered {
                     return Err(redb::Error::Corrupted("rows are out of order".to_owned()));
                 }

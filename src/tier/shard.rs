@@ -95,7 +95,7 @@ pub(crate) struct Captured {
 
 pub(crate) enum Capture {
     /// All of it: the rows to write.
-    Whole(Rows),
+    Whole(CapturedRows),
     /// What is to be merged with the stored row, up to this cut.
     Delta { delta: Arc<TakenDelta>, cut: u64 },
 }
@@ -109,7 +109,7 @@ pub(crate) struct TakenDelta {
 
 /// The rows of one series that a checkpoint writes, not sealed yet.
 #[derive(Default)]
-pub(crate) struct Rows {
+pub(crate) struct CapturedRows {
     pub(crate) series: Vec<u8>,
     /// Grain, block number, and the block's bytes; `None` deletes the row.
     pub(crate) blocks: Vec<(u8, i64, Option<Vec<u8>>)>,
@@ -129,8 +129,8 @@ pub(crate) enum Lookup<R> {
 }
 
 /// Encodes what changed of a series since it was last written, and notes it as written.
-pub(crate) fn rows_of(series: &mut Series) -> Rows {
-    let mut rows = Rows::default();
+pub(crate) fn rows_of(series: &mut Series) -> CapturedRows {
+    let mut rows = CapturedRows::default();
     series.encode_row(&mut rows.series);
     for (grain, ring) in series.rings_mut().iter_mut().enumerate() {
         let grain = grain as u8;
