@@ -95,7 +95,7 @@ fn scans(title: &str, db: &Db) {
         let see = |row| {
             black_box(row);
             seen += 1;
-            Ok(())
+            std::ops::ControlFlow::Continue(())
         };
         query.for_each(see).expect("answered");
         assert_eq!(seen, keys);

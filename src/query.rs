@@ -18,8 +18,10 @@ use crate::series::{Cell, Series};
 use crate::time::Grain;
 use crate::view::View;
 use answer::Value;
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::vec;
 
@@ -27,8 +29,13 @@ use std::vec;
 pub(crate) trait Source: Send + Sync {
     fn view(&self) -> &View;
     fn get(&self, parts: &[&str]) -> Result<Option<Series>>;
-    /// Calls `see` with every key's totals, in no order.
-    fn each(&self, see: &mut dyn FnMut(KeyRef<'_>, &Cell) -> Result<()>) -> Result<()>;
+    /// Calls `see` with every key's totals, in no order; it may be called while a lock is held.
+    /// `between` is called now and then while none is, and can end it.
+    fn each(
+        &self,
+        see: &mut dyn FnMut(KeyRef<'_>, &Cell),
+        between: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<()>;
     /// Begins a scan in key order: the row keys in memory, greatest first.
     fn begin(&self, prefix: &[&str]) -> Result<Vec<Vec<u8>>>;
     /// Goes on with it behind `behind`; gives where to go on, `None` at the end.
@@ -167,13 +174,17 @@ impl Query {
         })
     }
 
-    /// Calls `see` with every key, in no order, which is faster than [`Query::rows`]; `see` may be
-    /// called while a lock is held and must not use the engine.
+    /// Calls `see` with every key, in no order, which is faster than [`Query::rows`], until it says
+    /// `Break`. A few hundred rows are read at a time; no lock is held while `see` runs.
     ///
     /// # Errors
-    /// Those of `see`; `Corruption`, `Io`.
-    pub fn for_each(&self, mut see: impl FnMut(Row) -> Result<()>) -> Result<()> {
-        self.source.each(&mut |key, total| see(self.row(key.spell(), total)))
+    /// `Corruption`, `Io`.
+    pub fn for_each(&self, mut see: impl FnMut(Row) -> ControlFlow<()>) -> Result<()> {
+        let rows = RefCell::new(Vec::new());
+        self.source.each(
+            &mut |key, total| rows.borrow_mut().push(self.row(key.spell(), total)),
+            &mut || rows.take().into_iter().try_for_each(&mut see),
+        )
     }
 
     /// The `n` keys with the greatest `component`, greatest first; equal ones in key order. Keys
@@ -207,25 +218,25 @@ impl Query {
         }
         // The heap's root is the last of those kept.
         let mut heap: BinaryHeap<Ranked> = BinaryHeap::new();
-        self.source.each(&mut |key, total| {
-            let Some(value) = component.of(total, self.stats(total)) else { return Ok(()) };
+        let mut rank = |key: KeyRef<'_>, total: &Cell| {
+            let Some(value) = component.of(total, self.stats(total)) else { return };
             if n == 0 {
-                return Ok(());
+                return;
             }
             if let Some(last) = heap.peek()
                 && heap.len() == n
             {
                 match order(&value, &last.value) {
-                    Ordering::Greater => return Ok(()),
-                    Ordering::Equal if key.spell() >= last.key => return Ok(()),
+                    Ordering::Greater => return,
+                    Ordering::Equal if key.spell() >= last.key => return,
                     Ordering::Equal | Ordering::Less => {
                         heap.pop();
                     }
                 }
             }
             heap.push(Ranked { value, order, key: key.spell(), total: total.clone() });
-            Ok(())
-        })?;
+        };
+        self.source.each(&mut rank, &mut || ControlFlow::Continue(()))?;
         let ranked = heap.into_sorted_vec().into_iter();
         Ok(ranked.map(|ranked| self.row(ranked.key, &ranked.total)).collect())
     }
@@ -236,10 +247,7 @@ impl Query {
     /// `Corruption`, `Io`.
     pub fn totals(&self) -> Result<Row> {
         let mut all = Cell::empty(&self.view().shape());
-        self.source.each(&mut |_, total| {
-            all.merge(total);
-            Ok(())
-        })?;
+        self.source.each(&mut |_, total| all.merge(total), &mut || ControlFlow::Continue(()))?;
         Ok(self.row(Vec::new(), &all))
     }
 

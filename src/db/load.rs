@@ -21,6 +21,7 @@ use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier};
 use crate::view::View;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -245,7 +246,11 @@ impl Source for ViewSource {
         self.load(&key, &Series::clone)
     }
 
-    fn each(&self, see: &mut dyn FnMut(KeyRef<'_>, &Cell) -> Result<()>) -> Result<()> {
+    fn each(
+        &self,
+        see: &mut dyn FnMut(KeyRef<'_>, &Cell),
+        between: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<()> {
         self.engine.check_open()?;
         let dictionary = &*self.engine.dictionary;
         // From here on nothing is evicted; so what is whole now stays so, and no key is met twice.
@@ -257,23 +262,22 @@ impl Source for ViewSource {
             let mut from = Some(0);
             while let Some(at) = from {
                 let mut partials: Vec<Key> = Vec::new();
-                let mut result = Ok(());
-                from = shard.lock().each(at, SLOTS, |key, series| match series {
-                    Some(series) if result.is_ok() => {
-                        if !whole {
-                            seen.insert(xxhash_rust::xxh3::xxh3_128(&self.row_key(key)));
-                        }
-                        result = see(KeyRef::Syms(key, dictionary), &series.total);
+                from = shard.lock().each(at, SLOTS, |key, series| {
+                    if !whole {
+                        seen.insert(xxhash_rust::xxh3::xxh3_128(&self.row_key(key)));
                     }
-                    Some(_) => {}
-                    None => partials.push(Key::from_slice(key)),
+                    match series {
+                        Some(series) => see(KeyRef::Syms(key, dictionary), &series.total),
+                        None => partials.push(Key::from_slice(key)),
+                    }
                 });
-                result?;
                 for key in partials {
-                    seen.insert(xxhash_rust::xxh3::xxh3_128(&self.row_key(&key)));
                     if let Some(total) = self.load(&key, &|series| series.total.clone())? {
-                        see(KeyRef::Syms(&key, dictionary), &total)?;
+                        see(KeyRef::Syms(&key, dictionary), &total);
                     }
+                }
+                if between().is_break() {
+                    return Ok(());
                 }
             }
         }
@@ -294,10 +298,10 @@ impl Source for ViewSource {
                 }
                 let total = |series: &Series| series.total.clone();
                 if let Some(total) = self.row_now((row_key, value), epoch, &total)? {
-                    see(KeyRef::Row(row_key), &total)?;
+                    see(KeyRef::Row(row_key), &total);
                 }
             }
-            if page.len() < PAGE {
+            if between().is_break() || page.len() < PAGE {
                 return Ok(());
             }
             behind = page.into_iter().last().map(|(key, _)| key);

@@ -194,7 +194,7 @@ fn after_a_close_every_call_on_every_clone_says_so() {
         ("prefix", query.prefix(&["1"]).map(|_| ())),
         ("totals", query.totals().map(|_| ())),
         ("top", query.top(1, quipu::Component::Count).map(|_| ())),
-        ("for_each", query.for_each(|_| Ok(()))),
+        ("for_each", query.for_each(|_| std::ops::ControlFlow::Continue(()))),
         ("key_count", query.key_count().map(|_| ())),
     ];
     assert_eq!(batch.len(), 1, "the batch keeps its events");

@@ -188,7 +188,7 @@ impl Model {
             query
                 .for_each(|row| {
                     unordered.push(row);
-                    Ok(())
+                    ControlFlow::Continue(())
                 })
                 .unwrap();
             unordered.sort_by(|a, b| a.key.cmp(&b.key));

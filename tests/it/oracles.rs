@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -421,7 +422,7 @@ impl Check<'_> {
         query
             .for_each(|row| {
                 unordered.push(row);
-                Ok(())
+                ControlFlow::Continue(())
             })
             .unwrap();
         unordered.sort_by(|a, b| a.key.cmp(&b.key));

@@ -5,6 +5,7 @@
 //! 2. The rows of an answer are those of the engine, in its order; nothing is sorted here.
 
 use std::io::{self, BufWriter, StdoutLock};
+use std::ops::ControlFlow;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -225,14 +226,14 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     let mut left = args.limit.unwrap_or(usize::MAX);
     if args.unordered {
         let mut answer = asked.answer(&args.view.output, None, Extent::Many)?;
-        // A scan without order cannot be stopped by us; what is behind the end is not written.
         let mut written = Ok(());
         asked.query.for_each(|row| {
-            if left > 0 && written.is_ok() {
-                left -= 1;
-                written = write(&mut answer, &row);
+            if left == 0 {
+                return ControlFlow::Break(());
             }
-            Ok(())
+            left -= 1;
+            written = write(&mut answer, &row);
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         written?;
         return asked.finish(answer);
