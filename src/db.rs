@@ -25,6 +25,8 @@ mod dedup;
 mod load;
 mod open;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 pub use backfill::Progress;
 pub use batch::Batch;
@@ -200,13 +202,18 @@ impl Db {
 
     pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Db> {
         let views = options.views.clone();
-        let engine = Arc::new(open::open(dir, options)?);
-        let threads = background::Threads::start(&engine)?;
-        let db = Db(Arc::new(Handle { engine, background: Mutex::new(Some(threads)) }));
+        let db = Db::start(open::open(dir, options)?)?;
         for view in views {
             db.define(view)?;
         }
         Ok(db)
+    }
+
+    /// Puts an opened engine to work.
+    fn start(engine: Engine) -> Result<Db> {
+        let engine = Arc::new(engine);
+        let threads = background::Threads::start(&engine)?;
+        Ok(Db(Arc::new(Handle { engine, background: Mutex::new(Some(threads)) })))
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {

@@ -18,6 +18,9 @@
 //! has no change of the file's layout to write (0.11 ms in place of 0.17). Where syncs are rare the
 //! blocks are only reserved, which halves what goes to the disk.
 
+#[cfg(test)]
+pub(crate) mod faulty;
+
 use parking_lot::Mutex;
 use std::fmt::Debug;
 use std::fs;

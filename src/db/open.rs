@@ -43,7 +43,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Engine> {
     open_on(Arc::new(OsDisk), dir, options)
 }
 
-fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
+pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
     let now = options.clock.now();
     let fresh = !look(&disk, dir, &options)?;
     if fresh {
