@@ -6,7 +6,8 @@
 //! 2. A name made by `create` or `rename`, or taken away by `remove`, is durable only after
 //!    `sync_dir` of its directory.
 //! 3. `prepare` gives a file of zeros whose every block is allocated and which is durable together
-//!    with its name; writing inside it needs no new space and changes no length.
+//!    with its name; writing inside it needs no new space and changes no length. (File systems that
+//!    copy on write, and compress zeros, promise less: there a full disk can show in a mapped write.)
 //!
 //! The real disk makes small writes to a prepared file through a memory map: what is copied there
 //! survives the process without a system call, and `fdatasync` makes it survive the power. A sync
@@ -170,7 +171,8 @@ impl Disk for OsDisk {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let reserve = || {
             let flags = rustix::fs::FallocateFlags::empty();
-            rustix::fs::fallocate(&file, flags, 0, len).map_err(io::Error::from)
+            let reserve = || rustix::fs::fallocate(&file, flags, 0, len);
+            rustix::io::retry_on_intr(reserve).map_err(io::Error::from)
         };
         let write = || -> io::Result<()> {
             let mut at = 0;

@@ -67,7 +67,7 @@ impl Ring {
         block.changed = mark;
         let place = number.rem_euclid(BLOCK_BUCKETS) as u8;
         let (cell, new) = block.cell_mut(place, shape);
-        self.bytes += if new { CELL_BYTES } else { 0 };
+        self.bytes += if new { CELL_BYTES + cell.heap_bytes() } else { 0 };
         Some(cell)
     }
 

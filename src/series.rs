@@ -251,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn shape(keep: Keep) -> Shape {
-        Shape { kinds: vec![Kind::Stats], grains: vec![(Grain::Hour, keep), (Grain::Day, keep)] }
+        Shape { kinds: vec![Kind::Stats; 2], grains: vec![(Grain::Hour, keep), (Grain::Day, keep)] }
     }
 
     fn fold(shape: &Shape, events: &[(i64, f64)]) -> Series {

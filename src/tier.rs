@@ -126,7 +126,7 @@ impl ViewTier {
         self.shards[shard].lock().read(hash, key, read)
     }
 
-    /// Brings in the row of `key` as of position `as_of` (`None`: there is no row), unless the
+    /// Brings in the row of `key` with the number of its cut (`None`: there is no row), unless the
     /// state of the store has changed since it was read (`still` says no). Then reads the series.
     pub(crate) fn install<R>(
         &self,

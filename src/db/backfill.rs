@@ -39,10 +39,7 @@ pub(super) fn run(
             format!("another call is filling the view {:?} already", tier.view.name()),
         ));
     };
-    let (done, first_segment) = begin(engine, tier)?;
-    if done == total {
-        return Ok(0);
-    }
+    let Some((done, first_segment)) = begin(engine, tier)? else { return Ok(0) };
     let mut scratch = Scratch::default();
     let mut read = 0;
     let mut stopped = false;
@@ -84,19 +81,18 @@ pub(super) fn run(
     Ok(read)
 }
 
-/// Where to begin: the records done already, all of them when there is nothing to do, and the first
-/// segment.
-fn begin(engine: &Engine, tier: &ViewTier) -> Result<(u64, u64)> {
-    // No checkpoint meanwhile: its retention would not know yet what is needed.
+/// Where to begin: the records done already and the segment that holds the next; `None` when there
+/// is nothing to do.
+fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
+    // No checkpoint until the wish is noted: its retention would not know what is needed.
     let checkpointer = engine.checkpointer.lock();
     let state = *tier.backfill.lock();
     let done = match state {
-        Backfill::Complete => return Ok((tier.defined_at, 0)),
+        Backfill::Complete => return Ok(None),
         Backfill::Unfinished { done } => done,
         Backfill::NotAsked => 0,
     };
     let first_segment = check_reaches_back(engine, done + 1)?;
-    drop(checkpointer);
     if state == Backfill::NotAsked {
         // With the gate closed: the record and the note belong to the same moment.
         let live = engine.close_gate()?;
@@ -104,28 +100,35 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<(u64, u64)> {
         *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
         drop(live);
     }
-    Ok((done, first_segment))
+    drop(checkpointer);
+    Ok(Some((done, first_segment)))
 }
 
-/// The first segment there is, if the log holds `position`.
+/// The segment that holds `position`, if the log reaches back to it.
 fn check_reaches_back(engine: &Engine, position: u64) -> Result<u64> {
     let dir = &engine.home.dir;
     let numbers = segment::numbers(&*engine.disk, dir)?;
-    let first = numbers.first().copied().ok_or_else(|| segment::missing(dir))?;
-    let segment = Segment::open(&engine.home, first, crate::disk::Access::Read)?;
-    let begins = reader::first_frame(&segment)?.map(|header| header.position).ok_or_else(|| {
-        let at = segment::HEADER_BYTES as u64;
-        Error::corruption(&segment.path, at, "the log is damaged here; nothing was changed")
-    })?;
-    if begins > position {
-        return Err(Error::new(
+    let mut found = None;
+    let mut begins = None;
+    for number in numbers {
+        let segment = Segment::open(&engine.home, number, crate::disk::Access::Read)?;
+        // One that was made and not written to yet holds nothing.
+        let Some(header) = reader::first_frame(&segment)? else { continue };
+        begins = begins.or(Some(header.position));
+        if header.position > position {
+            break;
+        }
+        found = Some(number);
+    }
+    found.ok_or_else(|| {
+        let begins = begins.unwrap_or(position);
+        Error::new(
             ErrorKind::LogRetired,
             format!(
                 "the log begins at position {begins}; the records from {position} on, which this \
                  backfill needs, were retired by the retention policy"
             ),
         )
-        .at(dir, None));
-    }
-    Ok(first)
+        .at(dir, None)
+    })
 }

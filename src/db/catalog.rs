@@ -18,6 +18,8 @@ pub(super) const ROW: &[u8] = b"catalog";
 pub(super) struct Catalog {
     /// The directory that the store belongs to, as in the manifest.
     pub(super) identity: u128,
+    /// The number of the checkpoint. A row carries that of the cut whose state it is.
+    pub(super) sequence: u64,
     /// Everything up to this position is in the rows, nothing behind it is.
     pub(super) position: u64,
     /// The segment of the log that was active at the cut: replay begins there.

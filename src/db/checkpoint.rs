@@ -26,7 +26,7 @@ use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 /// Entries captured under one hold of a shard's lock.
 const STEP: usize = 64;
@@ -40,6 +40,8 @@ const PURGE_ROWS: usize = 20_000;
 pub(super) struct Checkpointer {
     /// The catalog as last committed.
     pub(super) catalog: Catalog,
+    /// The number of the last cut, of a checkpoint that succeeded or not.
+    sequence: u64,
     carry: Changes,
     /// Captured deltas that are not merged into `carry` yet, and the tiers they are of.
     deltas: Vec<(Arc<ViewTier>, Captured)>,
@@ -63,7 +65,8 @@ pub(super) struct Figures {
 
 impl Checkpointer {
     pub(super) fn new(catalog: Catalog, stale_ids: bool) -> Self {
-        Checkpointer { catalog, stale_ids, ..Checkpointer::default() }
+        let sequence = catalog.sequence;
+        Checkpointer { catalog, sequence, stale_ids, ..Checkpointer::default() }
     }
 }
 
@@ -98,7 +101,7 @@ impl Engine {
                         match captured.what {
                             Capture::Whole(rows) => {
                                 let key = self.row_key(tier, &captured.key);
-                                put_rows(&mut state.carry, &key, rows, catalog.position);
+                                put_rows(&mut state.carry, &key, rows, catalog.sequence);
                             }
                             Capture::Delta { .. } => state.deltas.push((tier.clone(), captured)),
                         }
@@ -133,7 +136,7 @@ impl Engine {
             for slots in slots.chunks(EVICT_STEP) {
                 let slots = slots.iter().copied();
                 let mut shard = tier.shards()[shard].lock();
-                shard.settle(slots, catalog.position, tier.is_scanned());
+                shard.settle(slots, catalog.sequence, tier.is_scanned());
             }
         }
         self.remove_segments(&retired);
@@ -155,9 +158,11 @@ impl Engine {
     fn cut(&self, state: &mut Checkpointer) -> (Catalog, Vec<Arc<ViewTier>>) {
         let live = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let position = self.log.appended();
+        // Not the position: a backfill changes series between two cuts at the same one.
+        state.sequence += 1;
         for tier in &live.views {
             for shard in tier.shards() {
-                shard.lock().cut(position);
+                shard.lock().cut(state.sequence);
             }
         }
         let mut dedup = Dedup::Off;
@@ -178,6 +183,7 @@ impl Engine {
         let (segment, offset) = self.log.end();
         let catalog = Catalog {
             identity: self.home.identity,
+            sequence: state.sequence,
             position,
             segment,
             offset,
@@ -211,8 +217,8 @@ impl Engine {
         let snapshot = self.storage.snapshot()?;
         let snapshot = Carried { carry: &state.carry, below: &*snapshot };
         let path = self.dir.join(super::open::STORE);
-        // After a failure a key may have several deltas, of several cuts. A row's position is what
-        // tells a reader which of them it contains: the newest.
+        // After a failure a key may have several deltas, of several cuts. A row's cut is what tells a
+        // reader which of them it contains: the newest.
         let mut by_key: HashMap<(u32, &[Sym]), Delta<'_>> = HashMap::new();
         for (tier, captured) in &state.deltas {
             let Capture::Delta { delta: part, cut } = &captured.what else { continue };
@@ -222,14 +228,13 @@ impl Engine {
             delta.parts.push(part);
         }
         let mut merged = Changes::default();
-        let mut new_rows: Vec<(&ViewTier, Vec<&TakenDelta>)> = Vec::new();
+        let mut new_rows: Vec<(&ViewTier, &TakenDelta)> = Vec::new();
         for ((_, key), delta) in by_key {
             let (key, shape) = (self.row_key(delta.tier, key), &delta.tier.plan.shape);
             let row = read_series(&snapshot, &key, shape, &path)?;
             // Who made the entry whole meanwhile has counted the row.
-            let counted = delta.parts.iter().any(|part| part.counted.load(Acquire));
-            if row.is_none() && !counted {
-                new_rows.push((delta.tier, delta.parts.clone()));
+            if let (None, Some(part)) = (&row, delta.parts.first()) {
+                new_rows.push((delta.tier, part));
             }
             let mut series = row.map_or_else(|| Series::empty(shape), |(series, _)| series);
             for part in delta.parts {
@@ -238,9 +243,8 @@ impl Engine {
             }
             put_rows(&mut merged, &key, rows_of(&mut series), delta.cut);
         }
-        for (tier, parts) in new_rows {
-            let counted =
-                parts.iter().fold(false, |any, part| any | part.counted.swap(true, AcqRel));
+        for (tier, part) in new_rows {
+            let counted = part.counted.swap(true, AcqRel);
             tier.stored_rows.fetch_add(u64::from(!counted), Relaxed);
         }
         for (table, changes) in state.carry.0.iter_mut().zip(merged.0) {
@@ -311,7 +315,18 @@ impl Engine {
         while keep_from > 0 {
             let (candidate, next) = (open(numbers[keep_from - 1])?, open(numbers[keep_from])?);
             bytes_behind += next.bytes;
-            let Some(next_header) = reader::first_frame(&next)? else { break };
+            let next_header = match reader::first_frame(&next) {
+                Ok(Some(header)) => header,
+                // Made and not written to yet.
+                Ok(None) => {
+                    keep_from -= 1;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "nothing is retired from a damaged log");
+                    return Ok(Vec::new());
+                }
+            };
             let keep = match self.options.retention {
                 Retention::KeepAll => true,
                 Retention::Recovery => false,
@@ -413,8 +428,8 @@ impl Snapshot for Carried<'_> {
     }
 }
 
-fn put_rows(changes: &mut Changes, key: &[u8], rows: CapturedRows, position: u64) {
-    let value = seal_series(key, position, &rows.series);
+fn put_rows(changes: &mut Changes, key: &[u8], rows: CapturedRows, sequence: u64) {
+    let value = seal_series(key, sequence, &rows.series);
     for (grain, block, bytes) in rows.blocks {
         let key = key::bucket_row(key, grain, block);
         let value =

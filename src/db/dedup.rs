@@ -94,13 +94,20 @@ impl Window {
 
     /// Takes in an entry that an earlier checkpoint has written; oldest first, before all others.
     pub(super) fn restore(&mut self, rows: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Malformed> {
-        let newer = std::mem::take(&mut self.order);
+        // Everything is read before anything is changed. What a checkpoint has written since the
+        // opening is here already.
+        let here = self.order.front().map_or(u64::MAX, |seen| seen.position);
+        let mut older = VecDeque::with_capacity(rows.len() + self.order.len());
         for (key, value) in rows {
-            let seen = Seen::from_row(key, value)?;
-            self.newest.entry(seen.hash).or_insert(seen.position);
-            self.order.push_back(seen);
+            older.push_back(Seen::from_row(key, value)?);
         }
-        self.order.extend(newer);
+        older.retain(|seen| seen.position < here);
+        for seen in &older {
+            let newest = self.newest.entry(seen.hash).or_insert(seen.position);
+            *newest = (*newest).max(seen.position);
+        }
+        older.append(&mut self.order);
+        self.order = older;
         self.loaded = true;
         let now = self.order.back().map_or(i64::MIN, |seen| seen.written_at);
         self.expire(now);

@@ -38,8 +38,7 @@ pub(crate) struct ViewSource {
     tier: Arc<ViewTier>,
 }
 
-/// Reads the row of a series and its blocks. The number is the position of the checkpoint that
-/// wrote it.
+/// Reads the row of a series and its blocks. The number is that of the cut whose state it is.
 pub(super) fn read_series(
     snapshot: &dyn Snapshot,
     row_key: &[u8],

@@ -458,5 +458,13 @@ pub(crate) fn first_frame(segment: &Segment) -> Result<Option<Header>> {
         .file
         .read_at(at, &mut bytes)
         .map_err(|e| Error::io("read a segment of the log", &segment.path, e))?;
-    Ok(Header::decode(&bytes, at, segment.salt).ok())
+    match Header::decode(&bytes, at, segment.salt) {
+        Ok(header) => Ok(Some(header)),
+        Err(Defect::Blank) => Ok(None),
+        Err(_) => Err(Error::corruption(
+            &segment.path,
+            at,
+            "the segment's first frame is damaged; nothing was changed",
+        )),
+    }
 }

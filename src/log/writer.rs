@@ -290,19 +290,8 @@ impl Writer {
         Ok(Appended { first, last, frame_bytes: header.frame_bytes(), wants_spare })
     }
 
-    /// Seals the active segment and enters the next (invariant 5).
-    fn rotate(&self, active: &mut Active, frame_bytes: u64, now: Timestamp) -> Result<()> {
-        let overhead = (segment::HEADER_BYTES + 2 * frame::HEADER_BYTES) as u64;
-        let needed = (frame_bytes + overhead).next_multiple_of(4_096);
-        // Held until the number is raised (invariant 7).
-        let mut spare = self.spare.lock();
-        let number = active.number + 1;
-        let next = match spare.take().filter(|spare| spare.bytes >= needed) {
-            Some(ready) => ready,
-            None => self.make_segment(number, active.next_bytes(), needed, now)?,
-        };
-        assert_eq!(next.number, number, "segments are entered in the order of their numbers");
-        self.spare_ready.store(false, Release);
+    /// Seals the active segment; every other frame has left room for this one.
+    fn put_seal(&self, active: &mut Active, now: Timestamp) -> Result<()> {
         let seal = Header {
             kind: FrameKind::Seal,
             payload_checksum: crc32fast::hash(&[]),
@@ -313,8 +302,26 @@ impl Writer {
             synced: self.durable.load(Acquire),
             written_at: now.micros(),
         };
+        self.put(active, &seal, &mut [0; frame::HEADER_BYTES]).map(|_| ())
+    }
+
+    /// Seals the active segment and enters the next (invariant 5).
+    fn rotate(&self, active: &mut Active, frame_bytes: u64, now: Timestamp) -> Result<()> {
+        let overhead = (segment::HEADER_BYTES + 2 * frame::HEADER_BYTES) as u64;
+        let needed = (frame_bytes + overhead).next_multiple_of(4_096);
+        // Held until the number is raised (invariant 7).
+        let mut spare = self.spare.lock();
+        let number = active.number + 1;
+        let next = match spare.as_ref() {
+            Some(ready) if ready.bytes >= needed => ready.clone(),
+            // On failure the one that is too small for this frame stays for others.
+            _ => self.make_segment(number, active.next_bytes(), needed, now)?,
+        };
+        *spare = None;
+        assert_eq!(next.number, number, "segments are entered in the order of their numbers");
+        self.spare_ready.store(false, Release);
         if active.segment.is_some() {
-            self.put(active, &seal, &mut [0; frame::HEADER_BYTES])?;
+            self.put_seal(active, now)?;
         }
         self.segment_number.store(number, Release);
         active.number = number;
@@ -433,7 +440,7 @@ impl Writer {
         let (segment, end) = {
             let mut active = self.active()?;
             if active.segment.is_some() {
-                self.append_plain(&mut active, FrameKind::Seal, &[], 0, now)?;
+                self.put_seal(&mut active, now)?;
             }
             active.closed = true;
             (active.segment.clone(), active.at)

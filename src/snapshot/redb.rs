@@ -112,6 +112,10 @@ impl Held {
         for (offset, bytes) in writes {
             target.write_at(*offset, bytes)?;
         }
+        // A write that came before the file was made shorter may have made it longer again.
+        if target.len()? != *len {
+            target.set_len(*len)?;
+        }
         target.sync()?;
         if file.is_none() {
             self.disk.rename(&unfinished, &self.path)?;

@@ -8,8 +8,9 @@
 //!    captured exactly once: by the first writer that touches it, or by the checkpoint's walk.
 //! 3. A *partial* entry holds what happened since the row in the store was written, or since its
 //!    last capture; a capture moves that out (a delta), so that nothing is counted twice. Until
-//!    the checkpoint is committed the delta stays in `handed`, under the position of the cut: the
-//!    whole series is row + deltas whose cut is behind the row + entry.
+//!    the checkpoint is committed the delta stays in `handed`, under the number of the cut: the whole
+//!    series is row + deltas whose cut is behind the row's + entry. (Cuts are numbered by themselves
+//!    and not by the log's position: a backfill changes series between two cuts at one position.)
 //! 4. `everything_here`: no key of the shard has a stored row without being resident, so an absent
 //!    key is a new key and nothing has to be read to know that.
 //!
@@ -46,7 +47,7 @@ pub(crate) struct Shard {
     /// Slots without an entry.
     free: Vec<u32>,
     generation: u32,
-    /// The position of the last cut.
+    /// The number of the last cut.
     cut: u64,
     /// Slots whose first change in this generation put them here.
     dirty: Vec<u32>,
@@ -103,8 +104,9 @@ pub(crate) enum Capture {
 /// What was captured of a partial entry.
 pub(crate) struct TakenDelta {
     pub(crate) series: Series,
-    /// The row that it makes, where there was none, is counted already.
-    pub(crate) counted: AtomicBool,
+    /// The row that it makes, where there was none, is counted already. Shared by all deltas of the
+    /// entry that are on their way.
+    pub(crate) counted: Arc<AtomicBool>,
 }
 
 /// The rows of one series that a checkpoint writes, not sealed yet.
@@ -374,8 +376,10 @@ impl Shard {
             for ring in series.rings_mut() {
                 ring.note_stored();
             }
-            let delta = Arc::new(TakenDelta { series, counted: AtomicBool::new(false) });
-            self.handed.entry(slot).or_default().push((cut, delta.clone()));
+            let handed = self.handed.entry(slot).or_default();
+            let counted = handed.first().map(|(_, first)| first.counted.clone());
+            let delta = Arc::new(TakenDelta { series, counted: counted.unwrap_or_default() });
+            handed.push((cut, delta.clone()));
             self.account(-freed);
             Capture::Delta { delta, cut }
         } else {
@@ -389,11 +393,11 @@ impl Shard {
         Captured { slot, key, what }
     }
 
-    /// The cut of a checkpoint at `position` (invariant 2). Nobody records meanwhile.
-    pub(crate) fn cut(&mut self, position: u64) {
+    /// The cut of the checkpoint `number` (invariant 2). Nobody records meanwhile.
+    pub(crate) fn cut(&mut self, number: u64) {
         assert!(self.generation < FLUSHING - 1, "2^32 checkpoints in one opening");
         self.generation += 1;
-        self.cut = position;
+        self.cut = number;
         self.cut_slots.append(&mut self.dirty);
     }
 
@@ -413,17 +417,12 @@ impl Shard {
         !self.cut_slots.is_empty()
     }
 
-    /// The checkpoint of `position` is committed: what it captured from `slots` is clean, unless
+    /// The checkpoint `number` is committed: what it captured from `slots` is clean, unless
     /// it has changed since, and its deltas are in the rows.
-    pub(crate) fn settle(
-        &mut self,
-        slots: impl Iterator<Item = u32>,
-        position: u64,
-        scanned: bool,
-    ) {
+    pub(crate) fn settle(&mut self, slots: impl Iterator<Item = u32>, number: u64, scanned: bool) {
         if !self.handed.is_empty() {
             self.handed.retain(|_, deltas| {
-                deltas.retain(|(cut, _)| *cut > position);
+                deltas.retain(|(cut, _)| *cut > number);
                 !deltas.is_empty()
             });
         }
@@ -456,7 +455,7 @@ impl Shard {
         }
     }
 
-    /// Completes `key` with its stored row of position `as_of`, and reads it; `None` if there is
+    /// Completes `key` with its stored row of cut `as_of`, and reads it; `None` if there is
     /// neither row nor entry.
     pub(crate) fn install<R>(
         &mut self,
@@ -482,10 +481,8 @@ impl Shard {
                     }
                     let has_deltas = !deltas.is_empty();
                     // A row that deltas make is counted once, by whoever comes first.
-                    let count = |any, (_, delta): &(u64, Arc<TakenDelta>)| {
-                        any | delta.counted.swap(true, AcqRel)
-                    };
-                    if !stored && has_deltas && !deltas.iter().fold(false, count) {
+                    let counted = deltas.first().map(|(_, delta)| &delta.counted);
+                    if !stored && counted.is_some_and(|counted| !counted.swap(true, AcqRel)) {
                         self.newly_stored += 1;
                     }
                     let entry = self.entry(slot);

@@ -9,6 +9,7 @@ mod crash;
 mod dedup;
 mod directory;
 mod durability;
+mod found;
 mod input;
 mod model;
 mod oracles;
