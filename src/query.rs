@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::abridged;
 use crate::key;
 use crate::series::{Cell, Series};
-use crate::time::Grain;
+use crate::time::{Grain, Timestamp};
 use crate::view::View;
 use answer::Value;
 use std::cell::RefCell;
@@ -310,8 +310,8 @@ impl Query {
         Row {
             key,
             count: total.count(),
-            first_seen: total.first(),
-            last_seen: total.last(),
+            first_seen: total.first().min(Timestamp::MAX),
+            last_seen: total.last().max(Timestamp::MIN),
             stats: self.summaries(total),
         }
     }

@@ -166,8 +166,20 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
         }
         _ => fail(e),
     })?;
-    if Manifest::open(disk.clone(), dir)?.is_some() {
+    let lost = |error: Error| {
+        let rest = [STORE, LOG].iter().any(|name| names.iter().any(|other| other == name));
+        if error.kind() == ErrorKind::NotQuipu && rest {
+            let message = "the manifest is damaged or lost, and the rest of a directory of Quipu's \
+                           is there; put the manifest back from a backup";
+            return Error::corruption(&dir.join(manifest::NAME), 0, message);
+        }
+        error
+    };
+    if Manifest::open(disk.clone(), dir).map_err(lost)?.is_some() {
         return Ok(true);
+    }
+    if names.iter().any(|name| name == STORE) {
+        return Err(lost(Error::new(ErrorKind::NotQuipu, "")));
     }
     let ours = [LOCK, LOG, manifest::UNFINISHED];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
@@ -187,12 +199,15 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     } else {
         Vec::new()
     };
+    if !segment::numbers(&**disk, &log)?.is_empty() {
+        return Err(lost(Error::new(ErrorKind::NotQuipu, "")));
+    }
     if let Some(other) = in_log.first() {
         return Err(Error::new(
             ErrorKind::NotQuipu,
             format!(
-                "the directory holds {LOG}/{other} and no {}; if it is one of Quipu's, put that \
-                 back from a backup",
+                "the directory holds {LOG}/{other} and no {}, so it is not one of Quipu's; use \
+                 another, or an empty one",
                 manifest::NAME
             ),
         )

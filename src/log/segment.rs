@@ -47,7 +47,11 @@ pub(crate) fn name(number: u64) -> String {
 
 /// The numbers of the segments in `dir`, ascending. Other files are not ours to judge.
 pub(crate) fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
-    let names = disk.list(dir).map_err(|e| Error::io("list the log", dir, e))?;
+    let names = match disk.list(dir) {
+        // Then no segment is there; whoever needs one says which.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.map_err(|e| Error::io("list the log", dir, e))?,
+    };
     let mut numbers: Vec<u64> =
         names.iter().filter_map(|name| name.strip_suffix(EXTENSION)?.parse().ok()).collect();
     numbers.sort_unstable();
@@ -105,16 +109,16 @@ impl Segment {
             let bytes = header[at..at + 8].try_into();
             u64::from_le_bytes(bytes.expect("eight bytes were asked for"))
         };
+        if header[0..8] != MAGIC || header[12..16] != checksum(&header).to_le_bytes() {
+            return Err(Error::corruption(&path, 0, "the segment's header is damaged"));
+        }
         let format = word(8) as u32;
-        if header[0..8] == MAGIC && format > FORMAT {
+        if format > FORMAT {
             let message = format!(
                 "the segment has format {format}; this software knows formats up to {FORMAT}; \
                  use a newer one"
             );
             return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
-        }
-        if header[0..8] != MAGIC || header[12..16] != checksum(&header).to_le_bytes() {
-            return Err(Error::corruption(&path, 0, "the segment's header is damaged"));
         }
         if word(16) != number || header[32..48] != identity.to_le_bytes() {
             return Err(Error::corruption(

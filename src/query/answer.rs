@@ -15,9 +15,9 @@ pub struct Row {
     pub key: Vec<String>,
     /// The number of events.
     pub count: u64,
-    /// The time of the earliest event; meaningless in an answer that counts none.
+    /// The time of the earliest event; [`Timestamp::MAX`] in an answer that counts none.
     pub first_seen: Timestamp,
-    /// The time of the latest event.
+    /// The time of the latest event; [`Timestamp::MIN`] in an answer that counts none.
     pub last_seen: Timestamp,
     /// Statistics by measure; the query's measure first.
     pub stats: Vec<(String, Summary)>,

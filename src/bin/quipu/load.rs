@@ -187,14 +187,22 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
     let files = sources.iter().map(|source| source.name.clone()).collect();
     let load = Load::new(files, bytes_read.get(), intake.tally, elapsed);
     let report = if args.output.quiet { None } else { Some(Report::gather(&db, load)?) };
-    db.close()?;
-    let Some(report) = report else { return Ok(()) };
-    let mut out = BufWriter::new(io::stdout().lock());
-    match args.output.format {
-        ReportFormat::Text => report.write_text(&mut out)?,
-        ReportFormat::Json => report.write_json(&mut out)?,
+    db.close().map_err(|error| {
+        Failure::from(error).because(&format!(
+            "all {} events were recorded and are kept; what was not done is made up for when the \
+             directory is opened next",
+            intake.tally.recorded
+        ))
+    })?;
+    if let Some(report) = report {
+        let mut out = BufWriter::new(io::stdout().lock());
+        match args.output.format {
+            ReportFormat::Text => report.write_text(&mut out)?,
+            ReportFormat::Json => report.write_json(&mut out)?,
+        }
+        out.flush()?;
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 /// Opens the directory. One that has no events remembers ids from now on; another goes on with
@@ -352,9 +360,10 @@ fn define_default_views(db: &Db, mapping: &Mapping, show: Show) -> Result<(), Fa
     let defaults = default_views(mapping);
     let has_events = db.statistics().events > 0;
     let views = db.views()?;
-    // An earlier load may have died while it defined them.
-    let begun = !has_events && views.iter().all(|status| defaults.contains(&status.view));
-    if !views.is_empty() && !begun {
+    // An earlier load may have died while it defined or filled them.
+    let only_defaults = views.iter().all(|status| defaults.contains(&status.view));
+    let unfinished = views.iter().any(|status| status.backfill.is_some());
+    if !views.is_empty() && !(only_defaults && (unfinished || !has_events)) {
         return Ok(());
     }
     for view in defaults {

@@ -42,6 +42,14 @@ use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    // The snapshot store panics on some damaged pages; the engine makes that an error, which is
+    // told below. Any other panic is a fault of ours and is shown.
+    let shown = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|location| location.file().contains("redb")) {
+            shown(panic);
+        }
+    }));
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,

@@ -37,7 +37,9 @@ pub(crate) fn row_sheet(key: &[String], order: Option<Component>) -> Sheet {
 pub(crate) fn row_cells(row: &Row) -> Vec<Cell> {
     let mut cells = vec![Cell::Count(row.count)];
     cells.extend(measured(row.summary()));
-    cells.extend([Cell::Time(row.first_seen), Cell::Time(row.last_seen)]);
+    // Of no event there is no time.
+    let seen = |moment| if row.count > 0 { Cell::Time(moment) } else { Cell::Missing };
+    cells.extend([seen(row.first_seen), seen(row.last_seen)]);
     cells
 }
 
