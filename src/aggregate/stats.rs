@@ -52,12 +52,17 @@ impl Stats {
     /// What [`observe`](Aggregate::observe) does, for a value that several states observe.
     #[inline]
     pub(crate) fn observe_measure(&mut self, measure: &Measure) {
+        self.note(measure.value());
+        self.sums.add_measure(measure);
+    }
+
+    #[inline]
+    fn note(&mut self, value: f64) {
         // Minus zero becomes zero.
-        let value = measure.value() + 0.0;
+        let value = value + 0.0;
         self.measured = self.measured.saturating_add(1);
         self.min = if value < self.min { value } else { self.min };
         self.max = if value > self.max { value } else { self.max };
-        self.sums.add_measure(measure);
     }
 
     /// The number of values observed.
@@ -117,7 +122,8 @@ impl Aggregate for Stats {
 
     #[inline]
     fn observe(&mut self, value: f64, _time: Timestamp) {
-        self.observe_measure(&Measure::new(value));
+        self.note(value);
+        self.sums.add(value);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -208,6 +214,15 @@ mod tests {
             prop_assert!(rest.is_empty());
             prop_assert_eq!(&decoded, &merged);
             prop_assert_eq!(bytes(&decoded), direct);
+        }
+
+        #[test]
+        fn a_value_taken_apart_beforehand_is_observed_alike(values in prop::collection::vec(finite(), 0..40)) {
+            let mut apart = Stats::default();
+            for value in &values {
+                apart.observe_measure(&Measure::new(*value));
+            }
+            prop_assert_eq!(bytes(&apart), bytes(&stats(&values)));
         }
 
         #[test]
