@@ -265,7 +265,12 @@ fn each_missing_segment_is_missed_and_nothing_is_touched() {
     let expected = populated(&dir, options());
     let aside = root.path().join("aside");
     let mut not_missed = Vec::new();
-    for segment in segments(&dir) {
+    let mut written = segments(&dir);
+    // One that was made in advance may be in the image although its MANIFEST does not name it yet.
+    while written.last().is_some_and(|last| !fs::read(last).unwrap()[64..].starts_with(b"QFR1")) {
+        written.pop();
+    }
+    for segment in written {
         fs::rename(&segment, &aside).unwrap();
         // Opening a copy first, so that one that is not missed does not spoil the others.
         let copy = root.path().join("copy");
