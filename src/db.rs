@@ -561,12 +561,13 @@ impl Engine {
             return Ok(outcome);
         }
         // A batch may have been begun long ago; a single event was just now.
-        let now = match batch.now() {
-            Some(begun) if batch.len() == 1 => begun,
+        let now = match batch.begun() {
+            Some(begun) if batch.len() == 1 => begun.clamp(Timestamp::MIN, Timestamp::MAX),
             _ => self.now(),
         };
         WORKBENCH.with_borrow_mut(|bench| {
-            for columns in batch.chunks().iter_mut().filter(|columns| !columns.is_empty()) {
+            let chunks = batch.chunks(&self.dictionary);
+            for columns in chunks.iter_mut().filter(|columns| !columns.is_empty()) {
                 self.record_columns(columns, now, bench, &mut outcome)?;
                 // Should a later chunk fail, a second try must not record this one again.
                 columns.clear();

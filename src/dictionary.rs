@@ -3,15 +3,16 @@
 //! Invariants
 //! 1. A [`Sym`] stands for the same string until the engine is closed; equal strings have equal
 //!    syms. Syms are not stored: the log defines them anew in each segment, rows carry the text.
-//! 2. A slot of the table is published (`Release`) after its entry's text is set; a reader that
-//!    sees the slot (`Acquire`) sees the text.
+//! 2. A sym comes into the table after its text is set; who finds it there finds the text.
 //! 3. The table only grows, by replacement. A reader with an older one can miss a string, never
 //!    see a wrong one; a miss is asked again under the lock.
 //!
-//! Looking up takes no lock: open addressing over atomic words, `tag (32) | sym + 1 (32)`, the tag
-//! being the upper half of the hash and the place its lower bits. A batch keeps a [`Reader`], so
-//! that the shared pointer to the table is touched only when the table has grown.
+//! Looking up takes no lock. A batch keeps a [`Reader`], so that the shared pointer to the table is
+//! touched only when the table has grown; and it looks up many strings in steps
+//! ([`tag`](Dictionary::tag), [`prefetch`](Reader::prefetch), [`approach`](Dictionary::approach),
+//! [`intern_tagged`](Dictionary::intern_tagged)), because each is two cache misses away.
 
+use crate::slots::{self, Slots};
 use compact_str::CompactString;
 use parking_lot::{Mutex, RwLock};
 use std::hash::BuildHasher;
@@ -34,31 +35,29 @@ const FIRST_CHUNK: usize = 1 << 10;
 
 pub(crate) struct Dictionary {
     hasher: foldhash::quality::RandomState,
-    table: RwLock<Arc<Table>>,
+    table: RwLock<Arc<Slots>>,
     /// Counts replacements of the table.
     version: AtomicUsize,
-    /// Chunk `c` holds `FIRST_CHUNK << c` entries; entries never move.
-    entries: [OnceLock<Box<[Entry]>>; CHUNKS],
+    /// Chunk `c` holds `FIRST_CHUNK << c` strings; they never move.
+    chunks: [OnceLock<Chunk>; CHUNKS],
     /// The number of strings; held while one is added.
     len: Mutex<u32>,
     text_bytes: AtomicU64,
 }
 
-#[derive(Default)]
-struct Entry {
-    /// Up to 24 bytes lie here, not on the heap: one cache miss less for most strings.
-    text: OnceLock<CompactString>,
-    /// The segment of the log that holds this string's definition; 0 when none of now does.
-    defined_in: AtomicU32,
+/// Apart, because recording looks at the second of every string and of some at the first.
+struct Chunk {
+    texts: Box<[Text]>,
+    /// The segment of the log that holds a string's definition; 0 when none of now does.
+    defined_in: Box<[AtomicU32]>,
 }
 
-struct Table {
-    slots: Box<[AtomicU64]>,
-}
+/// Up to 24 bytes lie here, not on the heap: one cache miss less for most strings.
+type Text = OnceLock<CompactString>;
 
 /// A thread's or batch's view of the table.
 pub(crate) struct Reader {
-    table: Arc<Table>,
+    table: Arc<Slots>,
     version: usize,
 }
 
@@ -67,9 +66,9 @@ impl Dictionary {
     pub(crate) fn new(expected: usize) -> Self {
         Dictionary {
             hasher: foldhash::quality::RandomState::default(),
-            table: RwLock::new(Arc::new(Table::new((expected * 2).max(2_048).next_power_of_two()))),
+            table: RwLock::new(Arc::new(Slots::with_room(expected.max(FIRST_CHUNK)))),
             version: AtomicUsize::new(0),
-            entries: [const { OnceLock::new() }; CHUNKS],
+            chunks: [const { OnceLock::new() }; CHUNKS],
             len: Mutex::new(0),
             text_bytes: AtomicU64::new(0),
         }
@@ -83,32 +82,56 @@ impl Dictionary {
     /// The number of `text`, given anew if it has none.
     #[inline]
     pub(crate) fn intern(&self, reader: &mut Reader, text: &str) -> Sym {
-        let tag = self.tag(text);
-        if let Some(sym) = self.probe(&reader.table, tag, text) {
-            return sym;
+        self.intern_tagged(reader, self.tag(text), text)
+    }
+
+    /// The first step of looking up many strings: what the next ones need.
+    #[inline]
+    pub(crate) fn tag(&self, text: &str) -> u32 {
+        (self.hasher.hash_one(text.as_bytes()) >> 32) as u32
+    }
+
+    /// The third step: has the text found there fetched.
+    #[inline]
+    pub(crate) fn approach(&self, reader: &Reader, tag: u32) {
+        reader.table.find(tag, |number| {
+            let (chunk, at) = self.chunk(Sym(number));
+            slots::prefetch(&chunk.texts[at]);
+            true
+        });
+    }
+
+    /// The last step, and the only one that is needed.
+    #[inline]
+    pub(crate) fn intern_tagged(&self, reader: &mut Reader, tag: u32, text: &str) -> Sym {
+        match self.find_in(&reader.table, tag, text) {
+            Some(sym) => sym,
+            None => self.add(reader, tag, text),
         }
-        self.add(reader, tag, text)
     }
 
     /// The number of `text` if it has one.
     pub(crate) fn find(&self, text: &str) -> Option<Sym> {
         let table = self.table.read().clone();
-        self.probe(&table, self.tag(text), text)
+        self.find_in(&table, self.tag(text), text)
     }
 
     pub(crate) fn text(&self, sym: Sym) -> &str {
-        self.entry(sym).text.get().expect("invariant 2: a sym that was given out has its text")
+        let (chunk, at) = self.chunk(sym);
+        chunk.texts[at].get().expect("invariant 2: a sym that was given out has its text")
     }
 
     /// The segment whose definitions include `sym`, 0 for none.
     #[inline]
     pub(crate) fn defined_in(&self, sym: Sym) -> u32 {
-        self.entry(sym).defined_in.load(Relaxed)
+        let (chunk, at) = self.chunk(sym);
+        chunk.defined_in[at].load(Relaxed)
     }
 
     /// Notes that segment `segment` defines `sym`; the log's writer calls it under its lock.
     pub(crate) fn define_in(&self, sym: Sym, segment: u32) {
-        self.entry(sym).defined_in.store(segment, Relaxed);
+        let (chunk, at) = self.chunk(sym);
+        chunk.defined_in[at].store(segment, Relaxed);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -117,40 +140,22 @@ impl Dictionary {
 
     /// An estimate of the memory held, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let chunks = self.entries.iter().filter_map(OnceLock::get).map(|chunk| chunk.len());
-        chunks.sum::<usize>() * size_of::<Entry>()
-            + self.table.read().slots.len() * size_of::<AtomicU64>()
+        let chunks = self.chunks.iter().filter_map(OnceLock::get).map(|chunk| chunk.texts.len());
+        chunks.sum::<usize>() * (size_of::<Text>() + size_of::<AtomicU32>())
+            + self.table.read().bytes()
             + self.text_bytes.load(Relaxed) as usize
     }
 
+    /// The chunk of a string and its place in it.
     #[inline]
-    fn tag(&self, text: &str) -> u32 {
-        (self.hasher.hash_one(text.as_bytes()) >> 32) as u32
-    }
-
-    #[inline]
-    fn entry(&self, sym: Sym) -> &Entry {
+    fn chunk(&self, sym: Sym) -> (&Chunk, usize) {
         let (chunk, at) = locate(sym);
-        &self.entries[chunk].get().expect("invariant 2: the chunk of a given sym is there")[at]
+        (self.chunks[chunk].get().expect("invariant 2: the chunk of a given sym is there"), at)
     }
 
     #[inline]
-    fn probe(&self, table: &Table, tag: u32, text: &str) -> Option<Sym> {
-        let mask = table.slots.len() - 1;
-        let mut at = tag as usize & mask;
-        loop {
-            let slot = table.slots[at].load(Acquire);
-            if slot == 0 {
-                return None;
-            }
-            if (slot >> 32) as u32 == tag {
-                let sym = Sym(slot as u32 - 1);
-                if self.text(sym) == text {
-                    return Some(sym);
-                }
-            }
-            at = (at + 1) & mask;
-        }
+    fn find_in(&self, table: &Slots, tag: u32, text: &str) -> Option<Sym> {
+        table.find(tag, |number| same_text(self.text(Sym(number)), text)).map(Sym)
     }
 
     #[cold]
@@ -159,64 +164,71 @@ impl Dictionary {
         if reader.version != self.version.load(Acquire) {
             *reader = self.reader();
         }
-        if let Some(sym) = self.probe(&reader.table, tag, text) {
+        if let Some(sym) = self.find_in(&reader.table, tag, text) {
             return sym;
         }
         assert!(*len < u32::MAX - 1, "a dictionary numbers at most 2^32 - 2 strings");
         let sym = Sym(*len);
         let (chunk, at) = locate(sym);
-        let entries = self.entries[chunk].get_or_init(|| {
-            std::iter::repeat_with(Entry::default).take(FIRST_CHUNK << chunk).collect()
-        });
+        let chunk = self.chunks[chunk].get_or_init(|| Chunk::of_len(FIRST_CHUNK << chunk));
         let text = CompactString::new(text);
         if text.is_heap_allocated() {
             // A heap block has its own header and is rounded up to 16 bytes.
             let bytes = (text.capacity() as u64 + 8).next_multiple_of(16);
             self.text_bytes.fetch_add(bytes, Relaxed);
         }
-        entries[at].text.set(text).expect("the lock is held and this number is new");
+        chunk.texts[at].set(text).expect("the lock is held and this number is new");
         *len += 1;
-        if (*len as usize) * 2 > reader.table.slots.len() {
+        if !reader.table.has_room_for(*len as usize) {
             let grown = Arc::new(reader.table.grown());
             *self.table.write() = grown.clone();
             self.version.fetch_add(1, Release);
             *reader = Reader { table: grown, version: self.version.load(Acquire) };
         }
-        reader.table.insert(u64::from(tag) << 32 | u64::from(sym.0 + 1));
+        reader.table.insert(tag, sym.0);
         sym
     }
 }
 
-/// The chunk of an entry and its place in it.
+impl Reader {
+    /// The second step: has the string's place in the table fetched.
+    #[inline]
+    pub(crate) fn prefetch(&self, tag: u32) {
+        self.table.prefetch(tag);
+    }
+}
+
+impl Chunk {
+    fn of_len(len: usize) -> Self {
+        Chunk {
+            texts: std::iter::repeat_with(Text::default).take(len).collect(),
+            defined_in: std::iter::repeat_with(AtomicU32::default).take(len).collect(),
+        }
+    }
+}
+
+/// Whether two texts are equal. Most are short, and then a call costs more than the comparison.
+#[inline]
+pub(crate) fn same_text(a: &str, b: &str) -> bool {
+    fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+        a.first_chunk::<N>() == b.first_chunk() && a.last_chunk::<N>() == b.last_chunk()
+    }
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    a.len() == b.len()
+        && match a.len() {
+            0..4 => a.iter().eq(b),
+            4..=8 => ends::<4>(a, b),
+            9..=16 => ends::<8>(a, b),
+            _ => a == b,
+        }
+}
+
+/// The chunk of a string and its place in it.
 #[inline]
 fn locate(sym: Sym) -> (usize, usize) {
     let n = sym.0 as usize + FIRST_CHUNK;
     let chunk = (n.ilog2() - FIRST_CHUNK.ilog2()) as usize;
     (chunk, n - (FIRST_CHUNK << chunk))
-}
-
-impl Table {
-    fn new(slots: usize) -> Self {
-        Table { slots: std::iter::repeat_with(AtomicU64::default).take(slots).collect() }
-    }
-
-    /// Called under the dictionary's lock only.
-    fn insert(&self, slot: u64) {
-        let mask = self.slots.len() - 1;
-        let mut at = (slot >> 32) as usize & mask;
-        while self.slots[at].load(Relaxed) != 0 {
-            at = (at + 1) & mask;
-        }
-        self.slots[at].store(slot, Release);
-    }
-
-    fn grown(&self) -> Table {
-        let grown = Table::new(self.slots.len() * 2);
-        for slot in self.slots.iter().map(|slot| slot.load(Relaxed)).filter(|slot| *slot != 0) {
-            grown.insert(slot);
-        }
-        grown
-    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ mod error;
 mod event;
 mod key;
 mod options;
+mod slots;
 mod time;
 
 // Files.

@@ -165,6 +165,12 @@ impl Columns {
         }
     }
 
+    /// Sets the entity of event `row`, those of rows before it being set already or missing.
+    pub(crate) fn put_entity(&mut self, row: usize, entity: Sym) {
+        self.entities.resize(row, Sym::NONE);
+        self.entities.push(entity);
+    }
+
     /// A rough size of the encoded body, in bytes.
     pub(crate) fn bytes_estimate(&self) -> usize {
         self.len() * (6 + 4 * self.dims.len() + 8 * self.measures.len())
@@ -202,14 +208,25 @@ impl Columns {
         }
     }
 
-    /// Calls `see` with every sym that the columns use; repeated ones may come repeatedly.
+    /// Calls `see` with every sym that the columns use; a repeated one may come repeatedly, though
+    /// not for every event of a run that has it.
     pub(crate) fn each_sym(&self, mut see: impl FnMut(Sym)) {
-        self.names.iter().chain(&self.entities).copied().for_each(&mut see);
+        let mut each = |syms: &[Sym]| {
+            let mut before = Sym::NONE;
+            for &sym in syms {
+                if sym != before && sym != Sym::NONE {
+                    see(sym);
+                }
+                before = sym;
+            }
+        };
+        each(&self.names);
+        each(&self.entities);
         for column in &self.dims {
-            see(column.name);
-            column.values.iter().copied().for_each(&mut see);
+            each(&[column.name]);
+            each(&column.values);
         }
-        self.measures.iter().for_each(|column| see(column.name));
+        self.measures.iter().for_each(|column| each(&[column.name]));
     }
 
     /// Appends the body's bytes; `base` is the frame's own time.

@@ -153,11 +153,24 @@ impl Cell {
 }
 
 impl Series {
-    #[inline]
     pub(crate) fn empty(shape: &Shape) -> Self {
-        let rings = (!shape.grains.is_empty())
-            .then(|| Box::new(shape.grains.iter().map(|_| Ring::default()).collect()));
-        Series { total: Cell::empty(shape), rings }
+        let mut series = Series::blank(shape);
+        series.make_rings(shape);
+        series
+    }
+
+    /// An empty series that has no rings yet.
+    #[inline]
+    pub(crate) fn blank(shape: &Shape) -> Self {
+        Series { total: Cell::empty(shape), rings: None }
+    }
+
+    /// Makes a ring for each grain, unless they are there.
+    #[inline]
+    pub(crate) fn make_rings(&mut self, shape: &Shape) {
+        if self.rings.is_none() && !shape.grains.is_empty() {
+            self.rings = Some(Box::new(vec![Ring::default(); shape.grains.len()]));
+        }
     }
 
     /// A series of the same shape that has observed nothing.
@@ -199,6 +212,26 @@ impl Series {
             }
         }
         observed
+    }
+
+    /// Folds in the cell of some events that all lie in the same bucket of every grain: what
+    /// [`observe`](Series::observe) of each would do.
+    pub(crate) fn merge_run(&mut self, run: &Cell, shape: &Shape, mark: u32) -> Observed {
+        let before = self.heap_bytes() as isize;
+        self.total.merge(run);
+        let mut late = false;
+        for (ring, grain) in self.rings_mut().iter_mut().zip(&shape.grains) {
+            match ring.bucket_mut(*grain, run.last, shape, mark) {
+                Some(cell) => {
+                    let before = cell.heap_bytes();
+                    cell.merge(run);
+                    let grown = cell.heap_bytes() - before;
+                    ring.grew(grown);
+                }
+                None => late = true,
+            }
+        }
+        Observed { late, grown: self.heap_bytes() as isize - before }
     }
 
     pub(crate) fn merge(&mut self, other: &Series, shape: &Shape, mark: u32) {
@@ -286,6 +319,28 @@ mod tests {
             let mut empty = Series::empty(&shape);
             empty.merge(&a, &shape, 1);
             prop_assert_eq!(&empty.bytes(), &direct);
+        }
+
+        #[test]
+        fn a_run_leaves_what_its_events_would(
+            before in prop::collection::vec((-2_000_i64..2_000, -9.0..9.0_f64), 0..40),
+            hour in -2_000_i64..2_000,
+            run in prop::collection::vec((0_i64..3_600, -9.0..9.0_f64), 1..20),
+            keep in prop_oneof![Just(Keep::All), (1_u32..300).prop_map(Keep::Last)],
+        ) {
+            let shape = shape(keep);
+            let (mut each, mut together) = (fold(&shape, &before), fold(&shape, &before));
+            let mut cell = Cell::empty(&shape);
+            let mut late = false;
+            for (second, value) in &run {
+                let time = Timestamp::from_secs(hour * 3_600 + second);
+                let measure = Measure::new(*value);
+                late = each.observe(&shape, time, |_| &measure, 1).late;
+                cell.observe(time, |_| &measure);
+            }
+            prop_assert_eq!(together.merge_run(&cell, &shape, 1).late, late);
+            prop_assert_eq!(together.bytes(), each.bytes());
+            prop_assert_eq!(together.heap_bytes(), each.heap_bytes());
         }
 
         #[test]

@@ -103,9 +103,9 @@ impl ViewTier {
         if let [sym] = key {
             return (sym.0 as usize % SHARDS, 0);
         }
-        // The lowest bits choose the place in the shard's table, the highest its tag.
         let hash = hash_key(key);
-        ((hash >> 40) as usize & (self.shards.len() - 1), hash)
+        // The upper half is the shard's.
+        (hash as usize & (self.shards.len() - 1), hash)
     }
 
     /// Keeps every entry where it is until the scan is dropped. Who takes entries away asks

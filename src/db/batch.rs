@@ -2,14 +2,19 @@
 //!
 //! Invariant: an event that is refused leaves nothing in the batch.
 
+mod waiting;
+
 use super::{Db, Engine};
-use crate::dictionary::{Reader, Sym};
+use crate::dictionary::{Dictionary, Reader, Sym, same_text};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::record::{Column, Columns, FRAME_COLUMNS_MAX, FRAME_EVENTS_MAX};
 use crate::time::Timestamp;
 use std::sync::Arc;
+use waiting::Waiting;
 
+/// The number of the entities among the columns that wait; those of dimensions follow.
+const ENTITY: usize = 0;
 /// A chunk is closed when it has grown to this.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
 
@@ -40,13 +45,16 @@ pub(super) struct Builder {
     /// The texts of names that came last, by their place in the event.
     names: Recent,
     dims: Recent,
-    values: Recent,
     measures: Recent,
+    /// Values of the last events of chunk `at`.
+    waiting: Waiting,
     /// Each becomes a frame. The ones behind `at` are empty.
     chunks: Vec<Columns>,
     at: usize,
-    /// Events later than this are refused; made from the clock when it is first needed.
+    /// The time of events that have none; the clock's when it is first needed.
     now: Option<Timestamp>,
+    /// When the first event came that has one, roughly: what is too far behind that is refused.
+    begun: Option<Timestamp>,
 }
 
 impl Batch {
@@ -93,11 +101,12 @@ impl Builder {
             reader,
             names: Recent::default(),
             dims: Recent::default(),
-            values: Recent::default(),
             measures: Recent::default(),
+            waiting: Waiting::default(),
             chunks: vec![Columns::default()],
             at: 0,
             now: None,
+            begun: None,
         }
     }
 
@@ -109,38 +118,31 @@ impl Builder {
 
     fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
         event.check()?;
-        let skew = engine.options.future_skew;
-        let now = *self.now.get_or_insert_with(|| engine.options.clock.now());
-        let time = event.time.unwrap_or(now);
-        if event.check_time(time, now.saturating_add(skew), skew).is_err() {
+        let (clock, skew) = (&engine.options.clock, engine.options.future_skew);
+        let Some(time) = event.time else {
+            let now = *self.now.get_or_insert_with(|| clock.now());
+            return event.check_time(now, now.saturating_add(skew), skew);
+        };
+        let begun = *self.begun.get_or_insert_with(|| clock.now_roughly());
+        if event.check_time(time, begun.saturating_add(skew), skew).is_err() {
             // The batch may have been begun long ago.
-            let now = *self.now.insert(engine.options.clock.now());
+            let now = *self.begun.insert(clock.now());
             event.check_time(time, now.saturating_add(skew), skew)?;
         }
         Ok(())
     }
 
     fn add(&mut self, engine: &Engine, event: &Event<'_>) {
-        let Builder { reader, names, dims, values, measures, chunks, at, .. } = self;
-        let full = |columns: &Columns| {
-            columns.len() >= FRAME_EVENTS_MAX
-                || columns.dims.len() + event.dims.len() > FRAME_COLUMNS_MAX
-                || columns.measures.len() + event.measures.len() > FRAME_COLUMNS_MAX
-                || columns.bytes_estimate() > CHUNK_BYTES_MAX
-        };
-        if full(&chunks[*at]) {
-            if chunks[*at].is_empty() {
-                // Full of columns that earlier events had.
-                chunks[*at] = Columns::default();
-            } else {
-                *at += 1;
-                if *at == chunks.len() {
-                    chunks.push(Columns::default());
-                }
-            }
-        }
-        let columns = &mut chunks[*at];
         let dictionary = &*engine.dictionary;
+        let full = self.is_full_for(event);
+        if full || self.waiting.is_full() {
+            self.look_up(dictionary);
+        }
+        if full {
+            self.next_chunk();
+        }
+        let Builder { reader, names, dims, measures, waiting, chunks, at, .. } = self;
+        let columns = &mut chunks[*at];
         let row = columns.len();
         columns.names.push(names.sym(0, event.name, || dictionary.intern(reader, event.name)));
         let time = event.time.or(self.now).unwrap_or_default();
@@ -148,18 +150,22 @@ impl Builder {
         for (i, (name, value)) in event.dims.iter().enumerate() {
             let name = dims.sym(i, name, || dictionary.intern(reader, name));
             columns.text_bytes += value.len();
-            let value = values.sym(i, value, || dictionary.intern(reader, value));
-            column_of(&mut columns.dims, i, name).put(row, value, Sym::NONE);
+            let at = column_of(&mut columns.dims, i, name);
+            if let Some(sym) = waiting.push(dictionary, reader, (at + 1, row), value) {
+                columns.dims[at].put(row, sym, Sym::NONE);
+            }
         }
         for (i, (name, value)) in event.measures.iter().enumerate() {
             let name = measures.sym(i, name, || dictionary.intern(reader, name));
-            column_of(&mut columns.measures, i, name).put(row, *value, f64::NAN);
+            let at = column_of(&mut columns.measures, i, name);
+            columns.measures[at].put(row, *value, f64::NAN);
         }
         columns.text_bytes += event.name.len();
         if let Some(entity) = event.entity {
             columns.text_bytes += entity.len();
-            columns.entities.resize(row, Sym::NONE);
-            columns.entities.push(dictionary.intern(reader, entity));
+            if let Some(sym) = waiting.push(dictionary, reader, (ENTITY, row), entity) {
+                columns.put_entity(row, sym);
+            }
         }
         if let Some(id) = event.id {
             columns.ids.set(row, id.as_bytes());
@@ -167,6 +173,36 @@ impl Builder {
         if let Some(payload) = event.payload {
             columns.payloads.set(row, payload);
         }
+    }
+
+    /// Whether the present chunk must not take the event.
+    fn is_full_for(&self, event: &Event<'_>) -> bool {
+        let columns = &self.chunks[self.at];
+        columns.len() >= FRAME_EVENTS_MAX
+            || columns.dims.len() + event.dims.len() > FRAME_COLUMNS_MAX
+            || columns.measures.len() + event.measures.len() > FRAME_COLUMNS_MAX
+            || columns.bytes_estimate() > CHUNK_BYTES_MAX
+    }
+
+    fn next_chunk(&mut self) {
+        if self.chunks[self.at].is_empty() {
+            // Full of columns that earlier events had.
+            self.chunks[self.at] = Columns::default();
+            return;
+        }
+        self.at += 1;
+        if self.at == self.chunks.len() {
+            self.chunks.push(Columns::default());
+        }
+    }
+
+    /// Puts the values that wait into their columns.
+    fn look_up(&mut self, dictionary: &Dictionary) {
+        let columns = &mut self.chunks[self.at];
+        self.waiting.look_up(dictionary, &mut self.reader, |column, row, sym| match column {
+            ENTITY => columns.put_entity(row, sym),
+            _ => columns.dims[column - 1].put(row, sym, Sym::NONE),
+        });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -178,19 +214,23 @@ impl Builder {
     }
 
     pub(super) fn clear(&mut self) {
+        self.waiting.clear();
         self.chunks.iter_mut().for_each(Columns::clear);
         self.at = 0;
         self.now = None;
+        self.begun = None;
     }
 
-    pub(super) fn chunks(&mut self) -> &mut [Columns] {
+    pub(super) fn chunks(&mut self, dictionary: &Dictionary) -> &mut [Columns] {
+        self.look_up(dictionary);
         let chunks = &mut self.chunks[..=self.at];
         chunks.iter_mut().for_each(Columns::square);
         chunks
     }
 
-    pub(super) fn now(&self) -> Option<Timestamp> {
-        self.now
+    /// When the first event came, roughly.
+    pub(super) fn begun(&self) -> Option<Timestamp> {
+        self.begun.or(self.now)
     }
 }
 
@@ -212,7 +252,7 @@ impl Recent {
             self.0.resize_with(i + 1, || (String::new(), Sym::NONE));
         }
         let (recent, sym) = &mut self.0[i];
-        if recent != text || *sym == Sym::NONE {
+        if !same_text(recent, text) || *sym == Sym::NONE {
             recent.clear();
             recent.push_str(text);
             *sym = intern();
@@ -221,17 +261,16 @@ impl Recent {
     }
 }
 
-/// The column called `name`, made when missing; the `i`th one is tried first.
+/// The place of the column called `name`, made when missing; the `i`th one is tried first.
 #[inline]
-fn column_of<T: Copy>(columns: &mut Vec<Column<T>>, i: usize, name: Sym) -> &mut Column<T> {
-    let at = match columns.get(i) {
+fn column_of<T: Copy>(columns: &mut Vec<Column<T>>, i: usize, name: Sym) -> usize {
+    match columns.get(i) {
         Some(column) if column.name == name => i,
         _ => columns.iter().position(|column| column.name == name).unwrap_or_else(|| {
             columns.push(Column::empty(name));
             columns.len() - 1
         }),
-    };
-    &mut columns[at]
+    }
 }
 
 impl Db {

@@ -121,7 +121,7 @@ impl Draft {
         self.segment = writer.segment_number.load(Acquire);
         let (dictionary, segment) = (&*writer.dictionary, self.segment as u32);
         columns.each_sym(|sym| {
-            if sym != Sym::NONE && dictionary.defined_in(sym) != segment {
+            if dictionary.defined_in(sym) != segment {
                 self.undefined.push(sym);
             }
         });

@@ -2,19 +2,20 @@
 //!
 //! For each view the events it takes are grouped by shard before any lock is taken; then each
 //! shard is locked once. Shards that another thread holds are left for later, so that two threads
-//! with the same hot keys do not queue behind each other. Inside a shard the slots of some events are
-//! looked up first and their entries prefetched, then changed: look-ups do not depend on each other,
-//! so the processor waits for several of their cache misses at once.
+//! with the same hot keys do not queue behind each other. Inside a shard some events go together,
+//! step by step: have the places in the table fetched, then the entries found there, then look up,
+//! then change. Events do not depend on each other, so the processor waits for several of their
+//! cache misses at once.
 //!
-//! A single event goes the same way across views: found and prefetched in each, then changed in
-//! each. The shards' locks are held together for that, taken in the order of the views, which is
+//! A single event goes the same steps across views. The shards' locks are held together for that, taken in the order of the views, which is
 //! the same for everybody; nobody else holds more than one.
 
-use super::ViewTier;
 use super::shard::Shard;
+use super::{Key, ViewTier};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
 use crate::record::Columns;
+use crate::series::Cell;
 use crate::time::Timestamp;
 use crate::view::{Part, Plan};
 use parking_lot::{Mutex, MutexGuard};
@@ -104,10 +105,50 @@ impl<'a> Bound<'a> {
     }
 
     #[inline]
-    fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan) -> bool {
-        let time = Timestamp::from_micros(self.columns.times[row]);
-        let measure = |i: usize| self.measures[i].map_or(&Measure::NONE, |values| &values[row]);
-        shard.observe(slot, &plan.shape, time, measure)
+    fn time(&self, row: usize) -> Timestamp {
+        Timestamp::from_micros(self.columns.times[row])
+    }
+
+    #[inline]
+    fn measure(&self, i: usize, row: usize) -> &Measure {
+        self.measures[i].map_or(&Measure::NONE, |values| &values[row])
+    }
+
+    #[inline]
+    fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan) {
+        shard.observe(slot, &plan.shape, self.time(row), |i| self.measure(i, row));
+    }
+
+    /// Folds events into series that have rings. Those that follow each other in the same series and
+    /// the same buckets are folded into a cell of their own first, which is then merged into the
+    /// totals and the buckets: each event is observed once, not once for each of them.
+    fn observe_runs(
+        &self,
+        shard: &mut Shard,
+        slots: &[u32],
+        items: &[Item],
+        plan: &Plan,
+        late: &mut Vec<u32>,
+    ) {
+        let shape = &plan.shape;
+        let mut rest = 0;
+        while let Some(first) = items.get(rest) {
+            let (begin, slot) = (rest, slots[rest]);
+            let start = self.time(first.row as usize);
+            let mut run = Cell::empty(shape);
+            while let Some(item) = items.get(rest).filter(|_| slots[rest] == slot) {
+                let row = item.row as usize;
+                let time = self.time(row);
+                if shape.grains.iter().any(|(grain, _)| grain.bucket(time) != grain.bucket(start)) {
+                    break;
+                }
+                run.observe(time, |i| self.measure(i, row));
+                rest += 1;
+            }
+            if shard.merge(slot, shape, &run) {
+                late.extend(items[begin..rest].iter().map(|item| item.row));
+            }
+        }
     }
 }
 
@@ -124,62 +165,54 @@ pub(crate) fn apply_all(views: &[Arc<ViewTier>], columns: &Columns, scratch: &mu
     let measures = &scratch.measures;
     let mut late = false;
     for views in views.chunks(VIEWS) {
-        let mut found = SmallVec::<[(&ViewTier, MutexGuard<'_, Shard>, u32); VIEWS]>::new();
+        let mut found = SmallVec::<[Found<'_>; VIEWS]>::new();
         for view in views {
-            if let Some((shard, slot)) = view.find_single(columns) {
-                found.push((view, shard, slot));
-            }
+            found.extend(view.find_single(columns));
         }
-        for (view, mut shard, slot) in found {
+        for Found { shard, hash, key, .. } in &found {
+            shard.approach(*hash, key);
+        }
+        for Found { view, mut shard, hash, key } in found {
             let measure = |i: usize| {
                 let name = view.plan.measures[i];
                 let at = columns.measures.iter().position(|column| column.name == name);
                 at.map_or(&Measure::NONE, |at| &measures[at][0])
             };
+            let slot = shard.slot_of(hash, &key, &view.plan.shape);
             late |= shard.observe(slot, &view.plan.shape, time, measure);
         }
     }
     scratch.late.extend(late.then_some(0));
 }
 
+/// Where a single event goes in one view.
+struct Found<'a> {
+    view: &'a ViewTier,
+    shard: MutexGuard<'a, Shard>,
+    hash: u64,
+    key: Key,
+}
+
 impl ViewTier {
-    /// The shard and slot of the only event, if the view takes it.
-    fn find_single(&self, columns: &Columns) -> Option<(MutexGuard<'_, Shard>, u32)> {
+    /// Locks the shard of the only event, if the view takes it, and asks for the key's place there.
+    fn find_single(&self, columns: &Columns) -> Option<Found<'_>> {
         let takes = |part: Part, values: &[Sym]| {
             column(columns, part).is_some_and(|column| values.contains(&column[0]))
         };
-        let Plan { names, conditions, key, .. } = &self.plan;
+        let Plan { names, conditions, key: parts, .. } = &self.plan;
         if !(names.is_empty() || takes(Part::EventName, names))
             || !conditions.iter().all(|(part, values)| takes(*part, values))
         {
             return None;
         }
-        match key.len() {
-            0 => self.find_keyed::<0>(columns),
-            1 => self.find_keyed::<1>(columns),
-            2 => self.find_keyed::<2>(columns),
-            3 => self.find_keyed::<3>(columns),
-            4 => self.find_keyed::<4>(columns),
-            5 => self.find_keyed::<5>(columns),
-            6 => self.find_keyed::<6>(columns),
-            7 => self.find_keyed::<7>(columns),
-            _ => self.find_keyed::<8>(columns),
-        }
-    }
-
-    fn find_keyed<const N: usize>(
-        &self,
-        columns: &Columns,
-    ) -> Option<(MutexGuard<'_, Shard>, u32)> {
-        let mut key = [Sym::NONE; N];
-        for (sym, part) in key.iter_mut().zip(&self.plan.key) {
-            *sym = column(columns, *part).map(|column| column[0]).filter(|s| *s != Sym::NONE)?;
+        let mut key = Key::new();
+        for part in parts {
+            key.push(column(columns, *part).map(|column| column[0]).filter(|s| *s != Sym::NONE)?);
         }
         let (shard, hash) = self.place(&key);
-        let mut shard = self.shards[shard].lock();
-        let slot = shard.slot_of(hash, &key, &self.plan.shape);
-        shard.prefetch(slot);
-        Some((shard, slot))
+        let shard = self.shards[shard].lock();
+        shard.prefetch(hash, &key);
+        Some(Found { view: self, shard, hash, key })
     }
 
     /// Folds the events into the view's series.
@@ -219,18 +252,27 @@ impl ViewTier {
             items.push(Item { row: row as u32, shard: shard as u32, hash });
         }
         let mut each = |shard: &mut Shard, items: &[Item]| {
+            let key =
+                |item: &Item| -> [Sym; N] { std::array::from_fn(|i| parts[i][item.row as usize]) };
             for items in items.chunks(BLOCK) {
-                slots.clear();
-                slots.extend(items.iter().map(|item| {
-                    let key: [Sym; N] = std::array::from_fn(|i| parts[i][item.row as usize]);
-                    let slot = shard.slot_of(item.hash, &key, &self.plan.shape);
-                    shard.prefetch(slot);
-                    slot
-                }));
-                for (item, slot) in items.iter().zip(slots.iter()) {
-                    if bound.observe(shard, *slot, item.row as usize, &self.plan) {
-                        late.push(item.row);
+                if N > 0 {
+                    for item in items {
+                        shard.prefetch(item.hash, &key(item));
                     }
+                    for item in items {
+                        shard.approach(item.hash, &key(item));
+                    }
+                }
+                slots.clear();
+                slots.extend(
+                    items.iter().map(|item| shard.slot_of(item.hash, &key(item), &self.plan.shape)),
+                );
+                if self.plan.shape.grains.is_empty() {
+                    for (item, slot) in items.iter().zip(slots.iter()) {
+                        bound.observe(shard, *slot, item.row as usize, &self.plan);
+                    }
+                } else {
+                    bound.observe_runs(shard, slots, items, &self.plan, late);
                 }
             }
         };

@@ -14,15 +14,17 @@
 //! 4. `everything_here`: no key of the shard has a stored row without being resident, so an absent
 //!    key is a new key and nothing has to be read to know that.
 //!
-//! Entries lie in chunks that never move; growing copies the table of 4-byte slots only.
+//! Entries lie in chunks that do not move once they are full; growing copies the table of slots
+//! only. A chunk is filled with blank entries when it is made: one run through memory, while the
+//! entries of a batch's new keys would each be written into a cold line.
 //! Next: `tier/apply.rs`.
 
 use super::{Key, SHARDS, ShardTotals, hash_key};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
-use crate::series::{Observed, Series, Shape};
+use crate::series::{Cell, Observed, Series, Shape};
+use crate::slots::{self, Slots};
 use crate::time::{Stopwatch, Timestamp};
-use hashbrown::HashTable;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -37,14 +39,16 @@ const NO_SLOT: u32 = u32::MAX;
 pub(crate) struct Shard {
     arity: usize,
     /// Slots by key, where keys have two parts or more, or none.
-    table: HashTable<u32>,
+    table: Slots,
     /// Slots by sym (without the bits that chose the shard), where a key is one sym: syms are small
     /// and dense, and an array is faster than any table. [`NO_SLOT`] where there is none.
     by_sym: Vec<u32>,
     /// The keys of all slots, `arity` syms each.
     keys: Vec<Sym>,
     chunks: Vec<Vec<Entry>>,
-    /// Slots without an entry.
+    /// Slots that have been used; those behind are blank.
+    used: u32,
+    /// Used slots without an entry.
     free: Vec<u32>,
     generation: u32,
     /// The number of the last cut.
@@ -148,22 +152,10 @@ pub(crate) fn rows_of(series: &mut Series) -> CapturedRows {
     rows
 }
 
-/// Prefetches every cache line of `value`; nothing where the processor has no such instruction.
+/// The part of a key's hash that the table keeps; the rest chose the shard.
 #[inline]
-fn prefetch_lines<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        const LINE: usize = 64;
-        for offset in (0..size_of::<T>()).step_by(LINE) {
-            let line = std::ptr::from_ref(value).cast::<i8>().wrapping_add(offset);
-            // SAFETY: a prefetch reads nothing that could be seen and cannot fault; the address
-            // lies in `value` anyway. The instruction is part of SSE, which x86_64 always has.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 /// The place of a sym in [`Shard::by_sym`].
@@ -177,10 +169,11 @@ impl Shard {
     pub(crate) fn new(arity: usize, expected: usize, stored: bool) -> Self {
         Shard {
             arity,
-            table: HashTable::with_capacity(if arity == 1 { 0 } else { expected }),
+            table: Slots::with_room(if arity == 1 { 0 } else { expected }),
             by_sym: Vec::with_capacity(if arity == 1 { expected } else { 0 }),
             keys: Vec::with_capacity(expected * arity),
             chunks: Vec::new(),
+            used: 0,
             free: Vec::new(),
             generation: FIRST_GENERATION,
             cut: 0,
@@ -216,30 +209,49 @@ impl Shard {
         if let [sym] = key {
             return self.by_sym.get(sym_place(*sym)).copied().filter(|slot| *slot != NO_SLOT);
         }
-        let (keys, n) = (&self.keys, self.arity);
-        self.table.find(hash, |slot| &keys[*slot as usize * n..][..n] == key).copied()
+        // Sym by sym, for a comparison of the slices would be a call.
+        let same =
+            |slot: u32| self.keys[slot as usize * key.len()..].iter().zip(key).all(|(a, b)| a == b);
+        self.table.find(tag_of(hash), same)
+    }
+
+    /// Has the place of a key in the table fetched: the first step of looking up many.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64, key: &[Sym]) {
+        if let [sym] = key {
+            if let Some(slot) = self.by_sym.get(sym_place(*sym)) {
+                slots::prefetch(slot);
+            }
+        } else {
+            self.table.prefetch(tag_of(hash));
+        }
+    }
+
+    /// Has the entry found there fetched: the second step. The last is [`Shard::slot_of`].
+    #[inline]
+    pub(crate) fn approach(&self, hash: u64, key: &[Sym]) {
+        if let [sym] = key {
+            if let Some(slot) = self.by_sym.get(sym_place(*sym)).filter(|slot| **slot != NO_SLOT) {
+                self.prefetch_entry(*slot);
+            }
+        } else if !key.is_empty() {
+            self.table.find(tag_of(hash), |slot| {
+                slots::prefetch(&self.keys[slot as usize * key.len()]);
+                self.prefetch_entry(slot);
+                true
+            });
+        }
+    }
+
+    #[inline]
+    fn prefetch_entry(&self, slot: u32) {
+        slots::prefetch(&self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]);
     }
 
     /// The slot of `key`, made if it is new. Its entry is to be [touched](Shard::observe).
     #[inline]
-    pub(crate) fn slot_of<const N: usize>(
-        &mut self,
-        hash: u64,
-        key: &[Sym; N],
-        shape: &Shape,
-    ) -> u32 {
-        let found = if N == 1 {
-            self.find(hash, key)
-        } else {
-            let keys = &self.keys;
-            // As an array, so that two words are compared and no function is called for it.
-            let same = |slot: &u32| {
-                let at = *slot as usize * N;
-                keys[at..at + N].first_chunk::<N>() == Some(key)
-            };
-            self.table.find(hash, same).copied()
-        };
-        match found {
+    pub(crate) fn slot_of(&mut self, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
+        match self.find(hash, key) {
             Some(slot) => slot,
             None => self.insert(hash, key, !self.everything_here, false, shape),
         }
@@ -260,72 +272,80 @@ impl Shard {
         let slot = if let Some(slot) = self.free.pop() {
             let at = slot as usize * self.arity;
             self.keys[at..at + self.arity].copy_from_slice(key);
-            let entry = self.entry(slot);
-            // Empty since the key before it was removed.
-            debug_assert_eq!(entry.series.total.count(), 0);
-            (entry.partial, entry.stored) = (partial, stored);
-            (entry.touched, entry.live, entry.mark) = (true, true, CLEAN);
             slot
         } else {
-            if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-                // A shard of one or two keys should not cost a whole chunk.
-                let first = if self.chunks.is_empty() { 4 } else { CHUNK };
-                self.chunks.push(Vec::with_capacity(first));
+            if self.used as usize == self.blanks_end() {
+                self.add_blanks(shape);
             }
-            let at = self.chunks.len() - 1;
-            let chunk = &mut self.chunks[at];
-            chunk.push(Entry {
-                mark: CLEAN,
-                partial,
-                stored,
-                touched: true,
-                live: true,
-                series: Series::empty(shape),
-            });
             self.keys.extend_from_slice(key);
-            (at * CHUNK + chunk.len() - 1) as u32
+            self.used += 1;
+            self.used - 1
         };
-        let heap = self.entry(slot).series.heap_bytes();
+        let entry = self.entry(slot);
+        // Blank, or empty since the key before it was removed.
+        debug_assert_eq!(entry.series.total.count(), 0);
+        (entry.partial, entry.stored) = (partial, stored);
+        (entry.touched, entry.live, entry.mark) = (true, true, CLEAN);
+        entry.series.make_rings(shape);
+        let heap = entry.series.heap_bytes();
         self.account(heap as isize);
         self.live += 1;
         if let [sym] = key {
             self.by_sym[sym_place(*sym)] = slot;
         } else {
-            let (keys, n) = (&self.keys, self.arity);
-            self.table.insert_unique(hash, slot, |slot| hash_key(&keys[*slot as usize * n..][..n]));
+            self.table.insert(tag_of(hash), slot);
         }
         slot
     }
 
+    /// Slots that there are, blank ones included.
+    fn blanks_end(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+    }
+
+    fn add_blanks(&mut self, shape: &Shape) {
+        // A shard of one or two keys should not cost a whole chunk; only the first one grows.
+        let len = match self.chunks.as_slice() {
+            [] => 4,
+            [first] if first.len() < CHUNK => first.len() * 4,
+            _ => CHUNK,
+        };
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.chunks.push(Vec::new());
+        }
+        let at = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[at];
+        chunk.reserve_exact(len - chunk.len());
+        chunk.resize_with(len, || Entry {
+            mark: CLEAN,
+            partial: false,
+            stored: false,
+            touched: false,
+            live: false,
+            series: Series::blank(shape),
+        });
+    }
+
     /// Makes room for one more key.
     fn make_room(&mut self, key: &[Sym]) {
-        let needed = if let [sym] = key { sym_place(*sym) + 1 } else { 0 };
-        if needed <= self.by_sym.capacity()
-            && (needed > 0 || self.table.len() < self.table.capacity())
+        let by_sym = if let [sym] = key { sym_place(*sym) + 1 } else { 0 };
+        if by_sym <= self.by_sym.capacity()
+            && (by_sym > 0 || self.table.has_room_for(self.live + 1))
         {
-            self.by_sym.resize(self.by_sym.len().max(needed), NO_SLOT);
+            self.by_sym.resize(self.by_sym.len().max(by_sym), NO_SLOT);
             return;
         }
         let stopwatch = Stopwatch::start();
-        if needed > 0 {
-            self.by_sym.resize(needed.next_power_of_two(), NO_SLOT);
+        if by_sym > 0 {
+            self.by_sym.resize(by_sym.next_power_of_two(), NO_SLOT);
         } else {
-            let (keys, n) = (&self.keys, self.arity);
-            self.table.reserve(1, |slot| hash_key(&keys[*slot as usize * n..][..n]));
+            self.table = self.table.grown();
         }
         self.resizes += 1;
         self.resize_micros += stopwatch.micros();
     }
 
-    /// Asks the processor to have the entry in its cache soon. It does not wait, so that several
-    /// misses are under way at once.
-    #[inline]
-    pub(crate) fn prefetch(&self, slot: u32) {
-        let entry = &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
-        prefetch_lines(entry);
-    }
-
-    /// Folds an event into the series in `slot`; the only change that recording makes.
+    /// Folds an event into the series in `slot`; says whether it was late.
     #[inline]
     pub(crate) fn observe<'m>(
         &mut self,
@@ -334,6 +354,17 @@ impl Shard {
         time: Timestamp,
         measure: impl Fn(usize) -> &'m Measure + Copy,
     ) -> bool {
+        self.change(slot, |series, mark| series.observe(shape, time, measure, mark))
+    }
+
+    /// Folds in the cell of some events that lie in the same buckets; says whether they were late.
+    pub(crate) fn merge(&mut self, slot: u32, shape: &Shape, run: &Cell) -> bool {
+        self.change(slot, |series, mark| series.merge_run(run, shape, mark))
+    }
+
+    /// The only change that recording makes.
+    #[inline]
+    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Series, u32) -> Observed) -> bool {
         let generation = self.generation;
         let mut entry = self.entry(slot);
         if entry.mark != generation {
@@ -341,7 +372,7 @@ impl Shard {
             entry = self.entry(slot);
         }
         entry.touched = true;
-        let Observed { late, grown } = entry.series.observe(shape, time, measure, generation);
+        let Observed { late, grown } = change(&mut entry.series, generation);
         self.account(grown);
         late
     }
@@ -515,10 +546,8 @@ impl Shard {
         if let [sym] = *self.key(slot) {
             self.by_sym[sym_place(sym)] = NO_SLOT;
         } else {
-            let hash = hash_key(self.key(slot));
-            if let Ok(entry) = self.table.find_entry(hash, |other| *other == slot) {
-                entry.remove();
-            }
+            let tag = tag_of(hash_key(self.key(slot)));
+            self.table.remove(tag, slot);
         }
         let entry = self.entry(slot);
         let empty = entry.series.emptied();
@@ -535,10 +564,10 @@ impl Shard {
     /// Sweeps up to `n` slots and evicts clean entries that nobody touched since the last sweep
     /// (Corbató's clock). Gives how many went.
     pub(crate) fn evict(&mut self, n: usize) -> usize {
-        let slots = self.slots();
+        let used = self.used;
         let mut evicted = 0;
-        for _ in 0..n.min(slots as usize) {
-            self.hand = if self.hand + 1 >= slots { 0 } else { self.hand + 1 };
+        for _ in 0..n.min(used as usize) {
+            self.hand = if self.hand + 1 >= used { 0 } else { self.hand + 1 };
             let slot = self.hand;
             let entry = self.entry(slot);
             // A clean partial entry is empty, its row says all; a clean whole one has a row.
@@ -555,11 +584,9 @@ impl Shard {
         evicted
     }
 
+    /// Slots that have been used.
     pub(crate) fn slots(&self) -> u32 {
-        match self.chunks.last() {
-            None => 0,
-            Some(last) => ((self.chunks.len() - 1) * CHUNK + last.len()) as u32,
-        }
+        self.used
     }
 
     /// Calls `see` with each live entry's key and series, complete or not, of the slots from
@@ -570,14 +597,14 @@ impl Shard {
         n: u32,
         mut see: impl FnMut(&[Sym], Option<&Series>),
     ) -> Option<u32> {
-        let end = self.slots().min(from.saturating_add(n));
+        let end = self.used.min(from.saturating_add(n));
         for slot in from..end {
             let entry = &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
             if entry.live {
                 see(self.key(slot), (!entry.partial).then_some(&entry.series));
             }
         }
-        (end < self.slots()).then_some(end)
+        (end < self.used).then_some(end)
     }
 
     /// Whether every key of the shard is here and whole.
@@ -588,9 +615,7 @@ impl Shard {
     pub(crate) fn totals(&self) -> ShardTotals {
         let resident = self.live as u64;
         let chunks: usize = self.chunks.iter().map(Vec::capacity).sum();
-        // A table of 4-byte slots has a control byte for each and is filled to 7/8.
-        let table =
-            self.table.capacity() * 8 / 7 * (size_of::<u32>() + 1) + self.by_sym.capacity() * 4;
+        let table = self.table.bytes() + self.by_sym.capacity() * 4;
         let memory = chunks * size_of::<Entry>()
             + self.keys.capacity() * size_of::<Sym>()
             + table

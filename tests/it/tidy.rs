@@ -53,7 +53,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Everybody may use these.
-const WORDS: &[&str] = &["codec", "dictionary", "error", "event", "key", "options", "time"];
+const WORDS: &[&str] =
+    &["codec", "dictionary", "error", "event", "key", "options", "slots", "time"];
 
 /// An arrow against the layers, and why it is there.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
