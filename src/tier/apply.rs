@@ -15,11 +15,12 @@ use super::{Key, ViewTier};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
 use crate::record::Columns;
-use crate::series::Cell;
+use crate::series::{Cell, Shape};
 use crate::time::Timestamp;
 use crate::view::{Part, Plan};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Events whose entries are prefetched before the first of them is changed.
@@ -131,25 +132,37 @@ impl<'a> Bound<'a> {
         late: &mut Vec<u32>,
     ) {
         let shape = &plan.shape;
-        let mut rest = 0;
-        while let Some(first) = items.get(rest) {
-            let (begin, slot) = (rest, slots[rest]);
-            let start = self.time(first.row as usize);
+        let mut at = 0;
+        while let Some(first) = items.get(at) {
+            let (begin, slot) = (at, slots[at]);
+            let span = same_buckets(shape, self.time(first.row as usize));
             let mut run = Cell::empty(shape);
-            while let Some(item) = items.get(rest).filter(|_| slots[rest] == slot) {
-                let row = item.row as usize;
-                let time = self.time(row);
-                if shape.grains.iter().any(|(grain, _)| grain.bucket(time) != grain.bucket(start)) {
+            loop {
+                let row = items[at].row as usize;
+                run.observe(self.time(row), |i| self.measure(i, row));
+                at += 1;
+                let next =
+                    |item: &Item| slots[at] == slot && span.contains(&self.time(item.row as usize));
+                if !items.get(at).is_some_and(next) {
                     break;
                 }
-                run.observe(time, |i| self.measure(i, row));
-                rest += 1;
             }
             if shard.merge(slot, shape, &run) {
-                late.extend(items[begin..rest].iter().map(|item| item.row));
+                late.extend(items[begin..at].iter().map(|item| item.row));
             }
         }
     }
+}
+
+/// Times that lie in the same bucket of every grain as this one.
+fn same_buckets(shape: &Shape, time: Timestamp) -> Range<Timestamp> {
+    let mut span = Timestamp::MIN..Timestamp::MAX;
+    for (grain, _) in &shape.grains {
+        let bucket = grain.bucket(time);
+        span.start = span.start.max(grain.start(bucket));
+        span.end = span.end.min(grain.start(bucket + 1));
+    }
+    span
 }
 
 /// Folds the events into the series of every view that takes them.
