@@ -24,7 +24,7 @@ use crate::snapshot::{Changes, Snapshot, Start, Table};
 use crate::tier::shard::{Capture, Captured, CapturedRows, TakenDelta, rows_of};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
@@ -219,7 +219,7 @@ impl Engine {
         let path = self.dir.join(super::open::STORE);
         // After a failure a key may have several deltas, of several cuts. A row's cut is what tells a
         // reader which of them it contains: the newest.
-        let mut by_key: HashMap<(u32, &[Sym]), Delta<'_>> = HashMap::new();
+        let mut by_key: BTreeMap<(u32, &[Sym]), Delta<'_>> = BTreeMap::new();
         for (tier, captured) in &state.deltas {
             let Capture::Delta { delta: part, cut } = &captured.what else { continue };
             let delta = by_key.entry((tier.id, captured.key.as_slice()));

@@ -15,7 +15,7 @@ use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling, OsDisk};
+use crate::disk::{Disk, Filling};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry, Resume};
@@ -39,11 +39,7 @@ pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Engine> {
-    open_on(Arc::new(OsDisk), dir, options)
-}
-
-pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
+pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
     let now = options.clock.now();
     let fresh = !look(&disk, dir, &options)?;
     if fresh {
