@@ -51,23 +51,24 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// A number that is given once.
     fn unique(&self) -> u128;
 
-    /// Makes a directory and those above it that are missing, durable when this returns.
+    /// Makes a directory and those above it that are missing. All of their names are durable when
+    /// this returns, also where a process that died had made them and not synced.
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut missing: Vec<&Path> = Vec::new();
-        let mut at = Some(dir);
-        while let Some(path) = at.filter(|path| !path.as_os_str().is_empty()) {
-            if self.exists(path)? {
-                break;
-            }
-            missing.push(path);
-            at = path.parent();
-        }
-        for path in missing.into_iter().rev() {
-            match self.make_dir(path) {
+        let mut dirs: Vec<&Path> =
+            dir.ancestors().filter(|path| path.file_name().is_some()).collect();
+        dirs.reverse();
+        for path in dirs {
+            let there = self.exists(path)?;
+            match if there { Ok(()) } else { self.make_dir(path) } {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
                 _ => {}
             }
-            self.sync_dir(parent(path))?;
+            match (self.sync_dir(parent(path)), there) {
+                // Where we may not read, or where directories are not synced, it was hardly one of
+                // us who made it.
+                (Err(e), true) if NOT_OURS.contains(&e.kind()) => {}
+                (synced, _) => synced?,
+            }
         }
         Ok(())
     }
@@ -84,6 +85,14 @@ pub(crate) trait Disk: Debug + Send + Sync {
         Ok(file)
     }
 }
+
+/// What the sync of a directory above ours may answer.
+const NOT_OURS: [io::ErrorKind; 4] = [
+    io::ErrorKind::PermissionDenied,
+    io::ErrorKind::InvalidInput,
+    io::ErrorKind::Unsupported,
+    io::ErrorKind::ReadOnlyFilesystem,
+];
 
 /// The directory that holds the name `path`.
 fn parent(path: &Path) -> &Path {

@@ -56,7 +56,12 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     })?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
-        Some(manifest) => manifest,
+        Some(manifest) => {
+            // After a kill the names of manifest and snapshot may be in the page cache only, and
+            // what is built on them must not be there without them.
+            disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
+            manifest
+        }
         None => create(&disk, dir, now)?,
     };
     let manifest = Arc::new(manifest);
@@ -220,7 +225,6 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
 fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> {
     let log = dir.join(LOG);
     disk.create_dir(&log).map_err(|e| Error::io("make the directory of the log", &log, e))?;
-    disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
     Manifest::create(disk.clone(), dir, now)
 }
 

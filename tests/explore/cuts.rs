@@ -56,11 +56,15 @@ impl Path {
 
     /// A seed that is this place's own.
     fn seed(&self, script: &Script) -> u64 {
-        let text = format!("{}:{self}", script.name);
-        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        digest(&format!("{}:{self}", script.name))
     }
+}
+
+/// FNV-1a: the same on every machine.
+pub(crate) fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Where to cut a run that has so many moments, the end included.
