@@ -87,7 +87,6 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    remove_retired(&*disk, &home.dir, oldest)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -226,15 +225,6 @@ fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> 
     let log = dir.join(LOG);
     disk.create_dir(&log).map_err(|e| Error::io("make the directory of the log", &log, e))?;
     Manifest::create(disk.clone(), dir, now)
-}
-
-/// Removes segments that a checkpoint retired and a crash left.
-fn remove_retired(disk: &dyn Disk, log: &Path, first: u64) -> Result<()> {
-    for number in segment::numbers(disk, log)?.into_iter().filter(|number| *number < first) {
-        let path = log.join(segment::name(number));
-        disk.remove(&path).map_err(|e| Error::io("remove a retired segment", &path, e))?;
-    }
-    Ok(())
 }
 
 /// What grows while the log is replayed.
