@@ -128,6 +128,7 @@ struct Tell<'a>(&'a Script, &'a Path);
 impl Drop for Tell<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // Of what began with a fault the fault is told, too, and is what to repeat.
             eprintln!(
                 "repeat it by\n  QUIPU_EXPLORE='{}:{}' cargo test --features simulation --test \
                  explore repeat -- --nocapture",
@@ -190,6 +191,19 @@ impl Explorer<'_> {
             };
             self.examine(script, &path, &image, history, &bounds);
         }
+    }
+
+    /// Examines a disk that came about in another way, and cuts that.
+    pub(crate) fn go_on(
+        &mut self,
+        script: &Script,
+        origin: &str,
+        disk: &SimulatedDisk,
+        history: &History,
+        bounds: &Mark,
+    ) {
+        let script = Script { name: format!("{} {origin}", script.name), ..script.clone() };
+        self.examine(&script, &Path::default(), disk, history, bounds);
     }
 
     /// Opens what a cut left, compares it, works with it, and cuts that.

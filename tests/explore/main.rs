@@ -13,6 +13,7 @@
 mod controls;
 mod cuts;
 mod faults;
+mod faults_everywhere;
 mod found;
 mod run;
 mod script;
@@ -20,10 +21,8 @@ mod script;
 mod truth;
 
 use cuts::Explorer;
-use quipu::simulation::{Operation, SimulatedDisk};
-use run::{History, Mark, Run, Weather};
+use quipu::simulation::Operation;
 use script::Script;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn number(variable: &str, otherwise: u64) -> u64 {
@@ -80,24 +79,8 @@ fn every_power_cut_is_survived() {
 
 /// Every operation with what it is done to, of a run of all the scripts.
 fn trace() -> Vec<Operation> {
-    let operations = Arc::new(Mutex::new(Vec::new()));
-    for script in script::fixed_scripts().iter().chain(&[script::random_script(5)]) {
-        let disk = SimulatedDisk::new(1);
-        let kept = operations.clone();
-        disk.plan(move |op| {
-            kept.lock().unwrap().push(op.clone());
-            None
-        });
-        let mut run =
-            Run::open(&script.setup, &disk, History::new(), &Mark::default(), Weather::Fair)
-                .unwrap();
-        for act in &script.acts {
-            run.act(act).unwrap();
-        }
-        run.end();
-    }
-    let operations = operations.lock().unwrap();
-    operations.clone()
+    let scripts = script::fixed_scripts().into_iter().chain([script::random_script(5)]);
+    scripts.flat_map(|script| faults_everywhere::operations(&script)).collect()
 }
 
 #[test]
@@ -129,10 +112,7 @@ fn digest(trace: &[Operation]) -> u64 {
 fn repeat() {
     let Ok(place) = std::env::var("QUIPU_EXPLORE") else { return };
     let (name, path) = place.split_once(':').expect("SCRIPT:CUTS");
-    let script = match name.parse() {
-        Ok(seed) => script::random_script(seed),
-        Err(_) => script::fixed_scripts().into_iter().find(|s| s.name == name).expect("a script"),
-    };
+    let script = script::named(name);
     println!("{script:#?}");
     explore(&script, &mut cuts::at(path.parse().expect("cuts")));
 }

@@ -137,6 +137,19 @@ pub(crate) struct Run<'a> {
     pub(crate) marks: Vec<Mark>,
     /// Something was recorded since the last sync that asks for one within an interval.
     promised: bool,
+    /// What was done, to be told of a failure.
+    acts: Vec<Act>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("after {:?}\nthe last of", self.mark);
+            for act in &self.acts {
+                eprintln!("  {act:?}");
+            }
+        }
+    }
 }
 
 impl<'a> Run<'a> {
@@ -163,6 +176,7 @@ impl<'a> Run<'a> {
             mark: Mark { operations: 0, ..bounds.clone() },
             marks: Vec::new(),
             promised: false,
+            acts: Vec::new(),
         };
         let submitted = bounds.submitted.max(usize::from(setup.ids.is_some()));
         run.history.truncate(submitted);
@@ -275,6 +289,7 @@ impl<'a> Run<'a> {
 
     /// Does it, and looks at what the engine said.
     pub(crate) fn act(&mut self, act: &Act) -> Result<(), Error> {
+        self.acts.push(act.clone());
         let result = self.try_act(act);
         if let Err(error) = &result {
             assert_eq!(self.weather, Weather::Foul, "{act:?}: {error}");
@@ -288,6 +303,7 @@ impl<'a> Run<'a> {
     }
 
     fn try_act(&mut self, act: &Act) -> Result<(), Error> {
+        self.reopen()?;
         let db = self.engine().db().clone();
         let mut durable = 0;
         match act {
@@ -340,8 +356,9 @@ impl<'a> Run<'a> {
             }
             Act::Sync => durable = db.sync()?.get() as usize,
             Act::Run(step) => {
+                let promised = *step == Step::Sync && std::mem::take(&mut self.promised);
                 self.engine().run(*step)?;
-                if *step == Step::Sync && std::mem::take(&mut self.promised) {
+                if promised {
                     durable = self.history.len();
                 }
             }
@@ -373,6 +390,10 @@ impl<'a> Run<'a> {
 
     fn backfill(&mut self, which: usize) -> Result<usize, Error> {
         let db = self.engine().db().clone();
+        let unfilled = db
+            .views()?
+            .into_iter()
+            .any(|status| status.view.name() == view(which).name() && status.backfill.is_some());
         let filled = db.backfill(view(which).name(), |_| ControlFlow::Continue(()));
         let Some(defined) = self.defined(which) else {
             assert_eq!(filled.unwrap_err().kind(), ErrorKind::UnknownView);
@@ -389,12 +410,19 @@ impl<'a> Run<'a> {
             self.settle(vec![Record::Ask(which)], &filled);
         }
         filled?;
-        let new = self.mark.filled.insert(defined.at);
-        Ok(if new { self.history.len() } else { 0 })
+        self.mark.filled.insert(defined.at);
+        let was_filled = defined.backfill_asked && !unfilled;
+        Ok(if was_filled { 0 } else { self.history.len() })
+    }
+
+    /// Tries again what an opening failed at.
+    fn reopen(&mut self) -> Result<(), Error> {
+        if self.engine.is_none() { self.open_engine() } else { Ok(()) }
     }
 
     /// Compares everything there is with the model.
     pub(crate) fn check(&mut self) -> Result<(), Error> {
+        self.reopen()?;
         let views = self.history.views();
         for status in self.engine().db().views()? {
             if status.backfill.is_some() {
@@ -408,11 +436,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// What there may be on the disk at this moment, to be opened by somebody else.
+    pub(crate) fn expectation(&self) -> (History, Mark) {
+        let mut history = self.history.clone();
+        history.records.extend(self.doubtful.iter().flatten().cloned());
+        history.ends.insert(history.len());
+        (history, self.marks.last().expect("there is one of the beginning").clone())
+    }
+
     /// Closes the engine.
     pub(crate) fn end(mut self) -> (History, Vec<Mark>) {
         let closed = self.engine.take().map_or(Ok(()), |engine| engine.db().close());
         assert!(closed.is_ok() || self.weather == Weather::Foul, "{closed:?}");
         self.note(if closed.is_ok() { self.history.len() } else { 0 });
-        (self.history, self.marks)
+        (self.history.clone(), std::mem::take(&mut self.marks))
     }
 }

@@ -270,3 +270,11 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
         ),
     ]
 }
+
+/// A fixed script by its name, a random one by its seed.
+pub(crate) fn named(name: &str) -> Script {
+    match name.parse() {
+        Ok(seed) => random_script(seed),
+        Err(_) => fixed_scripts().into_iter().find(|script| script.name == name).expect("a script"),
+    }
+}
