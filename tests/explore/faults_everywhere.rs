@@ -84,8 +84,7 @@ const ERRORS: [io::ErrorKind; 2] = [io::ErrorKind::Other, io::ErrorKind::Storage
 #[test]
 fn one_fault_anywhere_costs_nothing_acknowledged() {
     let mut pace = Pace::begin();
-    // One in so many operations of each script.
-    let step = number("QUIPU_EXPLORE_FAULTS_STEP", 5);
+    let step = number("QUIPU_EXPLORE_FAULTS", 20);
     for (n, script) in script::fixed_scripts().iter().enumerate() {
         for op in operations(script) {
             // A sync that fails is the worst there is.

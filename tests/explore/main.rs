@@ -6,7 +6,8 @@
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
 //! - `QUIPU_EXPLORE_IMAGES`: how many images there must be at the least (0)
-//! - `QUIPU_EXPLORE`: the place that the test `repeat` goes to
+//! - `QUIPU_EXPLORE_FAULTS`: of the operations of the fixed scripts one in so many fails (20)
+//! - `QUIPU_EXPLORE`, `QUIPU_FAULT`: the place to repeat
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
 
