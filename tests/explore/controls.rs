@@ -65,9 +65,7 @@ fn a_manifest_that_is_not_synced_is_caught() {
 
 #[test]
 fn a_new_segment_that_is_not_synced_is_caught() {
-    let unsynced: Lie = |op, _| {
-        op.kind == OperationKind::Sync && file(op).starts_with("000") && file(op).ends_with(".new")
-    };
+    let unsynced: Lie = |op, _| is_sync_of(op, ".new") && op.path.starts_with("db/log");
     is_caught(unsynced, &[LOST, OPENING, UNFILLED]);
 }
 

@@ -296,7 +296,7 @@ fn what_several_threads_were_told_is_durable_outlives_a_power_cut() {
                 let n = n.to_string();
                 db.record(&Event::new("e").dim("thread", &thread).dim("n", &n)).is_ok()
             };
-            (0..).take_while(record).count() as u64
+            (0..u64::MAX).take_while(record).count() as u64
         };
         let told: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || record(n))).collect();

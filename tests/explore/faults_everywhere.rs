@@ -79,6 +79,18 @@ fn survive(script: &Script, number: u64, error: io::ErrorKind) -> u64 {
     explorer.images
 }
 
+/// Fails so many operations by chance, each in a run of its own.
+pub(crate) fn survive_some(script: &Script, faults: u64) -> u64 {
+    let operations = operations(script);
+    let mut random = Random::new(cuts::digest(&script.name));
+    let mut images = 0;
+    for _ in 0..faults {
+        let op = &operations[random.below(operations.len() as u64) as usize];
+        images += survive(script, op.number, ERRORS[random.below(2) as usize]);
+    }
+    images
+}
+
 const ERRORS: [io::ErrorKind; 2] = [io::ErrorKind::Other, io::ErrorKind::StorageFull];
 
 #[test]

@@ -10,6 +10,11 @@
 //! - `QUIPU_EXPLORE`, `QUIPU_FAULT`: the place to repeat
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures, and how to repeat a failure"
+)]
 
 mod controls;
 mod cuts;
@@ -70,7 +75,9 @@ fn every_power_cut_is_survived() {
     let mut seed = number("QUIPU_EXPLORE_SEED", 0);
     let mut random = Pace::begin();
     while random.begun.elapsed() < seconds {
-        random.images += explore(&script::random_script(seed), &mut cuts::by_chance(20, 2));
+        let script = script::random_script(seed);
+        random.images += explore(&script, &mut cuts::by_chance(20, 2));
+        random.images += faults_everywhere::survive_some(&script, 2);
         seed += 1;
     }
     random.tell(&format!("random scripts up to seed {seed}"));

@@ -134,6 +134,7 @@ pub(crate) fn random_script(seed: u64) -> Script {
 }
 
 /// Scripts that meet each thing an engine does with its files, in the order that makes it hard.
+#[expect(clippy::too_many_lines, reason = "a list, to be read from top to bottom")]
 pub(crate) fn fixed_scripts() -> Vec<Script> {
     let base = Setup {
         durability: INTERVAL,
