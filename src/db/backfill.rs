@@ -8,6 +8,7 @@
 //!    checkpoint saw it.
 
 use super::Engine;
+use super::catalog::StoredView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
@@ -39,7 +40,9 @@ pub(super) fn run(
             format!("another call is filling the view {:?} already", tier.view.name()),
         ));
     };
-    let Some((done, first_segment)) = begin(engine, tier)? else { return Ok(0) };
+    let Some((done, first_segment)) = begin(engine, tier)? else {
+        return make_complete(engine, tier).map(|()| 0);
+    };
     let mut scratch = Scratch::default();
     let mut read = 0;
     let mut stopped = false;
@@ -75,10 +78,17 @@ pub(super) fn run(
     let gate = engine.enter()?;
     *tier.backfill.lock() = Backfill::Complete;
     drop(gate);
-    // The end of a backfill is not a record of the log: without a checkpoint a crash would bring
-    // it back unfinished.
-    engine.checkpoint()?;
+    make_complete(engine, tier)?;
     Ok(read)
+}
+
+/// Checkpoints a complete backfill, if no checkpoint has. Its end is not a record of the log: a crash
+/// would bring it back unfinished.
+fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
+    let complete =
+        |stored: &StoredView| stored.id == tier.id && stored.backfill == Backfill::Complete;
+    let committed = engine.checkpointer.lock().catalog.views.iter().any(complete);
+    if committed { Ok(()) } else { engine.checkpoint() }
 }
 
 /// Where to begin: the records done already and the segment that holds the next; `None` when there
@@ -92,7 +102,8 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
         Backfill::Unfinished { done } => done,
         Backfill::NotAsked => 0,
     };
-    let first_segment = check_reaches_back(engine, done + 1)?;
+    let oldest = checkpointer.catalog.first_segment;
+    let first_segment = check_reaches_back(engine, oldest, done + 1)?;
     if state == Backfill::NotAsked {
         // With the gate closed: the record and the note belong to the same moment.
         let live = engine.close_gate()?;
@@ -104,10 +115,12 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
     Ok(Some((done, first_segment)))
 }
 
-/// The segment that holds `position`, if the log reaches back to it.
-fn check_reaches_back(engine: &Engine, position: u64) -> Result<u64> {
+/// The segment that holds `position`, if the log reaches back to it. Segments before the `oldest`
+/// that are still there were retired.
+fn check_reaches_back(engine: &Engine, oldest: u64, position: u64) -> Result<u64> {
     let dir = &engine.home.dir;
-    let numbers = segment::numbers(&*engine.disk, dir)?;
+    let mut numbers = segment::numbers(&*engine.disk, dir)?;
+    numbers.retain(|number| *number >= oldest);
     let mut found = None;
     let mut begins = None;
     for number in numbers {

@@ -4,9 +4,12 @@
 //! 1. A thread that fails says so in the log output and goes on; what must stop recording is
 //!    remembered by the log's writer (poison), not here.
 //! 2. They hold the engine, not its handles, and are joined before it is closed.
+//! 3. What they do is done by [`Engine::run`], a step at a time; they only know when. So a
+//!    simulation can do without them and say when itself.
 
 use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::Stopwatch;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -74,9 +77,62 @@ impl Signals {
     }
 }
 
+/// A step of the work behind an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Syncs what was promised to be durable within an interval.
+    Sync,
+    /// Writes down in the log what is durable, when recording has paused.
+    Witness,
+    /// Makes the next segment of the log, when half of the present one is used.
+    Segment,
+    /// Evicts what the memory budget has no room for, with a checkpoint if there is no other way.
+    Budget,
+    /// Makes a checkpoint, if something was recorded since the last one.
+    Checkpoint,
+}
+
+impl Engine {
+    /// Takes a step, if there is anything to do.
+    pub(crate) fn run(&self, step: Step) -> Result<()> {
+        match step {
+            Step::Sync => {
+                // Whoever appends after this asks anew; whoever did before is seen by the sync.
+                match self.signals.sync_within.swap(0, SeqCst) {
+                    0 => Ok(()),
+                    _ => self.log.sync().map(|_| ()),
+                }
+            }
+            Step::Witness => {
+                if self.log.witness(self.now())? {
+                    self.log.sync_frames()?;
+                }
+                Ok(())
+            }
+            Step::Segment => {
+                let wanted = std::mem::take(&mut self.signals.segments.state.lock().spare);
+                if wanted { self.log.make_spare(self.now()) } else { Ok(()) }
+            }
+            Step::Budget => self.keep_budget(),
+            Step::Checkpoint => {
+                if self.has_news() {
+                    self.checkpoint()?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 pub(super) struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
+    /// No thread: somebody else takes the steps.
+    #[cfg(feature = "simulation")]
+    pub(super) fn none() -> Self {
+        Threads(Vec::new())
+    }
+
     /// Without its threads an engine would acknowledge what nobody syncs: all or none.
     pub(super) fn start(engine: &Arc<Engine>) -> Result<Self> {
         let mut threads = Threads(Vec::new());
@@ -136,37 +192,36 @@ fn sync(engine: &Engine) {
         if !wanted.sync {
             idle_work = false;
             drop(wanted);
-            match engine.log.witness(engine.now()) {
-                Ok(true) => tell("witness of the last sync", engine.log.sync_frames()),
-                Ok(false) => {}
-                Err(error) => tell("witness of the last sync", Err(error)),
-            }
+            tell("witness of the last sync", engine.run(Step::Witness));
             continue;
         }
-        // Wait out the promise, or a shorter one that comes meanwhile; half of it is kept for the
-        // sync itself.
-        let mut waited = Duration::ZERO;
+        // Wait out the promise, or a shorter one that comes meanwhile.
+        let waited = Stopwatch::start();
+        let mut until = Duration::MAX;
         loop {
-            let promised = Duration::from_micros(sync_within.load(SeqCst)) / 2;
-            let Some(left) = promised.checked_sub(waited).filter(|left| !left.is_zero()) else {
-                break;
-            };
+            let elapsed = Duration::from_micros(waited.micros());
+            let promised = Duration::from_micros(sync_within.load(SeqCst));
+            until = due(until, elapsed, promised);
             wanted.sync = false;
-            if wanted.stop || sync.changed.wait_for(&mut wanted, left).timed_out() {
+            let left = until.saturating_sub(elapsed);
+            if wanted.stop || left.is_zero() {
                 break;
             }
-            // Something changed: a shorter promise or the end. How long this wait was is not
-            // known without a clock; counting it as none errs on the late side, so the shorter
-            // promise counts in full from now.
-            waited = Duration::ZERO;
+            if sync.changed.wait_for(&mut wanted, left).timed_out() {
+                break;
+            }
         }
         wanted.sync = false;
         drop(wanted);
-        // Whoever appends after this asks anew; whoever did before is seen by the sync.
-        sync_within.swap(0, SeqCst);
-        tell("background sync", engine.log.sync().map(|_| ()));
+        tell("background sync", engine.run(Step::Sync));
         idle_work = true;
     }
+}
+
+/// When to sync, from the moment at which the first promise was seen: as one made before has it, or
+/// one just seen. Half of a promise is kept for the sync itself.
+fn due(before: Duration, elapsed: Duration, promised: Duration) -> Duration {
+    before.min(elapsed + promised / 2)
 }
 
 /// Makes checkpoints by time and by amount of log, and the next segment before it is needed.
@@ -193,13 +248,11 @@ fn upkeep(engine: &Engine) {
             return;
         }
         if idle {
-            tell("keeping the memory budget", engine.keep_budget());
+            tell("keeping the memory budget", engine.run(Step::Budget));
         }
         if now.checkpoint || since_checkpoint >= engine.options.checkpoint_every {
             since_checkpoint = Duration::ZERO;
-            if engine.has_news() {
-                tell("background checkpoint", engine.checkpoint());
-            }
+            tell("background checkpoint", engine.run(Step::Checkpoint));
         }
     }
 }
@@ -215,9 +268,8 @@ fn segments(engine: &Engine) {
         if wanted.stop {
             return;
         }
-        wanted.spare = false;
         drop(wanted);
-        if let Err(error) = engine.log.make_spare(engine.now()) {
+        if let Err(error) = engine.run(Step::Segment) {
             tell("making the next segment", Err(error));
             // Every append asks again; a full disk is not to be written full at that pace.
             let mut wanted = segments.state.lock();
@@ -233,5 +285,25 @@ fn tell(what: &str, result: Result<()>) {
         && error.kind() != ErrorKind::Closed
     {
         tracing::warn!(%error, "{what} failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::due;
+    use std::time::Duration;
+
+    #[test]
+    fn a_shorter_promise_does_not_put_off_the_one_before() {
+        let ms = Duration::from_millis;
+        let mut until = due(Duration::MAX, Duration::ZERO, ms(100));
+        assert_eq!(until, ms(50));
+        // Ever shorter ones, each shortly before the sync.
+        for (elapsed, promised) in [(30, 90), (45, 80), (49, 70)] {
+            until = due(until, ms(elapsed), ms(promised));
+            assert_eq!(until, ms(50));
+        }
+        assert_eq!(due(until, ms(10), ms(20)), ms(20), "one that ends earlier counts");
+        assert_eq!(due(until, ms(40), Duration::ZERO), ms(40), "at once");
     }
 }
