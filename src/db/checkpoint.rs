@@ -26,7 +26,7 @@ use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Entries captured under one hold of a shard's lock.
 const STEP: usize = 64;
@@ -72,8 +72,12 @@ impl Checkpointer {
 
 impl Engine {
     pub(super) fn checkpoint(&self) -> Result<()> {
-        let mut state = self.checkpointer.lock();
-        let result = self.checkpoint_locked(&mut state);
+        self.checkpoint_with(&mut self.checkpointer.lock())
+    }
+
+    /// A checkpoint, by who holds the lock already.
+    pub(super) fn checkpoint_with(&self, state: &mut Checkpointer) -> Result<()> {
+        let result = self.checkpoint_locked(state);
         state.failed = result.is_err();
         if result.is_err() {
             self.figures.lock().failures += 1;
@@ -294,7 +298,8 @@ impl Engine {
 
     /// The segments that the retention policy lets go, oldest first; noted in the catalog.
     fn plan_retirement(&self, catalog: &mut Catalog) -> Result<Vec<u64>> {
-        if self.options.retention == Retention::KeepAll {
+        let backups = self.backups.load(Acquire);
+        if self.options.retention == Retention::KeepAll || backups > 0 {
             return Ok(Vec::new());
         }
         let dir = &self.home.dir;
@@ -354,7 +359,7 @@ impl Engine {
     }
 
     /// Whether the resident series need more memory than the budget.
-    fn over_budget(&self, views: &[Arc<ViewTier>]) -> bool {
+    pub(super) fn over_budget(&self, views: &[Arc<ViewTier>]) -> bool {
         let live = views.iter().map(|tier| tier.totals().live_bytes).sum::<u64>();
         live > self.options.memory_budget as u64
     }
@@ -372,7 +377,7 @@ impl Engine {
     }
 
     /// Evicts what was not touched lately while the tier is over its budget.
-    fn evict(&self, views: &[Arc<ViewTier>]) {
+    pub(super) fn evict(&self, views: &[Arc<ViewTier>]) {
         // Two sweeps: the first takes the marks of touch away, the second evicts.
         for _ in 0..2 {
             for tier in views {

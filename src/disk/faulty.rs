@@ -1,6 +1,6 @@
 //! A disk that fails when it is told to; everything else is the real one's.
 
-use super::{Access, Disk, File, Filling, Lock, OsDisk};
+use super::{Access, Disk, File, Filling, Lock, OsDisk, Sharing};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -83,6 +83,10 @@ impl Disk for FaultyDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         self.real.lock(path)
     }
+
+    fn scratch(&self) -> io::Result<Arc<dyn File>> {
+        self.real.scratch()
+    }
 }
 
 impl File for FaultyFile {
@@ -110,5 +114,13 @@ impl File for FaultyFile {
             fails(&self.faults.log_sync, io::ErrorKind::Other)?;
         }
         self.real.sync()
+    }
+
+    fn lock(&self, sharing: Sharing) -> io::Result<()> {
+        self.real.lock(sharing)
+    }
+
+    fn unlock(&self) {
+        self.real.unlock();
     }
 }

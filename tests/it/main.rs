@@ -14,6 +14,7 @@ mod input;
 mod model;
 mod oracles;
 mod queries;
+mod read_only;
 mod recording;
 mod retention;
 mod tidy;
