@@ -154,10 +154,13 @@ impl Manifest {
 /// Replaces a file as a whole (invariant 1); it is made under the second name.
 fn replace(disk: &dyn Disk, dir: &Path, names: (&str, &str), bytes: &[u8]) -> io::Result<()> {
     let (path, unfinished) = (dir.join(names.0), dir.join(names.1));
-    if disk.exists(&unfinished)? {
-        disk.remove(&unfinished)?;
-    }
-    let file = disk.create(&unfinished)?;
+    let file = if disk.exists(&unfinished)? {
+        let file = disk.open(&unfinished, Access::Write)?;
+        file.set_len(0)?;
+        file
+    } else {
+        disk.create(&unfinished)?
+    };
     file.write_at(0, bytes)?;
     file.sync()?;
     disk.rename(&unfinished, &path)?;

@@ -361,8 +361,10 @@ impl<'a> Copying<'a> {
             is_sealed = located.frame.header.kind == FrameKind::Seal;
             block.extend_from_slice(located.raw);
         }
-        if known.is_some_and(|known| known.part.bytes > out.at) {
-            return Err(self.diverged());
+        match known {
+            Some(known) if known.part.bytes > out.at => return Err(self.diverged()),
+            Some(known) if known.part.bytes == out.at => return Ok(known),
+            _ => {}
         }
         self.segments_copied += 1;
         Ok(SegmentPart { number, part: self.settle(out)?, is_sealed })

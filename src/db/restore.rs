@@ -107,8 +107,16 @@ pub fn restore(
     upto: Upto,
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<RestoreOutcome> {
-    let (from, to) = (from.as_ref(), to.as_ref());
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    restore_on(Arc::new(OsDisk), from.as_ref(), to.as_ref(), upto, &mut progress)
+}
+
+pub(super) fn restore_on(
+    disk: Arc<dyn Disk>,
+    from: &Path,
+    to: &Path,
+    upto: Upto,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<RestoreOutcome> {
     let set = open_backup(&disk, from)?;
     if let Upto::Position(position) = upto {
         check_position(&set, from, position)?;
@@ -117,7 +125,7 @@ pub fn restore(
         return Err(too_late(&disk, &set, from));
     }
     claim(&disk, to)?;
-    let mut restoring = Restoring { disk, set, from, to, meter: Meter::new(&mut progress) };
+    let mut restoring = Restoring { disk, set, from, to, meter: Meter::new(progress) };
     restoring.meter.total = 2 * restoring.set.bytes();
     let (position, on_snapshot) = match upto {
         Upto::EventTime(time) => (restoring.write_anew(time)?, false),

@@ -1,8 +1,14 @@
 //! The engine on a disk that fails.
 
+use super::restore::restore_on;
 use super::{Db, open};
+use crate::disk::Disk;
 use crate::disk::faulty::{Faults, FaultyDisk};
-use crate::{Durability, ErrorKind, Event, Grain, Keep, Options, Timestamp, View};
+use crate::{
+    Durability, ErrorKind, Event, Grain, Keep, Options, Position, Progress, ReadOnlyDb, Timestamp,
+    Upto, View, restore,
+};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -177,4 +183,138 @@ fn a_store_that_fails_in_the_middle_of_a_commit_is_good_again_after_reopening() 
     check(&db, 0..40, 4);
     check(&db, 40..50, 3);
     assert_eq!(db.query("v").unwrap().key_count().unwrap(), 50);
+}
+
+fn quietly(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Whatever is in `backup` can be restored, and is as of one of these positions.
+fn check_backup(root: &Path, backup: &Path, positions: &[Position]) -> Position {
+    let to = root.join("to");
+    let position = restore(backup, &to, Upto::Everything, quietly).unwrap().position;
+    assert!(positions.contains(&position), "{position}");
+    let db = options().open(&to).unwrap();
+    let events = db.query("v").unwrap().totals().unwrap().count;
+    assert_eq!(events, position.get() - 1);
+    drop(db);
+    std::fs::remove_dir_all(&to).unwrap();
+    position
+}
+
+/// A reader that backs up writes nothing but the backup, so every operation that changes something is
+/// one of the backup.
+#[test]
+fn a_backup_that_fails_at_any_operation_leaves_the_one_before() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, kept) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    define(&db);
+    record(&db, 0..400, 1);
+    db.checkpoint().unwrap();
+    record(&db, 400..420, 1);
+    let first = ReadOnlyDb::open(&dir).unwrap().backup(&kept, quietly).unwrap().position;
+    record(&db, 420..900, 2);
+    db.checkpoint().unwrap();
+    record(&db, 900..910, 2);
+    let second = db.position();
+    let disk = FaultyDisk::default();
+    let faults = disk.faults.clone();
+    let beside = ReadOnlyDb::open_on(Arc::new(disk), &dir, options()).unwrap();
+    for (name, positions) in [("fresh", &[second][..]), ("backup", &[first, second])] {
+        let mut operations = 0;
+        loop {
+            // From the state before, and again over what the failed one has left.
+            let copy = root.path().join(format!("{name}-{operations}"));
+            if name == "backup" {
+                std::fs::create_dir_all(copy.join("log")).unwrap();
+                for file in ["", "log"].map(|d| std::fs::read_dir(kept.join(d)).unwrap()) {
+                    for entry in file.map(Result::unwrap).filter(|e| e.path().is_file()) {
+                        let path = copy.join(entry.path().strip_prefix(&kept).unwrap());
+                        std::fs::copy(entry.path(), path).unwrap();
+                    }
+                }
+            }
+            *faults.left.lock() = Some(operations);
+            let result = beside.backup(&copy, quietly);
+            let left = faults.left.lock().take();
+            match result {
+                Ok(outcome) => {
+                    assert_eq!(outcome.position, second);
+                    // Each operation was one that failed, before.
+                    assert!(left.unwrap() == 0 && operations > 20, "{left:?} {operations}");
+                    break;
+                }
+                Err(error) => {
+                    assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Locked), "{error}");
+                    if name == "backup" {
+                        check_backup(root.path(), &copy, positions);
+                    }
+                    beside.backup(&copy, quietly).unwrap();
+                    if operations % 5 == 0 {
+                        assert_eq!(check_backup(root.path(), &copy, positions), second);
+                    }
+                }
+            }
+            std::fs::remove_dir_all(&copy).unwrap();
+            operations += 1;
+        }
+    }
+}
+
+#[test]
+fn a_restore_that_fails_at_any_operation_is_not_opened_and_can_be_repeated() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    define(&db);
+    record(&db, 0..200, 1);
+    db.checkpoint().unwrap();
+    record(&db, 200..300, 1);
+    let last = ReadOnlyDb::open(&dir).unwrap().backup(&backup, quietly).unwrap().position;
+    for upto in [Upto::Everything, Upto::Position(Position(100)), Upto::EventTime(Timestamp::MAX)] {
+        let position = if upto == Upto::Position(Position(100)) { Position(100) } else { last };
+        for operations in 0.. {
+            let disk = FaultyDisk::default();
+            let faults = disk.faults.clone();
+            let disk: Arc<dyn Disk> = Arc::new(disk);
+            // Most often what the attempt before has left.
+            let to = root.path().join("to");
+            *faults.left.lock() = Some(operations);
+            let result = restore_on(disk.clone(), &backup, &to, upto, &mut quietly);
+            *faults.left.lock() = None;
+            let is_done = match result {
+                Ok(outcome) => {
+                    assert_eq!(outcome.position, position);
+                    assert!(operations > 10);
+                    true
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                    if to.exists() && to.read_dir().unwrap().next().is_some() {
+                        // The last operations are behind the point at which it is whole.
+                        match options().must_exist().open(&to) {
+                            Err(error) => assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}"),
+                            Ok(whole) => assert_eq!(whole.position(), position),
+                        }
+                    }
+                    if to.join("MANIFEST").exists() && !to.join("RESTORING").exists() {
+                        std::fs::remove_dir_all(&to).unwrap();
+                    }
+                    if operations % 7 > 0 {
+                        continue;
+                    }
+                    restore_on(disk, &backup, &to, upto, &mut quietly).unwrap();
+                    false
+                }
+            };
+            let whole = options().open(&to).unwrap();
+            assert_eq!(whole.query("v").unwrap().totals().unwrap().count, position.get() - 1);
+            drop(whole);
+            std::fs::remove_dir_all(&to).unwrap();
+            if is_done {
+                break;
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A disk that fails when it is told to; everything else is the real one's.
 
 use super::{Access, Disk, File, Filling, Lock, OsDisk, Sharing};
+use parking_lot::Mutex;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,21 @@ pub(crate) struct Faults {
     pub(crate) prepare: AtomicBool,
     /// Writes to the snapshot store.
     pub(crate) store_write: AtomicBool,
+    /// How many operations that change something still succeed; then none does. `None`: all do.
+    pub(crate) left: Mutex<Option<u64>>,
+}
+
+impl Faults {
+    fn change(&self) -> io::Result<()> {
+        match &mut *self.left.lock() {
+            None => Ok(()),
+            Some(0) => Err(io::ErrorKind::Other.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,14 +68,17 @@ impl Disk for FaultyDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.create_dir(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.sync_dir(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.faults.change()?;
         self.wrap(path, self.real.create(path))
     }
 
@@ -68,15 +87,18 @@ impl Disk for FaultyDisk {
     }
 
     fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Arc<dyn File>> {
+        self.faults.change()?;
         fails(&self.faults.prepare, io::ErrorKind::StorageFull)?;
         self.wrap(path, self.real.prepare(path, len, filling))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.remove(path)
     }
 
@@ -99,6 +121,7 @@ impl File for FaultyFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.faults.change()?;
         if !self.in_log {
             fails(&self.faults.store_write, io::ErrorKind::Other)?;
         }
@@ -106,10 +129,12 @@ impl File for FaultyFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.faults.change()?;
         self.real.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.faults.change()?;
         if self.in_log {
             fails(&self.faults.log_sync, io::ErrorKind::Other)?;
         }

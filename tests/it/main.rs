@@ -3,6 +3,7 @@
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
 
 mod backfill;
+mod backup;
 mod budget;
 mod corruption;
 mod crash;
