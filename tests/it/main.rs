@@ -11,6 +11,7 @@ mod dedup;
 mod directory;
 mod durability;
 mod found;
+mod golden;
 mod input;
 mod model;
 mod oracles;
