@@ -18,17 +18,23 @@
 
 mod backfill;
 pub(crate) mod background;
+mod backup;
 mod batch;
 mod catalog;
 mod checkpoint;
 mod dedup;
 mod load;
 mod open;
+mod read_only;
+mod restore;
 mod statistics;
 
 pub use backfill::Progress;
+pub use backup::BackupOutcome;
 pub use batch::Batch;
 use batch::Builder;
+pub use read_only::ReadOnlyDb;
+pub use restore::{RestoreOutcome, Upto, restore};
 pub use statistics::{LastCheckpoint, Statistics};
 
 use load::ViewSource;
@@ -54,7 +60,7 @@ use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 /// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
@@ -104,6 +110,8 @@ pub(crate) struct Engine {
     /// How many checkpoints have become visible in the store (`db/load.rs`).
     commits: AtomicU64,
     checkpointer: Mutex<checkpoint::Checkpointer>,
+    /// Backups under way; no segment is retired meanwhile. Raised under the checkpointer's lock.
+    backups: AtomicUsize,
     figures: Mutex<checkpoint::Figures>,
     window: Option<Mutex<dedup::Window>>,
     signals: background::Signals,
@@ -113,6 +121,7 @@ pub(crate) struct Engine {
     lock: Mutex<Option<Lock>>,
 }
 
+#[derive(Clone)]
 struct Live {
     views: Vec<Arc<ViewTier>>,
     next_view: u32,
@@ -396,20 +405,7 @@ impl Db {
     /// # Errors
     /// `Closed`; those of reading the snapshot, which counting keys may need.
     pub fn views(&self) -> Result<Vec<ViewStatus>> {
-        let views = self.engine().enter()?.views.clone();
-        let status = |tier: Arc<ViewTier>| {
-            let backfill = match *tier.backfill.lock() {
-                Backfill::Unfinished { done } => Some(Progress { done, total: tier.defined_at }),
-                Backfill::NotAsked | Backfill::Complete => None,
-            };
-            Ok(ViewStatus {
-                view: tier.view.clone(),
-                keys: ViewSource::new(self.engine().clone(), tier.clone()).key_count()?,
-                backfill,
-                defined_at: Position(tier.defined_at),
-            })
-        };
-        views.into_iter().map(status).collect()
+        self.engine().views()
     }
 
     /// Folds the records from before the definition of a view into it, reading them from the log,
@@ -436,19 +432,7 @@ impl Db {
     /// # Errors
     /// `UnknownView`, naming those there are; `Backfilling` while its backfill is not complete.
     pub fn query(&self, view: &str) -> Result<Query> {
-        let tier = self.engine().tier(view)?;
-        if let Backfill::Unfinished { done } = *tier.backfill.lock() {
-            return Err(Error::new(
-                ErrorKind::Backfilling,
-                format!(
-                    "the view {view:?} is being filled from the log, {done} of {} records; its \
-                     answers come when that is complete (if nobody is doing it, call backfill \
-                     again)",
-                    tier.defined_at
-                ),
-            ));
-        }
-        Ok(Query::new(Arc::new(ViewSource::new(self.engine().clone(), tier))))
+        self.engine().query(view)
     }
 
     /// Writes everything that changed since the last checkpoint into the snapshot store. Recording
@@ -534,6 +518,39 @@ impl Engine {
         self.check_open()?;
         let found = self.by_name.get(name).map(|entry| entry.value().clone());
         found.ok_or_else(|| self.unknown_view(name))
+    }
+
+    fn views(self: &Arc<Self>) -> Result<Vec<ViewStatus>> {
+        let views = self.enter()?.views.clone();
+        let status = |tier: Arc<ViewTier>| {
+            let backfill = match *tier.backfill.lock() {
+                Backfill::Unfinished { done } => Some(Progress { done, total: tier.defined_at }),
+                Backfill::NotAsked | Backfill::Complete => None,
+            };
+            Ok(ViewStatus {
+                view: tier.view.clone(),
+                keys: ViewSource::new(self.clone(), tier.clone()).key_count()?,
+                backfill,
+                defined_at: Position(tier.defined_at),
+            })
+        };
+        views.into_iter().map(status).collect()
+    }
+
+    fn query(self: &Arc<Self>, view: &str) -> Result<Query> {
+        let tier = self.tier(view)?;
+        if let Backfill::Unfinished { done } = *tier.backfill.lock() {
+            return Err(Error::new(
+                ErrorKind::Backfilling,
+                format!(
+                    "the view {view:?} is being filled from the log, {done} of {} records; its \
+                     answers come when that is complete (if nobody is doing it, call backfill \
+                     again)",
+                    tier.defined_at
+                ),
+            ));
+        }
+        Ok(Query::new(Arc::new(ViewSource::new(self.clone(), tier))))
     }
 
     fn unknown_view(&self, name: &str) -> Error {

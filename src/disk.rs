@@ -8,6 +8,8 @@
 //! 3. `prepare` gives a file of zeros whose every block is allocated and which is durable together
 //!    with its name; writing inside it needs no new space and changes no length. (File systems that
 //!    copy on write, and compress zeros, promise less: there a full disk can show in a mapped write.)
+//! 4. The lock of a file ([`hold`]) is for processes that share it: who reads it while another one may
+//!    write. The death of a process gives it back.
 //!
 //! The real disk makes small writes to a prepared file through a memory map: what is copied there
 //! survives the process without a system call, and `fdatasync` makes it survive the power. A sync
@@ -29,6 +31,8 @@ use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) trait Disk: Debug + Send + Sync {
@@ -48,6 +52,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// A new, empty file that has no name and vanishes with its last handle.
+    fn scratch(&self) -> io::Result<Arc<dyn File>>;
     /// A number that is given once.
     fn unique(&self) -> u128;
 
@@ -166,6 +172,38 @@ pub(crate) trait File: Debug + Send + Sync {
     fn map(&self) -> Option<memmap2::Mmap> {
         None
     }
+    /// Waits for the lock of the file and takes it; [`hold`] gives it back, too. Files that no other
+    /// process can reach need none.
+    fn lock(&self, _sharing: Sharing) -> io::Result<()> {
+        Ok(())
+    }
+    fn unlock(&self) {}
+    /// Gives up the system's copy of what is synced, so that reading it again asks the disk.
+    fn forget_cached(&self) {}
+}
+
+/// With whom the lock of a file is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// With others who read.
+    Readers,
+    Nobody,
+}
+
+/// The lock of a file, held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<dyn File>);
+
+/// Waits for the lock of `file` and holds it.
+pub(crate) fn hold(file: &Arc<dyn File>, sharing: Sharing) -> io::Result<Hold> {
+    file.lock(sharing)?;
+    Ok(Hold(file.clone()))
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
 }
 
 /// Held for the life of an opening; dropping it gives the lock back.
@@ -268,6 +306,26 @@ impl Disk for OsDisk {
         };
         half(0) << 64 | half(1)
     }
+
+    fn scratch(&self) -> io::Result<Arc<dyn File>> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let made = MADE.fetch_add(1, Relaxed);
+            let name = format!("quipu-{}-{made}.scratch", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match self.create(&path) {
+                // Left by a process of the same number that died in the next line.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                created => {
+                    let file = created.map_err(|e| {
+                        io::Error::new(e.kind(), format!("{e} (a file at {})", path.display()))
+                    })?;
+                    fs::remove_file(&path)?;
+                    return Ok(file);
+                }
+            }
+        }
+    }
 }
 
 impl File for OsFile {
@@ -350,5 +408,29 @@ impl File for OsFile {
         // SAFETY: the file is the engine's own, under its lock or sealed; the engine never makes a
         // sealed segment shorter while it reads it (caller's contract above).
         unsafe { memmap2::Mmap::map(&self.file) }.ok()
+    }
+
+    fn lock(&self, sharing: Sharing) -> io::Result<()> {
+        loop {
+            let locked = match sharing {
+                Sharing::Readers => self.file.lock_shared(),
+                Sharing::Nobody => self.file.lock(),
+            };
+            match locked {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                locked => return locked,
+            }
+        }
+    }
+
+    fn unlock(&self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "a file stays locked until it is closed");
+        }
+    }
+
+    fn forget_cached(&self) {
+        // Advice: where it is not taken, the next reading is only faster.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
     }
 }

@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Backfilling,
     /// The part of the log that is needed was retired by the retention policy.
     LogRetired,
+    /// A long call was stopped by its own progress callback.
+    Stopped,
 }
 
 /// An error: its [kind](Error::kind), a sentence for people, and what caused it.

@@ -84,7 +84,10 @@ mod manifest;
 pub mod simulation;
 
 pub use aggregate::Summary;
-pub use db::{Batch, BatchOutcome, Db, LastCheckpoint, Progress, Recorded, Statistics, ViewStatus};
+pub use db::{
+    BackupOutcome, Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded,
+    RestoreOutcome, Statistics, Upto, ViewStatus, restore,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
 pub use log::Position;

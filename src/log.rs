@@ -11,9 +11,10 @@
 //! 4. Nothing is appended after a failed write or sync (the writer is poisoned).
 //!
 //! In reading order: [`frame`] (bytes), [`segment`] (a file of them), [`writer`] (append and group
-//! commit), [`reader`] (replay and recovery). Which segments are kept is decided with a checkpoint
-//! (`db/checkpoint.rs`).
+//! commit), [`reader`] (replay and recovery), [`follow`] (reading what another process writes).
+//! Which segments are kept is decided with a checkpoint (`db/checkpoint.rs`).
 
+pub(crate) mod follow;
 pub(crate) mod frame;
 pub(crate) mod reader;
 pub(crate) mod segment;
@@ -47,6 +48,12 @@ impl Position {
     /// The number.
     pub fn get(self) -> u64 {
         self.0
+    }
+}
+
+impl From<u64> for Position {
+    fn from(number: u64) -> Self {
+        Position(number)
     }
 }
 

@@ -16,12 +16,15 @@
 //! 2. A segment is used only after the manifest names it; so a segment that is not there although
 //!    the manifest names it (and the snapshot did not retire it) was lost, not never made.
 //!
-//! Next: `log/segment.rs`.
+//! Next: `log/segment.rs`; what makes a directory a backup is in `manifest/backup.rs`.
+
+pub(crate) mod backup;
 
 use crate::disk::{Access, Disk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
 use parking_lot::Mutex;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,6 +103,20 @@ impl Manifest {
         }))
     }
 
+    /// Writes the manifest that this directory had, and has again now that it is restored.
+    pub(crate) fn restore(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: u128,
+        created: Timestamp,
+        segments_made: u64,
+    ) -> Result<()> {
+        let dir = dir.to_owned();
+        let segments = Mutex::new(segments_made);
+        let manifest = Manifest { disk, dir, identity, created, segments_made: segments };
+        manifest.write(segments_made)
+    }
+
     pub(crate) fn segments_made(&self) -> u64 {
         *self.segments_made.lock()
     }
@@ -123,19 +140,25 @@ impl Manifest {
         bytes[40..48].copy_from_slice(&segments_made.to_le_bytes());
         let sum = checksum(&bytes);
         bytes[12..16].copy_from_slice(&sum.to_le_bytes());
-        let (path, unfinished) = (self.dir.join(NAME), self.dir.join(UNFINISHED));
-        let write = || {
-            if self.disk.exists(&unfinished)? {
-                self.disk.remove(&unfinished)?;
-            }
-            let file = self.disk.create(&unfinished)?;
-            file.write_at(0, &bytes)?;
-            file.sync()?;
-            self.disk.rename(&unfinished, &path)?;
-            self.disk.sync_dir(&self.dir)
-        };
-        write().map_err(|e| Error::io("write the manifest", &path, e))
+        replace(&*self.disk, &self.dir, (NAME, UNFINISHED), &bytes)
+            .map_err(|e| Error::io("write the manifest", &self.dir.join(NAME), e))
     }
+}
+
+/// Replaces a file as a whole (invariant 1); it is made under the second name.
+fn replace(disk: &dyn Disk, dir: &Path, names: (&str, &str), bytes: &[u8]) -> io::Result<()> {
+    let (path, unfinished) = (dir.join(names.0), dir.join(names.1));
+    let file = if disk.exists(&unfinished)? {
+        let file = disk.open(&unfinished, Access::Write)?;
+        file.set_len(0)?;
+        file
+    } else {
+        disk.create(&unfinished)?
+    };
+    file.write_at(0, bytes)?;
+    file.sync()?;
+    disk.rename(&unfinished, &path)?;
+    disk.sync_dir(dir)
 }
 
 fn checksum(bytes: &[u8; BYTES]) -> u32 {

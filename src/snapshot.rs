@@ -12,11 +12,13 @@
 mod memory;
 mod redb;
 
-pub(crate) use redb::RedbStorage;
+pub(crate) use redb::{RedbStorage, StoreHold};
 
+use crate::disk::File;
 use crate::error::Result;
 use std::fmt::Debug;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// The tables of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +92,8 @@ impl<'a> Start<'a> {
 pub(crate) trait Storage: Debug + Send + Sync {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>>;
     fn commit(&self, changes: &Changes) -> Result<()>;
+    /// The file that holds the last commit, if there is one. It stays as it is between commits.
+    fn file(&self) -> Option<Arc<dyn File>>;
     /// Ends the use of the store.
     fn close(&self) -> Result<()>;
 }
@@ -100,7 +104,6 @@ mod tests {
     use super::*;
     use crate::disk::{Disk, OsDisk};
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     prop_compose! {
         fn changes()(

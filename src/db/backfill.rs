@@ -19,12 +19,12 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// How far something long has come, in records.
+/// How far something long has come: in records or in bytes, as the call says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
-    /// Records done.
+    /// So much is done.
     pub done: u64,
-    /// Records in all.
+    /// So much there is in all.
     pub total: u64,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn run(
         drop(gate);
         if progress(Progress { done, total }).is_break() {
             stopped = true;
-            return Err(Error::new(ErrorKind::Backfilling, "stopped by its caller"));
+            return Err(Error::new(ErrorKind::Stopped, "stopped by its caller"));
         }
         Ok(())
     };

@@ -5,6 +5,7 @@
 
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
 use crate::tier::Backfill;
@@ -68,6 +69,13 @@ impl Catalog {
             stored.view = stored.view.clone().checked().map_err(|error| error.at(path, None))?;
         }
         Ok(catalog)
+    }
+
+    /// Where the log goes on behind this; `made` segments of it were ever made.
+    pub(super) fn resume(&self, made: u64) -> Resume {
+        let oldest = self.first_segment.max(1);
+        let segment = self.segment.max(oldest);
+        Resume { oldest, segment, offset: self.offset, position: self.position, made }
     }
 
     pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {

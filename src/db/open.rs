@@ -15,29 +15,31 @@ use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling};
+use crate::disk::{Disk, Filling, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry, Resume};
+use crate::log::reader::{self, Entry};
 use crate::log::segment;
 use crate::log::writer::Writer;
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, backup};
 use crate::options::{Dedup, Durability, Options};
 use crate::record::Control;
-use crate::snapshot::{RedbStorage, Storage as _};
+use crate::snapshot::{RedbStorage, Storage};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
 use crossbeam::sync::ShardedLock;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
+/// There as long as a restore into the directory is not complete.
+pub(super) const RESTORING: &str = "RESTORING";
 
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
     let now = options.clock.now();
@@ -76,14 +78,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
-    let oldest = catalog.first_segment.max(1);
-    let resume = Resume {
-        oldest,
-        segment: catalog.segment.max(oldest),
-        offset: catalog.offset,
-        position: catalog.position,
-        made: manifest.segments_made(),
-    };
+    let resume = catalog.resume(manifest.segments_made());
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
@@ -110,19 +105,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
         log.sync_to(appended.last)?;
         recovery.set_rule(rule);
     }
-    let tallies = Tallies {
-        events: recovery.events,
-        late: recovery.late,
-        duplicates: Tally::default(),
-        ..Tallies::default()
-    };
-    tallies.duplicates.set(catalog.duplicates);
-    tallies.replayed.set(recovered.replayed);
-    let by_name = DashMap::new();
-    for tier in &recovery.live.views {
-        by_name.insert(tier.view.name().into(), tier.clone());
-    }
-    Ok(Engine {
+    let ground = Ground {
         dir: dir.to_owned(),
         disk,
         home,
@@ -130,25 +113,28 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
         dictionary,
         log,
         storage: Arc::new(storage),
-        gate: ShardedLock::new(recovery.live),
-        by_name,
-        commits: AtomicU64::new(0),
-        figures: Mutex::new(Figures {
-            position: catalog.position,
-            made_at: catalog.checkpointed_at,
-            ..Figures::default()
-        }),
-        checkpointer: Mutex::new(Checkpointer::new(catalog, recovery.stale_ids)),
-        window: recovery.window.map(Mutex::new),
-        signals: background::Signals::default(),
-        tallies,
-        closed: AtomicBool::new(false),
-        lock: Mutex::new(Some(lock)),
-    })
+        lock: Some(lock),
+    };
+    let engine = recovery.engine(ground, catalog);
+    engine.tallies.replayed.set(recovered.replayed);
+    Ok(engine)
+}
+
+/// What an engine stands on.
+pub(super) struct Ground {
+    pub(super) dir: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) home: Home,
+    pub(super) options: Options,
+    pub(super) dictionary: Arc<Dictionary>,
+    pub(super) log: Writer,
+    pub(super) storage: Arc<dyn Storage>,
+    /// None in an engine that only reads.
+    pub(super) lock: Option<Lock>,
 }
 
 /// Looks at the directory without changing anything: whether it is there and one of ours.
-fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
+pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     let fail = |e| Error::io("look at the directory", dir, e);
     if !disk.exists(dir).map_err(fail)? {
         if options.must_exist {
@@ -166,6 +152,16 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
         }
         _ => fail(e),
     })?;
+    let is_there = |name: &str| names.iter().any(|other| other == name);
+    if is_there(RESTORING) {
+        let message = "a restore into this directory was interrupted; restore into it again, or \
+                       delete it";
+        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
+    }
+    if is_there(backup::NAME) && !is_there(manifest::NAME) {
+        let message = "this is a backup; restore it to another directory and open that";
+        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
+    }
     let lost = |error: Error| {
         let rest = [STORE, LOG].iter().any(|name| names.iter().any(|other| other == name));
         if error.kind() == ErrorKind::NotQuipu && rest {
@@ -228,22 +224,22 @@ fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> 
 }
 
 /// What grows while the log is replayed.
-struct Recovery {
-    live: Live,
+pub(super) struct Recovery {
+    pub(super) live: Live,
     /// The rule as the directory has it.
     rule: Dedup,
     window: Option<Window>,
     /// The store has rows of ids that no rule wants any more.
     stale_ids: bool,
-    events: Tally,
-    late: Tally,
+    pub(super) events: Tally,
+    pub(super) late: Tally,
     scratch: Scratch,
     dictionary: Arc<Dictionary>,
     expected_keys: usize,
 }
 
 impl Recovery {
-    fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
+    pub(super) fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
         let tier = |stored: &StoredView| {
             Arc::new(ViewTier::new(
                 stored.id,
@@ -273,6 +269,59 @@ impl Recovery {
         }
     }
 
+    /// One of the same views, which are applied to by one of the two; no ids are remembered for it.
+    pub(super) fn sharing_views(&self) -> Self {
+        let (events, late) = (Tally::default(), Tally::default());
+        events.set(self.events.get());
+        late.set(self.late.get());
+        Recovery {
+            live: self.live.clone(),
+            rule: self.rule,
+            window: None,
+            stale_ids: self.stale_ids,
+            events,
+            late,
+            scratch: Scratch::default(),
+            dictionary: self.dictionary.clone(),
+            expected_keys: self.expected_keys,
+        }
+    }
+
+    /// The engine that has come this far.
+    pub(super) fn engine(self, ground: Ground, catalog: Catalog) -> Engine {
+        let Ground { dir, disk, home, options, dictionary, log, storage, lock } = ground;
+        let tallies = Tallies { events: self.events, late: self.late, ..Tallies::default() };
+        tallies.duplicates.set(catalog.duplicates);
+        let by_name = DashMap::new();
+        for tier in &self.live.views {
+            by_name.insert(tier.view.name().into(), tier.clone());
+        }
+        Engine {
+            dir,
+            disk,
+            home,
+            options,
+            dictionary,
+            log,
+            storage,
+            gate: ShardedLock::new(self.live),
+            by_name,
+            commits: AtomicU64::new(0),
+            figures: Mutex::new(Figures {
+                position: catalog.position,
+                made_at: catalog.checkpointed_at,
+                ..Figures::default()
+            }),
+            checkpointer: Mutex::new(Checkpointer::new(catalog, self.stale_ids)),
+            backups: AtomicUsize::new(0),
+            window: self.window.map(Mutex::new),
+            signals: background::Signals::default(),
+            tallies,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(lock),
+        }
+    }
+
     fn set_rule(&mut self, rule: Dedup) {
         self.rule = rule;
         match (&mut self.window, rule) {
@@ -287,7 +336,7 @@ impl Recovery {
         }
     }
 
-    fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
+    pub(super) fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
         match entry {
             Entry::Events(columns) => {
                 apply_all(&self.live.views, columns, &mut self.scratch);

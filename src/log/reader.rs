@@ -25,6 +25,7 @@ use crate::time::Timestamp;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What a frame brings.
 pub(crate) enum Entry<'a> {
@@ -69,8 +70,8 @@ impl Content {
 }
 
 /// Turns the numbers that one segment uses into this opening's syms.
-pub(crate) struct Translation<'a> {
-    dictionary: &'a Dictionary,
+pub(crate) struct Translation {
+    dictionary: Arc<Dictionary>,
     reader: DictionaryReader,
     dense: Vec<Sym>,
     sparse: HashMap<u32, Sym, foldhash::fast::RandomState>,
@@ -79,13 +80,13 @@ pub(crate) struct Translation<'a> {
 /// Numbers below this are looked up in an array; it bounds what a hostile number can allocate.
 const DENSE_MAX: u32 = 1 << 22;
 
-impl<'a> Translation<'a> {
-    pub(crate) fn new(dictionary: &'a Dictionary) -> Self {
-        let reader = dictionary.reader();
+impl Translation {
+    pub(crate) fn new(dictionary: &Arc<Dictionary>) -> Self {
+        let (dictionary, reader) = (dictionary.clone(), dictionary.reader());
         Translation { dictionary, reader, dense: Vec::new(), sparse: HashMap::default() }
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.dense.fill(Sym::NONE);
         self.sparse.clear();
     }
@@ -138,22 +139,28 @@ impl<'a> Walk<'a> {
 
     /// The greatest `synced` that any valid header at or behind `self.at` claims.
     fn claims_behind(&self) -> u64 {
-        let mut greatest = 0;
-        let mut at = self.at as usize;
-        while at + frame::HEADER_BYTES <= self.bytes.len() {
-            if self.bytes[at..at + 4] == frame::MAGIC
-                && let Ok(header) = Header::decode(&self.bytes[at..], at as u64, self.salt)
-            {
-                greatest = greatest.max(header.synced);
-            }
-            at += frame::ALIGN as usize;
-        }
-        greatest
+        let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
+        greatest_claim(rest, self.at, self.salt)
     }
 }
 
 /// How much of the log is written back at a time.
 const REWRITE_BYTES: u64 = 1 << 20;
+
+/// The greatest `synced` that any valid header in `bytes` claims; they begin at `offset` of a segment.
+pub(super) fn greatest_claim(bytes: &[u8], offset: u64, salt: u64) -> u64 {
+    let mut greatest = 0;
+    let mut at = 0;
+    while at + frame::HEADER_BYTES <= bytes.len() {
+        if bytes[at..at + 4] == frame::MAGIC
+            && let Ok(header) = Header::decode(&bytes[at..], offset + at as u64, salt)
+        {
+            greatest = greatest.max(header.synced);
+        }
+        at += frame::ALIGN as usize;
+    }
+    greatest
+}
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -189,7 +196,7 @@ pub(crate) struct Resume {
 pub(crate) fn recover(
     home: &Home,
     resume: Resume,
-    dictionary: &Dictionary,
+    dictionary: &Arc<Dictionary>,
     now: Timestamp,
     apply: &mut Applied<'_>,
 ) -> Result<Recovered> {
@@ -237,11 +244,7 @@ pub(crate) fn recover(
         };
         ends.push((number, walk.at));
         if let Defect::Unknown(kind) = defect {
-            return Err(Error::new(
-                ErrorKind::NewerFormat,
-                format!("a record of kind {kind} was written by newer software; use that"),
-            )
-            .at(&segment.path, Some(walk.at)));
+            return Err(newer_kind(kind, &segment.path, walk.at));
         }
         if sealed {
             number += 1;
@@ -259,20 +262,7 @@ pub(crate) fn recover(
             claimed = claimed.max(Walk::new(&content, segment.salt).claims_behind());
         }
         if claimed >= position {
-            return Err(Error::corruption(
-                &segment.path,
-                walk.at,
-                format!(
-                    "the log is damaged here: positions from {position} to at least {claimed} had \
-                     been synced, and the frame at this place is {}; nothing was changed",
-                    match defect {
-                        Defect::Blank => "blank",
-                        Defect::Header => "not valid",
-                        Defect::Payload(_) => "not what its checksum says",
-                        Defect::Unknown(_) => "unknown",
-                    }
-                ),
-            ));
+            return Err(damage(&segment.path, walk.at, defect, (position, claimed)));
         }
         let tail = &content[walk.at.min(content.len() as u64) as usize..];
         recovered.cut_bytes +=
@@ -392,7 +382,28 @@ pub(crate) fn seal_at(
     write().map_err(|e| Error::io("seal a segment of the log", &segment.path, e))
 }
 
-fn gap(path: &Path, offset: u64, expected: u64, found: u64) -> Error {
+/// The frame that should hold the first of these positions, which had been synced, is not there.
+pub(super) fn damage(path: &Path, offset: u64, defect: Defect, synced: (u64, u64)) -> Error {
+    let (from, to) = synced;
+    let what = match defect {
+        Defect::Blank => "blank",
+        Defect::Header => "not valid",
+        Defect::Payload(_) => "not what its checksum says",
+        Defect::Unknown(_) => "unknown",
+    };
+    let message = format!(
+        "the log is damaged here: positions from {from} to at least {to} had been synced, and the \
+         frame at this place is {what}; nothing was changed"
+    );
+    Error::corruption(path, offset, message)
+}
+
+pub(super) fn newer_kind(kind: u32, path: &Path, offset: u64) -> Error {
+    let message = format!("a record of kind {kind} was written by newer software; use that");
+    Error::new(ErrorKind::NewerFormat, message).at(path, Some(offset))
+}
+
+pub(super) fn gap(path: &Path, offset: u64, expected: u64, found: u64) -> Error {
     Error::corruption(
         path,
         offset,
@@ -400,7 +411,7 @@ fn gap(path: &Path, offset: u64, expected: u64, found: u64) -> Error {
     )
 }
 
-fn place(error: ReadError, path: &Path, offset: u64) -> Error {
+pub(super) fn place(error: ReadError, path: &Path, offset: u64) -> Error {
     match error {
         ReadError::Malformed(malformed) => Error::corruption(
             path,
@@ -411,7 +422,7 @@ fn place(error: ReadError, path: &Path, offset: u64) -> Error {
     }
 }
 
-enum ReadError {
+pub(super) enum ReadError {
     Malformed(Malformed),
     Failed(Error),
 }
@@ -423,10 +434,10 @@ impl From<Malformed> for ReadError {
 }
 
 /// Takes in a frame's definitions and, if `wanted`, hands its records to `apply`.
-fn read(
+pub(super) fn read(
     frame: &Frame<'_>,
     wanted: bool,
-    translation: &mut Translation<'_>,
+    translation: &mut Translation,
     columns: &mut Columns,
     apply: &mut Applied<'_>,
 ) -> Result<(), ReadError> {
@@ -452,6 +463,30 @@ fn read(
     }
 }
 
+/// The bytes of a frame with the first `keep` events of another one, for the place where that is.
+pub(crate) fn first_events(
+    frame: &Frame<'_>,
+    keep: u32,
+    at: u64,
+    salt: u64,
+) -> Result<Vec<u8>, Malformed> {
+    let Header { records, written_at, .. } = frame.header;
+    let mut columns = Columns::default();
+    // Numbers stay what they are in this segment.
+    columns.decode(records as usize, written_at, frame.body, &|number| Ok(Sym(number)))?;
+    let kept: Vec<bool> = (0..records).map(|row| row < keep).collect();
+    columns.retain(&kept);
+    let mut bytes = vec![0; frame::HEADER_BYTES];
+    columns.encode(written_at, &mut bytes);
+    let body_bytes = (bytes.len() - frame::HEADER_BYTES) as u32;
+    bytes.extend_from_slice(frame.definitions);
+    let payload_checksum = crc32fast::hash(&bytes[frame::HEADER_BYTES..]);
+    let header = Header { records: keep, body_bytes, payload_checksum, ..frame.header };
+    bytes.resize(header.frame_bytes() as usize, 0);
+    bytes[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, salt));
+    Ok(bytes)
+}
+
 /// Reads the records at positions `from..=to` of a living log, whose active segment has frames up
 /// to `end`.
 pub(crate) fn replay_range(
@@ -459,7 +494,7 @@ pub(crate) fn replay_range(
     (from, to): (u64, u64),
     first_segment: u64,
     end: (u64, u64),
-    dictionary: &Dictionary,
+    dictionary: &Arc<Dictionary>,
     apply: &mut Applied<'_>,
 ) -> Result<()> {
     let mut translation = Translation::new(dictionary);

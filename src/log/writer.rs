@@ -456,8 +456,18 @@ impl Writer {
         Ok(())
     }
 
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     pub(crate) fn appended(&self) -> u64 {
         self.appended.load(Acquire)
+    }
+
+    /// Notes how far the log has come of which somebody else is the writer; nothing is appended here.
+    pub(crate) fn follow(&self, appended: u64, durable: u64) {
+        self.appended.store(appended, Release);
+        self.durable.store(durable.min(appended), Release);
     }
 
     pub(crate) fn durable(&self) -> u64 {

@@ -9,9 +9,13 @@
 //! store is opened *held back*: what redb writes stays in memory until the first commit. An opening
 //! that only asks writes nothing at all. A store that is missing is made the same way: in memory,
 //! then under another name, which is changed when the file is whole and synced.
+//!
+//! redb knows nothing of readers in other processes. So the owner holds the lock of the file while it
+//! changes it, and others copy it under a shared one ([`RedbStorage::open_copy`]): a copy is the state
+//! of one commit, whole.
 
 use super::{Changes, Row, Snapshot, Start, Storage, Table};
-use crate::disk::{Access, Disk, File};
+use crate::disk::{self, Access, Disk, File, Hold, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::RwLock;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
@@ -94,9 +98,12 @@ impl Held {
         Ok(())
     }
 
-    fn release(&self) -> io::Result<()> {
+    /// Ends the holding back. The file is locked until what this gives is dropped.
+    fn release(&self) -> io::Result<Option<Hold>> {
+        // Before the state is locked: who reads here does not wait for those who copy the file.
+        let mut hold = self.file().map(|file| disk::hold(&file, Sharing::Nobody)).transpose()?;
         let mut state = self.state.write();
-        let HeldState::Back { file, len, writes } = &*state else { return Ok(()) };
+        let HeldState::Back { file, len, writes } = &*state else { return Ok(hold) };
         let unfinished = self.path.with_extension("redb.new");
         let target = if let Some(file) = file {
             file.clone()
@@ -104,7 +111,9 @@ impl Held {
             if self.disk.exists(&unfinished)? {
                 self.disk.remove(&unfinished)?;
             }
-            self.disk.create(&unfinished)?
+            let target = self.disk.create(&unfinished)?;
+            hold = Some(disk::hold(&target, Sharing::Nobody)?);
+            target
         };
         if target.len()? != *len {
             target.set_len(*len)?;
@@ -122,7 +131,15 @@ impl Held {
             self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
         }
         *state = HeldState::Released(target);
-        Ok(())
+        Ok(hold)
+    }
+
+    /// The file as the last commit left it; none where there was no commit yet.
+    fn file(&self) -> Option<Arc<dyn File>> {
+        match &*self.state.read() {
+            HeldState::Back { file, .. } => file.clone(),
+            HeldState::Released(file) => Some(file.clone()),
+        }
     }
 }
 
@@ -171,6 +188,38 @@ impl redb::StorageBackend for Backend {
     }
 }
 
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+/// As much of the file changes with each commit: redb's header, with its transaction numbers.
+const STAMP_BYTES: usize = 512;
+
+/// Keeps the owner of a store from changing it.
+pub(crate) struct StoreHold {
+    file: Arc<dyn File>,
+    _hold: Hold,
+}
+
+impl StoreHold {
+    /// Waits for the commit under way, if there is one. `None`: there is no store.
+    pub(crate) fn take(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Self>> {
+        let file = match disk.open(path, Access::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|e| Error::io("open the snapshot", path, e))?,
+        };
+        let hold = disk::hold(&file, Sharing::Readers);
+        let hold = hold.map_err(|e| Error::io("lock the snapshot for reading", path, e))?;
+        Ok(Some(StoreHold { file, _hold: hold }))
+    }
+
+    /// Another number after each commit.
+    pub(crate) fn stamp(&self) -> io::Result<u64> {
+        let mut header = [0; STAMP_BYTES];
+        let bytes = (self.file.len()? as usize).min(STAMP_BYTES);
+        self.file.read_at(0, &mut header[..bytes])?;
+        Ok(xxhash_rust::xxh3::xxh3_64(&header))
+    }
+}
+
 impl RedbStorage {
     /// Opens the store at `path`, or one that will be made there, held back until the first commit.
     pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
@@ -181,6 +230,41 @@ impl RedbStorage {
             None
         };
         let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(fail)?;
+        Self::open_held(disk, path, file, len)
+    }
+
+    /// Opens a copy of the store at `path`, which another process may own; what changes there later
+    /// is not in it. No commit is made there while the hold is kept. Without a store there is no hold
+    /// either.
+    ///
+    /// The copy takes as much space among the system's temporary files as the store has.
+    pub(crate) fn open_copy(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+    ) -> Result<(Self, Option<StoreHold>)> {
+        let fail = |e| Error::io("copy the snapshot", path, e);
+        let Some(hold) = StoreHold::take(disk, path)? else {
+            return Ok((Self::open_held(disk, path, None, 0)?, None));
+        };
+        let len = hold.file.len().map_err(fail)?;
+        let copy = disk.scratch().map_err(fail)?;
+        let mut block = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < len {
+            let bytes = (len - at).min(COPY_BYTES as u64) as usize;
+            hold.file.read_at(at, &mut block[..bytes]).map_err(fail)?;
+            copy.write_at(at, &block[..bytes]).map_err(fail)?;
+            at += bytes as u64;
+        }
+        Ok((Self::open_held(disk, path, Some(copy), len)?, Some(hold)))
+    }
+
+    fn open_held(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        file: Option<Arc<dyn File>>,
+        len: u64,
+    ) -> Result<Self> {
         if file.is_some() && len == 0 {
             return Err(Error::corruption(path, 0, "the snapshot is empty"));
         }
@@ -236,11 +320,23 @@ impl Storage for RedbStorage {
     }
 
     fn commit(&self, changes: &Changes) -> Result<()> {
-        self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
+        let _hold =
+            self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
         self.write(changes)
     }
 
+    fn file(&self) -> Option<Arc<dyn File>> {
+        self.held.file()
+    }
+
     fn close(&self) -> Result<()> {
+        // redb writes when it is closed, if it has written before.
+        let written = match &*self.held.state.read() {
+            HeldState::Back { .. } => None,
+            HeldState::Released(file) => Some(file.clone()),
+        };
+        let hold = written.map(|file| disk::hold(&file, Sharing::Nobody)).transpose();
+        let _hold = hold.map_err(|e| Error::io("close the snapshot", &self.path, e))?;
         let database = self.database.write().take();
         guarded(&self.path, || {
             drop(database);

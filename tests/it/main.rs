@@ -3,6 +3,7 @@
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
 
 mod backfill;
+mod backup;
 mod budget;
 mod corruption;
 mod crash;
@@ -10,10 +11,12 @@ mod dedup;
 mod directory;
 mod durability;
 mod found;
+mod golden;
 mod input;
 mod model;
 mod oracles;
 mod queries;
+mod read_only;
 mod recording;
 mod retention;
 mod tidy;

@@ -5,7 +5,8 @@
 //! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked; a closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`), the views (`define`) and the state; `sheet` is the way out of them all.
+//! (`ask`), the views (`define`), the state and backups
+//! (`archive`); `sheet` is the way out of them all.
 
 mod args;
 mod failure;
@@ -24,6 +25,7 @@ mod source;
 mod report;
 mod report_text;
 
+mod archive;
 mod ask;
 mod state;
 
@@ -72,5 +74,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Drop(args) => define::drop_view(&args),
         Command::Stats(args) => state::stats(&args),
         Command::Checkpoint(args) => state::checkpoint(&args),
+        Command::Backup(args) => archive::backup(&args),
+        Command::Restore(args) => archive::restore(&args),
     }
 }

@@ -22,8 +22,11 @@ pub(crate) enum Show {
 /// What a command counts towards its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Measure {
+    /// Bytes of a file of events.
     Bytes,
     Events,
+    /// Bytes that are copied and read back.
+    Copied,
 }
 
 /// Measures a run and draws its bar.
@@ -60,11 +63,16 @@ impl Meter {
             self.bar = Some(bar(self.measure, self.total, elapsed));
         }
         if let Some(bar) = &self.bar {
-            let rate = number::grouped(rate(events, elapsed));
+            let rate = match self.measure {
+                Measure::Copied => format!("{}/s", number::bytes(rate(done, elapsed))),
+                Measure::Bytes | Measure::Events => {
+                    format!("{} events/s", number::grouped(rate(events, elapsed)))
+                }
+            };
             let left = self.total.and_then(|total| time_left(done, total, elapsed));
             bar.set_message(match left {
-                Some(left) => format!("{rate} events/s  {} left", clock(left)),
-                None => format!("{rate} events/s"),
+                Some(left) => format!("{rate}  {} left", clock(left)),
+                None => rate,
             });
             bar.set_position(done);
         }
@@ -97,9 +105,9 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Events a second.
-pub(crate) fn rate(events: u64, elapsed: Duration) -> u64 {
-    (events as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
+/// So many a second.
+pub(crate) fn rate(count: u64, elapsed: Duration) -> u64 {
+    (count as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
 }
 
 /// How long the rest takes if it goes on like this.
@@ -125,8 +133,10 @@ fn now() -> Instant {
 
 fn bar(measure: Measure, total: Option<u64>, elapsed: Duration) -> ProgressBar {
     let template = match (measure, total) {
-        (Measure::Bytes, Some(_)) => "{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}",
-        (Measure::Bytes, None) => "{spinner} {bytes}  {msg}  {elapsed}",
+        (Measure::Bytes | Measure::Copied, Some(_)) => {
+            "{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}"
+        }
+        (Measure::Bytes | Measure::Copied, None) => "{spinner} {bytes}  {msg}  {elapsed}",
         (Measure::Events, _) => "{wide_bar} {percent:>3} %  {human_pos} of {human_len}  {msg}",
     };
     // Templates are constants; a mistake in one shows the plain bar.
@@ -160,9 +170,12 @@ mod tests {
 
     #[test]
     fn every_bar_has_its_template() {
-        for (measure, total) in
-            [(Measure::Bytes, Some(1)), (Measure::Bytes, None), (Measure::Events, Some(1))]
-        {
+        for (measure, total) in [
+            (Measure::Bytes, Some(1)),
+            (Measure::Bytes, None),
+            (Measure::Events, Some(1)),
+            (Measure::Copied, Some(1)),
+        ] {
             bar(measure, total, Duration::ZERO).finish_and_clear();
         }
     }
