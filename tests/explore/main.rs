@@ -67,7 +67,7 @@ fn explore(script: &Script, plan: &mut cuts::Plan<'_>) -> u64 {
 fn every_power_cut_is_survived() {
     let mut pace = Pace::begin();
     for script in script::fixed_scripts() {
-        pace.images += explore(&script, &mut cuts::everywhere(2, 8));
+        pace.images += explore(&script, &mut cuts::everywhere(2, 3));
     }
     pace.tell("every operation of the fixed scripts");
     assert!(pace.images > 3_000, "{} images", pace.images);
