@@ -101,6 +101,21 @@ pub(crate) fn by_chance(cuts: u64, again: u64) -> impl FnMut(&Script, &Path, Mom
     }
 }
 
+/// One moment in five, with so many choices; then every moment of the recovery.
+pub(crate) fn recoveries(choices: u64) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
+    move |_, path, moments| {
+        let cuts = |moment, kept: std::ops::Range<u64>| kept.map(move |kept| Cut { moment, kept });
+        match path.0.len() {
+            0 => (0..moments.all)
+                .step_by(5)
+                .flat_map(|moment| cuts(moment, CHOICES..CHOICES + choices))
+                .collect(),
+            1 => (0..moments.opening).flat_map(|moment| cuts(moment, NOTHING..KILL)).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// So many cuts with a chance of one in `one_in` each; of a recovery mostly while it opens.
 fn sometimes(script: &Script, path: &Path, moments: Moments, cuts: u64, one_in: u64) -> Vec<Cut> {
     let mut random = Random::new(path.seed(script));
