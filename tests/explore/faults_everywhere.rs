@@ -59,8 +59,9 @@ fn survive(script: &Script, number: u64, error: io::ErrorKind) -> u64 {
     };
     for act in &script.acts {
         if run.act(act).is_err() {
-            // Whatever it was, what is known is still told.
+            // Whatever it was, what is known is still told; and the caller tries again.
             run.check().expect("reading goes on");
+            let _ = run.act(act);
         }
     }
     let (history, bounds) = run.expectation();

@@ -67,9 +67,13 @@ fn explore(script: &Script, plan: &mut cuts::Plan<'_>) -> u64 {
 fn every_power_cut_is_survived() {
     let mut pace = Pace::begin();
     for script in script::fixed_scripts() {
-        pace.images += explore(&script, &mut cuts::everywhere(2, 8));
+        pace.images += explore(&script, &mut cuts::everywhere(2, 3));
     }
     pace.tell("every operation of the fixed scripts");
+    let mut recoveries = Pace::begin();
+    let tail = script::named("tail");
+    recoveries.images += explore(&tail, &mut cuts::recoveries(4));
+    recoveries.tell("every operation of recoveries of a long tail");
     assert!(pace.images > 3_000, "{} images", pace.images);
     let seconds = Duration::from_secs(number("QUIPU_EXPLORE_SECONDS", 3));
     let mut seed = number("QUIPU_EXPLORE_SEED", 0);
@@ -82,7 +86,10 @@ fn every_power_cut_is_survived() {
     }
     random.tell(&format!("random scripts up to seed {seed}"));
     let least = number("QUIPU_EXPLORE_IMAGES", 0);
-    assert!(pace.images + random.images >= least, "at least {least} images were asked for");
+    assert!(
+        pace.images + recoveries.images + random.images >= least,
+        "at least {least} images were asked for"
+    );
 }
 
 /// Every operation with what it is done to, of a run of all the scripts.

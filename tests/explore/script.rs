@@ -177,6 +177,21 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 batch(2, sync),
             ],
         ),
+        // A tail that no sync has reached lies in several segments.
+        script(
+            "tail",
+            Setup { segment_bytes: 2_048, ..base.clone() },
+            vec![
+                Act::Define(0),
+                batch(20, sync),
+                batch(40, memory),
+                batch(60, memory),
+                spare.clone(),
+                batch(60, memory),
+                batch(60, memory),
+                batch(20, memory),
+            ],
+        ),
         // Checkpoints over and over, of whole and of partial series, with nothing kept in memory.
         script(
             "snapshot",
