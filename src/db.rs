@@ -23,6 +23,8 @@ mod batch;
 mod catalog;
 mod checkpoint;
 mod dedup;
+#[cfg(all(test, shuttle, feature = "simulation"))]
+mod interleavings;
 mod load;
 mod open;
 mod read_only;
@@ -50,17 +52,16 @@ use crate::options::{Durability, OnInvalid, Options};
 use crate::query::Query;
 use crate::record::{Columns, Control};
 use crate::snapshot::{Start, Storage, Table};
+use crate::sync::atomic::Ordering::{Acquire, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
 use crate::view::View;
-use crossbeam::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 /// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
@@ -104,7 +105,7 @@ pub(crate) struct Engine {
     log: Writer,
     storage: Arc<dyn Storage>,
     /// The gate (invariant 1), and what only changes while it is closed.
-    gate: ShardedLock<Live>,
+    gate: Gate<Live>,
     /// Views by name, for looks without the gate.
     by_name: DashMap<Box<str>, Arc<ViewTier>>,
     /// How many checkpoints have become visible in the store (`db/load.rs`).
@@ -503,15 +504,15 @@ impl Engine {
     }
 
     /// Enters the gate (invariant 1).
-    fn enter(&self) -> Result<ShardedLockReadGuard<'_, Live>> {
+    fn enter(&self) -> Result<Entered<'_, Live>> {
         self.check_open()?;
-        Ok(self.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Ok(self.gate.enter())
     }
 
     /// Closes the gate and waits until nobody is inside.
-    fn close_gate(&self) -> Result<ShardedLockWriteGuard<'_, Live>> {
+    fn close_gate(&self) -> Result<Closed<'_, Live>> {
         self.check_open()?;
-        Ok(self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Ok(self.gate.close())
     }
 
     fn tier(&self, name: &str) -> Result<Arc<ViewTier>> {
@@ -586,7 +587,8 @@ impl Engine {
             Some(begun) if batch.len() == 1 => begun.clamp(Timestamp::MIN, Timestamp::MAX),
             _ => self.now(),
         };
-        WORKBENCH.with_borrow_mut(|bench| {
+        WORKBENCH.with(|bench| {
+            let bench = &mut *bench.borrow_mut();
             let chunks = batch.chunks(&self.dictionary);
             for columns in chunks.iter_mut().filter(|columns| !columns.is_empty()) {
                 self.record_columns(columns, now, bench, &mut outcome)?;
@@ -703,7 +705,7 @@ impl Engine {
 
     fn close(&self) -> Result<()> {
         {
-            let gate = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let gate = self.gate.close();
             self.closed.store(true, Release);
             drop(gate);
         }

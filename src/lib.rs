@@ -74,6 +74,7 @@ mod event;
 mod key;
 mod options;
 mod slots;
+mod sync;
 mod time;
 
 // Files.

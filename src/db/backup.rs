@@ -22,12 +22,12 @@ use crate::log::follow::Frames;
 use crate::log::frame::{self, FrameKind};
 use crate::log::segment::{self, Segment};
 use crate::manifest::backup::{self, BackupSet, Part, SegmentPart};
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::atomic::Ordering::AcqRel;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::AcqRel;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes copied at a time.
@@ -527,7 +527,7 @@ pub(super) fn hash_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering::Acquire;
+    use crate::sync::atomic::Ordering::Acquire;
 
     #[test]
     fn retirement_is_held_back_as_long_as_any_backup_is_under_way() {

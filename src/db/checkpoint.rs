@@ -23,12 +23,12 @@ use crate::log::segment::{self, Segment};
 use crate::options::{Dedup, Retention};
 use crate::series::Series;
 use crate::snapshot::{Changes, Snapshot, Start, Table};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::tier::shard::{Capture, Captured, CapturedRows, TakenDelta, rows_of};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Entries captured under one hold of a shard's lock.
 const STEP: usize = 64;
@@ -162,7 +162,7 @@ impl Engine {
 
     /// Closes the gate for the moment of the cut.
     fn cut(&self, state: &mut Checkpointer) -> (Catalog, Vec<Arc<ViewTier>>) {
-        let live = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let live = self.gate.close();
         let position = self.log.appended();
         // Not the position: a backfill changes series between two cuts at the same one.
         state.sequence += 1;
@@ -292,7 +292,7 @@ impl Engine {
         }
         if room > 0 {
             catalog.purge.remove(0);
-            let mut live = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut live = self.gate.close();
             live.purge.retain(|id| *id != view);
         }
         Ok(())

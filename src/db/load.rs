@@ -17,6 +17,7 @@ use crate::key;
 use crate::query::{KeyRef, Source};
 use crate::series::{Cell, Series, Shape};
 use crate::snapshot::{Row, Snapshot, Start, Table};
+use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier};
 use crate::view::View;
@@ -24,7 +25,6 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// Rows read from the store at once by a scan.
 const PAGE: usize = 512;

@@ -25,15 +25,14 @@ use crate::manifest::{self, Manifest, backup};
 use crate::options::{Dedup, Durability, Options};
 use crate::record::Control;
 use crate::snapshot::{RedbStorage, Storage};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Gate, Mutex};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
-use crossbeam::sync::ShardedLock;
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
@@ -304,7 +303,7 @@ impl Recovery {
             dictionary,
             log,
             storage,
-            gate: ShardedLock::new(self.live),
+            gate: Gate::new(self.live),
             by_name,
             commits: AtomicU64::new(0),
             figures: Mutex::new(Figures {

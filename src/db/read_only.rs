@@ -31,8 +31,8 @@ use crate::options::Options;
 use crate::query::Query;
 use crate::record::Control;
 use crate::snapshot::{RedbStorage, Storage as _, StoreHold};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::tier::{Backfill, ViewTier};
-use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -159,7 +159,7 @@ impl ReadOnlyDb {
         self.0.engine.read().clone()
     }
 
-    pub(super) fn following(&self) -> parking_lot::MutexGuard<'_, Following> {
+    pub(super) fn following(&self) -> MutexGuard<'_, Following> {
         self.0.following.lock()
     }
 

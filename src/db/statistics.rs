@@ -76,7 +76,7 @@ pub struct LastCheckpoint {
 }
 
 pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
-    let live = engine.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let live = engine.gate.enter();
     let views = live.views.clone();
     drop(live);
     let mut totals = ShardTotals::default();

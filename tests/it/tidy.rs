@@ -56,7 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Everybody may use these.
 const WORDS: &[&str] =
-    &["codec", "dictionary", "error", "event", "key", "options", "slots", "time"];
+    &["codec", "dictionary", "error", "event", "key", "options", "slots", "sync", "time"];
 
 /// An arrow against the layers, and why it is there.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
