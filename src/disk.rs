@@ -221,6 +221,17 @@ impl Debug for Lock {
 #[derive(Debug, Default)]
 pub(crate) struct OsDisk;
 
+/// A file that is locked. Closing it would not be enough to give the lock back: a child of the
+/// process that has not come to its `exec` yet has the file open, too.
+struct OsLock(fs::File);
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Should it fail, closing the file does the same, a moment later.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Longer writes go through the system.
 const MAPPED_BYTES_MAX: usize = 4_096;
 /// How much of a prepared file is mapped at a time.
@@ -291,7 +302,7 @@ impl Disk for OsDisk {
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
         let file = options.open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _held: Box::new(file) })),
+            Ok(()) => Ok(Some(Lock { _held: Box::new(OsLock(file)) })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(e)) => Err(e),
         }
@@ -432,5 +443,25 @@ impl File for OsFile {
     fn forget_cached(&self) {
         // Advice: where it is not taken, the next reading is only faster.
         let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Disk, OsDisk, OsLock};
+    use std::fs;
+
+    #[test]
+    fn a_lock_is_given_back_although_a_child_has_the_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let file = fs::File::create(&path).unwrap();
+        file.try_lock().unwrap();
+        let in_child = file.try_clone().unwrap();
+        let lock = OsLock(file);
+        assert!(OsDisk.lock(&path).unwrap().is_none());
+        drop(lock);
+        assert!(OsDisk.lock(&path).unwrap().is_some());
+        drop(in_child);
     }
 }
