@@ -24,14 +24,17 @@ mod checkpoint;
 mod dedup;
 mod load;
 mod open;
+mod refold;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use backfill::Progress;
 pub use batch::Batch;
 use batch::Builder;
 pub use statistics::{LastCheckpoint, Statistics};
+pub use verify::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 
 use load::ViewSource;
 

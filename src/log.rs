@@ -11,12 +11,13 @@
 //! 4. Nothing is appended after a failed write or sync (the writer is poisoned).
 //!
 //! In reading order: [`frame`] (bytes), [`segment`] (a file of them), [`writer`] (append and group
-//! commit), [`reader`] (replay and recovery). Which segments are kept is decided with a checkpoint
+//! commit), [`reader`] (replay and recovery), [`survey`] (reading past damages). Which segments are kept is decided with a checkpoint
 //! (`db/checkpoint.rs`).
 
 pub(crate) mod frame;
 pub(crate) mod reader;
 pub(crate) mod segment;
+pub(crate) mod survey;
 pub(crate) mod writer;
 
 use crate::disk::{Disk, Filling};

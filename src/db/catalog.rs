@@ -5,6 +5,7 @@
 
 use crate::codec;
 use crate::error::{Error, Result};
+use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
 use crate::tier::Backfill;
@@ -68,6 +69,25 @@ impl Catalog {
             stored.view = stored.view.clone().checked().map_err(|error| error.at(path, None))?;
         }
         Ok(catalog)
+    }
+
+    /// The identity in the catalog, if there is one that can be read.
+    pub(super) fn identity(snapshot: &dyn Snapshot) -> Result<Option<u128>> {
+        let value = snapshot.get(Table::Meta, ROW)?;
+        let catalog = value.map(|value| codec::unseal(ROW, &value).and_then(codec::decode));
+        Ok(catalog.and_then(|read: Result<Catalog, _>| read.ok()).map(|catalog| catalog.identity))
+    }
+
+    /// Where in the log to go on behind the snapshot; the manifest names `made` segments.
+    pub(super) fn resume(&self, made: u64) -> Resume {
+        let oldest = self.first_segment.max(1);
+        Resume {
+            oldest,
+            segment: self.segment.max(oldest),
+            offset: self.offset,
+            position: self.position,
+            made,
+        }
     }
 
     pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {

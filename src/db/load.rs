@@ -80,6 +80,17 @@ fn decode_totals(row_key: &[u8], value: &[u8], shape: &Shape) -> Result<(Series,
     Ok((Series::decode_row(payload, shape)?, as_of))
 }
 
+/// Checks a series row and its blocks; gives the number of those.
+pub(super) fn check_series_row(
+    snapshot: &dyn Snapshot,
+    row_key: &[u8],
+    value: &[u8],
+    shape: &Shape,
+) -> Result<u64> {
+    let (series, _) = decode_series(snapshot, row_key, value, shape, Path::new(""))?;
+    Ok(series.rings().iter().map(|ring| ring.blocks().len() as u64).sum())
+}
+
 /// The value of a series row.
 pub(super) fn seal_series(row_key: &[u8], as_of: u64, row: &[u8]) -> Vec<u8> {
     codec::seal(row_key, |out| {

@@ -15,10 +15,10 @@ use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling, OsDisk};
+use crate::disk::{Disk, Filling, Lock, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry, Resume};
+use crate::log::reader::{self, Entry};
 use crate::log::segment;
 use crate::log::writer::Writer;
 use crate::manifest::{self, Manifest};
@@ -38,6 +38,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
+/// Where damaged files are put aside, in a directory of its own each time.
+pub(super) const QUARANTINE: &str = "quarantine";
 
 pub(super) fn open(dir: &Path, options: Options) -> Result<Engine> {
     open_on(Arc::new(OsDisk), dir, options)
@@ -49,15 +51,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
     if fresh {
         disk.create_dir(dir).map_err(|e| Error::io("make the directory", dir, e))?;
     }
-    let lock_path = dir.join(LOCK);
-    let lock = disk.lock(&lock_path).map_err(|e| Error::io("take the lock", &lock_path, e))?;
-    let lock = lock.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Locked,
-            "another process, or another Db of this one, has the directory open; close that first",
-        )
-        .at(dir, None)
-    })?;
+    let lock = lock(&*disk, dir)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => manifest,
@@ -75,18 +69,11 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
-    let oldest = catalog.first_segment.max(1);
-    let resume = Resume {
-        oldest,
-        segment: catalog.segment.max(oldest),
-        offset: catalog.offset,
-        position: catalog.position,
-        made: manifest.segments_made(),
-    };
+    let resume = catalog.resume(manifest.segments_made());
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    remove_retired(&*disk, &home.dir, oldest)?;
+    remove_retired(&*disk, &home.dir, resume.oldest)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -144,6 +131,19 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
         tallies,
         closed: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
+    })
+}
+
+/// Takes the lock of the directory, or says that somebody has it.
+pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
+    let path = dir.join(LOCK);
+    let lock = disk.lock(&path).map_err(|e| Error::io("take the lock", &path, e))?;
+    lock.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Locked,
+            "another process, or another Db of this one, has the directory open; close that first",
+        )
+        .at(dir, None)
     })
 }
 

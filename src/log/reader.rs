@@ -85,7 +85,7 @@ impl<'a> Translation<'a> {
         Translation { dictionary, reader, dense: Vec::new(), sparse: HashMap::default() }
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.dense.fill(Sym::NONE);
         self.sparse.clear();
     }
@@ -117,38 +117,41 @@ impl<'a> Translation<'a> {
 }
 
 /// Walks the frames of one segment.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     bytes: &'a [u8],
     salt: u64,
-    at: u64,
+    pub(super) at: u64,
 }
 
 impl<'a> Walk<'a> {
-    fn new(bytes: &'a [u8], salt: u64) -> Self {
+    pub(super) fn new(bytes: &'a [u8], salt: u64) -> Self {
         Walk { bytes, salt, at: segment::HEADER_BYTES as u64 }
     }
 
     /// The next frame; behind it lies `self.at`. A defect leaves `self.at` where it is.
-    fn next(&mut self) -> Result<Frame<'a>, Defect> {
+    pub(super) fn next(&mut self) -> Result<Frame<'a>, Defect> {
         let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
         let frame = Frame::decode(rest, self.at, self.salt)?;
         self.at += frame.header.frame_bytes();
         Ok(frame)
     }
 
-    /// The greatest `synced` that any valid header at or behind `self.at` claims.
-    fn claims_behind(&self) -> u64 {
-        let mut greatest = 0;
-        let mut at = self.at as usize;
-        while at + frame::HEADER_BYTES <= self.bytes.len() {
-            if self.bytes[at..at + 4] == frame::MAGIC
-                && let Ok(header) = Header::decode(&self.bytes[at..], at as u64, self.salt)
-            {
-                greatest = greatest.max(header.synced);
+    /// Every valid header at or behind `self.at`, whatever became of its payload, and its place.
+    pub(super) fn headers_behind(&self) -> impl Iterator<Item = (u64, Header)> {
+        let last = self.bytes.len().saturating_sub(frame::HEADER_BYTES - 1);
+        let places = (self.at as usize..last).step_by(frame::ALIGN as usize);
+        places.filter_map(|at| {
+            if self.bytes[at..at + 4] != frame::MAGIC {
+                return None;
             }
-            at += frame::ALIGN as usize;
-        }
-        greatest
+            let header = Header::decode(&self.bytes[at..], at as u64, self.salt).ok()?;
+            Some((at as u64, header))
+        })
+    }
+
+    /// The greatest `synced` that any of those headers claims.
+    pub(super) fn claims_behind(&self) -> u64 {
+        self.headers_behind().map(|(_, header)| header.synced).max().unwrap_or(0)
     }
 }
 
@@ -222,7 +225,7 @@ pub(crate) fn recover(
                     if expected.is_some_and(|expected| expected != position) {
                         return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
                     }
-                    expected = Some(frame.header.last_position() + 1);
+                    expected = Some(frame.next_position);
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
                     read(&frame, wanted, &mut translation, &mut columns, apply)
@@ -230,7 +233,7 @@ pub(crate) fn recover(
                     if wanted {
                         recovered.replayed += u64::from(frame.header.records);
                     }
-                    recovered.last = recovered.last.max(frame.header.last_position());
+                    recovered.last = recovered.last.max(frame.next_position.saturating_sub(1));
                 }
                 Err(defect) => break defect,
             }
@@ -351,7 +354,7 @@ fn place(error: ReadError, path: &Path, offset: u64) -> Error {
     }
 }
 
-enum ReadError {
+pub(super) enum ReadError {
     Malformed(Malformed),
     Failed(Error),
 }
@@ -363,7 +366,7 @@ impl From<Malformed> for ReadError {
 }
 
 /// Takes in a frame's definitions and, if `wanted`, hands its records to `apply`.
-fn read(
+pub(super) fn read(
     frame: &Frame<'_>,
     wanted: bool,
     translation: &mut Translation<'_>,
@@ -388,7 +391,7 @@ fn read(
             let control = crate::codec::decode(frame.body)?;
             apply(Entry::Control(control), &frame.header).map_err(ReadError::Failed)
         }
-        FrameKind::Witness | FrameKind::Seal | FrameKind::Skippable(_) => Ok(()),
+        FrameKind::Witness | FrameKind::Seal | FrameKind::Lost | FrameKind::Skippable(_) => Ok(()),
     }
 }
 
@@ -431,7 +434,7 @@ pub(crate) fn replay_range(
             if let Some(expected) = expected.filter(|expected| *expected != position) {
                 return Err(gap(&segment.path, at, expected, position));
             }
-            expected = Some(frame.header.last_position() + 1);
+            expected = Some(frame.next_position);
             if position > to {
                 return Ok(());
             }

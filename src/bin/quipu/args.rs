@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use quipu::{Db, ErrorKind, Options};
 
+use crate::check::VerifyArgs;
 use crate::ask::{GetArgs, ListArgs, TopArgs, TotalsArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::failure::Failure;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Drop(DropArgs),
     Stats(StatsArgs),
     Checkpoint(CheckpointArgs),
+    Verify(VerifyArgs),
 }
 
 /// Which directory.

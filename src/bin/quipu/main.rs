@@ -5,7 +5,7 @@
 //! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked; a closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`), the views (`define`) and the state; `sheet` is the way out of them all.
+//! (`ask`), the views (`define`), the state and its checks; `sheet` is the way out of them all.
 
 mod args;
 mod failure;
@@ -25,6 +25,7 @@ mod report;
 mod report_text;
 
 mod ask;
+mod check;
 mod state;
 
 mod number;
@@ -72,5 +73,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Drop(args) => define::drop_view(&args),
         Command::Stats(args) => state::stats(&args),
         Command::Checkpoint(args) => state::checkpoint(&args),
+        Command::Verify(args) => check::verify(&args),
     }
 }
