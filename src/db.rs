@@ -25,6 +25,7 @@ mod dedup;
 mod load;
 mod open;
 mod refold;
+mod repair;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ mod verify;
 pub use backfill::Progress;
 pub use batch::Batch;
 use batch::Builder;
+pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
 pub use statistics::{LastCheckpoint, Statistics};
 pub use verify::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 
@@ -135,6 +137,8 @@ struct Tallies {
     duplicates: Tally,
     /// Records applied when the directory was opened.
     replayed: Tally,
+    /// Snapshots that were damaged when the directory was opened.
+    rebuilt: Tally,
     /// Bytes of log since the last checkpoint.
     log_bytes: Tally,
 }

@@ -72,6 +72,7 @@ mod manifest;
 
 pub use aggregate::Summary;
 pub use db::{Batch, BatchOutcome, Db, LastCheckpoint, Progress, Recorded, Statistics, ViewStatus};
+pub use db::{Action, Repair, RepairReport, RepairStep, repair};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};

@@ -78,6 +78,11 @@ impl Catalog {
         Ok(catalog.and_then(|read: Result<Catalog, _>| read.ok()).map(|catalog| catalog.identity))
     }
 
+    /// Whether it comes from a store; the default one does not.
+    pub(super) fn is_stored(&self) -> bool {
+        self.identity != 0
+    }
+
     /// Where in the log to go on behind the snapshot; the manifest names `made` segments.
     pub(super) fn resume(&self, made: u64) -> Resume {
         let oldest = self.first_segment.max(1);

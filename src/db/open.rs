@@ -8,6 +8,8 @@
 //!    worth and may be begun again, if it holds nothing else.
 //! 3. Recovery is: newest snapshot, then every record behind it through the same `apply` as live.
 //! 4. The next position is behind both the log's end and the snapshot's position.
+//! 5. A damaged snapshot is put aside, never overwritten, and only when the log, which goes back to
+//!    its beginning, was found in order and replayed.
 
 use super::catalog::{Catalog, StoredView};
 use super::checkpoint::{Checkpointer, Figures};
@@ -31,7 +33,7 @@ use crate::time::Timestamp;
 use crossbeam::sync::ShardedLock;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -64,8 +66,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
         Durability::Interval(_) | Durability::Memory => Filling::Reserved,
     };
     let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling };
-    let storage = RedbStorage::open(&disk, &dir.join(STORE))?;
-    let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE), identity)?;
+    let Store { storage, catalog, damaged } = store(&disk, dir, &home, manifest.segments_made())?;
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
@@ -73,6 +74,27 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
+    if let Some((from, to)) = recovered.given_up.filter(|_| !catalog.is_stored()) {
+        return Err(damaged.unwrap_or_else(|| {
+            let message = format!(
+                "the snapshot is missing, and the log cannot say all that was in it: a repair gave \
+                 up the positions from {from} to {to}; put it back, or let `quipu repair` begin \
+                 a new one"
+            );
+            Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None)
+        }));
+    }
+    let ends = (resume.oldest, recovered.last_segment);
+    for id in std::mem::take(&mut recovery.owed) {
+        if let Some(tier) = recovery.live.views.iter().find(|tier| tier.id == id) {
+            super::backfill::settle(&home, tier, ends, &dictionary)?;
+        }
+    }
+    if let Some(error) = &damaged {
+        let to = quarantine(&*disk, dir, now)?;
+        put_aside(&*disk, dir, STORE, &to)?;
+        tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
+    }
     remove_retired(&*disk, &home.dir, resume.oldest)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
@@ -105,6 +127,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
     };
     tallies.duplicates.set(catalog.duplicates);
     tallies.replayed.set(recovered.replayed);
+    tallies.rebuilt.set(u64::from(damaged.is_some()));
     let by_name = DashMap::new();
     for tier in &recovery.live.views {
         by_name.insert(tier.view.name().into(), tier.clone());
@@ -147,6 +170,58 @@ pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
     })
 }
 
+/// The store that an opening goes on with.
+struct Store {
+    storage: RedbStorage,
+    catalog: Catalog,
+    /// What is wrong with the one that is there, in place of which this one is made.
+    damaged: Option<Error>,
+}
+
+/// Opens the store, held back. In place of a damaged one a new one will be made, if the log can say
+/// all that was in it.
+fn store(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<Store> {
+    let path = dir.join(STORE);
+    let opened = RedbStorage::open(disk, &path).and_then(|storage| {
+        let catalog = Catalog::read(&*storage.snapshot()?, &path, home.identity)?;
+        Ok((storage, catalog))
+    });
+    match opened {
+        Ok((storage, catalog)) => Ok(Store { storage, catalog, damaged: None }),
+        Err(error)
+            if error.kind() == ErrorKind::Corruption && reader::is_complete(home, made)? =>
+        {
+            let (storage, catalog) = (RedbStorage::anew(disk, &path)?, Catalog::default());
+            Ok(Store { storage, catalog, damaged: Some(error) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Moves a file of the directory into a place in `quarantine/`, durable when it returns.
+pub(super) fn put_aside(disk: &dyn Disk, dir: &Path, file: &str, place: &Path) -> Result<()> {
+    let from = dir.join(file);
+    let fail = |e| Error::io("put a damaged file aside", &from, e);
+    disk.rename(&from, &place.join(file)).map_err(fail)?;
+    // The new name first: in between there may be two, but never none.
+    disk.sync_dir(place).and_then(|()| disk.sync_dir(dir)).map_err(fail)
+}
+
+/// Makes a new directory in `quarantine/`, named after the time.
+pub(super) fn quarantine(disk: &dyn Disk, dir: &Path, now: Timestamp) -> Result<PathBuf> {
+    let time = now.to_string().replace(':', "-");
+    let mut place = dir.join(QUARANTINE).join(&time);
+    let fail = |e| Error::io("make a directory for damaged files", dir, e);
+    for n in 2_u32.. {
+        if !disk.exists(&place).map_err(fail)? {
+            break;
+        }
+        place = dir.join(QUARANTINE).join(format!("{time}-{n}"));
+    }
+    disk.create_dir(&place).map_err(fail)?;
+    Ok(place)
+}
+
 /// Looks at the directory without changing anything: whether it is there and one of ours.
 fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     let fail = |e| Error::io("look at the directory", dir, e);
@@ -181,7 +256,7 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     if names.iter().any(|name| name == STORE) {
         return Err(lost(Error::new(ErrorKind::NotQuipu, "")));
     }
-    let ours = [LOCK, LOG, manifest::UNFINISHED];
+    let ours = [LOCK, LOG, QUARANTINE, manifest::UNFINISHED];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
         return Err(Error::new(
             ErrorKind::NotQuipu,
@@ -250,6 +325,8 @@ struct Recovery {
     scratch: Scratch,
     dictionary: Arc<Dictionary>,
     expected_keys: usize,
+    /// Views whose backfill was complete, as the log says.
+    owed: Vec<u32>,
 }
 
 impl Recovery {
@@ -280,6 +357,7 @@ impl Recovery {
             scratch: Scratch::default(),
             dictionary,
             expected_keys: options.expected_keys,
+            owed: Vec::new(),
         }
     }
 
@@ -333,6 +411,7 @@ impl Recovery {
                     *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
                 }
             }
+            Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
         }
         Ok(())
     }

@@ -197,7 +197,7 @@ pub fn verify(
     depth: Depth,
     mut progress: impl FnMut(Progress),
 ) -> Result<VerifyReport> {
-    let site = Site::enter(Arc::new(OsDisk), dir.as_ref())?;
+    let site = Site::enter(Arc::new(OsDisk), dir.as_ref(), Stay::Reading)?;
     Verification::run(&site, depth, &mut progress).map(|verified| verified.report)
 }
 
@@ -217,15 +217,22 @@ pub(super) struct Site {
     _lock: Option<Lock>,
 }
 
+/// What somebody wants in a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    Reading,
+    Changing,
+}
+
 impl Site {
-    pub(super) fn enter(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self> {
+    pub(super) fn enter(disk: Arc<dyn Disk>, dir: &Path, stay: Stay) -> Result<Self> {
         let fail = |e| Error::io("look at the directory", dir, e);
         if !disk.exists(dir).map_err(fail)? {
             let message = "there is no such directory";
             return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
         }
         // Whoever has it open has made the file; to make one here would change the directory.
-        let lock = if disk.exists(&dir.join(LOCK)).map_err(fail)? {
+        let lock = if stay == Stay::Changing || disk.exists(&dir.join(LOCK)).map_err(fail)? {
             Some(super::open::lock(&*disk, dir)?)
         } else {
             None
@@ -267,7 +274,8 @@ impl Site {
             match opened {
                 Ok((opened, Ok(read))) => {
                     storage = Some(opened);
-                    catalog = Some(read);
+                    // Without one, no checkpoint was made.
+                    catalog = Some(read).filter(Catalog::is_stored);
                 }
                 Ok((opened, Err(error))) => {
                     storage = Some(opened);
@@ -534,6 +542,17 @@ impl<'a> Verification<'a> {
             self.report.records += segment.records;
             findings_of(segment, &mut self.report.findings);
         }
+        if site.catalog.is_none()
+            && site.store_damage.is_none()
+            && let Some(positions) = survey.given_up.first()
+        {
+            let what = "the snapshot is missing, and an earlier repair gave up records that may \
+                        have been in it";
+            let mut finding = Finding::new(&site.dir.join(STORE), Meaning::Corruption, what);
+            finding.positions = Positions::of(positions);
+            self.store_is_damaged = true;
+            self.found(finding);
+        }
         for positions in &survey.given_up {
             let what = "records that an earlier repair gave up";
             let mut finding = Finding::new(&site.home.dir, Meaning::GivenUp, what);
@@ -778,7 +797,7 @@ fn findings_of(segment: &Surveyed, findings: &mut Vec<Finding>) {
             };
             findings.push(new(what.to_owned()).at(0..segment::HEADER_BYTES as u64));
         }
-        Beginning::Foreign(what) => findings.push(new(what.clone()).at(0..0)),
+        Beginning::Foreign { what, .. } => findings.push(new(what.clone()).at(0..0)),
     }
     let mut open: Option<Stretch> = None;
     for piece in &segment.pieces {

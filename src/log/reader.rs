@@ -165,6 +165,8 @@ pub(crate) struct Recovered {
     pub(crate) cut_bytes: u64,
     /// The greatest number of a segment that there is; the next opening starts one behind it.
     pub(crate) last_segment: u64,
+    /// Positions behind the snapshot's that a repair gave up, the first ones of them.
+    pub(crate) given_up: Option<(u64, u64)>,
 }
 
 /// A way to say how far a long reading has come: records read, and records in all if known.
@@ -228,6 +230,10 @@ pub(crate) fn recover(
                     expected = Some(frame.next_position);
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
+                    if frame.header.kind == FrameKind::Lost && frame.next_position > resume.position + 1 {
+                        let given_up = (position, frame.next_position - 1);
+                        recovered.given_up = recovered.given_up.or(Some(given_up));
+                    }
                     read(&frame, wanted, &mut translation, &mut columns, apply)
                         .map_err(|error| place(error, &segment.path, at))?;
                     if wanted {
@@ -301,6 +307,22 @@ pub(crate) fn check_presence(home: &Home, resume: Resume) -> Result<u64> {
     match (resume.oldest..=last).find(|number| present.binary_search(number).is_err()) {
         Some(number) => Err(segment::missing(&home.dir.join(segment::name(number)))),
         None => Ok(last),
+    }
+}
+
+/// Whether every segment is there, from the first one to that which the manifest names last, and
+/// the first begins with the first position.
+pub(crate) fn is_complete(home: &Home, made: u64) -> Result<bool> {
+    let present = segment::numbers(&*home.disk, &home.dir)?;
+    let last = present.last().copied().unwrap_or(0).max(made);
+    if last == 0 || !(1..=last).all(|number| present.binary_search(&number).is_ok()) {
+        return Ok(false);
+    }
+    let first = Segment::open(home, 1, Access::Read).and_then(|segment| first_frame(&segment));
+    match first {
+        Ok(header) => Ok(header.is_some_and(|header| header.position == 1)),
+        Err(error) if error.kind() == ErrorKind::Corruption => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -158,6 +158,14 @@ impl RawHeader {
         u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes were asked for"))
     }
 
+    pub(super) fn number(&self) -> u64 {
+        self.word(16)
+    }
+
+    pub(super) fn salt(&self) -> u64 {
+        self.word(24)
+    }
+
     /// The time of making, in microseconds.
     pub(crate) fn made_at(&self) -> i64 {
         self.word(48) as i64
@@ -172,8 +180,8 @@ impl RawHeader {
     /// the one that follows from the time of making, and the one that stands there, if the rest of
     /// the header is that of this segment.
     pub(super) fn salts(&self, identity: u128, number: u64) -> [Option<u64>; 2] {
-        let ours = self.word(16) == number && self.identity() == identity;
-        [Some(salt_of(identity, number, self.made_at())), ours.then(|| self.word(24))]
+        let ours = self.number() == number && self.identity() == identity;
+        [Some(salt_of(identity, number, self.made_at())), ours.then(|| self.salt())]
     }
 }
 

@@ -57,8 +57,8 @@ pub(crate) enum Beginning {
     Damaged { salt: Option<u64> },
     /// The file is not there.
     Missing,
-    /// It is a file of another place.
-    Foreign(String),
+    /// It is a file of another place: another segment of this directory, or one of another.
+    Foreign { ours: Option<u64>, what: String },
 }
 
 /// What was found of one segment.
@@ -75,6 +75,8 @@ pub(crate) struct Surveyed {
     pub(crate) litter: Option<Range<u64>>,
     /// Where the unsynced tail begins, and where its last byte that is not blank ends.
     pub(crate) tail: Option<Range<u64>>,
+    /// The position at which the tail begins.
+    pub(crate) tail_position: u64,
     pub(crate) frames: u64,
     pub(crate) records: u64,
 }
@@ -198,6 +200,7 @@ impl Surveyor<'_> {
             sealed: false,
             litter: None,
             tail: None,
+            tail_position: 0,
             frames: 0,
             records: 0,
         };
@@ -252,7 +255,8 @@ impl Surveyor<'_> {
             return Ok(None);
         };
         if header.is_whole() {
-            found.beginning = Beginning::Foreign(error.to_string());
+            let ours = (header.identity() == *identity).then(|| header.number());
+            found.beginning = Beginning::Foreign { ours, what: error.message().to_owned() };
             return Ok(None);
         }
         let proved = header.salts(*identity, number).into_iter().flatten().find(|salt| {
@@ -304,6 +308,7 @@ impl Surveyor<'_> {
                 let rest = &content[at.min(end) as usize..];
                 let blank = rest.iter().rev().take_while(|byte| **byte == 0).count() as u64;
                 found.tail = Some(at..(end - blank).max(at));
+                found.tail_position = position;
                 return Ok(());
             }
             self.claimed = self.claimed.max(synced);
@@ -328,7 +333,9 @@ impl Surveyor<'_> {
                     && Frame::decode(&content[*place as usize..], *place, segment.salt).is_ok()
             });
             if let Some((place, header)) = good {
-                let positions = self.expected.unwrap_or(header.position)..header.position;
+                // A retired log may begin anywhere that is not behind what the snapshot has.
+                let begins = header.position.min(self.resume.position + 1);
+                let positions = self.expected.unwrap_or(begins)..header.position;
                 found.push(at..*place, PieceState::Damaged { positions, why });
                 found.first = found.first.or(self.expected);
                 self.expected = Some(header.position);
@@ -441,24 +448,26 @@ impl Surveyor<'_> {
         let Some(found) = segments.iter_mut().find(|segment| segment.number == number) else {
             return;
         };
-        // Where a retired log begins with the damage, nothing is known to be missing.
-        if let PieceState::Damaged { positions, .. } = &mut found.pieces[piece].state
-            && self.expected.is_some()
-        {
-            positions.end = positions.end.max(next);
-            let end = positions.end;
-            // Segments behind it that are lost as well have no positions of their own.
-            for later in segments.iter_mut().filter(|segment| segment.number > number) {
-                for piece in &mut later.pieces {
-                    if let PieceState::Damaged { positions, .. } = &mut piece.state
-                        && positions.is_empty()
-                    {
-                        *positions = end..end;
-                    }
+        let PieceState::Damaged { positions, .. } = &mut found.pieces[piece].state else { return };
+        if self.expected.is_none() {
+            // Where a retired log begins with the damage, nothing is known to be missing.
+            *positions = next..next;
+        }
+        positions.end = positions.end.max(next);
+        let end = positions.end;
+        if self.expected.is_some() {
+            self.expected = self.expected.max(Some(end));
+        }
+        // Those behind it that are lost as well have no positions of their own.
+        for later in segments.iter_mut().filter(|segment| segment.number > number) {
+            for piece in &mut later.pieces {
+                if let PieceState::Damaged { positions, .. } = &mut piece.state
+                    && positions.is_empty()
+                {
+                    *positions = end..end;
                 }
-                later.first = later.first.map(|first| first.max(end));
             }
-            self.expected = Some(self.expected.unwrap_or(end).max(end));
+            later.first = later.first.map(|first| first.max(end));
         }
     }
 }

@@ -184,6 +184,20 @@ impl RedbStorage {
         if file.is_some() && len == 0 {
             return Err(Error::corruption(path, 0, "the snapshot is empty"));
         }
+        Self::held_back(disk, path, file, len)
+    }
+
+    /// A store that will be made at `path`, where nothing is when it is first committed to.
+    pub(crate) fn anew(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::held_back(disk, path, None, 0)
+    }
+
+    fn held_back(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        file: Option<Arc<dyn File>>,
+        len: u64,
+    ) -> Result<Self> {
         let is_new = file.is_none();
         let state = RwLock::new(HeldState::Back { file, len, writes: Vec::new() });
         let held = Arc::new(Held { disk: disk.clone(), path: path.to_owned(), state });
@@ -210,6 +224,36 @@ impl RedbStorage {
         guarded(&self.path, || {
             database.check_integrity().map_err(|e| failed(&self.path, redb::Error::from(e)))
         })
+    }
+
+    /// Calls `see` with every row of a table that can be reached: from the front up to the first
+    /// damaged page, and from the end back to the last one. What was seen twice is told twice.
+    pub(crate) fn each_readable(
+        &self,
+        table: Table,
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<()> {
+        let mut whole = false;
+        for backwards in [false, true] {
+            let walked = self.with(|database| {
+                let rows = database.begin_read()?.open_table(definition(table))?;
+                let mut range = rows.range::<&[u8]>(..)?;
+                while let Some(row) = if backwards { range.next_back() } else { range.next() } {
+                    let (key, value) = row?;
+                    see(key.value(), value.value());
+                }
+                Ok(())
+            });
+            match walked {
+                Ok(()) => whole = true,
+                Err(error) if error.kind() == ErrorKind::Corruption => {}
+                Err(error) => return Err(error),
+            }
+            if whole {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, changes: &Changes) -> Result<()> {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use quipu::{Db, ErrorKind, Options};
 
-use crate::check::VerifyArgs;
 use crate::ask::{GetArgs, ListArgs, TopArgs, TotalsArgs};
+use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::failure::Failure;
 use crate::load::LoadArgs;
@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     Checkpoint(CheckpointArgs),
     Verify(VerifyArgs),
+    Repair(RepairArgs),
 }
 
 /// Which directory.
@@ -64,6 +65,9 @@ impl Place {
         let opened = Options::new().must_exist().open(&self.dir);
         opened.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
+            ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error).because(
+                "quipu verify lists every damage; quipu repair says what can be kept",
+            ),
             _ => error.into(),
         })
     }

@@ -1,12 +1,14 @@
-//! Whether a directory is as it was written: `verify`.
+//! Whether a directory is as it was written, and making the best of one that is not: `verify` and
+//! `repair`.
 //!
 //! 1. The findings are the answer, one a row; what was looked at is told on standard error.
 //! 2. An unsynced tail, and files that are not ours, are findings and no damages: exit 0.
+//! 3. `repair` changes nothing without `--apply`; as long as damages are left it exits with 3.
 
 use std::io::{self, BufWriter, Write};
 
 use clap::Args;
-use quipu::{Depth, Finding, Positions, Progress, VerifyReport};
+use quipu::{Depth, Finding, Positions, Progress, Repair, RepairReport, VerifyReport};
 
 use crate::args::{Output, Place};
 use crate::failure::Failure;
@@ -37,6 +39,97 @@ pub(crate) struct VerifyArgs {
     place: Place,
     #[command(flatten)]
     output: Output,
+}
+
+const REPAIR_EXAMPLES: &str = "\
+Examples:
+  quipu repair --dir shop                 says what would be kept and given up
+  quipu repair --apply --dir shop
+Damaged files are put aside into quarantine/ in the directory, which needs room for them; nothing is
+deleted. Exit code 0: nothing is damaged, or all is repaired; 3: there is something to repair.";
+
+/// Keep what is provably good of a damaged directory; says what is given up
+#[derive(Debug, Args)]
+#[command(after_help = REPAIR_EXAMPLES)]
+pub(crate) struct RepairArgs {
+    /// Do it; without this, nothing is written
+    #[arg(long)]
+    apply: bool,
+    /// No progress, no summary
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs `repair`.
+pub(crate) fn repair(args: &RepairArgs) -> Result<(), Failure> {
+    let mode = if args.apply { Repair::Apply } else { Repair::DryRun };
+    let mut meter = Meter::start(Measure::Bytes, None, show(args.quiet));
+    let report = quipu::repair(&args.place.dir, mode, |progress| tick(&mut meter, progress))?;
+    meter.finish();
+    if args.output.format() == Format::Json {
+        document(&report)?;
+    } else {
+        steps(&args.output, &report)?;
+    }
+    let told = |line: &str| {
+        if !args.quiet {
+            say(line);
+        }
+    };
+    let given_up = number::grouped(report.records_given_up());
+    if report.steps.is_empty() {
+        told("nothing is damaged");
+    } else if let Some(place) = &report.quarantine {
+        told(&format!(
+            "repaired; {given_up} records given up; the damaged files are in {}",
+            place.display()
+        ));
+    } else {
+        return Err(Failure::damaged(format!(
+            "{}: {given_up} records would be given up; nothing was changed (--apply does it)",
+            args.place.dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn steps(output: &Output, report: &RepairReport) -> Result<(), Failure> {
+    if report.steps.is_empty() && output.format() == Format::Table {
+        return Ok(());
+    }
+    let column = |name, align, rank| Column { name, align, rank };
+    let columns = vec![
+        column("action", Align::Left, 0),
+        column("path", Align::Left, 0),
+        column("records", Align::Right, 0),
+        column("bytes", Align::Right, 2),
+        column("positions", Align::Left, 1),
+        column("views", Align::Left, 1),
+        column("what", Align::Left, 0),
+    ];
+    let mut writer = output.start(Sheet { key: None, columns }, Extent::Many)?;
+    for step in &report.steps {
+        let action = serde_json::to_value(step.action).unwrap_or_default();
+        let cells = [
+            Cell::Text(action.as_str().unwrap_or_default().replace('_', " ")),
+            Cell::Text(step.path.display().to_string()),
+            count(step.records),
+            count(step.bytes),
+            Cell::Texts(step.given_up.iter().copied().map(range).collect()),
+            Cell::Texts(step.views.clone()),
+            Cell::Text(step.what.clone()),
+        ];
+        writer.row(&[], &cells)?;
+    }
+    Ok(writer.finish()?)
+}
+
+fn count(n: u64) -> Cell {
+    if n == 0 { Cell::Missing } else { Cell::Count(n) }
 }
 
 /// Runs `verify`.
@@ -99,7 +192,6 @@ fn list(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
     ];
     let mut writer = output.start(Sheet { key: None, columns }, Extent::Many)?;
     for finding in findings {
-        let count = |n: u64| if n == 0 { Cell::Missing } else { Cell::Count(n) };
         let meaning = serde_json::to_value(finding.meaning).unwrap_or_default();
         let cells = [
             Cell::Text(meaning.as_str().unwrap_or_default().replace('_', " ")),

@@ -74,5 +74,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Stats(args) => state::stats(&args),
         Command::Checkpoint(args) => state::checkpoint(&args),
         Command::Verify(args) => check::verify(&args),
+        Command::Repair(args) => check::repair(&args),
     }
 }
