@@ -284,11 +284,11 @@ fn segment_step(site: &Site, segment: &Surveyed) -> Result<RepairStep> {
     }
     let mut what = vec!["written anew".to_owned()];
     if mended > 0 {
-        what.push(format!("{mended} flipped bits turned back"));
+        what.push(format!("flipped bits turned back: {mended}"));
     }
     if step.records > 0 {
         step.action = Action::GiveUp;
-        what.push(format!("{} records given up", step.records));
+        what.push(format!("records given up: {}", step.records));
         let behind = site.catalog.as_ref().map_or(0, |catalog| catalog.position);
         let from = step.given_up.first().map_or(0, |positions| positions.first.get());
         let to = step.given_up.last().map_or(0, |positions| positions.last.get());
@@ -315,7 +315,7 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
     if let (Some(_), Some(catalog)) = (&site.storage, &site.catalog) {
         let mut catalog = catalog.clone();
         // Opened anew: what verifying made of the other one is in memory.
-        let storage = RedbStorage::open(&site.disk, &path)?;
+        let storage = RedbStorage::inspect(&site.disk, &path)?;
         let lost = salvage_rows(&storage, &mut catalog, &mut changes)?;
         let name = |id: &u32| {
             let view = catalog.views.iter().find(|view| view.id == *id);
@@ -323,7 +323,7 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
         };
         step.views = lost.views.iter().filter_map(name).collect();
         step.what = format!(
-            "written anew with the {} rows that are good; {} damaged ones are given up",
+            "written anew; good rows kept: {}; damaged ones given up: {}",
             catalog.views.iter().map(|view| view.rows).sum::<u64>() + lost.other_good,
             lost.damaged
         );

@@ -267,7 +267,7 @@ impl Site {
         let store = dir.join(STORE);
         let (mut storage, mut catalog, mut store_damage) = (None, None, None);
         if has_store {
-            let opened = RedbStorage::open(&disk, &store).and_then(|storage| {
+            let opened = RedbStorage::inspect(&disk, &store).and_then(|storage| {
                 let catalog = Catalog::read(&*storage.snapshot()?, &store, identity);
                 Ok((storage, catalog))
             });
@@ -343,7 +343,7 @@ fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Mani
     }
     let store = dir.join(STORE);
     let stored = if disk.exists(&store).map_err(|e| Error::io("look at", &store, e))? {
-        RedbStorage::open(disk, &store)
+        RedbStorage::inspect(disk, &store)
             .and_then(|storage| Catalog::identity(&*storage.snapshot()?))
             .unwrap_or_default()
     } else {

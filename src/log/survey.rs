@@ -384,7 +384,10 @@ impl Surveyor<'_> {
         found.first = found.first.or(Some(position));
         found.frames += 1;
         if frame.header.kind == FrameKind::Lost {
-            self.survey.given_up.push(position..frame.next_position);
+            match self.survey.given_up.last_mut() {
+                Some(last) if last.end == position => last.end = frame.next_position,
+                _ => self.survey.given_up.push(position..frame.next_position),
+            }
         }
         found.sealed = frame.header.kind == FrameKind::Seal;
         self.expected = Some(frame.next_position);

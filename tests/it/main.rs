@@ -11,6 +11,7 @@ mod directory;
 mod durability;
 mod found;
 mod input;
+mod matrix;
 mod model;
 mod oracles;
 mod queries;
