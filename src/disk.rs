@@ -215,10 +215,21 @@ impl Disk for OsDisk {
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
         let file = options.open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _held: Box::new(file) })),
+            Ok(()) => Ok(Some(Lock { _held: Box::new(OsLock(file)) })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(e)) => Err(e),
         }
+    }
+}
+
+/// Gives the lock back by name: a child process that was forked meanwhile has the file open, too,
+/// until it is another program, and would keep the lock.
+struct OsLock(fs::File);
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Closing the file does it, too, where nobody else has it.
+        let _ = self.0.unlock();
     }
 }
 

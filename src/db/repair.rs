@@ -299,6 +299,11 @@ fn segment_step(site: &Site, segment: &Surveyed) -> Result<RepairStep> {
         } else {
             what.push(format!("the views have those up to {behind}, in the snapshot"));
         }
+    } else if !matches!(segment.beginning, Beginning::Intact | Beginning::Damaged { salt: Some(_) })
+        && !segment.pieces.is_empty()
+    {
+        step.action = Action::GiveUp;
+        what.push("what records it had is not known".to_owned());
     } else if missing {
         what.push("no record is given up".to_owned());
     }

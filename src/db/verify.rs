@@ -231,21 +231,28 @@ impl Site {
             let message = "there is no such directory";
             return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
         }
+        let log = dir.join(LOG);
+        let has_store = disk.exists(&dir.join(STORE)).map_err(fail)?;
+        let has_manifest = disk.exists(&dir.join(manifest::NAME)).map_err(fail)?;
+        if !has_store && !has_manifest && segment::numbers(&*disk, &log)?.is_empty() {
+            let message = "the directory holds no data of Quipu's";
+            return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
+        }
         // Whoever has it open has made the file; to make one here would change the directory.
         let lock = if stay == Stay::Changing || disk.exists(&dir.join(LOCK)).map_err(fail)? {
             Some(super::open::lock(&*disk, dir)?)
         } else {
             None
         };
-        let log = dir.join(LOG);
         let numbers = segment::numbers(&*disk, &log)?;
-        let has_store = disk.exists(&dir.join(STORE)).map_err(fail)?;
         let (manifest, manifest_damage) = match Manifest::open(disk.clone(), dir) {
-            Ok(Some(manifest)) => (manifest, None),
-            Ok(None) if numbers.is_empty() && !has_store => {
-                let message = "the directory holds no data of Quipu's";
-                return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
-            }
+            Ok(Some(manifest)) => match strangers(&disk, &log, &numbers, manifest.identity)? {
+                Some(_) => {
+                    let what = "the manifest belongs to another directory than all segments do";
+                    (reconstruct(&disk, dir, &numbers)?, Some(what.to_owned()))
+                }
+                None => (manifest, None),
+            },
             Err(error) if error.kind() == ErrorKind::NotQuipu && numbers.is_empty() => {
                 return Err(error);
             }
@@ -324,17 +331,36 @@ fn without_snapshot(home: &Home, numbers: &[u64], made: u64) -> Result<Resume> {
     Ok(Resume { oldest, segment: oldest, offset: 0, position, made })
 }
 
+/// The headers of the segments that are whole.
+fn whole_headers(disk: &Arc<dyn Disk>, log: &Path, numbers: &[u64]) -> Result<Vec<RawHeader>> {
+    let mut headers = Vec::new();
+    for number in numbers {
+        let header = RawHeader::of(&**disk, &log.join(segment::name(*number)))?;
+        headers.extend(header.filter(RawHeader::is_whole));
+    }
+    Ok(headers)
+}
+
+/// The identity that all segments have in common, if none has this one.
+fn strangers(
+    disk: &Arc<dyn Disk>,
+    log: &Path,
+    numbers: &[u64],
+    identity: u128,
+) -> Result<Option<u128>> {
+    let headers = whole_headers(disk, log, numbers)?;
+    let first = headers.first().map(RawHeader::identity);
+    let agree = headers.iter().all(|header| Some(header.identity()) == first);
+    Ok(first.filter(|first| agree && *first != identity))
+}
+
 /// The manifest that the rest of the directory speaks of.
 fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Manifest> {
     let mut identities: BTreeMap<u128, u64> = BTreeMap::new();
     let mut created = i64::MAX;
-    let log = dir.join(LOG);
-    for number in numbers {
-        let header = RawHeader::of(&**disk, &log.join(segment::name(*number)))?;
-        if let Some(header) = header.filter(RawHeader::is_whole) {
-            *identities.entry(header.identity()).or_default() += 1;
-            created = created.min(header.made_at());
-        }
+    for header in whole_headers(disk, &dir.join(LOG), numbers)? {
+        *identities.entry(header.identity()).or_default() += 1;
+        created = created.min(header.made_at());
     }
     if let Some(mended) = Manifest::mended(disk.clone(), dir)
         && (identities.is_empty() || identities.contains_key(&mended.identity))
@@ -346,6 +372,7 @@ fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Mani
         RedbStorage::inspect(disk, &store)
             .and_then(|storage| Catalog::identity(&*storage.snapshot()?))
             .unwrap_or_default()
+            .filter(|stored| identities.is_empty() || identities.contains_key(stored))
     } else {
         None
     };

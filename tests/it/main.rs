@@ -16,6 +16,7 @@ mod model;
 mod oracles;
 mod queries;
 mod recording;
+mod repair;
 mod retention;
 mod tidy;
 mod views;
