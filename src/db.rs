@@ -26,6 +26,7 @@ mod load;
 mod open;
 mod refold;
 mod repair;
+mod site;
 mod statistics;
 #[cfg(test)]
 mod tests;

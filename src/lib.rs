@@ -71,8 +71,8 @@ mod disk;
 mod manifest;
 
 pub use aggregate::Summary;
-pub use db::{Batch, BatchOutcome, Db, LastCheckpoint, Progress, Recorded, Statistics, ViewStatus};
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
+pub use db::{Batch, BatchOutcome, Db, LastCheckpoint, Progress, Recorded, Statistics, ViewStatus};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};

@@ -20,7 +20,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry};
+use crate::log::reader::{self, Entry, Recovered};
 use crate::log::segment;
 use crate::log::writer::Writer;
 use crate::manifest::{self, Manifest};
@@ -74,27 +74,9 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    if let Some((from, to)) = recovered.given_up.filter(|_| !catalog.is_stored()) {
-        return Err(damaged.unwrap_or_else(|| {
-            let message = format!(
-                "the snapshot is missing, and the log cannot say all that was in it: a repair gave \
-                 up the positions from {from} to {to}; put it back, or let `quipu repair` begin \
-                 a new one"
-            );
-            Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None)
-        }));
-    }
     let ends = (resume.oldest, recovered.last_segment);
-    for id in std::mem::take(&mut recovery.owed) {
-        if let Some(tier) = recovery.live.views.iter().find(|tier| tier.id == id) {
-            super::backfill::settle(&home, tier, ends, &dictionary)?;
-        }
-    }
-    if let Some(error) = &damaged {
-        let to = quarantine(&*disk, dir, now)?;
-        put_aside(&*disk, dir, STORE, &to)?;
-        tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
-    }
+    recovery.settle(&home, ends, &dictionary)?;
+    keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
     remove_retired(&*disk, &home.dir, resume.oldest)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
@@ -188,14 +170,38 @@ fn store(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<Sto
     });
     match opened {
         Ok((storage, catalog)) => Ok(Store { storage, catalog, damaged: None }),
-        Err(error)
-            if error.kind() == ErrorKind::Corruption && reader::is_complete(home, made)? =>
-        {
+        Err(error) if error.kind() == ErrorKind::Corruption && reader::is_complete(home, made)? => {
             let (storage, catalog) = (RedbStorage::anew(disk, &path)?, Catalog::default());
             Ok(Store { storage, catalog, damaged: Some(error) })
         }
         Err(error) => Err(error),
     }
+}
+
+/// The log is replayed: whether it says all that was in a snapshot that is lost or damaged. Then a
+/// damaged one is put aside.
+fn keep_evidence(
+    disk: &dyn Disk,
+    dir: &Path,
+    catalog: &Catalog,
+    recovered: &Recovered,
+    damaged: Option<&Error>,
+    now: Timestamp,
+) -> Result<()> {
+    if let Some((from, to)) = recovered.given_up.filter(|_| !catalog.is_stored()) {
+        let what = damaged.map_or("missing", Error::message);
+        let message = format!(
+            "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave \
+             up the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
+        );
+        return Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None));
+    }
+    if let Some(error) = damaged {
+        let to = quarantine(disk, dir, now)?;
+        put_aside(disk, dir, STORE, &to)?;
+        tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
+    }
+    Ok(())
 }
 
 /// Moves a file of the directory into a place in `quarantine/`, durable when it returns.
@@ -359,6 +365,16 @@ impl Recovery {
             expected_keys: options.expected_keys,
             owed: Vec::new(),
         }
+    }
+
+    /// Fills the views whose backfill was complete and is not in the snapshot.
+    fn settle(&mut self, home: &Home, ends: (u64, u64), dictionary: &Dictionary) -> Result<()> {
+        for id in std::mem::take(&mut self.owed) {
+            if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
+                super::backfill::settle(home, tier, ends, dictionary)?;
+            }
+        }
+        Ok(())
     }
 
     fn set_rule(&mut self, rule: Dedup) {

@@ -187,10 +187,7 @@ impl Refold {
                 let key: Option<Key> = parts.iter().map(find).collect();
                 let known = key.is_some_and(|key| {
                     key.len() == tier.plan.key.len()
-                        && matches!(
-                            tier.read(&key, |_| ()),
-                            crate::tier::shard::Lookup::Here(())
-                        )
+                        && matches!(tier.read(&key, |_| ()), crate::tier::shard::Lookup::Here(()))
                 });
                 if !known && codec::unseal(row_key, value).is_ok() {
                     differ(row_key, "is stored and not in the log");

@@ -12,7 +12,8 @@
 
 use super::catalog::Catalog;
 use super::open::{LOG, STORE, put_aside, quarantine};
-use super::verify::{Depth, Finding, Positions, Site, Stay, Verification};
+use super::site::{Site, Stay};
+use super::verify::{Depth, Finding, Positions, Verification};
 use super::{backfill::Progress, load};
 use crate::codec;
 use crate::disk::{Access, Disk, OsDisk};

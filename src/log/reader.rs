@@ -230,7 +230,9 @@ pub(crate) fn recover(
                     expected = Some(frame.next_position);
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
-                    if frame.header.kind == FrameKind::Lost && frame.next_position > resume.position + 1 {
+                    if frame.header.kind == FrameKind::Lost
+                        && frame.next_position > resume.position + 1
+                    {
                         let given_up = (position, frame.next_position - 1);
                         recovered.given_up = recovered.given_up.or(Some(given_up));
                     }

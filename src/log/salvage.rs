@@ -8,11 +8,11 @@
 //!    leaves the damaged segment or the new one. The caller has copied the damaged one before.
 //! 3. A segment that was written anew ends with a seal.
 
+use super::Home;
 use super::frame::{self, FrameKind, Header};
 use super::reader::{Content, Walk, seal_at};
 use super::segment::{self, Segment};
 use super::survey::{Beginning, PieceState, Surveyed};
-use super::Home;
 use crate::disk::Access;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
@@ -30,7 +30,9 @@ impl Draft {
     fn put(&mut self, header: Header, payload: &[&[u8]]) {
         let at = self.bytes.len() as u64;
         self.bytes.extend_from_slice(&header.encode(at, self.salt));
-        payload.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        for part in payload {
+            self.bytes.extend_from_slice(part);
+        }
         self.bytes.resize(self.bytes.len().next_multiple_of(frame::ALIGN as usize), 0);
     }
 

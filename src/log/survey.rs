@@ -54,11 +54,16 @@ pub(crate) enum PieceState {
 pub(crate) enum Beginning {
     Intact,
     /// The header is damaged; the frames prove which salt it had, or there is none.
-    Damaged { salt: Option<u64> },
+    Damaged {
+        salt: Option<u64>,
+    },
     /// The file is not there.
     Missing,
     /// It is a file of another place: another segment of this directory, or one of another.
-    Foreign { ours: Option<u64>, what: String },
+    Foreign {
+        ours: Option<u64>,
+        what: String,
+    },
 }
 
 /// What was found of one segment.
@@ -218,7 +223,7 @@ impl Surveyor<'_> {
                 }
                 ErrorKind::Corruption => {
                     let path = found.path.clone();
-                    let Some(salvaged) = self.salvage(number, &path, &mut found, error)? else {
+                    let Some(salvaged) = self.salvage(number, &path, &mut found, &error)? else {
                         let end = bytes_of(self.home, number).max(header_end);
                         let why = "the segment cannot be read without its header";
                         self.lose_rest(&mut found, header_end..end, why);
@@ -242,7 +247,7 @@ impl Surveyor<'_> {
         number: u64,
         path: &Path,
         found: &mut Surveyed,
-        error: Error,
+        error: &Error,
     ) -> Result<Option<(Segment, Content)>> {
         let Home { disk, identity, .. } = self.home;
         let fail = |e| Error::io("read a segment of the log", path, e);
@@ -259,9 +264,11 @@ impl Surveyor<'_> {
             found.beginning = Beginning::Foreign { ours, what: error.message().to_owned() };
             return Ok(None);
         }
-        let proved = header.salts(*identity, number).into_iter().flatten().find(|salt| {
-            Walk::new(&content, *salt).headers_behind().next().is_some()
-        });
+        let proved = header
+            .salts(*identity, number)
+            .into_iter()
+            .flatten()
+            .find(|salt| Walk::new(&content, *salt).headers_behind().next().is_some());
         let blank = content[segment::HEADER_BYTES..].iter().all(|byte| *byte == 0);
         found.beginning = Beginning::Damaged { salt: proved };
         if proved.is_none() && !blank {
@@ -285,8 +292,9 @@ impl Surveyor<'_> {
                 Err(Defect::Unknown(kind)) => {
                     let message =
                         format!("a record of kind {kind} was written by newer software; use that");
-                    return Err(Error::new(ErrorKind::NewerFormat, message)
-                        .at(&segment.path, Some(at)));
+                    return Err(
+                        Error::new(ErrorKind::NewerFormat, message).at(&segment.path, Some(at))
+                    );
                 }
                 Err(defect) => defect,
             };

@@ -6,8 +6,8 @@
 //! sampled otherwise, and prints the table of `durability.md`.
 
 use quipu::{
-    Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Options,
-    Repair, TestClock, Timestamp, View,
+    Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Options, Repair,
+    TestClock, Timestamp, View,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -299,7 +299,7 @@ impl Matrix<'_> {
                 let name = step.path.file_name().unwrap();
                 if let Some(original) = files.get(step.path.strip_prefix(&self.dir).unwrap()) {
                     let kept = fs::read(place.join(name)).unwrap();
-                    assert!(kept == *original, "{what}: {name:?}");
+                    assert!(kept == *original, "{what}: {}", name.display());
                 }
             }
         }
@@ -310,7 +310,10 @@ impl Matrix<'_> {
         match answers(&db) {
             Ok(answers) => {
                 let known = self.template.answers.range(SYNCED..);
-                assert!(!lossless || known.into_iter().any(|(_, known)| *known == answers), "{what}");
+                assert!(
+                    !lossless || known.into_iter().any(|(_, known)| *known == answers),
+                    "{what}"
+                );
             }
             // A definition was among what was given up.
             Err(error) => {
@@ -354,6 +357,7 @@ fn forgive_what_is_caught() {
     });
 }
 
+#[expect(clippy::print_stdout, reason = "the table of the guide comes from here")]
 fn with_matrix(run: impl FnOnce(&mut Matrix<'_>)) {
     forgive_what_is_caught();
     let root = scratch();
@@ -436,7 +440,8 @@ fn a_flipped_bit_in_the_snapshot_gives_no_wrong_answer_and_is_repaired_without_l
         // at least where there is anything.
         let step = if full() { 1 } else { 61 };
         for byte in (0..bytes.len()).filter(|byte| {
-            let page = &bytes[byte / 4_096 * 4_096..(byte / 4_096 * 4_096 + 4_096).min(bytes.len())];
+            let page =
+                &bytes[byte / 4_096 * 4_096..(byte / 4_096 * 4_096 + 4_096).min(bytes.len())];
             *byte < 512 || byte % 4_096 == 0 || (byte % step == 0 && page.iter().any(|b| *b != 0))
         }) {
             for bit in bits_of(byte, byte < 512 && full()) {

@@ -238,7 +238,9 @@ fn of_a_damaged_snapshot_whose_log_was_retired_the_good_rows_are_kept() {
     let places: Vec<usize> =
         (0..bytes.len() - key.len()).filter(|at| bytes[*at..].starts_with(key)).collect();
     assert!(!places.is_empty());
-    places.iter().for_each(|at| bytes[at + 5] ^= 1);
+    for at in places {
+        bytes[at + 5] ^= 1;
+    }
     fs::write(&store, bytes).unwrap();
     let before = contents(&dir);
     let error = options().open(&dir).unwrap_err();

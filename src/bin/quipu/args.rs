@@ -65,9 +65,8 @@ impl Place {
         let opened = Options::new().must_exist().open(&self.dir);
         opened.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
-            ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error).because(
-                "quipu verify lists every damage; quipu repair says what can be kept",
-            ),
+            ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error)
+                .because("quipu verify lists every damage; quipu repair says what can be kept"),
             _ => error.into(),
         })
     }

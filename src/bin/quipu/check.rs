@@ -219,10 +219,10 @@ fn summary(report: &VerifyReport, meter: &Meter) {
     let segments = number::grouped(report.segments);
     say(&format!("log: {segments} segments, {records} records, {reach}"));
     match report.snapshot_position {
-        Some(position) => say(&format!(
-            "snapshot: position {position}, {} rows",
-            number::grouped(report.rows)
-        )),
+        Some(position) => {
+            let rows = number::grouped(report.rows);
+            say(&format!("snapshot: position {position}, {rows} rows"));
+        }
         None => say("snapshot: none"),
     }
     let refolded = report.views.iter().filter(|view| view.refolded).count();
