@@ -1,5 +1,6 @@
 //! The engine on a disk that fails.
 
+use super::repair::{Repair, repair_on};
 use super::{Db, open};
 use crate::disk::faulty::{Faults, FaultyDisk};
 use crate::{Durability, ErrorKind, Event, Grain, Keep, Options, Timestamp, View};
@@ -177,4 +178,73 @@ fn a_store_that_fails_in_the_middle_of_a_commit_is_good_again_after_reopening() 
     check(&db, 0..40, 4);
     check(&db, 40..50, 3);
     assert_eq!(db.query("v").unwrap().key_count().unwrap(), 50);
+}
+
+/// A repair that dies at any of its steps leaves a directory that the next one brings in order, with
+/// everything that the first would have kept.
+#[test]
+fn a_repair_that_dies_is_finished_by_the_next_one() {
+    let root = tempfile::tempdir().unwrap();
+    let template = root.path().join("template");
+    let (db, _) = start(&template, options());
+    define(&db);
+    record(&db, 0..40, 1);
+    db.close().unwrap();
+    let (db, _) = start(&template, options());
+    record(&db, 0..40, 2);
+    db.close().unwrap();
+    let spoil = |name: &str, places: &[usize]| {
+        let mut bytes = std::fs::read(template.join(name)).unwrap();
+        for place in places {
+            bytes[*place] ^= 0xff;
+        }
+        std::fs::write(template.join(name), bytes).unwrap();
+    };
+    spoil("MANIFEST", &[20, 21]);
+    spoil("log/0000000001.qlog", &[30, 900, 901]);
+    spoil("log/0000000002.qlog", &[700, 701]);
+    // The catalog: of the snapshot nothing can be kept.
+    let store = std::fs::read(template.join("state.redb")).unwrap();
+    let name: Vec<usize> =
+        (0..store.len() - 10).filter(|at| store[*at..].starts_with(b"\x01v\x01\x04user")).collect();
+    assert!(!name.is_empty());
+    spoil("state.redb", &name);
+    let copy = |to: &Path| {
+        std::fs::create_dir_all(to.join("log")).unwrap();
+        for name in ["MANIFEST", "LOCK", "state.redb", "log/0000000001.qlog", "log/0000000002.qlog"]
+        {
+            std::fs::copy(template.join(name), to.join(name)).unwrap();
+        }
+    };
+    let now = Timestamp::from_secs(1_700_000_000);
+    let answers = |dir: &Path| {
+        let db = Db::open(dir).unwrap();
+        let rows = db.query("v").unwrap().rows().unwrap();
+        let rows: Vec<_> = rows.map(|row| format!("{:?}", row.unwrap())).collect();
+        (rows, db.statistics().events, db.position())
+    };
+    let mut expected = None;
+    for from_change in 0.. {
+        let dir = root.path().join(format!("cut{from_change}"));
+        copy(&dir);
+        let disk = FaultyDisk::default();
+        let faults = disk.faults.clone();
+        faults.from_change.store(from_change, SeqCst);
+        let done = repair_on(Arc::new(disk), &dir, Repair::Apply, now, &mut |_| {});
+        let died = done.is_err();
+        assert!(died || from_change == 0 || faults.changes.load(SeqCst) < from_change);
+        if died {
+            // Whatever it left is either damaged still or as good as it gets.
+            crate::repair(&dir, Repair::Apply, |_| {}).unwrap();
+        }
+        assert!(crate::verify(&dir, crate::Depth::Refold, |_| {}).unwrap().is_intact());
+        let answers = answers(&dir);
+        assert!(answers.1 > 40 && answers.1 < 80, "{}", answers.1);
+        assert_eq!(expected.get_or_insert_with(|| answers.clone()), &answers, "{from_change}");
+        std::fs::remove_dir_all(&dir).unwrap();
+        if !died && from_change > 0 {
+            assert!(from_change > 20, "the test reaches the steps");
+            break;
+        }
+    }
 }

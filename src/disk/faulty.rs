@@ -4,7 +4,7 @@ use super::{Access, Disk, File, Filling, Lock, OsDisk};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// What fails at present. Clones of the disk and its files share it.
 #[derive(Debug, Default)]
@@ -15,6 +15,18 @@ pub(crate) struct Faults {
     pub(crate) prepare: AtomicBool,
     /// Writes to the snapshot store.
     pub(crate) store_write: AtomicBool,
+    /// Changes of any kind, from the one of this number on; 0 for none.
+    pub(crate) from_change: AtomicU64,
+    /// Changes so far.
+    pub(crate) changes: AtomicU64,
+}
+
+impl Faults {
+    fn change(&self) -> io::Result<()> {
+        let number = self.changes.fetch_add(1, SeqCst) + 1;
+        let from = self.from_change.load(SeqCst);
+        if from > 0 && number >= from { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,14 +64,17 @@ impl Disk for FaultyDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.create_dir(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.sync_dir(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.faults.change()?;
         self.wrap(path, self.real.create(path))
     }
 
@@ -73,10 +88,12 @@ impl Disk for FaultyDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.faults.change()?;
         self.real.remove(path)
     }
 
@@ -98,10 +115,12 @@ impl File for FaultyFile {
         if !self.in_log {
             fails(&self.faults.store_write, io::ErrorKind::Other)?;
         }
+        self.faults.change()?;
         self.real.write_at(offset, bytes)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.faults.change()?;
         self.real.set_len(len)
     }
 
@@ -109,6 +128,7 @@ impl File for FaultyFile {
         if self.in_log {
             fails(&self.faults.log_sync, io::ErrorKind::Other)?;
         }
+        self.faults.change()?;
         self.real.sync()
     }
 }
