@@ -35,7 +35,7 @@
 //!
 //! Where to go on: [`Db`] and [`Options`] are the way in; the [cookbook](guide::cookbook) has recipes;
 //! the [design](guide::design) says how it holds together, the [format](guide::format) what is on
-//! disk, and [performance](guide::performance) what was measured.
+//! disk, [durability](guide::durability) what was done to it, and [performance](guide::performance) what was measured.
 
 // The life of an event, in this order; backwards it is recovery.
 mod db;
@@ -82,13 +82,16 @@ pub use query::{Bucket, Component, Query, Row, Rows};
 pub use time::{Clock, Grain, Keep, SystemClock, TestClock, Timestamp};
 pub use view::View;
 
-/// The guides: how it holds together, what is on disk, recipes, figures.
+/// The guides: how it holds together, what is on disk, what it withstands, recipes, figures.
 pub mod guide {
     #[doc = include_str!("guide/design.md")]
     pub mod design {}
 
     #[doc = include_str!("guide/format.md")]
     pub mod format {}
+
+    #[doc = include_str!("guide/durability.md")]
+    pub mod durability {}
 
     #[doc = include_str!("guide/cookbook.md")]
     pub mod cookbook {}
