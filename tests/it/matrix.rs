@@ -390,7 +390,7 @@ fn a_flipped_bit_in_the_log_or_the_manifest_is_reported_and_repaired_without_los
                     let what = format!("{path}, byte {byte}, bit {bit}");
                     let damaged = flipped(&files, path, byte, bit);
                     matrix.case(group, &what, &damaged, Loss::Synced);
-                    if byte < synced_end && (byte % 5 == 0 || full()) {
+                    if byte < synced_end && (byte % 11 == 0 || full()) {
                         matrix.repaired(&what, &damaged, true);
                     }
                 }
@@ -419,7 +419,7 @@ fn without_a_snapshot_a_flipped_bit_anywhere_in_what_was_synced_is_reported() {
                     let what = format!("no snapshot, {path}, byte {byte}, bit {bit}");
                     let damaged = flipped(&files, path, byte, bit);
                     matrix.case("log alone", &what, &damaged, Loss::Synced);
-                    if byte % 7 == 0 || full() {
+                    if byte % 13 == 0 || full() {
                         matrix.repaired(&what, &damaged, true);
                     }
                 }
@@ -448,7 +448,7 @@ fn a_flipped_bit_in_the_snapshot_gives_no_wrong_answer_and_is_repaired_without_l
                 let what = format!("{path}, byte {byte}, bit {bit}");
                 let damaged = flipped(&files, path, byte, bit);
                 matrix.case("snapshot", &what, &damaged, Loss::Synced);
-                if byte % 9 == 0 {
+                if byte % 17 == 0 {
                     matrix.repaired(&what, &damaged, true);
                 }
             }
