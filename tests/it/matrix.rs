@@ -2,8 +2,8 @@
 //! of three: everything is there, the unsynced tail was cut, or an error says where the damage is.
 //! Never a wrong answer, never a panic, never a change of the evidence.
 //!
-//! `QUIPU_MATRIX=full cargo test --release --test it matrix -- --nocapture` does every bit of what is
-//! sampled otherwise, and prints the table of `durability.md`.
+//! `cargo test --test it matrix -- --nocapture` prints the figures of `durability.md`. With
+//! `QUIPU_MATRIX=full` every bit of the log is flipped, and a bit of every byte of the snapshot's pages.
 
 use quipu::{
     Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Options, Repair,
