@@ -28,16 +28,22 @@ mod interleavings;
 mod load;
 mod open;
 mod read_only;
+mod refold;
+mod repair;
 mod restore;
+mod site;
 mod statistics;
+mod verify;
 
 pub use backfill::Progress;
 pub use backup::BackupOutcome;
 pub use batch::Batch;
 use batch::Builder;
 pub use read_only::ReadOnlyDb;
+pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
 pub use restore::{RestoreOutcome, Upto, restore};
 pub use statistics::{LastCheckpoint, Statistics};
+pub use verify::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 
 use load::ViewSource;
 
@@ -140,6 +146,8 @@ struct Tallies {
     duplicates: Tally,
     /// Records applied when the directory was opened.
     replayed: Tally,
+    /// Snapshots that were damaged when the directory was opened.
+    rebuilt: Tally,
     /// Bytes of log since the last checkpoint.
     log_bytes: Tally,
 }

@@ -89,6 +89,11 @@ impl Error {
         self.place.as_ref().and_then(|place| place.offset)
     }
 
+    /// What went wrong, without the place.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into().into_boxed_str(), place: None, source: None }
     }

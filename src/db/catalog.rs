@@ -71,11 +71,28 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Where the log goes on behind this; `made` segments of it were ever made.
+    /// The identity in the catalog, if there is one that can be read.
+    pub(super) fn identity(snapshot: &dyn Snapshot) -> Result<Option<u128>> {
+        let value = snapshot.get(Table::Meta, ROW)?;
+        let catalog = value.map(|value| codec::unseal(ROW, &value).and_then(codec::decode));
+        Ok(catalog.and_then(|read: Result<Catalog, _>| read.ok()).map(|catalog| catalog.identity))
+    }
+
+    /// Whether it comes from a store; the default one does not.
+    pub(super) fn is_stored(&self) -> bool {
+        self.identity != 0
+    }
+
+    /// Where in the log to go on behind the snapshot; the manifest names `made` segments.
     pub(super) fn resume(&self, made: u64) -> Resume {
         let oldest = self.first_segment.max(1);
-        let segment = self.segment.max(oldest);
-        Resume { oldest, segment, offset: self.offset, position: self.position, made }
+        Resume {
+            oldest,
+            segment: self.segment.max(oldest),
+            offset: self.offset,
+            position: self.position,
+            made,
+        }
     }
 
     pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {

@@ -80,6 +80,45 @@ fn decode_totals(row_key: &[u8], value: &[u8], shape: &Shape) -> Result<(Series,
     Ok((Series::decode_row(payload, shape)?, as_of))
 }
 
+/// Checks a series row and its blocks; gives the number of those.
+pub(super) fn check_series_row(
+    snapshot: &dyn Snapshot,
+    row_key: &[u8],
+    value: &[u8],
+    shape: &Shape,
+) -> Result<u64> {
+    let (series, _) = decode_series(snapshot, row_key, value, shape, Path::new(""))?;
+    Ok(series.rings().iter().map(|ring| ring.blocks().len() as u64).sum())
+}
+
+/// A series row without the blocks that are not there, if the rest of it is good; and whether there
+/// were such.
+pub(super) fn prune_series_row(
+    row_key: &[u8],
+    value: &[u8],
+    shape: &Shape,
+    has: &dyn Fn(u8, i64) -> bool,
+) -> Option<(Vec<u8>, bool)> {
+    let (mut series, as_of) = decode_totals(row_key, value, shape).ok()?;
+    let mut pruned = false;
+    for (grain, ring) in (0_u8..).zip(series.rings_mut()) {
+        pruned |= ring.keep_blocks(|block| has(grain, block));
+    }
+    let mut row = Vec::new();
+    series.encode_row(&mut row);
+    Some((seal_series(row_key, as_of, &row), pruned))
+}
+
+/// The keys of the blocks that a series row names.
+pub(super) fn blocks_of(row_key: &[u8], value: &[u8], shape: &Shape) -> Vec<Vec<u8>> {
+    let Ok((series, _)) = decode_totals(row_key, value, shape) else { return Vec::new() };
+    let mut keys = Vec::new();
+    for (grain, ring) in (0_u8..).zip(series.rings()) {
+        keys.extend(ring.blocks().iter().map(|b| key::bucket_row(row_key, grain, b.number)));
+    }
+    keys
+}
+
 /// The value of a series row.
 pub(super) fn seal_series(row_key: &[u8], as_of: u64, row: &[u8]) -> Vec<u8> {
     codec::seal(row_key, |out| {

@@ -8,6 +8,8 @@
 //!    worth and may be begun again, if it holds nothing else.
 //! 3. Recovery is: newest snapshot, then every record behind it through the same `apply` as live.
 //! 4. The next position is behind both the log's end and the snapshot's position.
+//! 5. A damaged snapshot is put aside, never overwritten, and only when the log, which goes back to
+//!    its beginning, was found in order and replayed.
 
 use super::catalog::{Catalog, StoredView};
 use super::checkpoint::{Checkpointer, Figures};
@@ -18,7 +20,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry};
+use crate::log::reader::{self, Entry, Recovered};
 use crate::log::segment;
 use crate::log::writer::Writer;
 use crate::manifest::{self, Manifest, backup};
@@ -39,6 +41,8 @@ pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
 /// There as long as a restore into the directory is not complete.
 pub(super) const RESTORING: &str = "RESTORING";
+/// Where damaged files are put aside, in a directory of its own each time.
+pub(super) const QUARANTINE: &str = "quarantine";
 
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
     let now = options.clock.now();
@@ -46,15 +50,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     if fresh {
         disk.create_dir(dir).map_err(|e| Error::io("make the directory", dir, e))?;
     }
-    let lock_path = dir.join(LOCK);
-    let lock = disk.lock(&lock_path).map_err(|e| Error::io("take the lock", &lock_path, e))?;
-    let lock = lock.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Locked,
-            "another process, or another Db of this one, has the directory open; close that first",
-        )
-        .at(dir, None)
-    })?;
+    let lock = lock(&*disk, dir)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {
@@ -72,8 +68,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
         Durability::Interval(_) | Durability::Memory => Filling::Reserved,
     };
     let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling };
-    let storage = RedbStorage::open(&disk, &dir.join(STORE))?;
-    let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE), identity)?;
+    let Store { storage, catalog, damaged } = store(&disk, dir, &home, manifest.segments_made())?;
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
@@ -81,6 +76,9 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
+    let ends = (resume.oldest, recovered.last_segment);
+    recovery.settle(&home, ends, &dictionary)?;
+    keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -116,6 +114,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     };
     let engine = recovery.engine(ground, catalog);
     engine.tallies.replayed.set(recovered.replayed);
+    engine.tallies.rebuilt.set(u64::from(damaged.is_some()));
     Ok(engine)
 }
 
@@ -130,6 +129,95 @@ pub(super) struct Ground {
     pub(super) storage: Arc<dyn Storage>,
     /// None in an engine that only reads.
     pub(super) lock: Option<Lock>,
+}
+
+/// Takes the lock of the directory, or says that somebody has it.
+pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
+    let path = dir.join(LOCK);
+    let lock = disk.lock(&path).map_err(|e| Error::io("take the lock", &path, e))?;
+    lock.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Locked,
+            "another process, or another Db of this one, has the directory open; close that first",
+        )
+        .at(dir, None)
+    })
+}
+
+/// The store that an opening goes on with.
+struct Store {
+    storage: RedbStorage,
+    catalog: Catalog,
+    /// What is wrong with the one that is there, in place of which this one is made.
+    damaged: Option<Error>,
+}
+
+/// Opens the store, held back. In place of a damaged one a new one will be made, if the log can say
+/// all that was in it.
+fn store(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<Store> {
+    let path = dir.join(STORE);
+    let opened = RedbStorage::open(disk, &path).and_then(|storage| {
+        let catalog = Catalog::read(&*storage.snapshot()?, &path, home.identity)?;
+        Ok((storage, catalog))
+    });
+    match opened {
+        Ok((storage, catalog)) => Ok(Store { storage, catalog, damaged: None }),
+        Err(error) if error.kind() == ErrorKind::Corruption && reader::is_complete(home, made)? => {
+            let (storage, catalog) = (RedbStorage::anew(disk, &path)?, Catalog::default());
+            Ok(Store { storage, catalog, damaged: Some(error) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The log is replayed: whether it says all that was in a snapshot that is lost or damaged. Then a
+/// damaged one is put aside.
+fn keep_evidence(
+    disk: &dyn Disk,
+    dir: &Path,
+    catalog: &Catalog,
+    recovered: &Recovered,
+    damaged: Option<&Error>,
+    now: Timestamp,
+) -> Result<()> {
+    if let Some((from, to)) = recovered.given_up.filter(|_| !catalog.is_stored()) {
+        let what = damaged.map_or("missing", Error::message);
+        let message = format!(
+            "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave \
+             up the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
+        );
+        return Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None));
+    }
+    if let Some(error) = damaged {
+        let to = quarantine(disk, dir, now)?;
+        put_aside(disk, dir, STORE, &to)?;
+        tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
+    }
+    Ok(())
+}
+
+/// Moves a file of the directory into a place in `quarantine/`, durable when it returns.
+pub(super) fn put_aside(disk: &dyn Disk, dir: &Path, file: &str, place: &Path) -> Result<()> {
+    let from = dir.join(file);
+    let fail = |e| Error::io("put a damaged file aside", &from, e);
+    disk.rename(&from, &place.join(file)).map_err(fail)?;
+    // The new name first: in between there may be two, but never none.
+    disk.sync_dir(place).and_then(|()| disk.sync_dir(dir)).map_err(fail)
+}
+
+/// Makes a new directory in `quarantine/`, named after the time.
+pub(super) fn quarantine(disk: &dyn Disk, dir: &Path, now: Timestamp) -> Result<PathBuf> {
+    let time = now.to_string().replace(':', "-");
+    let mut place = dir.join(QUARANTINE).join(&time);
+    let fail = |e| Error::io("make a directory for damaged files", dir, e);
+    for n in 2_u32.. {
+        if !disk.exists(&place).map_err(fail)? {
+            break;
+        }
+        place = dir.join(QUARANTINE).join(format!("{time}-{n}"));
+    }
+    disk.create_dir(&place).map_err(fail)?;
+    Ok(place)
 }
 
 /// Looks at the directory without changing anything: whether it is there and one of ours.
@@ -176,7 +264,7 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
     if names.iter().any(|name| name == STORE) {
         return Err(lost(Error::new(ErrorKind::NotQuipu, "")));
     }
-    let ours = [LOCK, LOG, manifest::UNFINISHED];
+    let ours = [LOCK, LOG, QUARANTINE, manifest::UNFINISHED];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
         return Err(Error::new(
             ErrorKind::NotQuipu,
@@ -235,6 +323,8 @@ pub(super) struct Recovery {
     scratch: Scratch,
     dictionary: Arc<Dictionary>,
     expected_keys: usize,
+    /// Views whose backfill was complete, as the log says.
+    owed: Vec<u32>,
 }
 
 impl Recovery {
@@ -265,6 +355,7 @@ impl Recovery {
             scratch: Scratch::default(),
             dictionary,
             expected_keys: options.expected_keys,
+            owed: Vec::new(),
         }
     }
 
@@ -278,6 +369,7 @@ impl Recovery {
             rule: self.rule,
             window: None,
             stale_ids: self.stale_ids,
+            owed: Vec::new(),
             events,
             late,
             scratch: Scratch::default(),
@@ -319,6 +411,21 @@ impl Recovery {
             closed: AtomicBool::new(false),
             lock: Mutex::new(lock),
         }
+    }
+
+    /// Fills the views whose backfill was complete and is not in the snapshot.
+    fn settle(
+        &mut self,
+        home: &Home,
+        ends: (u64, u64),
+        dictionary: &Arc<Dictionary>,
+    ) -> Result<()> {
+        for id in std::mem::take(&mut self.owed) {
+            if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
+                super::backfill::settle(home, tier, ends, dictionary)?;
+            }
+        }
+        Ok(())
     }
 
     fn set_rule(&mut self, rule: Dedup) {
@@ -371,6 +478,7 @@ impl Recovery {
                     *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
                 }
             }
+            Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
         }
         Ok(())
     }

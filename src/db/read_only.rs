@@ -10,8 +10,8 @@
 //!    this snapshot needs is there.
 //!
 //! The log alone is enough to go on, as long as it is there. The snapshot is copied anew where the
-//! owner has retired what comes next, where it has completed a backfill (which is no record of the log),
-//! and where what came since needs more memory than the budget.
+//! owner has retired what comes next, where it has completed a backfill (what that brought is not behind
+//! the snapshot), and where what came since needs more memory than the budget.
 //!
 //! It is an engine without background threads whose log is not written to; series are read and
 //! loaded as in any other (`db/load.rs`).

@@ -129,13 +129,13 @@ pub(super) fn restore_on(
     restoring.meter.total = 2 * restoring.set.bytes();
     let (position, on_snapshot) = match upto {
         Upto::EventTime(time) => (restoring.write_anew(time)?, false),
-        Upto::Everything => restoring.copy(&|header| header.records)?,
+        Upto::Everything => restoring.copy(&|_, positions| positions)?,
         Upto::Position(position) => {
             let before = |first: u64| (position.get() + 1).saturating_sub(first);
-            restoring.copy(&|header| before(header.position).min(header.records.into()) as u32)?
+            restoring.copy(&|header, positions| before(header.position).min(positions))?
         }
-        Upto::RecordedAt(time) => restoring.copy(&|header| {
-            if header.written_at <= time.micros() { header.records } else { 0 }
+        Upto::RecordedAt(time) => restoring.copy(&|header, positions| {
+            if header.written_at <= time.micros() { positions } else { 0 }
         })?,
     };
     restoring.complete()?;
@@ -256,9 +256,9 @@ struct Restoring<'a> {
 }
 
 impl Restoring<'_> {
-    /// Copies log and snapshot. `keep` says how many records of a frame are wanted; the log ends in
+    /// Copies log and snapshot. `keep` says how many positions of a frame are wanted; the log ends in
     /// front of the first that is not. Gives the last position, and whether the snapshot is used.
-    fn copy(&mut self, keep: &dyn Fn(&Header) -> u32) -> Result<(u64, bool)> {
+    fn copy(&mut self, keep: &Keep<'_>) -> Result<(u64, bool)> {
         let home = home_of(&self.disk, self.set.identity, self.from);
         let mut end = LogEnd { position: 0, is_cut: false, written_at: self.set.taken_at };
         let mut last = 0;
@@ -284,7 +284,7 @@ impl Restoring<'_> {
         &mut self,
         home: &Home,
         part: SegmentPart,
-        keep: &dyn Fn(&Header) -> u32,
+        keep: &Keep<'_>,
         end: &mut LogEnd,
     ) -> Result<()> {
         let source = Segment::open(home, part.number, Access::Read)?;
@@ -306,17 +306,20 @@ impl Restoring<'_> {
                 return Err(damaged(&from, at));
             };
             let frame = located.frame;
-            let wanted = keep(&frame.header);
-            end.is_cut = wanted < frame.header.records;
+            let positions = frame.next_position - frame.header.position;
+            let mut wanted = keep(&frame.header, positions);
+            end.is_cut = wanted < positions;
             if !end.is_cut {
                 block.extend_from_slice(located.raw);
                 is_sealed = frame.header.kind == FrameKind::Seal;
+            } else if frame.header.kind != FrameKind::Events {
+                wanted = 0;
             } else if wanted > 0 {
-                let first = reader::first_events(&frame, wanted, at, salt);
+                let first = reader::first_events(&frame, wanted as u32, at, salt);
                 block.extend_from_slice(&first.map_err(|_| damaged(&from, at))?);
             }
             if !end.is_cut || wanted > 0 {
-                let next = frame.header.position.saturating_add(u64::from(wanted));
+                let next = frame.header.position.saturating_add(wanted);
                 end.position = end.position.max(next.saturating_sub(1));
                 end.written_at = frame.header.written_at;
             }
@@ -414,6 +417,9 @@ impl Restoring<'_> {
         self.disk.sync_dir(self.to).map_err(fail)
     }
 }
+
+/// How many of a frame's positions are wanted, of so many.
+type Keep<'a> = dyn Fn(&Header, u64) -> u64 + 'a;
 
 /// Where the restored log ends.
 struct LogEnd {

@@ -67,8 +67,8 @@ impl Frames {
         if let Ok(header) = Header::decode(self.ahead(), at, salt) {
             self.fill(header.frame_bytes() as usize)?;
         }
-        let header = match Frame::decode(self.ahead(), at, salt) {
-            Ok(frame) => frame.header,
+        let (header, next_position) = match Frame::decode(self.ahead(), at, salt) {
+            Ok(frame) => (frame.header, frame.next_position),
             Err(defect) => return Ok(Err(defect)),
         };
         self.at += header.frame_bytes();
@@ -76,7 +76,7 @@ impl Frames {
         let body_end = frame::HEADER_BYTES + header.body_bytes as usize;
         let (body, rest) = (&raw[frame::HEADER_BYTES..body_end], &raw[body_end..]);
         let definitions = &rest[..header.definition_bytes as usize];
-        Ok(Ok(Located { frame: Frame { header, body, definitions }, raw }))
+        Ok(Ok(Located { frame: Frame { header, body, definitions, next_position }, raw }))
     }
 
     /// Goes back to a frame, to read it and what is behind it anew.
@@ -221,8 +221,8 @@ impl Follower {
                         frames.go_back(at);
                         return Err(reader::place(error, &path, at));
                     }
-                    self.expected = Some(header.last_position() + 1);
-                    self.position = self.position.max(header.last_position());
+                    self.expected = Some(frame.next_position);
+                    self.position = self.position.max(frame.next_position - 1);
                     self.durable = self.durable.max(header.synced);
                     if header.kind == FrameKind::Seal {
                         self.frames = None;

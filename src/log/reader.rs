@@ -118,27 +118,32 @@ impl Translation {
 }
 
 /// Walks the frames of one segment.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     bytes: &'a [u8],
     salt: u64,
-    at: u64,
+    pub(super) at: u64,
 }
 
 impl<'a> Walk<'a> {
-    fn new(bytes: &'a [u8], salt: u64) -> Self {
+    pub(super) fn new(bytes: &'a [u8], salt: u64) -> Self {
         Walk { bytes, salt, at: segment::HEADER_BYTES as u64 }
     }
 
     /// The next frame; behind it lies `self.at`. A defect leaves `self.at` where it is.
-    fn next(&mut self) -> Result<Frame<'a>, Defect> {
+    pub(super) fn next(&mut self) -> Result<Frame<'a>, Defect> {
         let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
         let frame = Frame::decode(rest, self.at, self.salt)?;
         self.at += frame.header.frame_bytes();
         Ok(frame)
     }
 
-    /// The greatest `synced` that any valid header at or behind `self.at` claims.
-    fn claims_behind(&self) -> u64 {
+    /// Every valid header at or behind `self.at`, whatever became of its payload, and its place.
+    pub(super) fn headers_behind(&self) -> impl Iterator<Item = (u64, Header)> {
+        headers(self.bytes.get(self.at as usize..).unwrap_or_default(), self.at, self.salt)
+    }
+
+    /// The greatest `synced` that any of them claims.
+    pub(super) fn claims_behind(&self) -> u64 {
         let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
         greatest_claim(rest, self.at, self.salt)
     }
@@ -147,19 +152,21 @@ impl<'a> Walk<'a> {
 /// How much of the log is written back at a time.
 const REWRITE_BYTES: u64 = 1 << 20;
 
-/// The greatest `synced` that any valid header in `bytes` claims; they begin at `offset` of a segment.
-pub(super) fn greatest_claim(bytes: &[u8], offset: u64, salt: u64) -> u64 {
-    let mut greatest = 0;
-    let mut at = 0;
-    while at + frame::HEADER_BYTES <= bytes.len() {
-        if bytes[at..at + 4] == frame::MAGIC
-            && let Ok(header) = Header::decode(&bytes[at..], offset + at as u64, salt)
-        {
-            greatest = greatest.max(header.synced);
+/// Every valid header in `bytes`, which begin at `offset` of a segment, and its place.
+fn headers(bytes: &[u8], offset: u64, salt: u64) -> impl Iterator<Item = (u64, Header)> {
+    let last = bytes.len().saturating_sub(frame::HEADER_BYTES - 1);
+    (0..last).step_by(frame::ALIGN as usize).filter_map(move |at| {
+        if bytes[at..at + 4] != frame::MAGIC {
+            return None;
         }
-        at += frame::ALIGN as usize;
-    }
-    greatest
+        let place = offset + at as u64;
+        Header::decode(&bytes[at..], place, salt).ok().map(|header| (place, header))
+    })
+}
+
+/// The greatest `synced` that any of those headers claims.
+pub(super) fn greatest_claim(bytes: &[u8], offset: u64, salt: u64) -> u64 {
+    headers(bytes, offset, salt).map(|(_, header)| header.synced).max().unwrap_or(0)
 }
 
 /// What recovery found.
@@ -172,6 +179,8 @@ pub(crate) struct Recovered {
     pub(crate) cut_bytes: u64,
     /// The greatest number of a segment that there is; the next opening starts one behind it.
     pub(crate) last_segment: u64,
+    /// Positions behind the snapshot's that a repair gave up, the first ones of them.
+    pub(crate) given_up: Option<(u64, u64)>,
 }
 
 /// A way to say how far a long reading has come: records read, and records in all if known.
@@ -228,16 +237,22 @@ pub(crate) fn recover(
                     if expected.is_some_and(|expected| expected != position) {
                         return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
                     }
-                    expected = Some(frame.header.last_position() + 1);
+                    expected = Some(frame.next_position);
                     proved.pass(&frame.header, (number, walk.at));
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
+                    if frame.header.kind == FrameKind::Lost
+                        && frame.next_position > resume.position + 1
+                    {
+                        let given_up = (position, frame.next_position - 1);
+                        recovered.given_up = recovered.given_up.or(Some(given_up));
+                    }
                     read(&frame, wanted, &mut translation, &mut columns, apply)
                         .map_err(|error| place(error, &segment.path, at))?;
                     if wanted {
                         recovered.replayed += u64::from(frame.header.records);
                     }
-                    recovered.last = recovered.last.max(frame.header.last_position());
+                    recovered.last = recovered.last.max(frame.next_position.saturating_sub(1));
                 }
                 Err(defect) => break defect,
             }
@@ -351,6 +366,22 @@ pub(crate) fn check_presence(home: &Home, resume: Resume) -> Result<u64> {
     }
 }
 
+/// Whether every segment is there, from the first one to that which the manifest names last, and
+/// the first begins with the first position.
+pub(crate) fn is_complete(home: &Home, made: u64) -> Result<bool> {
+    let present = segment::numbers(&*home.disk, &home.dir)?;
+    let last = present.last().copied().unwrap_or(0).max(made);
+    if last == 0 || !(1..=last).all(|number| present.binary_search(&number).is_ok()) {
+        return Ok(false);
+    }
+    let first = Segment::open(home, 1, Access::Read).and_then(|segment| first_frame(&segment));
+    match first {
+        Ok(header) => Ok(header.is_some_and(|header| header.position == 1)),
+        Err(error) if error.kind() == ErrorKind::Corruption => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Cuts a segment at `offset` and seals it there: nothing more is written to it, by anybody, and
 /// its end is known. Durable when this returns.
 pub(crate) fn seal_at(
@@ -459,7 +490,7 @@ pub(super) fn read(
             let control = crate::codec::decode(frame.body)?;
             apply(Entry::Control(control), &frame.header).map_err(ReadError::Failed)
         }
-        FrameKind::Witness | FrameKind::Seal | FrameKind::Skippable(_) => Ok(()),
+        FrameKind::Witness | FrameKind::Seal | FrameKind::Lost | FrameKind::Skippable(_) => Ok(()),
     }
 }
 
@@ -526,7 +557,7 @@ pub(crate) fn replay_range(
             if let Some(expected) = expected.filter(|expected| *expected != position) {
                 return Err(gap(&segment.path, at, expected, position));
             }
-            expected = Some(frame.header.last_position() + 1);
+            expected = Some(frame.next_position);
             if position > to {
                 return Ok(());
             }

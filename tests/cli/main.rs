@@ -4,6 +4,7 @@
 
 mod answers;
 mod archive;
+mod check;
 mod exits;
 mod formats;
 mod loading;

@@ -131,8 +131,8 @@ fn bar(quiet: bool) -> impl FnMut(Progress) -> ControlFlow<()> {
     let mut meter: Option<Meter> = None;
     move |progress| {
         let total = Some(progress.total);
-        let meter = meter.get_or_insert_with(|| Meter::start(Measure::Copied, total, show));
-        meter.tick(progress.done, 0);
+        let meter = meter.get_or_insert_with(|| Meter::start(Measure::Bytes, total, show));
+        meter.tick_bytes(progress.done);
         ControlFlow::Continue(())
     }
 }

@@ -9,6 +9,7 @@ use quipu::{Db, Error, ErrorKind, Options, Query, ReadOnlyDb, Statistics, ViewSt
 
 use crate::archive::{BackupArgs, RestoreArgs};
 use crate::ask::{GetArgs, ListArgs, TopArgs, TotalsArgs};
+use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::failure::Failure;
 use crate::load::LoadArgs;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Drop(DropArgs),
     Stats(StatsArgs),
     Checkpoint(CheckpointArgs),
+    Verify(VerifyArgs),
+    Repair(RepairArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
 }
@@ -68,6 +71,8 @@ impl Place {
         let opened = Options::new().must_exist().open(&self.dir);
         opened.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
+            ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error)
+                .because("quipu verify lists every damage; quipu repair says what can be kept"),
             _ => error.into(),
         })
     }

@@ -5,8 +5,8 @@
 //! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked; a closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`), the views (`define`), the state and backups
-//! (`archive`); `sheet` is the way out of them all.
+//! (`ask`), the views (`define`), the state (`state`), its checks (`check`), backups (`archive`);
+//! `sheet` is the way out of them all.
 
 mod args;
 mod failure;
@@ -27,6 +27,7 @@ mod report_text;
 
 mod archive;
 mod ask;
+mod check;
 mod state;
 
 mod number;
@@ -74,6 +75,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Drop(args) => define::drop_view(&args),
         Command::Stats(args) => state::stats(&args),
         Command::Checkpoint(args) => state::checkpoint(&args),
+        Command::Verify(args) => check::verify(&args),
+        Command::Repair(args) => check::repair(&args),
         Command::Backup(args) => archive::backup(&args),
         Command::Restore(args) => archive::restore(&args),
     }

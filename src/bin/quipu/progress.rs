@@ -22,11 +22,8 @@ pub(crate) enum Show {
 /// What a command counts towards its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Measure {
-    /// Bytes of a file of events.
     Bytes,
     Events,
-    /// Bytes that are copied and read back.
-    Copied,
 }
 
 /// Measures a run and draws its bar.
@@ -55,6 +52,23 @@ impl Meter {
 
     /// Tells how far the run has come: `done` of the total, and so many events.
     pub(crate) fn tick(&mut self, done: u64, events: u64) {
+        self.draw(done, |elapsed| format!("{} events/s", number::grouped(rate(events, elapsed))));
+    }
+
+    /// Tells how far a run has come that reads nothing but bytes.
+    pub(crate) fn tick_bytes(&mut self, done: u64) {
+        self.draw(done, |elapsed| format!("{}/s", number::bytes(rate(done, elapsed))));
+    }
+
+    /// Sets how much there is to do, where that is known later than the start.
+    pub(crate) fn set_total(&mut self, total: u64) {
+        self.total = Some(total);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+    }
+
+    fn draw(&mut self, done: u64, rate: impl FnOnce(Duration) -> String) {
         if !self.drawn {
             return;
         }
@@ -63,12 +77,7 @@ impl Meter {
             self.bar = Some(bar(self.measure, self.total, elapsed));
         }
         if let Some(bar) = &self.bar {
-            let rate = match self.measure {
-                Measure::Copied => format!("{}/s", number::bytes(rate(done, elapsed))),
-                Measure::Bytes | Measure::Events => {
-                    format!("{} events/s", number::grouped(rate(events, elapsed)))
-                }
-            };
+            let rate = rate(elapsed);
             let left = self.total.and_then(|total| time_left(done, total, elapsed));
             bar.set_message(match left {
                 Some(left) => format!("{rate}  {} left", clock(left)),
@@ -105,9 +114,9 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// So many a second.
-pub(crate) fn rate(count: u64, elapsed: Duration) -> u64 {
-    (count as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
+/// So many of something a second.
+pub(crate) fn rate(n: u64, elapsed: Duration) -> u64 {
+    (n as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
 }
 
 /// How long the rest takes if it goes on like this.
@@ -133,10 +142,8 @@ fn now() -> Instant {
 
 fn bar(measure: Measure, total: Option<u64>, elapsed: Duration) -> ProgressBar {
     let template = match (measure, total) {
-        (Measure::Bytes | Measure::Copied, Some(_)) => {
-            "{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}"
-        }
-        (Measure::Bytes | Measure::Copied, None) => "{spinner} {bytes}  {msg}  {elapsed}",
+        (Measure::Bytes, Some(_)) => "{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}",
+        (Measure::Bytes, None) => "{spinner} {bytes}  {msg}  {elapsed}",
         (Measure::Events, _) => "{wide_bar} {percent:>3} %  {human_pos} of {human_len}  {msg}",
     };
     // Templates are constants; a mistake in one shows the plain bar.
@@ -170,12 +177,9 @@ mod tests {
 
     #[test]
     fn every_bar_has_its_template() {
-        for (measure, total) in [
-            (Measure::Bytes, Some(1)),
-            (Measure::Bytes, None),
-            (Measure::Events, Some(1)),
-            (Measure::Copied, Some(1)),
-        ] {
+        for (measure, total) in
+            [(Measure::Bytes, Some(1)), (Measure::Bytes, None), (Measure::Events, Some(1))]
+        {
             bar(measure, total, Duration::ZERO).finish_and_clear();
         }
     }
