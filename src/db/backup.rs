@@ -17,10 +17,11 @@ use super::open::LOG;
 use super::{Db, Engine, Progress, ReadOnlyDb};
 use crate::disk::{Access, Disk, File, Lock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Position;
 use crate::log::follow::Frames;
 use crate::log::frame::{self, FrameKind};
 use crate::log::segment::{self, Segment};
-use crate::log::Position;
+use crate::manifest;
 use crate::manifest::backup::{self, BackupSet, Part, SegmentPart};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -196,11 +197,8 @@ impl<'a> Copying<'a> {
     ) -> Result<Self> {
         let (disk, manifest) = (&engine.disk, engine.log.manifest());
         let fail = |e| Error::io("look at the directory of the backup", to, e);
-        let names = if disk.exists(to).map_err(fail)? {
-            disk.list(to).map_err(fail)?
-        } else {
-            Vec::new()
-        };
+        let names =
+            if disk.exists(to).map_err(fail)? { disk.list(to).map_err(fail)? } else { Vec::new() };
         let before = BackupSet::open(disk, to)?;
         match &before {
             Some(set) if set.identity != manifest.identity => {
@@ -209,10 +207,10 @@ impl<'a> Copying<'a> {
             }
             // One that was begun has its unfinished list.
             None if !names.is_empty() && !names.iter().any(|name| name == backup::UNFINISHED) => {
+                let other = names.iter().find(|name| *name == manifest::NAME).unwrap_or(&names[0]);
                 let message = format!(
-                    "the directory holds {:?} and no backup of this one; use another, or an empty \
-                     one",
-                    names[0]
+                    "the directory holds {other:?} and no backup of this one; use another, or an \
+                     empty one"
                 );
                 return Err(Error::invalid(message).at(to, None));
             }

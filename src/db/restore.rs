@@ -11,9 +11,9 @@
 //! 3. The restored directory is opened, recovered and checkpointed once before this says that it is
 //!    restored.
 
+use super::Progress;
 use super::backup::{Meter, Out, hash_of};
 use super::open::{LOCK, LOG, RESTORING, STORE};
-use super::Progress;
 use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, Disk, Filling, OsDisk};
@@ -193,11 +193,8 @@ fn home_of(disk: &Arc<dyn Disk>, identity: u128, dir: &Path) -> Home {
 /// Takes the target: not there, empty, or left by a restore that was interrupted.
 fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
     let fail = |e| Error::io("make the directory to restore into", to, e);
-    let names = if disk.exists(to).map_err(fail)? {
-        disk.list(to).map_err(fail)?
-    } else {
-        Vec::new()
-    };
+    let names =
+        if disk.exists(to).map_err(fail)? { disk.list(to).map_err(fail)? } else { Vec::new() };
     let is_ours = names.iter().any(|name| name == RESTORING);
     if let Some(other) = names.first().filter(|_| !is_ours) {
         let message = format!("the directory holds {other:?}; restore into an empty or a new one");

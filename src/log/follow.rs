@@ -250,15 +250,14 @@ impl Follower {
 
     /// Goes on to the next segment; says whether there is one.
     fn enter_next(&mut self) -> Result<bool> {
-        let segment = match self.ready.pop_front() {
-            Some(segment) => segment,
-            None => {
-                let present = segment::numbers(&*self.home.disk, &self.home.dir)?;
-                if present.last().is_none_or(|last| *last < self.number) {
-                    return Ok(false);
-                }
-                Segment::open(&self.home, self.number, Access::Read)?
+        let segment = if let Some(segment) = self.ready.pop_front() {
+            segment
+        } else {
+            let present = segment::numbers(&*self.home.disk, &self.home.dir)?;
+            if present.last().is_none_or(|last| *last < self.number) {
+                return Ok(false);
             }
+            Segment::open(&self.home, self.number, Access::Read)?
         };
         self.translation.forget();
         self.frames = Some(Frames::new(segment, u64::MAX));
@@ -285,7 +284,9 @@ impl Follower {
         for later in present.into_iter().filter(|later| *later > number) {
             let later = match Segment::open(&self.home, later, Access::Read) {
                 // Retired since it was listed: this is not the end of the log.
-                Err(error) if error.kind() == crate::ErrorKind::MissingSegment => return Err(error),
+                Err(error) if error.kind() == crate::ErrorKind::MissingSegment => {
+                    return Err(error);
+                }
                 opened => opened?,
             };
             claimed = claimed.max(if thorough {

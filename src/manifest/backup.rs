@@ -102,8 +102,7 @@ impl BackupSet {
 
     /// Makes this the backup in `dir` (invariant 1).
     pub(crate) fn publish(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
-        let value =
-            codec::seal(NAME.as_bytes(), |out| out.extend_from_slice(&codec::encode(self)));
+        let value = codec::seal(NAME.as_bytes(), |out| out.extend_from_slice(&codec::encode(self)));
         let bytes = [&MAGIC[..], &value].concat();
         replace(disk, dir, (NAME, UNFINISHED), &bytes)
             .map_err(|e| Error::io("write the list of the backup", &dir.join(NAME), e))

@@ -101,8 +101,7 @@ impl Held {
     /// Ends the holding back. The file is locked until what this gives is dropped.
     fn release(&self) -> io::Result<Option<Hold>> {
         // Before the state is locked: who reads here does not wait for those who copy the file.
-        let mut hold =
-            self.file().map(|file| disk::hold(&file, Sharing::Nobody)).transpose()?;
+        let mut hold = self.file().map(|file| disk::hold(&file, Sharing::Nobody)).transpose()?;
         let mut state = self.state.write();
         let HeldState::Back { file, len, writes } = &*state else { return Ok(hold) };
         let unfinished = self.path.with_extension("redb.new");
@@ -239,7 +238,10 @@ impl RedbStorage {
     /// either.
     ///
     /// The copy takes as much space among the system's temporary files as the store has.
-    pub(crate) fn open_copy(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, Option<StoreHold>)> {
+    pub(crate) fn open_copy(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+    ) -> Result<(Self, Option<StoreHold>)> {
         let fail = |e| Error::io("copy the snapshot", path, e);
         let Some(hold) = StoreHold::take(disk, path)? else {
             return Ok((Self::open_held(disk, path, None, 0)?, None));

@@ -63,9 +63,7 @@ fn a_directory_that_is_open_elsewhere_is_4() {
     let shop = Shop::loaded();
     let db = quipu::Db::open(shop.dir()).unwrap();
     let file = shop.file("a.ndjson", crate::EVENTS);
-    for command in
-        [&["load", &file][..], &["define", "x"], &["drop", "by_user"], &["checkpoint"]]
-    {
+    for command in [&["load", &file][..], &["define", "x"], &["drop", "by_user"], &["checkpoint"]] {
         shop.run(command).failed(4, "data");
     }
     // Questions are answered beside it, with what it recorded a moment ago.

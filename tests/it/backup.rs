@@ -6,6 +6,7 @@ use quipu::{
     ReadOnlyDb, Retention, Row, TestClock, Timestamp, Upto, View, restore,
 };
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ fn answers(db: &Db) -> BTreeMap<String, String> {
         for row in &rows {
             let key: Vec<&str> = row.key.iter().map(String::as_str).collect();
             for (grain, _) in status.view.grains() {
-                text += &format!(" {:?}", query.buckets(&key, *grain).unwrap());
+                write!(text, " {:?}", query.buckets(&key, *grain).unwrap()).unwrap();
             }
         }
         (status.view.name().to_owned(), text)
@@ -113,7 +114,8 @@ fn a_backup_under_concurrent_recording_is_a_prefix_of_it() {
     assert!(taken.windows(2).all(|pair| pair[0].position < pair[1].position));
     for n in 0..7 {
         let from = if n == 6 { backup.clone() } else { root.path().join(format!("backup{n}")) };
-        let (again, position) = restored(&from, &root.path().join(format!("again{n}")), Upto::Everything);
+        let (again, position) =
+            restored(&from, &root.path().join(format!("again{n}")), Upto::Everything);
         let rows = rows(&again, "by_thread");
         let mut events = 0;
         for row in &rows {
@@ -162,9 +164,8 @@ fn a_second_backup_copies_what_is_new() {
         let snapshot = fs::metadata(dir.join("state.redb")).unwrap().len();
         let log = then.copied_bytes - snapshot;
         assert!(log < 700 * (events.end - events.start + 1), "{log} bytes for {events:?}");
-        assert!(then.bytes >= before.bytes);
         before = then;
-        let again = root.path().join(format!("again{}", events.end + grown));
+        let again = root.path().join(format!("again{}", events.start));
         let (again, position) = restored(&backup, &again, Upto::Everything);
         assert_eq!(position, before.position);
         assert_eq!(answers(&again), answers(&db));
@@ -382,7 +383,9 @@ fn a_damaged_backup_is_not_restored_and_the_place_is_named() {
             (format!("byte {at}"), Some(bytes))
         });
         let cut = whole[..whole.len() - 1].to_vec();
-        for (what, bytes) in flipped.chain([("cut".to_owned(), Some(cut)), ("gone".to_owned(), None)]) {
+        for (what, bytes) in
+            flipped.chain([("cut".to_owned(), Some(cut)), ("gone".to_owned(), None)])
+        {
             match bytes {
                 Some(bytes) => fs::write(&path, bytes).unwrap(),
                 None => fs::remove_file(&path).unwrap(),
@@ -412,6 +415,8 @@ fn a_damaged_backup_is_not_restored_and_the_place_is_named() {
 fn nothing_that_is_there_is_overwritten() {
     let root = tempfile::tempdir().unwrap();
     let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    // Nothing is synced in the background: what is compared below stands still.
+    let options = || options().durability(Durability::Memory);
     let db = options().open(&dir).unwrap();
     db.define(by_user()).unwrap();
     record(&db, 0..50);
@@ -431,7 +436,7 @@ fn nothing_that_is_there_is_overwritten() {
     };
     // A backup goes into an empty place or its own.
     assert!(refused(db.backup(&home, quietly).map(drop)).contains("letter.txt"));
-    assert!(refused(db.backup(&other, quietly).map(drop)).contains("LOCK"));
+    assert!(refused(db.backup(&other, quietly).map(drop)).contains("MANIFEST"));
     assert!(refused(db.backup(&dir, quietly).map(drop)).contains("no backup"));
     assert!(refused(second.backup(&backup, quietly).map(drop)).contains("another directory"));
     // So does what is restored.

@@ -73,7 +73,8 @@ fn views() -> [View; 6] {
 
 /// Everything that a record can have, in all the forms of its columns.
 fn record(db: &Db, clock: &TestClock, from: u64, to: u64) {
-    const USERS: [&str; 6] = ["alice", "bob", "Zoë", "a\0b", "", "ünïcødé, much longer than the rest"];
+    const USERS: [&str; 6] =
+        ["alice", "bob", "Zoë", "a\0b", "", "ünïcødé, much longer than the rest"];
     const PRODUCTS: [&str; 4] = ["cup", "pot", "Krüge", "tea"];
     const VALUES: [f64; 6] = [0.1, -2.5, 1e300, -1e-300, 12_345.678, 0.0];
     let mut batch = db.batch();
@@ -143,7 +144,8 @@ fn script(dir: &Path, clock: &TestClock) -> Db {
     drop(db);
     clock.advance(Duration::from_hours(3));
     let db = options(clock).dedup(Dedup::For(Duration::from_mins(30))).open(dir).unwrap();
-    db.define(View::new("late").by(["product"]).stats("weight").grain(Grain::Week, Keep::All)).unwrap();
+    db.define(View::new("late").by(["product"]).stats("weight").grain(Grain::Week, Keep::All))
+        .unwrap();
     db.backfill("late", |_| ControlFlow::Continue(())).unwrap();
     record(&db, clock, 200, 330);
     db.define(View::new("unfilled")).unwrap();
@@ -177,7 +179,13 @@ fn answers(dir: &Path) -> Value {
             grains.map(|(grain, _)| query.buckets(&key, *grain).unwrap()).collect::<Vec<_>>()
         };
         let rows: Vec<Value> = rows.iter().map(|row| json!([row, buckets(row)])).collect();
-        json!([status.view.to_string(), status.keys, status.defined_at, rows, query.totals().unwrap()])
+        json!([
+            status.view.to_string(),
+            status.keys,
+            status.defined_at,
+            rows,
+            query.totals().unwrap()
+        ])
     };
     let views: Vec<Value> = views.iter().map(view).collect();
     let known = statistics(&db);
@@ -189,7 +197,9 @@ fn answers(dir: &Path) -> Value {
         .filter(|n| asked.record(&Event::new("x").id(&format!("id-{n}"))).unwrap().duplicate)
         .collect();
     // The log has everything: what a view that comes late finds in it.
-    asked.define(View::new("found").by(["user", "product"]).stats("value").stats("weight")).unwrap();
+    asked
+        .define(View::new("found").by(["user", "product"]).stats("value").stats("weight"))
+        .unwrap();
     asked.backfill("found", |_| ControlFlow::Continue(())).unwrap();
     let found = asked.query("found").unwrap();
     let found: Vec<_> = found.rows().unwrap().map(Result::unwrap).collect();
@@ -288,7 +298,7 @@ fn write_missing() {
         crash_image(&dir, &image);
         let (path, mut bytes, end) = used(&image);
         assert!(path == before.0 && end > before.2 + 200, "the frame is in the same segment");
-        bytes[(before.2 + end) / 2..].fill(0);
+        bytes[usize::midpoint(before.2, end)..].fill(0);
         fs::write(&path, bytes).unwrap();
         pack(&image, name);
     }
@@ -301,7 +311,7 @@ fn used(dir: &Path) -> (PathBuf, Vec<u8>, usize) {
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         (path, bytes, end)
     };
-    segments(dir).into_iter().map(read).filter(|(_, _, end)| *end > 64).next_back().unwrap()
+    segments(dir).into_iter().map(read).rfind(|(_, _, end)| *end > 64).unwrap()
 }
 
 #[test]
@@ -399,11 +409,8 @@ fn table(dir: &Path, name: &str) -> Rows {
     let store = redb::Database::open(&copy).unwrap();
     let definition = TableDefinition::<&[u8], &[u8]>::new(name);
     let rows = store.begin_read().unwrap().open_table(definition).unwrap();
-    let row = |row: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-        let (key, value) = row.unwrap();
-        (key.value().to_vec(), value.value().to_vec())
-    };
-    let rows = rows.range::<&[u8]>(..).unwrap().map(row).collect();
+    let rows = rows.range::<&[u8]>(..).unwrap().map(Result::unwrap);
+    let rows = rows.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).collect();
     drop(store);
     fs::remove_file(copy).unwrap();
     rows

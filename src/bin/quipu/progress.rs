@@ -133,7 +133,9 @@ fn now() -> Instant {
 
 fn bar(measure: Measure, total: Option<u64>, elapsed: Duration) -> ProgressBar {
     let template = match (measure, total) {
-        (Measure::Bytes | Measure::Copied, Some(_)) => "{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}",
+        (Measure::Bytes | Measure::Copied, Some(_)) => {
+            "{wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {msg}"
+        }
         (Measure::Bytes | Measure::Copied, None) => "{spinner} {bytes}  {msg}  {elapsed}",
         (Measure::Events, _) => "{wide_bar} {percent:>3} %  {human_pos} of {human_len}  {msg}",
     };
@@ -168,9 +170,12 @@ mod tests {
 
     #[test]
     fn every_bar_has_its_template() {
-        for (measure, total) in
-            [(Measure::Bytes, Some(1)), (Measure::Bytes, None), (Measure::Events, Some(1)), (Measure::Copied, Some(1))]
-        {
+        for (measure, total) in [
+            (Measure::Bytes, Some(1)),
+            (Measure::Bytes, None),
+            (Measure::Events, Some(1)),
+            (Measure::Copied, Some(1)),
+        ] {
             bar(measure, total, Duration::ZERO).finish_and_clear();
         }
     }
