@@ -165,7 +165,7 @@ fn a_second_backup_copies_what_is_new() {
         let log = then.copied_bytes - snapshot;
         assert!(log < 700 * (events.end - events.start + 1), "{log} bytes for {events:?}");
         before = then;
-        let again = root.path().join(format!("again{}", events.start));
+        let again = root.path().join(format!("again{events:?}"));
         let (again, position) = restored(&backup, &again, Upto::Everything);
         assert_eq!(position, before.position);
         assert_eq!(answers(&again), answers(&db));
