@@ -21,6 +21,7 @@ use crate::log::Position;
 use crate::log::follow::Frames;
 use crate::log::frame::{self, FrameKind};
 use crate::log::segment::{self, Segment};
+use crate::manifest;
 use crate::manifest::backup::{self, BackupSet, Part, SegmentPart};
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::Ordering::AcqRel;
@@ -206,10 +207,10 @@ impl<'a> Copying<'a> {
             }
             // One that was begun has its unfinished list.
             None if !names.is_empty() && !names.iter().any(|name| name == backup::UNFINISHED) => {
+                let other = names.iter().find(|name| *name == manifest::NAME).unwrap_or(&names[0]);
                 let message = format!(
-                    "the directory holds {:?} and no backup of this one; use another, or an empty \
-                     one",
-                    names[0]
+                    "the directory holds {other:?} and no backup of this one; use another, or an \
+                     empty one"
                 );
                 return Err(Error::invalid(message).at(to, None));
             }

@@ -17,7 +17,7 @@
 use super::replace;
 use crate::codec::{self, Malformed};
 use crate::disk::{Access, Disk};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,6 +91,10 @@ impl BackupSet {
         };
         let value = bytes.strip_prefix(&MAGIC);
         let value = value.ok_or_else(|| damaged(Malformed("it does not begin as one")))?;
+        if value.first().is_some_and(|version| *version > codec::VALUE_VERSION) {
+            let message = "the backup was written by newer software; use that";
+            return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
+        }
         let payload = codec::unseal(NAME.as_bytes(), value).map_err(damaged)?;
         let set: BackupSet = codec::decode(payload).map_err(damaged)?;
         let follows = |pair: &[SegmentPart]| pair[0].number.checked_add(1) == Some(pair[1].number);

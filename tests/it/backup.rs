@@ -6,6 +6,7 @@ use quipu::{
     ReadOnlyDb, Retention, Row, TestClock, Timestamp, Upto, View, restore,
 };
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ fn answers(db: &Db) -> BTreeMap<String, String> {
         for row in &rows {
             let key: Vec<&str> = row.key.iter().map(String::as_str).collect();
             for (grain, _) in status.view.grains() {
-                text += &format!(" {:?}", query.buckets(&key, *grain).unwrap());
+                write!(text, " {:?}", query.buckets(&key, *grain).unwrap()).unwrap();
             }
         }
         (status.view.name().to_owned(), text)
@@ -163,9 +164,8 @@ fn a_second_backup_copies_what_is_new() {
         let snapshot = fs::metadata(dir.join("state.redb")).unwrap().len();
         let log = then.copied_bytes - snapshot;
         assert!(log < 700 * (events.end - events.start + 1), "{log} bytes for {events:?}");
-        assert!(then.bytes >= before.bytes);
         before = then;
-        let again = root.path().join(format!("again{}", events.end + grown));
+        let again = root.path().join(format!("again{events:?}"));
         let (again, position) = restored(&backup, &again, Upto::Everything);
         assert_eq!(position, before.position);
         assert_eq!(answers(&again), answers(&db));
@@ -395,7 +395,9 @@ fn a_damaged_backup_is_not_restored_and_the_place_is_named() {
             let told = match what.as_str() {
                 "gone" if path.ends_with("BACKUP") => kind == ErrorKind::NotQuipu,
                 "gone" => matches!(kind, ErrorKind::NotFound | ErrorKind::MissingSegment),
-                _ => kind == ErrorKind::Corruption || kind == ErrorKind::NewerFormat,
+                // The version.
+                "byte 8" if path.ends_with("BACKUP") => kind == ErrorKind::NewerFormat,
+                _ => kind == ErrorKind::Corruption,
             };
             assert!(told, "{what} of {}: {error}", path.display());
             if kind == ErrorKind::Corruption {
@@ -415,6 +417,8 @@ fn a_damaged_backup_is_not_restored_and_the_place_is_named() {
 fn nothing_that_is_there_is_overwritten() {
     let root = tempfile::tempdir().unwrap();
     let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    // Nothing is synced in the background: what is compared below stands still.
+    let options = || options().durability(Durability::Memory);
     let db = options().open(&dir).unwrap();
     db.define(by_user()).unwrap();
     record(&db, 0..50);
@@ -434,7 +438,7 @@ fn nothing_that_is_there_is_overwritten() {
     };
     // A backup goes into an empty place or its own.
     assert!(refused(db.backup(&home, quietly).map(drop)).contains("letter.txt"));
-    assert!(refused(db.backup(&other, quietly).map(drop)).contains("LOCK"));
+    assert!(refused(db.backup(&other, quietly).map(drop)).contains("MANIFEST"));
     assert!(refused(db.backup(&dir, quietly).map(drop)).contains("no backup"));
     assert!(refused(second.backup(&backup, quietly).map(drop)).contains("another directory"));
     // So does what is restored.

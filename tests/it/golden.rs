@@ -298,7 +298,7 @@ fn write_missing() {
         crash_image(&dir, &image);
         let (path, mut bytes, end) = used(&image);
         assert!(path == before.0 && end > before.2 + 200, "the frame is in the same segment");
-        bytes[(before.2 + end) / 2..].fill(0);
+        bytes[usize::midpoint(before.2, end)..].fill(0);
         fs::write(&path, bytes).unwrap();
         pack(&image, name);
     }
@@ -311,7 +311,7 @@ fn used(dir: &Path) -> (PathBuf, Vec<u8>, usize) {
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         (path, bytes, end)
     };
-    segments(dir).into_iter().map(read).filter(|(_, _, end)| *end > 64).next_back().unwrap()
+    segments(dir).into_iter().map(read).rfind(|(_, _, end)| *end > 64).unwrap()
 }
 
 #[test]
@@ -409,11 +409,8 @@ fn table(dir: &Path, name: &str) -> Rows {
     let store = redb::Database::open(&copy).unwrap();
     let definition = TableDefinition::<&[u8], &[u8]>::new(name);
     let rows = store.begin_read().unwrap().open_table(definition).unwrap();
-    let row = |row: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-        let (key, value) = row.unwrap();
-        (key.value().to_vec(), value.value().to_vec())
-    };
-    let rows = rows.range::<&[u8]>(..).unwrap().map(row).collect();
+    let rows = rows.range::<&[u8]>(..).unwrap().map(Result::unwrap);
+    let rows = rows.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).collect();
     drop(store);
     fs::remove_file(copy).unwrap();
     rows
