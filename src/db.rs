@@ -23,8 +23,6 @@ mod batch;
 mod catalog;
 mod checkpoint;
 mod dedup;
-#[cfg(all(test, shuttle, feature = "simulation"))]
-mod interleavings;
 mod load;
 mod open;
 mod read_only;

@@ -2,7 +2,7 @@
 //!
 //! They are `parking_lot`'s, `crossbeam`'s and the standard library's. Under `--cfg shuttle` they
 //! are those of a scheduler that runs one thread at a time and chooses at each of them who goes on:
-//! the tests in `db/interleavings.rs` try orders that a machine would show once in years. What is
+//! the tests in `simulation/interleavings.rs` try orders that a machine would show once in years. What is
 //! never held across another of these may be taken from elsewhere.
 
 #[cfg(not(shuttle))]

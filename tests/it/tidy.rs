@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("options", WORDS),
     ("dictionary", WORDS),
     ("codec", WORDS),
+    ("slots", WORDS),
     // 1 algebra
     ("aggregate", WORDS),
     ("series", &["aggregate", "ring"]),
@@ -51,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // 6 edges
-    ("simulation", &["db", "disk"]),
+    ("simulation", &["db", "disk", "view"]),
 ];
 
 /// Everybody may use these.

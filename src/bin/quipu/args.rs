@@ -57,6 +57,16 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
 }
 
+/// Why a directory cannot be opened, and what to do.
+fn advised(error: quipu::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
+        ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error)
+            .because("quipu verify lists every damage; quipu repair says what can be kept"),
+        _ => error.into(),
+    }
+}
+
 /// Which directory.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
@@ -69,12 +79,7 @@ impl Place {
     /// Opens a directory that is there; only `load` makes one.
     pub(crate) fn open(&self) -> Result<Db, Failure> {
         let opened = Options::new().must_exist().open(&self.dir);
-        opened.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
-            ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error)
-                .because("quipu verify lists every damage; quipu repair says what can be kept"),
-            _ => error.into(),
-        })
+        opened.map_err(advised)
     }
 
     /// Opens a directory to ask it: beside the process that has it open, if there is one, or where
@@ -82,12 +87,9 @@ impl Place {
     pub(crate) fn open_to_ask(&self) -> Result<Opened, Failure> {
         match Options::new().must_exist().open(&self.dir) {
             Err(error) if error.kind() == ErrorKind::Locked || is_write_protected(&error) => {
-                Ok(Opened::Beside(ReadOnlyDb::open(&self.dir)?))
+                Ok(Opened::Beside(ReadOnlyDb::open(&self.dir).map_err(advised)?))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(Failure::from(error).because("quipu load makes a directory"))
-            }
-            opened => Ok(Opened::Owned(opened?)),
+            opened => Ok(Opened::Owned(opened.map_err(advised)?)),
         }
     }
 }

@@ -6,8 +6,7 @@
 //! probabilistic guarantees of finding bugs", ASPLOS 2010). A failure prints the order as text, which
 //! `shuttle::replay` repeats. A thread that waits for ever is a failure, too.
 
-use super::background::Step;
-use crate::simulation::{Fault, OperationKind, SimulatedDisk, Stepped, Survival};
+use super::{Fault, OperationKind, SimulatedDisk, Step, Stepped, Survival};
 use crate::{Db, Durability, ErrorKind, Event, Options, TestClock, View};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
