@@ -17,7 +17,7 @@
 //! Next: `record.rs`.
 
 mod backfill;
-mod background;
+pub(crate) mod background;
 mod batch;
 mod catalog;
 mod checkpoint;
@@ -25,8 +25,6 @@ mod dedup;
 mod load;
 mod open;
 mod statistics;
-#[cfg(test)]
-mod tests;
 
 pub use backfill::Progress;
 pub use batch::Batch;
@@ -200,20 +198,26 @@ impl Db {
         Options::new().open(dir)
     }
 
-    pub(crate) fn open_with(dir: &Path, options: Options) -> Result<Db> {
-        let views = options.views.clone();
-        let db = Db::start(open::open(dir, options)?)?;
-        for view in views {
-            db.define(view)?;
-        }
-        Ok(db)
+    pub(crate) fn open_with(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Db> {
+        let engine = Arc::new(open::open(disk, dir, options)?);
+        let threads = background::Threads::start(&engine)?;
+        Db::start(engine, threads)
+    }
+
+    /// Without threads: [`Engine::run`] does their work.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn open_stepped(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Db> {
+        let engine = Arc::new(open::open(disk, dir, options)?);
+        Db::start(engine, background::Threads::none())
     }
 
     /// Puts an opened engine to work.
-    fn start(engine: Engine) -> Result<Db> {
-        let engine = Arc::new(engine);
-        let threads = background::Threads::start(&engine)?;
-        Ok(Db(Arc::new(Handle { engine, background: Mutex::new(Some(threads)) })))
+    fn start(engine: Arc<Engine>, threads: background::Threads) -> Result<Db> {
+        let db = Db(Arc::new(Handle { engine, background: Mutex::new(Some(threads)) }));
+        for view in db.engine().options.views.clone() {
+            db.define(view)?;
+        }
+        Ok(db)
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {

@@ -19,36 +19,84 @@
 //! has no change of the file's layout to write (0.11 ms in place of 0.17). Where syncs are rare the
 //! blocks are only reserved, which halves what goes to the disk.
 
-#[cfg(test)]
-pub(crate) mod faulty;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 
 use parking_lot::Mutex;
 use std::fmt::Debug;
 use std::fs;
+use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) trait Disk: Debug + Send + Sync {
     /// Names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Whether there is anything at `path`.
     fn exists(&self, path: &Path) -> io::Result<bool>;
-    /// Makes a directory and those above it that are missing.
-    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes one directory; that above it must be there.
+    fn make_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// A new, empty file for reading and writing; it must not exist.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// An existing file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
-    /// A new file of `len` zeros (invariant 3).
-    fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// A number that is given once.
+    fn unique(&self) -> u128;
+
+    /// Makes a directory and those above it that are missing. All of their names are durable when
+    /// this returns, also where a process that died had made them and not synced.
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut dirs: Vec<&Path> =
+            dir.ancestors().filter(|path| path.file_name().is_some()).collect();
+        dirs.reverse();
+        for path in dirs {
+            let there = self.exists(path)?;
+            match if there { Ok(()) } else { self.make_dir(path) } {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+            match (self.sync_dir(parent(path)), there) {
+                // Where we may not read, or where directories are not synced, it was hardly one of
+                // us who made it.
+                (Err(e), true) if NOT_OURS.contains(&e.kind()) => {}
+                (synced, _) => synced?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A new file of `len` zeros (invariant 3).
+    fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Arc<dyn File>> {
+        let file = self.create(path)?;
+        let durable = file.fill(len, filling).and_then(|()| self.sync_dir(parent(path)));
+        if let Err(e) = durable {
+            // A half-made file would only hold the space that is missing.
+            let _ = self.remove(path);
+            return Err(e);
+        }
+        Ok(file)
+    }
+}
+
+/// What the sync of a directory above ours may answer.
+const NOT_OURS: [io::ErrorKind; 4] = [
+    io::ErrorKind::PermissionDenied,
+    io::ErrorKind::InvalidInput,
+    io::ErrorKind::Unsupported,
+    io::ErrorKind::ReadOnlyFilesystem,
+];
+
+/// The directory that holds the name `path`.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// How the zeros of a prepared file come about.
@@ -69,12 +117,50 @@ pub(crate) enum Access {
 
 pub(crate) trait File: Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
-    /// Fills `out`; an end of the file before that is `UnexpectedEof`.
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Reads some bytes, 0 at the end of the file. It may read less than there is, and be
+    /// `Interrupted`.
+    fn read_some(&self, offset: u64, out: &mut [u8]) -> io::Result<usize>;
+    /// Writes some of the bytes, as `read_some` reads them.
+    fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes an empty file one of `len` zeros with every block allocated, all of it durable.
+    fn fill(&self, len: u64, filling: Filling) -> io::Result<()>;
     /// Makes content and length durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Fills `out`; an end of the file before that is `UnexpectedEof`.
+    fn read_at(&self, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+        while !out.is_empty() {
+            match self.read_some(offset, out) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    out = &mut out[n..];
+                    offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all the bytes. On an error some of them may be written.
+    #[inline]
+    fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write_some(offset, bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    bytes = &bytes[n..];
+                    offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
     /// The content for reading, if it can be had without a copy. The file must not be made shorter
     /// while this is held.
     fn map(&self) -> Option<memmap2::Mmap> {
@@ -106,7 +192,13 @@ const WINDOW_BYTES: u64 = 128 << 10;
 struct OsFile {
     file: fs::File,
     /// Of a prepared file, which is not made shorter while it is written.
-    window: Option<Mutex<Window>>,
+    window: OnceLock<Mutex<Window>>,
+}
+
+impl OsFile {
+    fn shared(file: fs::File) -> Arc<dyn File> {
+        Arc::new(OsFile { file, window: OnceLock::new() })
+    }
 }
 
 /// The part of a file that is mapped: from `start`, which is a multiple of the window's size.
@@ -129,26 +221,8 @@ impl Disk for OsDisk {
         fs::exists(path)
     }
 
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut missing: Vec<PathBuf> = Vec::new();
-        let mut at = Some(dir);
-        while let Some(path) = at.filter(|path| !path.as_os_str().is_empty()) {
-            if fs::exists(path)? {
-                break;
-            }
-            missing.push(path.to_owned());
-            at = path.parent();
-        }
-        for path in missing.iter().rev() {
-            match fs::create_dir(path) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                _ => {}
-            }
-            if let Some(parent) = path.parent() {
-                self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
-            }
-        }
-        Ok(())
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -157,49 +231,13 @@ impl Disk for OsDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Arc::new(OsFile { file, window: None }))
+        Ok(OsFile::shared(file))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let write = access == Access::Write;
         let file = fs::OpenOptions::new().read(true).write(write).open(path)?;
-        Ok(Arc::new(OsFile { file, window: None }))
-    }
-
-    fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Arc<dyn File>> {
-        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        let reserve = || {
-            let flags = rustix::fs::FallocateFlags::empty();
-            let reserve = || rustix::fs::fallocate(&file, flags, 0, len);
-            rustix::io::retry_on_intr(reserve).map_err(io::Error::from)
-        };
-        let write = || -> io::Result<()> {
-            let mut at = 0;
-            while at < len {
-                let n = (len - at).min(ZEROS.len() as u64);
-                file.write_all_at(&ZEROS[..n as usize], at)?;
-                at += n;
-            }
-            Ok(())
-        };
-        let fill = || {
-            match filling {
-                Filling::Written => write()?,
-                Filling::Reserved => match reserve() {
-                    Err(e) if e.kind() == io::ErrorKind::Unsupported => write()?,
-                    reserved => reserved?,
-                },
-            }
-            file.sync_all()?;
-            self.sync_dir(path.parent().unwrap_or(Path::new(".")))
-        };
-        if let Err(e) = fill() {
-            // A half-made file would only hold the space that is missing.
-            let _ = fs::remove_file(path);
-            return Err(e);
-        }
-        Ok(Arc::new(OsFile { file, window: Some(Mutex::default()) }))
+        Ok(OsFile::shared(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -220,6 +258,16 @@ impl Disk for OsDisk {
             Err(fs::TryLockError::Error(e)) => Err(e),
         }
     }
+
+    fn unique(&self) -> u128 {
+        // Uniqueness, not secrecy: the random state of a process's hashers, its number and an
+        // address of this moment are enough, and each call draws a state of its own.
+        let half = |n: u64| {
+            let state = foldhash::quality::RandomState::default();
+            u128::from(state.hash_one((n, std::process::id(), std::ptr::from_ref(&state) as usize)))
+        };
+        half(0) << 64 | half(1)
+    }
 }
 
 impl File for OsFile {
@@ -227,13 +275,13 @@ impl File for OsFile {
         Ok(self.file.metadata()?.len())
     }
 
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset)
+    fn read_some(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(out, offset)
     }
 
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let Some(window) = self.window.as_ref().filter(|_| bytes.len() < MAPPED_BYTES_MAX) else {
-            return self.file.write_all_at(bytes, offset);
+    fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let Some(window) = self.window.get().filter(|_| bytes.len() < MAPPED_BYTES_MAX) else {
+            return self.file.write_at(bytes, offset);
         };
         let mut window = window.lock();
         let start = offset / WINDOW_BYTES * WINDOW_BYTES;
@@ -249,7 +297,7 @@ impl File for OsFile {
         let inside = |map: &&memmap2::MmapRaw| at + bytes.len() <= map.len();
         let Some(map) = window.map.as_ref().filter(inside) else {
             // There is no map, or the end of this one lies inside of what is written.
-            return self.file.write_all_at(bytes, offset);
+            return self.file.write_at(bytes, offset);
         };
         // SAFETY: the range lies inside the mapping (checked above). The file is the engine's own,
         // under its lock, and is not made shorter while it is written. No reference into the
@@ -258,12 +306,40 @@ impl File for OsFile {
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.as_mut_ptr().add(at), bytes.len());
         }
-        Ok(())
+        Ok(bytes.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        assert!(self.window.is_none(), "a prepared file keeps its length");
+        assert!(self.window.get().is_none(), "a prepared file keeps its length");
         self.file.set_len(len)
+    }
+
+    fn fill(&self, len: u64, filling: Filling) -> io::Result<()> {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        let reserve = || {
+            let flags = rustix::fs::FallocateFlags::empty();
+            let reserve = || rustix::fs::fallocate(&self.file, flags, 0, len);
+            rustix::io::retry_on_intr(reserve).map_err(io::Error::from)
+        };
+        let write = || -> io::Result<()> {
+            let mut at = 0;
+            while at < len {
+                let n = (len - at).min(ZEROS.len() as u64);
+                self.write_at(at, &ZEROS[..n as usize])?;
+                at += n;
+            }
+            Ok(())
+        };
+        match filling {
+            Filling::Written => write()?,
+            Filling::Reserved => match reserve() {
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => write()?,
+                reserved => reserved?,
+            },
+        }
+        self.file.sync_all()?;
+        self.window.get_or_init(Mutex::default);
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -36,6 +36,15 @@
 //! Where to go on: [`Db`] and [`Options`] are the way in; the [cookbook](guide::cookbook) has recipes;
 //! the [design](guide::design) says how it holds together, the [format](guide::format) what is on
 //! disk, and [performance](guide::performance) what was measured.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `cli` | the command line `quipu` |
+//! | `simulation` | the module `quipu::simulation`: a disk in memory that loses power, for tests |
 
 // The life of an event, in this order; backwards it is recovery.
 mod db;
@@ -70,6 +79,9 @@ mod time;
 // Files.
 mod disk;
 mod manifest;
+
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 pub use aggregate::Summary;
 pub use db::{Batch, BatchOutcome, Db, LastCheckpoint, Progress, Recorded, Statistics, ViewStatus};

@@ -43,14 +43,8 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Writes the first manifest of a directory, durable when this returns.
     pub(crate) fn create(disk: Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Self> {
-        // Uniqueness among directories, not secrecy: the process's random hasher state and the
-        // time are enough.
-        let seed = foldhash::quality::RandomState::default();
-        let half = |n: u64| {
-            use std::hash::BuildHasher;
-            u128::from(seed.hash_one((n, now.micros(), std::process::id(), dir)))
-        };
-        let identity = half(0) << 64 | half(1);
+        // The time, should the system's own randomness repeat itself.
+        let identity = disk.unique() ^ u128::from(now.micros() as u64);
         let dir = dir.to_owned();
         let manifest = Manifest { disk, dir, identity, created: now, segments_made: Mutex::new(0) };
         manifest.write(0)?;

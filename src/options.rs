@@ -1,6 +1,7 @@
 //! Options: how an engine is opened.
 
 use crate::db::Db;
+use crate::disk::OsDisk;
 use crate::error::Result;
 use crate::time::{Clock, SystemClock};
 use crate::view::View;
@@ -209,7 +210,7 @@ impl Options {
     /// `NoSpace`: see [`ErrorKind`](crate::ErrorKind). A directory that fails these checks is left
     /// exactly as it was.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Db> {
-        Db::open_with(dir.as_ref(), self)
+        Db::open_with(Arc::new(OsDisk), dir.as_ref(), self)
     }
 }
 

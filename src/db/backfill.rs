@@ -92,7 +92,8 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
         Backfill::Unfinished { done } => done,
         Backfill::NotAsked => 0,
     };
-    let first_segment = check_reaches_back(engine, done + 1)?;
+    let oldest = checkpointer.catalog.first_segment;
+    let first_segment = check_reaches_back(engine, oldest, done + 1)?;
     if state == Backfill::NotAsked {
         // With the gate closed: the record and the note belong to the same moment.
         let live = engine.close_gate()?;
@@ -104,10 +105,12 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
     Ok(Some((done, first_segment)))
 }
 
-/// The segment that holds `position`, if the log reaches back to it.
-fn check_reaches_back(engine: &Engine, position: u64) -> Result<u64> {
+/// The segment that holds `position`, if the log reaches back to it. Segments before the `oldest`
+/// that are still there were retired.
+fn check_reaches_back(engine: &Engine, oldest: u64, position: u64) -> Result<u64> {
     let dir = &engine.home.dir;
-    let numbers = segment::numbers(&*engine.disk, dir)?;
+    let mut numbers = segment::numbers(&*engine.disk, dir)?;
+    numbers.retain(|number| *number >= oldest);
     let mut found = None;
     let mut begins = None;
     for number in numbers {

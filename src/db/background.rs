@@ -4,6 +4,8 @@
 //! 1. A thread that fails says so in the log output and goes on; what must stop recording is
 //!    remembered by the log's writer (poison), not here.
 //! 2. They hold the engine, not its handles, and are joined before it is closed.
+//! 3. What they do is done by [`Engine::run`], a step at a time; they only know when. So a
+//!    simulation can do without them and say when itself.
 
 use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -74,9 +76,62 @@ impl Signals {
     }
 }
 
+/// A step of the work behind an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Syncs what was promised to be durable within an interval.
+    Sync,
+    /// Writes down in the log what is durable, when recording has paused.
+    Witness,
+    /// Makes the next segment of the log, when half of the present one is used.
+    Segment,
+    /// Evicts what the memory budget has no room for, with a checkpoint if there is no other way.
+    Budget,
+    /// Makes a checkpoint, if something was recorded since the last one.
+    Checkpoint,
+}
+
+impl Engine {
+    /// Takes a step, if there is anything to do.
+    pub(crate) fn run(&self, step: Step) -> Result<()> {
+        match step {
+            Step::Sync => {
+                // Whoever appends after this asks anew; whoever did before is seen by the sync.
+                match self.signals.sync_within.swap(0, SeqCst) {
+                    0 => Ok(()),
+                    _ => self.log.sync().map(|_| ()),
+                }
+            }
+            Step::Witness => {
+                if self.log.witness(self.now())? {
+                    self.log.sync_frames()?;
+                }
+                Ok(())
+            }
+            Step::Segment => {
+                let wanted = std::mem::take(&mut self.signals.segments.state.lock().spare);
+                if wanted { self.log.make_spare(self.now()) } else { Ok(()) }
+            }
+            Step::Budget => self.keep_budget(),
+            Step::Checkpoint => {
+                if self.has_news() {
+                    self.checkpoint()?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 pub(super) struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
+    /// No thread: somebody else takes the steps.
+    #[cfg(feature = "simulation")]
+    pub(super) fn none() -> Self {
+        Threads(Vec::new())
+    }
+
     /// Without its threads an engine would acknowledge what nobody syncs: all or none.
     pub(super) fn start(engine: &Arc<Engine>) -> Result<Self> {
         let mut threads = Threads(Vec::new());
@@ -136,11 +191,7 @@ fn sync(engine: &Engine) {
         if !wanted.sync {
             idle_work = false;
             drop(wanted);
-            match engine.log.witness(engine.now()) {
-                Ok(true) => tell("witness of the last sync", engine.log.sync_frames()),
-                Ok(false) => {}
-                Err(error) => tell("witness of the last sync", Err(error)),
-            }
+            tell("witness of the last sync", engine.run(Step::Witness));
             continue;
         }
         // Wait out the promise, or a shorter one that comes meanwhile; half of it is kept for the
@@ -162,9 +213,7 @@ fn sync(engine: &Engine) {
         }
         wanted.sync = false;
         drop(wanted);
-        // Whoever appends after this asks anew; whoever did before is seen by the sync.
-        sync_within.swap(0, SeqCst);
-        tell("background sync", engine.log.sync().map(|_| ()));
+        tell("background sync", engine.run(Step::Sync));
         idle_work = true;
     }
 }
@@ -193,13 +242,11 @@ fn upkeep(engine: &Engine) {
             return;
         }
         if idle {
-            tell("keeping the memory budget", engine.keep_budget());
+            tell("keeping the memory budget", engine.run(Step::Budget));
         }
         if now.checkpoint || since_checkpoint >= engine.options.checkpoint_every {
             since_checkpoint = Duration::ZERO;
-            if engine.has_news() {
-                tell("background checkpoint", engine.checkpoint());
-            }
+            tell("background checkpoint", engine.run(Step::Checkpoint));
         }
     }
 }
@@ -215,9 +262,8 @@ fn segments(engine: &Engine) {
         if wanted.stop {
             return;
         }
-        wanted.spare = false;
         drop(wanted);
-        if let Err(error) = engine.log.make_spare(engine.now()) {
+        if let Err(error) = engine.run(Step::Segment) {
             tell("making the next segment", Err(error));
             // Every append asks again; a full disk is not to be written full at that pace.
             let mut wanted = segments.state.lock();

@@ -7,14 +7,16 @@
 //!    the durable log.
 //! 3. A checkpoint that fails keeps what it has captured (`carry`); the next one writes it, the
 //!    newer row of a key winning. Until then its entries stay in memory.
-//! 4. Segments are removed after the commit that says they are.
+//! 4. Segments are removed after a commit of this opening that says they are. What an opening finds
+//!    committed may be in the page cache only, of a process that died before its sync or whose sync
+//!    failed; a power cut then brings back the commit before, which needs them.
 
 use super::Engine;
 use super::catalog::{Catalog, StoredView};
 use super::dedup::WindowChanges;
 use super::load::{read_series, seal_series};
 use crate::dictionary::Sym;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key;
 use crate::log::reader;
 use crate::log::segment::{self, Segment};
@@ -24,7 +26,7 @@ use crate::snapshot::{Changes, Snapshot, Start, Table};
 use crate::tier::shard::{Capture, Captured, CapturedRows, TakenDelta, rows_of};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
@@ -123,7 +125,7 @@ impl Engine {
                 stored.rows = tier.stored_rows.load(Relaxed) + tier.totals().newly_stored;
             }
         }
-        let retired = self.plan_retirement(&mut catalog)?;
+        self.plan_retirement(&mut catalog)?;
         state.carry.of(Table::Meta).push(catalog.row());
         sort(&mut state.carry);
         // Frames without records, too: the catalog says that they are durable.
@@ -139,7 +141,7 @@ impl Engine {
                 shard.settle(slots, catalog.sequence, tier.is_scanned());
             }
         }
-        self.remove_segments(&retired);
+        self.remove_retired(catalog.first_segment);
         let mut figures = self.figures.lock();
         *figures = Figures {
             position: catalog.position,
@@ -219,7 +221,7 @@ impl Engine {
         let path = self.dir.join(super::open::STORE);
         // After a failure a key may have several deltas, of several cuts. A row's cut is what tells a
         // reader which of them it contains: the newest.
-        let mut by_key: HashMap<(u32, &[Sym]), Delta<'_>> = HashMap::new();
+        let mut by_key: BTreeMap<(u32, &[Sym]), Delta<'_>> = BTreeMap::new();
         for (tier, captured) in &state.deltas {
             let Capture::Delta { delta: part, cut } = &captured.what else { continue };
             let delta = by_key.entry((tier.id, captured.key.as_slice()));
@@ -292,10 +294,10 @@ impl Engine {
         Ok(())
     }
 
-    /// The segments that the retention policy lets go, oldest first; noted in the catalog.
-    fn plan_retirement(&self, catalog: &mut Catalog) -> Result<Vec<u64>> {
+    /// Notes in the catalog which segments the retention policy lets go.
+    fn plan_retirement(&self, catalog: &mut Catalog) -> Result<()> {
         if self.options.retention == Retention::KeepAll {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let dir = &self.home.dir;
         let open = |number| Segment::open(&self.home, number, crate::disk::Access::Read);
@@ -324,7 +326,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "nothing is retired from a damaged log");
-                    return Ok(Vec::new());
+                    return Ok(());
                 }
             };
             let keep = match self.options.retention {
@@ -338,18 +340,24 @@ impl Engine {
             }
             keep_from -= 1;
         }
-        let retired = numbers[..keep_from].to_vec();
         catalog.first_segment = numbers.get(keep_from).copied().unwrap_or(catalog.first_segment);
-        Ok(retired)
+        Ok(())
     }
 
-    /// Removes retired segments. One that stays is removed at the next opening.
-    fn remove_segments(&self, numbers: &[u64]) {
-        for number in numbers {
-            let path = self.home.dir.join(segment::name(*number));
-            if let Err(error) = self.disk.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "a retired segment stays until the next opening");
+    /// Removes the segments before `first`, also those that a crash left. One that stays is removed
+    /// by the next checkpoint.
+    fn remove_retired(&self, first: u64) {
+        let retired = segment::numbers(&*self.disk, &self.home.dir).and_then(|mut numbers| {
+            numbers.retain(|number| *number < first);
+            for number in numbers {
+                let path = self.home.dir.join(segment::name(number));
+                let fail = |e| Error::io("remove a retired segment", &path, e);
+                self.disk.remove(&path).map_err(fail)?;
             }
+            Ok(())
+        });
+        if let Err(error) = retired {
+            tracing::warn!(%error, "a retired segment stays until the next checkpoint");
         }
     }
 

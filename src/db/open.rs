@@ -15,7 +15,7 @@ use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling, OsDisk};
+use crate::disk::{Disk, Filling};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry, Resume};
@@ -39,11 +39,7 @@ pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Engine> {
-    open_on(Arc::new(OsDisk), dir, options)
-}
-
-pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
+pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
     let now = options.clock.now();
     let fresh = !look(&disk, dir, &options)?;
     if fresh {
@@ -60,7 +56,12 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
     })?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
-        Some(manifest) => manifest,
+        Some(manifest) => {
+            // After a kill the names of manifest and snapshot may be in the page cache only, and
+            // what is built on them must not be there without them.
+            disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
+            manifest
+        }
         None => create(&disk, dir, now)?,
     };
     let manifest = Arc::new(manifest);
@@ -86,7 +87,6 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resu
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    remove_retired(&*disk, &home.dir, oldest)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -224,17 +224,7 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
 fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> {
     let log = dir.join(LOG);
     disk.create_dir(&log).map_err(|e| Error::io("make the directory of the log", &log, e))?;
-    disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
     Manifest::create(disk.clone(), dir, now)
-}
-
-/// Removes segments that a checkpoint retired and a crash left.
-fn remove_retired(disk: &dyn Disk, log: &Path, first: u64) -> Result<()> {
-    for number in segment::numbers(disk, log)?.into_iter().filter(|number| *number < first) {
-        let path = log.join(segment::name(number));
-        disk.remove(&path).map_err(|e| Error::io("remove a retired segment", &path, e))?;
-    }
-    Ok(())
 }
 
 /// What grows while the log is replayed.

@@ -22,7 +22,7 @@ use crate::disk::{Access, Disk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{self, Columns, Control};
 use crate::time::Timestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::path::Path;
 
@@ -152,6 +152,9 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// How much of the log is written back at a time.
+const REWRITE_BYTES: u64 = 1 << 20;
+
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Recovered {
@@ -192,14 +195,10 @@ pub(crate) fn recover(
 ) -> Result<Recovered> {
     let Home { disk, dir, .. } = home;
     let last_segment = check_presence(home, resume)?;
-    // After a kill the tail may live in the page cache alone, in any number of segments. It is made
-    // durable before anything read from it is served.
-    for number in resume.segment..=last_segment {
-        let segment = Segment::open(home, number, Access::Write)?;
-        segment.file.sync().map_err(|e| Error::io("sync the log", &segment.path, e))?;
-    }
     disk.sync_dir(dir).map_err(|e| Error::io("sync the directory of the log", dir, e))?;
 
+    let mut proved = Proved::new(resume);
+    let mut ends = Vec::new();
     let mut recovered = Recovered { last: resume.position, ..Recovered::default() };
     let mut expected: Option<u64> = None;
     let mut translation = Translation::new(dictionary);
@@ -223,6 +222,7 @@ pub(crate) fn recover(
                         return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
                     }
                     expected = Some(frame.header.last_position() + 1);
+                    proved.pass(&frame.header, (number, walk.at));
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
                     read(&frame, wanted, &mut translation, &mut columns, apply)
@@ -235,6 +235,7 @@ pub(crate) fn recover(
                 Err(defect) => break defect,
             }
         };
+        ends.push((number, walk.at));
         if let Defect::Unknown(kind) = defect {
             return Err(Error::new(
                 ErrorKind::NewerFormat,
@@ -278,6 +279,8 @@ pub(crate) fn recover(
             tail.len() as u64 - tail.iter().rev().take_while(|byte| **byte == 0).count() as u64;
         let cut = walk.at;
         drop(content);
+        // The seals below claim it.
+        rewrite(home, proved.end, &ends)?;
         // Later segments first: as long as this one is not sealed, a crash in between is recovered
         // in the same way again.
         for later in (number + 1..=last_segment).rev() {
@@ -285,10 +288,67 @@ pub(crate) fn recover(
             seal_at(&**disk, &later, segment::HEADER_BYTES as u64, position, position - 1, now)?;
         }
         seal_at(&**disk, &segment, cut, position, position - 1, now)?;
-        break;
+        recovered.last_segment = last_segment;
+        return Ok(recovered);
     }
+    rewrite(home, proved.end, &ends)?;
     recovered.last_segment = last_segment;
     Ok(recovered)
+}
+
+/// How far the log is proved to be durable, as frame after frame is passed.
+struct Proved {
+    /// Where the frame with the last position that is proved durable ends.
+    end: (u64, u64),
+    /// The greatest position that is claimed to be durable.
+    claimed: u64,
+    /// The last positions and the ends of the frames behind.
+    behind: VecDeque<(u64, (u64, u64))>,
+}
+
+impl Proved {
+    fn new(resume: Resume) -> Self {
+        let offset = resume.offset.max(segment::HEADER_BYTES as u64);
+        Proved { end: (resume.segment, offset), claimed: resume.position, behind: VecDeque::new() }
+    }
+
+    fn pass(&mut self, header: &Header, end: (u64, u64)) {
+        self.claimed = self.claimed.max(header.synced);
+        // A frame without records proves others and is proved by none.
+        if header.records > 0 {
+            self.behind.push_back((header.last_position(), end));
+        }
+        while let Some((last, end)) = self.behind.front().copied()
+            && last <= self.claimed
+        {
+            self.end = self.end.max(end);
+            self.behind.pop_front();
+        }
+    }
+}
+
+/// Makes durable what is read from the page cache behind a place of the log, before anything of it is
+/// served: written back, then synced. A sync alone is not enough. After a kill the pages are dirty
+/// and it would be; but after a sync that failed they are clean, without being on the disk, and
+/// another sync does nothing and succeeds. `ends` are the segments and where their frames end.
+fn rewrite(home: &Home, from: (u64, u64), ends: &[(u64, u64)]) -> Result<()> {
+    for &(number, end) in ends.iter().filter(|end| **end > from) {
+        let segment = Segment::open(home, number, Access::Write)?;
+        let mut at = if number == from.0 { from.1 } else { segment::HEADER_BYTES as u64 };
+        let mut write_back = || {
+            let mut bytes = vec![0; (end - at).min(REWRITE_BYTES) as usize];
+            while at < end {
+                let n = (end - at).min(REWRITE_BYTES);
+                let bytes = &mut bytes[..n as usize];
+                segment.file.read_at(at, bytes)?;
+                segment.file.write_at(at, bytes)?;
+                at += n;
+            }
+            segment.file.sync()
+        };
+        write_back().map_err(|e| Error::io("sync the log", &segment.path, e))?;
+    }
+    Ok(())
 }
 
 /// Checks that every segment is there, changing nothing; gives the greatest number.

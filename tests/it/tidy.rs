@@ -50,6 +50,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "view",
         ],
     ),
+    // 6 edges
+    ("simulation", &["db", "disk"]),
 ];
 
 /// Everybody may use these.
@@ -59,6 +61,7 @@ const WORDS: &[&str] =
 /// An arrow against the layers, and why it is there.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("options", "db", "`Options::open` is where an engine begins; it hands itself over to `Db`"),
+    ("options", "disk", "... on the operating system's disk"),
     ("options", "view", "an opening can be given views to define"),
 ];
 

@@ -1,0 +1,94 @@
+//! Controls: the exploration sees what it is to see. Each breaks one rule that the engine relies
+//! on, and the exploration must find that something was lost.
+//!
+//! A rule is broken by the disk, which says that it did a thing and did not: to the engine that is
+//! the same as an engine that forgot it.
+
+use crate::cuts::{self, Explorer, Lie};
+use crate::script::{self, Act};
+use quipu::simulation::{Operation, OperationKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+fn file(op: &Operation) -> String {
+    op.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn is_sync_of(op: &Operation, end: &str) -> bool {
+    op.kind == OperationKind::Sync && file(op).ends_with(end)
+}
+
+/// What a violation says; `None` where the exploration finds none.
+fn found(lie: Lie) -> Option<String> {
+    script::fixed_scripts().iter().find_map(|script| {
+        let mut plan = cuts::everywhere(2, 8);
+        let mut explorer = Explorer { plan: &mut plan, lie: Some(lie), images: 0 };
+        let panic = catch_unwind(AssertUnwindSafe(|| explorer.explore(script))).err()?;
+        let text = panic.downcast_ref::<String>().cloned();
+        Some(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap())
+    })
+}
+
+#[track_caller]
+fn is_caught(lie: Lie, expected: &[&str]) {
+    let found = found(lie).expect("the exploration sees it");
+    assert!(expected.iter().any(|text| found.contains(text)), "found for another reason: {found}");
+}
+
+const LOST: &str = "had been acknowledged as durable";
+const OPENING: &str = "it cannot be opened";
+
+#[test]
+fn a_disk_that_lies_about_syncs_is_caught() {
+    is_caught(|op, _| op.kind == OperationKind::Sync, &[LOST, OPENING]);
+}
+
+#[test]
+fn a_log_that_is_not_synced_is_caught() {
+    is_caught(|op, _| is_sync_of(op, ".qlog"), &[LOST, OPENING]);
+}
+
+#[test]
+fn a_snapshot_that_is_not_synced_is_caught() {
+    is_caught(|op, _| is_sync_of(op, ".redb"), &[LOST, OPENING]);
+}
+
+#[test]
+fn a_new_snapshot_that_is_not_synced_is_caught() {
+    is_caught(|op, _| is_sync_of(op, ".redb.new"), &[OPENING]);
+}
+
+#[test]
+fn a_manifest_that_is_not_synced_is_caught() {
+    is_caught(|op, _| is_sync_of(op, "MANIFEST.new"), &[OPENING]);
+}
+
+#[test]
+fn a_new_segment_that_is_not_synced_is_caught() {
+    let unsynced: Lie = |op, _| {
+        op.kind == OperationKind::Sync && file(op).starts_with("000") && file(op).ends_with(".new")
+    };
+    is_caught(unsynced, &[LOST, OPENING]);
+}
+
+#[test]
+fn a_directory_that_is_not_synced_is_caught() {
+    is_caught(|op, _| op.kind == OperationKind::SyncDir, &[LOST, OPENING]);
+}
+
+#[test]
+fn the_directory_of_the_log_not_synced_is_caught() {
+    is_caught(|op, _| op.kind == OperationKind::SyncDir && file(op) == "log", &[LOST, OPENING]);
+}
+
+#[test]
+fn the_main_directory_not_synced_is_caught() {
+    is_caught(|op, _| op.kind == OperationKind::SyncDir && file(op) == "db", &[LOST, OPENING]);
+}
+
+#[test]
+fn a_checkpoint_that_does_not_sync_the_log_first_is_caught() {
+    is_caught(
+        |op, act| matches!(act, Act::Checkpoint) && is_sync_of(op, ".qlog"),
+        &[LOST, OPENING],
+    );
+}

@@ -1,0 +1,126 @@
+//! What the exploration found, each made small.
+
+use quipu::simulation::{Fault, OperationKind, SimulatedDisk, Stepped, Survival};
+use quipu::{Db, Durability, ErrorKind, Event, OnInvalid, Options, Retention, TestClock, View};
+use std::io;
+use std::ops::ControlFlow;
+
+fn options() -> Options {
+    Options::new().clock(TestClock::default()).durability(Durability::Sync).tiny_segments(4_096)
+}
+
+/// Names that a process made, and did not live to sync, are in the page cache: whoever finds them
+/// and builds upon them has to sync them first.
+#[test]
+fn names_that_a_killed_process_left_are_made_durable() {
+    let disk = SimulatedDisk::new(1);
+    disk.keep_moments();
+    let engine = Stepped::open(options(), &disk, "a/b/db").unwrap();
+    engine.db().record(&Event::new("e")).unwrap();
+    drop(engine);
+    let moments = disk.moments();
+    assert!(moments.len() > 20);
+    for (operation, moment) in moments {
+        let killed = moment.kill();
+        killed.keep_moments();
+        let engine = Stepped::open(options(), &killed, "a/b/db").unwrap();
+        let position = engine.db().record(&Event::new("e")).unwrap().position;
+        let cut = killed.power_cut(Survival::None);
+        let after = Stepped::open(options(), &cut, "a/b/db").unwrap();
+        assert_eq!(after.db().position(), position, "killed before {operation:?}");
+        // And while that opening is at it.
+        for (again, moment) in killed.moments() {
+            for survival in [Survival::None, Survival::Some(operation.number), Survival::All] {
+                let opened = Stepped::open(options(), &moment.power_cut(survival), "a/b/db");
+                assert!(opened.is_ok(), "{opened:?}: {operation:?}, then {again:?}");
+            }
+        }
+    }
+}
+
+fn open(disk: &SimulatedDisk, options: Options) -> Stepped {
+    Stepped::open(options, disk, "db").unwrap()
+}
+
+fn record(db: &Db, n: usize) {
+    db.record_all(vec![Event::new("e").dim("k", "v"); n], OnInvalid::Refuse).unwrap();
+}
+
+/// After a failed sync the page cache shows what is not on the disk, and a second sync succeeds
+/// without doing anything. A later opening has to write again what it serves.
+#[test]
+fn what_a_failed_sync_lost_is_not_served_as_durable() {
+    for seed in 0..10 {
+        let disk = SimulatedDisk::new(seed);
+        let engine = open(&disk, options().durability(Durability::Memory));
+        engine.db().record_with(&Event::new("e"), Durability::Sync).unwrap();
+        for _ in 0..20 {
+            record(engine.db(), 30);
+        }
+        disk.plan(|op| {
+            (op.kind == OperationKind::Sync).then_some(Fault::Error(io::ErrorKind::Other))
+        });
+        assert!(engine.db().sync().is_err());
+        let killed = disk.kill();
+        let engine = open(&killed, options());
+        let found = engine.db().position();
+        assert_eq!((found.get(), engine.db().durable_position()), (601, found));
+        let after = open(&killed.power_cut(Survival::None), options());
+        assert_eq!(after.db().position(), found, "seed {seed}");
+    }
+}
+
+/// A checkpoint that a kill interrupted may be seen in the page cache, and be gone after a power
+/// cut. The segments that it retired are needed then.
+#[test]
+fn segments_are_not_removed_for_a_checkpoint_that_may_not_last() {
+    let options = || options().retention(Retention::Recovery);
+    let disk = SimulatedDisk::new(1);
+    let engine = open(&disk, options());
+    record(engine.db(), 50);
+    engine.db().checkpoint().unwrap();
+    for _ in 0..10 {
+        record(engine.db(), 500);
+    }
+    let position = engine.db().position();
+    disk.keep_moments();
+    engine.db().checkpoint().unwrap();
+    for (operation, moment) in disk.moments() {
+        let killed = moment.kill();
+        let engine = open(&killed, options());
+        assert_eq!(engine.db().position(), position, "killed before {operation:?}");
+        for survival in [Survival::None, Survival::Some(operation.number), Survival::All] {
+            let after = open(&killed.power_cut(survival), options());
+            assert_eq!(after.db().position(), position, "killed before {operation:?}");
+        }
+    }
+}
+
+/// A segment that was retired and could not be removed is not part of the log.
+#[test]
+fn a_retired_segment_that_is_still_there_is_not_read() {
+    let options = || options().retention(Retention::Recovery);
+    let disk = SimulatedDisk::new(1);
+    let engine = open(&disk, options());
+    for _ in 0..10 {
+        record(engine.db(), 500);
+    }
+    let first = std::path::Path::new("db/log/0000000001.qlog");
+    disk.plan(move |op| {
+        let refused = op.kind == OperationKind::Remove && op.path == first;
+        refused.then_some(Fault::Error(io::ErrorKind::Other))
+    });
+    engine.db().checkpoint().unwrap();
+    assert!(engine.db().statistics().segments > 1);
+    engine.db().define(View::new("late")).unwrap();
+    let filled = engine.db().backfill("late", |_| ControlFlow::Continue(()));
+    assert_eq!(filled.unwrap_err().kind(), ErrorKind::LogRetired);
+    // The next checkpoint removes it, and so does one of a later opening.
+    let killed = disk.kill();
+    for (disk, engine) in [(&disk, engine), (&killed, open(&killed, options()))] {
+        disk.heal();
+        record(engine.db(), 1);
+        engine.db().checkpoint().unwrap();
+        assert_eq!(engine.db().statistics().segments, 1);
+    }
+}

@@ -1,0 +1,118 @@
+//! The engine on simulated disks that fail and lose power.
+//!
+//! `cuts.rs` explores power cuts, `faults_everywhere.rs` fails each operation, `controls.rs` shows
+//! that both see what they are to see. A failure prints the command that repeats it. Environment:
+//!
+//! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
+//! - `QUIPU_EXPLORE_SEED`: the first random script (0)
+//! - `QUIPU_EXPLORE_IMAGES`: how many images there must be at the least (0)
+//! - `QUIPU_EXPLORE`: the place that the test `repeat` goes to
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
+#![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
+
+mod controls;
+mod cuts;
+mod faults;
+mod faults_everywhere;
+mod found;
+mod run;
+mod script;
+#[path = "../model/mod.rs"]
+mod truth;
+
+use cuts::Explorer;
+use quipu::simulation::Operation;
+use script::Script;
+use std::time::{Duration, Instant};
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// What runs at a time is one thread: the figures are those of one core.
+struct Pace {
+    begun: Instant,
+    images: u64,
+}
+
+impl Pace {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long to explore; nothing tested depends on it"
+    )]
+    fn begin() -> Self {
+        Pace { begun: Instant::now(), images: 0 }
+    }
+
+    fn tell(&self, what: &str) {
+        let (images, seconds) = (self.images, self.begun.elapsed().as_secs_f64());
+        let pace = images as f64 * 60.0 / seconds;
+        println!("{what}: {images} images in {seconds:.1} s, {pace:.0} a minute");
+    }
+}
+
+fn explore(script: &Script, plan: &mut cuts::Plan<'_>) -> u64 {
+    let mut explorer = Explorer { plan, lie: None, images: 0 };
+    explorer.explore(script);
+    explorer.images
+}
+
+#[test]
+fn every_power_cut_is_survived() {
+    let mut pace = Pace::begin();
+    for script in script::fixed_scripts() {
+        pace.images += explore(&script, &mut cuts::everywhere(2, 8));
+    }
+    pace.tell("every operation of the fixed scripts");
+    assert!(pace.images > 3_000, "{} images", pace.images);
+    let seconds = Duration::from_secs(number("QUIPU_EXPLORE_SECONDS", 3));
+    let mut seed = number("QUIPU_EXPLORE_SEED", 0);
+    let mut random = Pace::begin();
+    while random.begun.elapsed() < seconds {
+        random.images += explore(&script::random_script(seed), &mut cuts::by_chance(20, 2));
+        seed += 1;
+    }
+    random.tell(&format!("random scripts up to seed {seed}"));
+    let least = number("QUIPU_EXPLORE_IMAGES", 0);
+    assert!(pace.images + random.images >= least, "at least {least} images were asked for");
+}
+
+/// Every operation with what it is done to, of a run of all the scripts.
+fn trace() -> Vec<Operation> {
+    let scripts = script::fixed_scripts().into_iter().chain([script::random_script(5)]);
+    scripts.flat_map(|script| faults_everywhere::operations(&script)).collect()
+}
+
+#[test]
+fn the_same_script_does_the_same_operations() {
+    let (first, second) = (trace(), trace());
+    assert!(first.len() > 1_000, "{}", first.len());
+    let differs = first.iter().zip(&second).find(|(a, b)| a != b);
+    assert_eq!(differs, None);
+    assert_eq!(first.len(), second.len());
+    // The hashes of another process have other seeds.
+    if std::env::var("QUIPU_TRACE").is_ok() {
+        println!("digest {:016x}", digest(&first));
+        return;
+    }
+    let me = std::env::current_exe().unwrap();
+    let mut other = std::process::Command::new(me);
+    other.args(["the_same_script", "--nocapture"]).env("QUIPU_TRACE", "1");
+    let told = String::from_utf8(other.output().unwrap().stdout).unwrap();
+    assert!(told.contains(&format!("digest {:016x}", digest(&first))), "{told}");
+}
+
+/// FNV-1a of what the operations are called.
+fn digest(trace: &[Operation]) -> u64 {
+    cuts::digest(&format!("{trace:?}"))
+}
+
+/// Goes to one place: `QUIPU_EXPLORE='SCRIPT:CUTS'`.
+#[test]
+fn repeat() {
+    let Ok(place) = std::env::var("QUIPU_EXPLORE") else { return };
+    let (name, path) = place.split_once(':').expect("SCRIPT:CUTS");
+    let script = script::named(name);
+    println!("{script:#?}");
+    explore(&script, &mut cuts::at(path.parse().expect("cuts")));
+}

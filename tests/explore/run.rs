@@ -1,0 +1,454 @@
+//! An engine that acts, and beside it what it must know: the records by position, and how far they
+//! were acknowledged as durable.
+
+use crate::script::{Act, Setup};
+use crate::truth::{Fact, Model, view, with_event};
+use quipu::simulation::{SimulatedDisk, Step, Stepped};
+use quipu::{Durability, Error, ErrorKind, Retention, TestClock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// A record of the log.
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    Rule,
+    Fact(Fact),
+    Define(usize),
+    Drop(usize),
+    Ask(usize),
+}
+
+/// The records in the order of their positions, and the positions at which a frame ends: what is
+/// recovered ends at one of these.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    records: Vec<Record>,
+    ends: BTreeSet<usize>,
+}
+
+/// A defined view.
+#[derive(Clone, Copy, Debug)]
+struct Defined {
+    /// The position of its definition.
+    at: usize,
+    facts_before: usize,
+    backfill_asked: bool,
+}
+
+impl History {
+    pub(crate) fn new() -> Self {
+        History { records: Vec::new(), ends: BTreeSet::from([0]) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn push(&mut self, chunk: Vec<Record>) {
+        self.records.extend(chunk);
+        self.ends.insert(self.records.len());
+    }
+
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.records.truncate(len);
+        self.ends.split_off(&(len + 1));
+    }
+
+    fn facts(&self) -> impl Iterator<Item = &Fact> {
+        self.records.iter().filter_map(|record| match record {
+            Record::Fact(fact) => Some(fact),
+            _ => None,
+        })
+    }
+
+    fn views(&self) -> BTreeMap<usize, Defined> {
+        let mut views = BTreeMap::new();
+        let mut facts_before = 0;
+        for (i, record) in self.records.iter().enumerate() {
+            match record {
+                Record::Rule => {}
+                Record::Fact(_) => facts_before += 1,
+                Record::Define(which) => {
+                    let view = Defined { at: i + 1, facts_before, backfill_asked: false };
+                    views.insert(*which, view);
+                }
+                Record::Drop(which) => {
+                    views.remove(which);
+                }
+                Record::Ask(which) => {
+                    views.get_mut(which).expect("it was defined").backfill_asked = true;
+                }
+            }
+        }
+        views
+    }
+
+    fn model(&self) -> Model {
+        let counts_from = |view: &Defined| if view.backfill_asked { 0 } else { view.facts_before };
+        Model {
+            facts: self.facts().cloned().collect(),
+            defined: self.views().iter().map(|(which, view)| (*which, counts_from(view))).collect(),
+        }
+    }
+
+    /// The ids that are remembered.
+    fn window(&self, most: u64) -> BTreeSet<u8> {
+        let mut ids: Vec<u8> = self.facts().filter_map(|fact| fact.id).collect();
+        ids.reverse();
+        ids.truncate(most as usize);
+        ids.into_iter().collect()
+    }
+}
+
+/// How things stand after an act.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark {
+    /// Operations of the disk.
+    pub(crate) operations: u64,
+    /// Records that a power cut may not take.
+    pub(crate) durable: usize,
+    /// Records that there may be.
+    pub(crate) submitted: usize,
+    /// The definitions of views whose backfill was acknowledged.
+    pub(crate) filled: BTreeSet<usize>,
+}
+
+/// What the disk under a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Whatever it should.
+    Fair,
+    /// Operations fail.
+    Foul,
+}
+
+pub(crate) struct Run<'a> {
+    setup: &'a Setup,
+    disk: SimulatedDisk,
+    clock: TestClock,
+    engine: Option<Stepped>,
+    weather: Weather,
+    pub(crate) history: History,
+    /// A frame whose append failed: it may be there after all.
+    doubtful: Option<Vec<Record>>,
+    /// What the last mark says from now on.
+    mark: Mark,
+    pub(crate) marks: Vec<Mark>,
+    /// Something was recorded since the last sync that asks for one within an interval.
+    promised: bool,
+    /// What was done, to be told of a failure.
+    acts: Vec<Act>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("after {:?}\nthe last of", self.mark);
+            for act in &self.acts {
+                eprintln!("  {act:?}");
+            }
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Opens the engine on a disk that holds `history`, of which what `bounds` has as durable must
+    /// be there and what it has as submitted may be.
+    pub(crate) fn open(
+        setup: &'a Setup,
+        disk: &SimulatedDisk,
+        mut history: History,
+        bounds: &Mark,
+        weather: Weather,
+    ) -> Result<Self, Error> {
+        if setup.ids.is_some() && history.len() == 0 {
+            history.push(vec![Record::Rule]);
+        }
+        let mut run = Run {
+            setup,
+            disk: disk.clone(),
+            clock: Setup::clock(),
+            engine: None,
+            weather,
+            history,
+            doubtful: None,
+            mark: Mark { operations: 0, ..bounds.clone() },
+            marks: Vec::new(),
+            promised: false,
+            acts: Vec::new(),
+        };
+        let submitted = bounds.submitted.max(usize::from(setup.ids.is_some()));
+        run.history.truncate(submitted);
+        run.marks.push(run.mark.clone());
+        run.open_engine()?;
+        Ok(run)
+    }
+
+    fn open_engine(&mut self) -> Result<(), Error> {
+        let engine = Stepped::open(self.setup.options(&self.clock), &self.disk, "db")?;
+        let found = engine.db().position().get() as usize;
+        if let Some(doubtful) = self.doubtful.take()
+            && found > self.history.len()
+        {
+            self.history.push(doubtful);
+        }
+        assert!(
+            self.history.ends.contains(&found),
+            "{found} records were found, which is no end of a frame; there were {}",
+            self.history.len()
+        );
+        assert!(
+            found >= self.mark.durable,
+            "{found} records were found, {} had been acknowledged as durable",
+            self.mark.durable
+        );
+        self.history.truncate(found);
+        assert_eq!(
+            engine.db().durable_position().get() as usize,
+            found,
+            "what was found is durable"
+        );
+        let views = self.history.views();
+        let there: Vec<String> =
+            engine.db().views()?.iter().map(|status| status.view.name().to_owned()).collect();
+        let mut in_order: Vec<_> = views.iter().collect();
+        in_order.sort_by_key(|(_, defined)| defined.at);
+        let expected: Vec<_> =
+            in_order.iter().map(|(which, _)| view(**which).name().to_owned()).collect();
+        assert_eq!(there, expected, "the views that are defined");
+        for status in engine.db().views()? {
+            if status.backfill.is_some() {
+                let at = status.defined_at.get() as usize;
+                assert!(!self.mark.filled.contains(&at), "its backfill was complete");
+            }
+        }
+        // What is complete without our having been told is complete.
+        self.mark.filled.retain(|at| views.values().any(|defined| defined.at == *at));
+        self.engine = Some(engine);
+        self.promised = false;
+        self.note(found);
+        Ok(())
+    }
+
+    pub(crate) fn engine(&self) -> &Stepped {
+        self.engine.as_ref().expect("it is open")
+    }
+
+    /// Makes a mark; the first `durable` records are.
+    fn note(&mut self, durable: usize) {
+        let told =
+            self.engine.as_ref().map_or(0, |engine| engine.db().durable_position().get() as usize);
+        assert!(
+            self.engine.is_none() || told >= durable,
+            "{durable} records are durable and the engine says {told}"
+        );
+        self.mark.durable = self.mark.durable.max(durable).max(told);
+        self.mark.operations = self.disk.operations();
+        self.mark.submitted = self.history.len() + self.doubtful.as_ref().map_or(0, Vec::len);
+        self.marks.push(self.mark.clone());
+    }
+
+    fn defined(&self, which: usize) -> Option<Defined> {
+        self.history.views().get(&which).copied()
+    }
+
+    /// The facts that are no duplicates.
+    fn fresh(&self, facts: &[Fact]) -> Vec<Record> {
+        let Some(most) = self.setup.ids else {
+            return facts.iter().cloned().map(Record::Fact).collect();
+        };
+        let mut ids = self.history.window(most);
+        let new = |fact: &&Fact| fact.id.is_none_or(|id| ids.insert(id));
+        facts.iter().filter(new).cloned().map(Record::Fact).collect()
+    }
+
+    /// Takes in a chunk that was to be appended, if the engine did it.
+    fn settle<T>(&mut self, chunk: Vec<Record>, result: &Result<T, Error>) {
+        let position = self.engine().db().position().get() as usize;
+        if position == self.history.len() + chunk.len() {
+            if !chunk.is_empty() {
+                self.history.push(chunk);
+                self.doubtful = None;
+            }
+            return;
+        }
+        assert_eq!(position, self.history.len(), "a chunk is recorded whole or not at all");
+        match result {
+            Ok(_) => panic!("acknowledged and not recorded: {chunk:?}"),
+            Err(error) if error.kind() == ErrorKind::Poisoned => {}
+            Err(_) => self.doubtful = Some(chunk),
+        }
+    }
+
+    /// What a durability makes durable or promises; gives how many records are durable.
+    fn acknowledged(&mut self, durability: Durability) -> usize {
+        self.promised |= durability != Durability::Memory;
+        if durability == Durability::Sync { self.history.len() } else { 0 }
+    }
+
+    /// Does it, and looks at what the engine said.
+    pub(crate) fn act(&mut self, act: &Act) -> Result<(), Error> {
+        self.acts.push(act.clone());
+        let result = self.try_act(act);
+        if let Err(error) = &result {
+            assert_eq!(self.weather, Weather::Foul, "{act:?}: {error}");
+            let kinds = [ErrorKind::Io, ErrorKind::NoSpace, ErrorKind::Poisoned];
+            assert!(kinds.contains(&error.kind()), "{act:?}: {error:?}");
+            if self.engine.is_some() {
+                self.note(0);
+            }
+        }
+        result
+    }
+
+    fn try_act(&mut self, act: &Act) -> Result<(), Error> {
+        self.reopen()?;
+        let db = self.engine().db().clone();
+        let mut durable = 0;
+        match act {
+            Act::Single(fact, level) => {
+                let chunk = self.fresh(std::slice::from_ref(fact));
+                let duplicate = chunk.is_empty();
+                let recorded = with_event(fact, |event| db.record_with(event, *level));
+                self.settle(chunk, &recorded);
+                assert_eq!(recorded?.duplicate, duplicate);
+                durable = self.acknowledged(*level);
+            }
+            Act::Batch(facts, level) => {
+                let chunk = self.fresh(facts);
+                let fresh = chunk.len();
+                let mut batch = db.batch();
+                for fact in facts {
+                    with_event(fact, |event| batch.push(event))?;
+                }
+                let recorded = db.record_batch_with(&mut batch, *level);
+                self.settle(chunk, &recorded);
+                assert_eq!(recorded?.recorded, fresh as u64);
+                durable = self.acknowledged(*level);
+            }
+            Act::Define(which) => {
+                let new = self.defined(*which).is_none();
+                let chunk = if new { vec![Record::Define(*which)] } else { Vec::new() };
+                let defined = db.define(view(*which));
+                self.settle(chunk, &defined);
+                assert_eq!(defined?, new);
+                if new {
+                    durable = self.acknowledged(self.setup.durability);
+                }
+            }
+            Act::Drop(which) => {
+                let there = self.defined(*which).is_some();
+                let chunk = if there { vec![Record::Drop(*which)] } else { Vec::new() };
+                let dropped = db.drop_view(view(*which).name());
+                if there {
+                    self.settle(chunk, &dropped);
+                    dropped?;
+                    durable = self.acknowledged(self.setup.durability);
+                } else {
+                    assert_eq!(dropped.unwrap_err().kind(), ErrorKind::UnknownView);
+                }
+            }
+            Act::Backfill(which) => durable = self.backfill(*which)?,
+            Act::Checkpoint => {
+                db.checkpoint()?;
+                durable = self.history.len();
+            }
+            Act::Sync => durable = db.sync()?.get() as usize,
+            Act::Run(step) => {
+                let promised = *step == Step::Sync && std::mem::take(&mut self.promised);
+                self.engine().run(*step)?;
+                if promised {
+                    durable = self.history.len();
+                }
+            }
+            Act::Ask(user) => {
+                let user = format!("u{user}");
+                if self.defined(0).is_some_and(|view| !view.backfill_asked) {
+                    let count = db.query("by_user")?.get(&[&user])?.map(|row| row.count);
+                    let expected = self.history.model().expected(0);
+                    assert_eq!(count, expected.get(&vec![user]).map(|row| row.count));
+                }
+            }
+            Act::Check => self.check()?,
+            Act::Tick => self.clock.advance(Duration::from_mins(1)),
+            Act::Reopen => {
+                let closed = db.close();
+                drop(db);
+                self.engine = None;
+                if closed.is_ok() {
+                    self.note(self.history.len());
+                } else {
+                    assert_eq!(self.weather, Weather::Foul, "{closed:?}");
+                }
+                self.open_engine()?;
+            }
+        }
+        self.note(durable);
+        Ok(())
+    }
+
+    fn backfill(&mut self, which: usize) -> Result<usize, Error> {
+        let db = self.engine().db().clone();
+        let unfilled = db
+            .views()?
+            .into_iter()
+            .any(|status| status.view.name() == view(which).name() && status.backfill.is_some());
+        let filled = db.backfill(view(which).name(), |_| ControlFlow::Continue(()));
+        let Some(defined) = self.defined(which) else {
+            assert_eq!(filled.unwrap_err().kind(), ErrorKind::UnknownView);
+            return Ok(0);
+        };
+        if let Err(error) = &filled
+            && error.kind() == ErrorKind::LogRetired
+        {
+            assert!(self.setup.retention != Retention::KeepAll && !defined.backfill_asked);
+            return Ok(0);
+        }
+        let position = db.position().get() as usize;
+        if !defined.backfill_asked && (position > self.history.len() || filled.is_err()) {
+            self.settle(vec![Record::Ask(which)], &filled);
+        }
+        filled?;
+        self.mark.filled.insert(defined.at);
+        let was_filled = defined.backfill_asked && !unfilled;
+        Ok(if was_filled { 0 } else { self.history.len() })
+    }
+
+    /// Tries again what an opening failed at.
+    fn reopen(&mut self) -> Result<(), Error> {
+        if self.engine.is_none() { self.open_engine() } else { Ok(()) }
+    }
+
+    /// Compares everything there is with the model.
+    pub(crate) fn check(&mut self) -> Result<(), Error> {
+        self.reopen()?;
+        let views = self.history.views();
+        for status in self.engine().db().views()? {
+            if status.backfill.is_some() {
+                let named = |which: &&usize| view(**which).name() == status.view.name();
+                let which = *views.keys().find(named).expect("it is defined");
+                assert!(views[&which].backfill_asked, "nobody asked for its backfill");
+                self.backfill(which)?;
+            }
+        }
+        self.history.model().check(self.engine().db());
+        Ok(())
+    }
+
+    /// What there may be on the disk at this moment, to be opened by somebody else.
+    pub(crate) fn expectation(&self) -> (History, Mark) {
+        let mut history = self.history.clone();
+        history.records.extend(self.doubtful.iter().flatten().cloned());
+        history.ends.insert(history.len());
+        (history, self.marks.last().expect("there is one of the beginning").clone())
+    }
+
+    /// Closes the engine.
+    pub(crate) fn end(mut self) -> (History, Vec<Mark>) {
+        let closed = self.engine.take().map_or(Ok(()), |engine| engine.db().close());
+        assert!(closed.is_ok() || self.weather == Weather::Foul, "{closed:?}");
+        self.note(if closed.is_ok() { self.history.len() } else { 0 });
+        (self.history.clone(), std::mem::take(&mut self.marks))
+    }
+}

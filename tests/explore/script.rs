@@ -1,0 +1,280 @@
+//! What an engine is made to do: acts, some in scripts written by hand, the others drawn by chance.
+
+use crate::truth::{Fact, NOW, VIEWS};
+use quipu::simulation::{Random, Step};
+use quipu::{Dedup, Durability, Options, Retention, TestClock, Timestamp};
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Single(Fact, Durability),
+    Batch(Vec<Fact>, Durability),
+    Define(usize),
+    Drop(usize),
+    Backfill(usize),
+    Checkpoint,
+    Sync,
+    /// What a thread would do in the background.
+    Run(Step),
+    /// Asks for one key, which may make it resident.
+    Ask(u8),
+    /// Asks for everything there is.
+    Check,
+    /// Time goes by.
+    Tick,
+    /// Closes the engine and opens it again.
+    Reopen,
+}
+
+/// How the engine is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) durability: Durability,
+    pub(crate) memory_budget: usize,
+    pub(crate) segment_bytes: u64,
+    pub(crate) retention: Retention,
+    /// The last so many ids are remembered.
+    pub(crate) ids: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) name: String,
+    pub(crate) setup: Setup,
+    pub(crate) acts: Vec<Act>,
+}
+
+pub(crate) const INTERVAL: Durability = Durability::Interval(Duration::from_millis(100));
+
+impl Setup {
+    pub(crate) fn options(&self, clock: &TestClock) -> Options {
+        let options = Options::new()
+            .clock(clock.clone())
+            .durability(self.durability)
+            .memory_budget(self.memory_budget)
+            .tiny_segments(self.segment_bytes)
+            .retention(self.retention);
+        match self.ids {
+            Some(n) => options.dedup(Dedup::Last(n)),
+            None => options,
+        }
+    }
+
+    pub(crate) fn clock() -> TestClock {
+        TestClock::at(Timestamp::from_secs(NOW))
+    }
+}
+
+fn fact(random: &mut Random) -> Fact {
+    let mut some = |of: u64, n: u64| (random.below(4) < of).then(|| random.below(n));
+    let (user, product, value) = (some(3, 8), some(3, 6), some(3, 1_000));
+    Fact {
+        name: if some(1, 2).is_some() { "cancel" } else { "sale" },
+        user: user.map(|n| n as u8),
+        product: product.map(|n| n as u8),
+        value: value.map(|n| n as i32 - 500),
+        id: some(1, 60).map(|n| n as u8),
+        minute: random.below(40_000) as i32 - 20_000,
+    }
+}
+
+pub(crate) fn facts(random: &mut Random, n: u64) -> Vec<Fact> {
+    (0..n).map(|_| fact(random)).collect()
+}
+
+fn durability(random: &mut Random) -> Durability {
+    [Durability::Memory, INTERVAL, INTERVAL, Durability::Sync][random.below(4) as usize]
+}
+
+/// One act by chance.
+pub(crate) fn act(random: &mut Random) -> Act {
+    let view = |random: &mut Random| random.below(VIEWS as u64) as usize;
+    match random.below(40) {
+        0..=9 => Act::Single(fact(random), durability(random)),
+        10..=16 => {
+            let n = 1 + random.below(30);
+            Act::Batch(facts(random, n), durability(random))
+        }
+        17..=18 => Act::Define(view(random)),
+        19 => Act::Drop(view(random)),
+        20..=21 => Act::Backfill(view(random)),
+        22..=24 => Act::Checkpoint,
+        25 => Act::Sync,
+        26..=28 => Act::Run(Step::Sync),
+        29 => Act::Run(Step::Witness),
+        30..=31 => Act::Run(Step::Segment),
+        32 => Act::Run(Step::Budget),
+        33..=35 => Act::Ask(random.below(10) as u8),
+        36 => Act::Check,
+        37 => Act::Tick,
+        _ => Act::Reopen,
+    }
+}
+
+/// A script by chance; the same for the same seed.
+pub(crate) fn random_script(seed: u64) -> Script {
+    let random = &mut Random::new(seed);
+    let bytes = 2_048 + random.below(4) * 3_000;
+    let setup = Setup {
+        durability: durability(random),
+        memory_budget: [0, 3_000, 1 << 30][random.below(3) as usize],
+        segment_bytes: bytes,
+        retention: [
+            Retention::KeepAll,
+            Retention::Recovery,
+            Retention::Bytes(8_000),
+            Retention::Age(Duration::from_mins(3)),
+        ][random.below(4) as usize],
+        ids: (!random.one_in(3)).then(|| 5 + random.below(30)),
+    };
+    let begin = (0..=random.below(4)).map(|n| Act::Define(n as usize)).collect::<Vec<_>>();
+    let n = 8 + random.below(30);
+    let acts = begin.into_iter().chain((0..n).map(|_| act(random))).collect();
+    Script { name: seed.to_string(), setup, acts }
+}
+
+/// Scripts that meet each thing an engine does with its files, in the order that makes it hard.
+pub(crate) fn fixed_scripts() -> Vec<Script> {
+    let base = Setup {
+        durability: INTERVAL,
+        memory_budget: 1 << 30,
+        segment_bytes: 4_096,
+        retention: Retention::KeepAll,
+        ids: None,
+    };
+    let random = &mut Random::new(42);
+    let mut batch = |n, level| Act::Batch(facts(random, n), level);
+    let (memory, sync) = (Durability::Memory, Durability::Sync);
+    let flush = Act::Run(Step::Sync);
+    let spare = Act::Run(Step::Segment);
+    let script =
+        |name: &str, setup: Setup, acts: Vec<Act>| Script { name: name.to_owned(), setup, acts };
+    vec![
+        // A life without a checkpoint: segments made in advance and in need, syncs of several.
+        script(
+            "log",
+            base.clone(),
+            vec![
+                Act::Define(0),
+                batch(20, INTERVAL),
+                Act::Define(3),
+                flush.clone(),
+                batch(40, memory),
+                spare.clone(),
+                batch(30, INTERVAL),
+                batch(30, sync),
+                batch(1, memory),
+                batch(50, memory),
+                flush.clone(),
+                Act::Run(Step::Witness),
+                spare.clone(),
+                batch(3, memory),
+                Act::Drop(0),
+                Act::Define(4),
+                batch(25, INTERVAL),
+                flush.clone(),
+                batch(2, sync),
+            ],
+        ),
+        // Checkpoints over and over, of whole and of partial series, with nothing kept in memory.
+        script(
+            "snapshot",
+            Setup { memory_budget: 0, ..base.clone() },
+            vec![
+                Act::Define(1),
+                Act::Define(3),
+                batch(20, memory),
+                Act::Checkpoint,
+                batch(10, INTERVAL),
+                Act::Checkpoint,
+                Act::Ask(3),
+                batch(10, sync),
+                Act::Define(4),
+                batch(15, memory),
+                Act::Checkpoint,
+                Act::Checkpoint,
+                Act::Drop(1),
+                batch(5, memory),
+                Act::Run(Step::Checkpoint),
+                Act::Run(Step::Budget),
+                batch(5, INTERVAL),
+            ],
+        ),
+        // Segments are retired while the log goes on, and ids leave their window.
+        script(
+            "retire",
+            Setup {
+                retention: Retention::Recovery,
+                ids: Some(15),
+                segment_bytes: 2_048,
+                ..base.clone()
+            },
+            vec![
+                Act::Define(0),
+                batch(40, INTERVAL),
+                batch(40, INTERVAL),
+                Act::Checkpoint,
+                batch(30, sync),
+                spare.clone(),
+                batch(30, memory),
+                Act::Checkpoint,
+                batch(30, INTERVAL),
+                Act::Checkpoint,
+                batch(8, memory),
+            ],
+        ),
+        // Views that come late are filled, and openings follow each other.
+        script(
+            "late views",
+            Setup { segment_bytes: 3_000, ids: Some(10), ..base.clone() },
+            vec![
+                batch(30, memory),
+                batch(30, INTERVAL),
+                Act::Define(2),
+                Act::Backfill(2),
+                batch(10, memory),
+                Act::Reopen,
+                batch(10, INTERVAL),
+                Act::Define(4),
+                Act::Backfill(4),
+                Act::Reopen,
+                Act::Reopen,
+                batch(10, sync),
+                Act::Drop(2),
+                Act::Define(2),
+                batch(10, memory),
+                Act::Backfill(2),
+            ],
+        ),
+        // Each call waits for the disk.
+        script(
+            "sync",
+            Setup { durability: sync, retention: Retention::Bytes(6_000), ..base },
+            vec![
+                Act::Define(0),
+                batch(10, sync),
+                batch(1, sync),
+                Act::Define(1),
+                batch(1, memory),
+                batch(30, sync),
+                spare,
+                batch(30, sync),
+                Act::Checkpoint,
+                batch(30, sync),
+                batch(30, sync),
+                Act::Run(Step::Witness),
+                Act::Checkpoint,
+                Act::Reopen,
+                batch(5, sync),
+            ],
+        ),
+    ]
+}
+
+/// A fixed script by its name, a random one by its seed.
+pub(crate) fn named(name: &str) -> Script {
+    match name.parse() {
+        Ok(seed) => random_script(seed),
+        Err(_) => fixed_scripts().into_iter().find(|script| script.name == name).expect("a script"),
+    }
+}
