@@ -8,6 +8,7 @@
 //!    checkpoint saw it.
 
 use super::Engine;
+use super::catalog::StoredView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
@@ -39,7 +40,9 @@ pub(super) fn run(
             format!("another call is filling the view {:?} already", tier.view.name()),
         ));
     };
-    let Some((done, first_segment)) = begin(engine, tier)? else { return Ok(0) };
+    let Some((done, first_segment)) = begin(engine, tier)? else {
+        return make_complete(engine, tier).map(|()| 0);
+    };
     let mut scratch = Scratch::default();
     let mut read = 0;
     let mut stopped = false;
@@ -75,10 +78,17 @@ pub(super) fn run(
     let gate = engine.enter()?;
     *tier.backfill.lock() = Backfill::Complete;
     drop(gate);
-    // The end of a backfill is not a record of the log: without a checkpoint a crash would bring
-    // it back unfinished.
-    engine.checkpoint()?;
+    make_complete(engine, tier)?;
     Ok(read)
+}
+
+/// Checkpoints a complete backfill, if no checkpoint has. Its end is not a record of the log: a crash
+/// would bring it back unfinished.
+fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
+    let complete =
+        |stored: &StoredView| stored.id == tier.id && stored.backfill == Backfill::Complete;
+    let committed = engine.checkpointer.lock().catalog.views.iter().any(complete);
+    if committed { Ok(()) } else { engine.checkpoint() }
 }
 
 /// Where to begin: the records done already and the segment that holds the next; `None` when there

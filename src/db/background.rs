@@ -9,6 +9,7 @@
 
 use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::Stopwatch;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -194,28 +195,33 @@ fn sync(engine: &Engine) {
             tell("witness of the last sync", engine.run(Step::Witness));
             continue;
         }
-        // Wait out the promise, or a shorter one that comes meanwhile; half of it is kept for the
-        // sync itself.
-        let mut waited = Duration::ZERO;
+        // Wait out the promise, or a shorter one that comes meanwhile.
+        let waited = Stopwatch::start();
+        let mut until = Duration::MAX;
         loop {
-            let promised = Duration::from_micros(sync_within.load(SeqCst)) / 2;
-            let Some(left) = promised.checked_sub(waited).filter(|left| !left.is_zero()) else {
-                break;
-            };
+            let elapsed = Duration::from_micros(waited.micros());
+            let promised = Duration::from_micros(sync_within.load(SeqCst));
+            until = due(until, elapsed, promised);
             wanted.sync = false;
-            if wanted.stop || sync.changed.wait_for(&mut wanted, left).timed_out() {
+            let left = until.saturating_sub(elapsed);
+            if wanted.stop || left.is_zero() {
                 break;
             }
-            // Something changed: a shorter promise or the end. How long this wait was is not
-            // known without a clock; counting it as none errs on the late side, so the shorter
-            // promise counts in full from now.
-            waited = Duration::ZERO;
+            if sync.changed.wait_for(&mut wanted, left).timed_out() {
+                break;
+            }
         }
         wanted.sync = false;
         drop(wanted);
         tell("background sync", engine.run(Step::Sync));
         idle_work = true;
     }
+}
+
+/// When to sync, from the moment at which the first promise was seen: as one made before has it, or
+/// one just seen. Half of a promise is kept for the sync itself.
+fn due(before: Duration, elapsed: Duration, promised: Duration) -> Duration {
+    before.min(elapsed + promised / 2)
 }
 
 /// Makes checkpoints by time and by amount of log, and the next segment before it is needed.
@@ -279,5 +285,25 @@ fn tell(what: &str, result: Result<()>) {
         && error.kind() != ErrorKind::Closed
     {
         tracing::warn!(%error, "{what} failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::due;
+    use std::time::Duration;
+
+    #[test]
+    fn a_shorter_promise_does_not_put_off_the_one_before() {
+        let ms = Duration::from_millis;
+        let mut until = due(Duration::MAX, Duration::ZERO, ms(100));
+        assert_eq!(until, ms(50));
+        // Ever shorter ones, each shortly before the sync.
+        for (elapsed, promised) in [(30, 90), (45, 80), (49, 70)] {
+            until = due(until, ms(elapsed), ms(promised));
+            assert_eq!(until, ms(50));
+        }
+        assert_eq!(due(until, ms(10), ms(20)), ms(20), "one that ends earlier counts");
+        assert_eq!(due(until, ms(40), Duration::ZERO), ms(40), "at once");
     }
 }

@@ -77,11 +77,12 @@ impl Clock for TestClock {
     }
 }
 
-/// Measures how long something of ours took, for statistics only.
+/// Measures how long something of ours took: for statistics, and for waiting. No record's time comes
+/// from it.
 pub(crate) struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
-    #[expect(clippy::disallowed_methods, reason = "durations for statistics, not event time")]
+    #[expect(clippy::disallowed_methods, reason = "durations, not event time")]
     pub(crate) fn start() -> Self {
         Stopwatch(std::time::Instant::now())
     }

@@ -67,26 +67,33 @@ pub(crate) fn digest(text: &str) -> u64 {
     })
 }
 
-/// Where to cut a run that has so many moments, the end included.
-pub(crate) type Plan<'a> = dyn FnMut(&Script, &Path, usize) -> Vec<Cut> + 'a;
+/// The number of moments of a run, the end included; the first are of its opening.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moments {
+    all: usize,
+    opening: usize,
+}
+
+/// Where to cut a run.
+pub(crate) type Plan<'a> = dyn FnMut(&Script, &Path, Moments) -> Vec<Cut> + 'a;
 
 /// Every moment of the script, each with `choices` choices beside the plain ones; of the recoveries
 /// one cut in `again`.
 pub(crate) fn everywhere(
     choices: u64,
     again: u64,
-) -> impl FnMut(&Script, &Path, usize) -> Vec<Cut> {
+) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
     move |script, path, moments| {
         if path.0.is_empty() {
             let kept = |moment| (0..CHOICES + choices).map(move |kept| Cut { moment, kept });
-            return (0..moments).flat_map(kept).collect();
+            return (0..moments.all).flat_map(kept).collect();
         }
         if path.0.len() < 3 { sometimes(script, path, moments, 1, again) } else { Vec::new() }
     }
 }
 
 /// Up to `cuts` moments by chance, and again in the recoveries.
-pub(crate) fn by_chance(cuts: u64, again: u64) -> impl FnMut(&Script, &Path, usize) -> Vec<Cut> {
+pub(crate) fn by_chance(cuts: u64, again: u64) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
     move |script, path, moments| match path.0.len() {
         0 => sometimes(script, path, moments, cuts, 1),
         1..3 => sometimes(script, path, moments, 1, again),
@@ -94,12 +101,30 @@ pub(crate) fn by_chance(cuts: u64, again: u64) -> impl FnMut(&Script, &Path, usi
     }
 }
 
-fn sometimes(script: &Script, path: &Path, moments: usize, cuts: u64, one_in: u64) -> Vec<Cut> {
+/// One moment in five, with so many choices; then every moment of the recovery.
+pub(crate) fn recoveries(choices: u64) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
+    move |_, path, moments| {
+        let cuts = |moment, kept: std::ops::Range<u64>| kept.map(move |kept| Cut { moment, kept });
+        match path.0.len() {
+            0 => (0..moments.all)
+                .step_by(5)
+                .flat_map(|moment| cuts(moment, CHOICES..CHOICES + choices))
+                .collect(),
+            1 => (0..moments.opening).flat_map(|moment| cuts(moment, NOTHING..KILL)).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// So many cuts with a chance of one in `one_in` each; of a recovery mostly while it opens.
+fn sometimes(script: &Script, path: &Path, moments: Moments, cuts: u64, one_in: u64) -> Vec<Cut> {
     let mut random = Random::new(path.seed(script));
     let mut chosen = Vec::new();
     for _ in 0..cuts {
         if random.one_in(one_in) {
-            let moment = random.below(moments as u64) as usize;
+            let opening = !path.0.is_empty() && !random.one_in(3);
+            let of = if opening { moments.opening } else { moments.all };
+            let moment = random.below(of as u64) as usize;
             chosen.push(Cut { moment, kept: random.below(CHOICES + 6) });
         }
     }
@@ -107,7 +132,7 @@ fn sometimes(script: &Script, path: &Path, moments: usize, cuts: u64, one_in: u6
 }
 
 /// This place only.
-pub(crate) fn at(place: Path) -> impl FnMut(&Script, &Path, usize) -> Vec<Cut> {
+pub(crate) fn at(place: Path) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
     move |_, path, _| place.0.get(path.0.len()).copied().into_iter().collect()
 }
 
@@ -169,7 +194,10 @@ impl Explorer<'_> {
         marks: &[Mark],
     ) {
         let moments = disk.moments();
-        for cut in (self.plan)(script, path, moments.len() + 1) {
+        let opened = marks.get(1).map_or(0, |mark| mark.operations);
+        let opening = moments.partition_point(|(operation, _)| operation.number <= opened);
+        let count = Moments { all: moments.len() + 1, opening: opening + 1 };
+        for cut in (self.plan)(script, path, count) {
             // The act during which it happens, and the one before.
             let at = moments.get(cut.moment).map(|(operation, _)| operation.number);
             let during = match at {

@@ -7,6 +7,7 @@ use quipu::{
     Db, Durability, ErrorKind, Event, Grain, Keep, OnInvalid, Options, TestClock, Timestamp, View,
 };
 use std::io;
+use std::time::Duration;
 
 fn options() -> Options {
     Options::new().clock(TestClock::at(Timestamp::from_secs(1_700_000_000))).tiny_segments(64 << 10)
@@ -253,4 +254,66 @@ fn a_store_that_fails_in_the_middle_of_a_commit_is_good_again_after_reopening() 
     check(db, 0..40, 4);
     check(db, 40..50, 3);
     assert_eq!(db.query("v").unwrap().key_count().unwrap(), 50);
+}
+
+/// Turns after which something in the background should have happened long ago.
+const PATIENCE: usize = 50_000_000;
+
+#[test]
+fn an_interval_is_kept_by_the_background_and_outlives_a_power_cut() {
+    let disk = SimulatedDisk::new(1);
+    let level = Durability::Interval(Duration::from_millis(5));
+    let db = options().durability(level).open_on(&disk, "db").unwrap();
+    define(&db);
+    for user in 0..3 {
+        record(&db, user..user + 1, 1);
+        let position = db.position();
+        let synced = (0..PATIENCE).any(|_| {
+            std::thread::yield_now();
+            db.durable_position() >= position
+        });
+        assert!(synced, "nobody synced it");
+        let after = start(&disk.power_cut(Survival::None), options());
+        assert!(after.db().position() >= position);
+        check(after.db(), 0..user + 1, 1);
+    }
+}
+
+/// Threads that wait for the disk share their syncs; whatever each was told is durable.
+#[test]
+fn what_several_threads_were_told_is_durable_outlives_a_power_cut() {
+    let view = || View::new("by").by(["thread", "n"]);
+    let mut in_all = 0;
+    for round in 0..40_u64 {
+        let disk = SimulatedDisk::new(round);
+        let db = options().durability(Durability::Sync).open_on(&disk, "db").unwrap();
+        db.define(view()).unwrap();
+        let end = disk.operations() + 5 + round * 3;
+        disk.plan(move |op| (op.number >= end).then_some(Fault::PowerOff));
+        let record = |thread: u64| {
+            let thread = thread.to_string();
+            let record = |n: &u64| {
+                let n = n.to_string();
+                db.record(&Event::new("e").dim("thread", &thread).dim("n", &n)).is_ok()
+            };
+            (0..u64::MAX).take_while(record).count() as u64
+        };
+        let told: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || record(n))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        in_all += told.iter().sum::<u64>();
+        for survival in [Survival::None, Survival::Some(round), Survival::All] {
+            let after = start(&disk.power_cut(survival), options());
+            let query = after.db().query("by").unwrap();
+            for (thread, told) in told.iter().enumerate() {
+                for n in 0..*told {
+                    let row = query.get(&[&thread.to_string(), &n.to_string()]).unwrap();
+                    assert_eq!(row.map(|row| row.count), Some(1), "{thread}, {n} of {told:?}");
+                }
+            }
+            assert!(query.rows().unwrap().all(|row| row.unwrap().count == 1), "none twice");
+        }
+    }
+    assert!(in_all > 500, "{in_all}");
 }

@@ -59,8 +59,9 @@ fn survive(script: &Script, number: u64, error: io::ErrorKind) -> u64 {
     };
     for act in &script.acts {
         if run.act(act).is_err() {
-            // Whatever it was, what is known is still told.
+            // Whatever it was, what is known is still told; and the caller tries again.
             run.check().expect("reading goes on");
+            let _ = run.act(act);
         }
     }
     let (history, bounds) = run.expectation();
@@ -79,13 +80,24 @@ fn survive(script: &Script, number: u64, error: io::ErrorKind) -> u64 {
     explorer.images
 }
 
+/// Fails so many operations by chance, each in a run of its own.
+pub(crate) fn survive_some(script: &Script, faults: u64) -> u64 {
+    let operations = operations(script);
+    let mut random = Random::new(cuts::digest(&script.name));
+    let mut images = 0;
+    for _ in 0..faults {
+        let op = &operations[random.below(operations.len() as u64) as usize];
+        images += survive(script, op.number, ERRORS[random.below(2) as usize]);
+    }
+    images
+}
+
 const ERRORS: [io::ErrorKind; 2] = [io::ErrorKind::Other, io::ErrorKind::StorageFull];
 
 #[test]
 fn one_fault_anywhere_costs_nothing_acknowledged() {
     let mut pace = Pace::begin();
-    // One in so many operations of each script.
-    let step = number("QUIPU_EXPLORE_FAULTS_STEP", 5);
+    let step = number("QUIPU_EXPLORE_FAULTS", 20);
     for (n, script) in script::fixed_scripts().iter().enumerate() {
         for op in operations(script) {
             // A sync that fails is the worst there is.

@@ -124,3 +124,24 @@ fn a_retired_segment_that_is_still_there_is_not_read() {
         assert_eq!(engine.db().statistics().segments, 1);
     }
 }
+
+/// The end of a backfill is durable by the checkpoint behind it; where that failed, the next call
+/// makes it.
+#[test]
+fn a_backfill_whose_checkpoint_failed_is_complete_when_it_says_so() {
+    let disk = SimulatedDisk::new(1);
+    let engine = open(&disk, options());
+    record(engine.db(), 50);
+    engine.db().define(View::new("late")).unwrap();
+    let fill = |engine: &Stepped| engine.db().backfill("late", |_| ControlFlow::Continue(()));
+    disk.plan(|op| {
+        (op.kind == OperationKind::Create).then_some(Fault::Error(io::ErrorKind::StorageFull))
+    });
+    assert_eq!(fill(&engine).unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!(engine.db().query("late").unwrap().totals().unwrap().count, 50);
+    assert_eq!(fill(&engine).unwrap_err().kind(), ErrorKind::NoSpace);
+    disk.heal();
+    assert_eq!(fill(&engine).unwrap(), 0, "everything was read before");
+    let after = open(&disk.power_cut(Survival::None), options());
+    assert_eq!(after.db().query("late").unwrap().totals().unwrap().count, 50);
+}

@@ -6,9 +6,15 @@
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
 //! - `QUIPU_EXPLORE_IMAGES`: how many images there must be at the least (0)
-//! - `QUIPU_EXPLORE`: the place that the test `repeat` goes to
+//! - `QUIPU_EXPLORE_FAULTS`: of the operations of the fixed scripts one in so many fails (20)
+//! - `QUIPU_EXPLORE`, `QUIPU_FAULT`: the place to repeat
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures, and how to repeat a failure"
+)]
 
 mod controls;
 mod cuts;
@@ -61,20 +67,29 @@ fn explore(script: &Script, plan: &mut cuts::Plan<'_>) -> u64 {
 fn every_power_cut_is_survived() {
     let mut pace = Pace::begin();
     for script in script::fixed_scripts() {
-        pace.images += explore(&script, &mut cuts::everywhere(2, 8));
+        pace.images += explore(&script, &mut cuts::everywhere(2, 3));
     }
     pace.tell("every operation of the fixed scripts");
+    let mut recoveries = Pace::begin();
+    let tail = script::named("tail");
+    recoveries.images += explore(&tail, &mut cuts::recoveries(4));
+    recoveries.tell("every operation of recoveries of a long tail");
     assert!(pace.images > 3_000, "{} images", pace.images);
     let seconds = Duration::from_secs(number("QUIPU_EXPLORE_SECONDS", 3));
     let mut seed = number("QUIPU_EXPLORE_SEED", 0);
     let mut random = Pace::begin();
     while random.begun.elapsed() < seconds {
-        random.images += explore(&script::random_script(seed), &mut cuts::by_chance(20, 2));
+        let script = script::random_script(seed);
+        random.images += explore(&script, &mut cuts::by_chance(20, 2));
+        random.images += faults_everywhere::survive_some(&script, 2);
         seed += 1;
     }
     random.tell(&format!("random scripts up to seed {seed}"));
     let least = number("QUIPU_EXPLORE_IMAGES", 0);
-    assert!(pace.images + random.images >= least, "at least {least} images were asked for");
+    assert!(
+        pace.images + recoveries.images + random.images >= least,
+        "at least {least} images were asked for"
+    );
 }
 
 /// Every operation with what it is done to, of a run of all the scripts.

@@ -220,7 +220,10 @@ impl<'a> Run<'a> {
         for status in engine.db().views()? {
             if status.backfill.is_some() {
                 let at = status.defined_at.get() as usize;
-                assert!(!self.mark.filled.contains(&at), "its backfill was complete");
+                assert!(
+                    !self.mark.filled.contains(&at),
+                    "a backfill acknowledged as complete is not"
+                );
             }
         }
         // What is complete without our having been told is complete.

@@ -134,6 +134,7 @@ pub(crate) fn random_script(seed: u64) -> Script {
 }
 
 /// Scripts that meet each thing an engine does with its files, in the order that makes it hard.
+#[expect(clippy::too_many_lines, reason = "a list, to be read from top to bottom")]
 pub(crate) fn fixed_scripts() -> Vec<Script> {
     let base = Setup {
         durability: INTERVAL,
@@ -174,6 +175,21 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 batch(25, INTERVAL),
                 flush.clone(),
                 batch(2, sync),
+            ],
+        ),
+        // A tail that no sync has reached lies in several segments.
+        script(
+            "tail",
+            Setup { segment_bytes: 2_048, ..base.clone() },
+            vec![
+                Act::Define(0),
+                batch(20, sync),
+                batch(40, memory),
+                batch(60, memory),
+                spare.clone(),
+                batch(60, memory),
+                batch(60, memory),
+                batch(20, memory),
             ],
         ),
         // Checkpoints over and over, of whole and of partial series, with nothing kept in memory.
