@@ -9,6 +9,7 @@ mod crash;
 mod dedup;
 mod directory;
 mod durability;
+mod forged;
 mod found;
 mod input;
 mod model;
