@@ -586,6 +586,7 @@ impl Engine {
             BatchOutcome { position: Position(self.log.appended()), ..Default::default() };
         if batch.is_empty() {
             self.check_open()?;
+            self.acknowledge(outcome.position.get(), durability)?;
             return Ok(outcome);
         }
         // A batch may have been begun long ago; a single event was just now.

@@ -100,7 +100,8 @@ pub use query::{Bucket, Component, Query, Row, Rows};
 pub use time::{Clock, Grain, Keep, SystemClock, TestClock, Timestamp};
 pub use view::View;
 
-/// The guides: how it holds together, what is on disk, what it withstands, recipes, figures.
+/// The guides: how it holds together, what is on disk, what it withstands, recipes, figures, what is
+/// fuzzed.
 pub mod guide {
     #[doc = include_str!("guide/design.md")]
     pub mod design {}
@@ -116,4 +117,7 @@ pub mod guide {
 
     #[doc = include_str!("guide/performance.md")]
     pub mod performance {}
+
+    #[doc = include_str!("guide/fuzzing.md")]
+    pub mod fuzzing {}
 }

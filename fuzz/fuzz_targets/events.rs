@@ -4,7 +4,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use quipu::{Db, Event, Grain, Keep, OnInvalid, Timestamp, View};
-use quipu_fuzz::{options, scratch};
+use quipu_fuzz::directory::{options, scratch};
 use std::collections::BTreeMap;
 
 #[derive(Arbitrary, Debug)]

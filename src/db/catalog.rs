@@ -3,7 +3,7 @@
 //! It is written by every checkpoint in the same transaction as the series, so definitions,
 //! position, counters and series are always of one moment.
 
-use crate::codec;
+use crate::codec::{self, Malformed};
 use crate::error::{Error, Result};
 use crate::log::reader::Resume;
 use crate::options::Dedup;
@@ -68,6 +68,7 @@ impl Catalog {
         for stored in &mut catalog.views {
             stored.view = stored.view.clone().checked().map_err(|error| error.at(path, None))?;
         }
+        catalog.check().map_err(damaged)?;
         Ok(catalog)
     }
 
@@ -93,6 +94,41 @@ impl Catalog {
             position: self.position,
             made,
         }
+    }
+
+    /// What holds of every catalog that a checkpoint writes, and what arithmetic relies on: each
+    /// event, row and definition has a position of its own, and an id is given once.
+    fn check(&self) -> Result<(), Malformed> {
+        if self.position.max(self.sequence) > i64::MAX as u64 {
+            return Err(Malformed("it counts further than there can be records"));
+        }
+        if self.events.max(self.late) > self.position {
+            return Err(Malformed("it has more events than positions"));
+        }
+        if self.first_segment > self.segment {
+            return Err(Malformed("its first segment of the log is behind the last one"));
+        }
+        for (i, stored) in self.views.iter().enumerate() {
+            let mut others = self.views[..i].iter();
+            if others.any(|o| o.id == stored.id || o.view.name() == stored.view.name()) {
+                return Err(Malformed("it has a view twice"));
+            }
+            if stored.defined_at.max(stored.rows) > self.position {
+                return Err(Malformed("a view is ahead of the log"));
+            }
+        }
+        let live = |id: &u32| self.views.iter().any(|stored| stored.id == *id);
+        if self
+            .views
+            .iter()
+            .map(|stored| &stored.id)
+            .chain(&self.purge)
+            .any(|id| *id >= self.next_view)
+            || self.purge.iter().any(live)
+        {
+            return Err(Malformed("the id of a view would be given again"));
+        }
+        Ok(())
     }
 
     pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {

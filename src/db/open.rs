@@ -442,6 +442,15 @@ impl Recovery {
         }
     }
 
+    /// An id that was given is not given again.
+    fn note_id(&mut self, id: u32) -> Result<()> {
+        let next = id.checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::Corruption, format!("no view can have the id {id}"))
+        })?;
+        self.live.next_view = self.live.next_view.max(next);
+        Ok(())
+    }
+
     pub(super) fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
         match entry {
             Entry::Events(columns) => {
@@ -455,10 +464,22 @@ impl Recovery {
                 }
             }
             Entry::Control(Control::ViewDefined { id, view }) => {
+                let cannot_be = |why| Error::new(ErrorKind::Corruption, why);
+                if id < self.live.next_view {
+                    return Err(cannot_be(format!("the id {id} is given to a second view")));
+                }
+                let view = view.checked().map_err(|error| {
+                    cannot_be(format!("a view is defined that cannot be: {error}"))
+                })?;
+                self.note_id(id)?;
+                // The record of its drop is missing: what it was is over all the same.
+                let same_name = |tier: &Arc<ViewTier>| tier.view.name() == view.name();
+                let replaced = self.live.views.iter().position(same_name);
+                self.live.purge.extend(replaced.map(|at| self.live.views.remove(at).id));
                 let keys = self.expected_keys;
                 let tier = ViewTier::new(
                     id,
-                    view.checked()?,
+                    view,
                     position,
                     Backfill::NotAsked,
                     &self.dictionary,
@@ -466,9 +487,9 @@ impl Recovery {
                     keys,
                 );
                 self.live.views.push(Arc::new(tier));
-                self.live.next_view = self.live.next_view.max(id + 1);
             }
             Entry::Control(Control::ViewDropped { id }) => {
+                self.note_id(id)?;
                 self.live.views.retain(|tier| tier.id != id);
                 self.live.purge.push(id);
             }

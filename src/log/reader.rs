@@ -296,6 +296,10 @@ pub(crate) fn recover(
         recovered.last_segment = last_segment;
         return Ok(recovered);
     }
+    // Every segment is sealed. The snapshot was made of records that were durable in them.
+    if let Some(next) = expected.filter(|next| *next <= resume.position) {
+        return Err(short(&dir.join(segment::name(last_segment)), next - 1, resume.position));
+    }
     rewrite(home, proved.end, &ends)?;
     recovered.last_segment = last_segment;
     Ok(recovered)
@@ -359,7 +363,9 @@ fn rewrite(home: &Home, from: (u64, u64), ends: &[(u64, u64)]) -> Result<()> {
 /// Checks that every segment is there, changing nothing; gives the greatest number.
 pub(crate) fn check_presence(home: &Home, resume: Resume) -> Result<u64> {
     let present = segment::numbers(&*home.disk, &home.dir)?;
-    let last = present.last().copied().unwrap_or(0).max(resume.made);
+    // The one that was active at the checkpoint was made if anything was in it.
+    let active = resume.segment - u64::from(resume.offset == 0);
+    let last = present.last().copied().unwrap_or(0).max(resume.made).max(active);
     match (resume.oldest..=last).find(|number| present.binary_search(number).is_err()) {
         Some(number) => Err(segment::missing(&home.dir.join(segment::name(number)))),
         None => Ok(last),
@@ -442,6 +448,14 @@ pub(super) fn gap(path: &Path, offset: u64, expected: u64, found: u64) -> Error 
     )
 }
 
+fn short(path: &Path, last: u64, stored: u64) -> Error {
+    let message = format!(
+        "the log ends with position {last}, and the snapshot was made of it up to {stored}: this is an \
+         older copy of the log, or of its end; put the right one back"
+    );
+    Error::new(ErrorKind::Corruption, message).at(path, None)
+}
+
 pub(super) fn place(error: ReadError, path: &Path, offset: u64) -> Error {
     match error {
         ReadError::Malformed(malformed) => Error::corruption(
@@ -449,6 +463,7 @@ pub(super) fn place(error: ReadError, path: &Path, offset: u64) -> Error {
             offset,
             format!("the frame is intact and its content is not: {malformed}"),
         ),
+        ReadError::Failed(error) if error.path().is_none() => error.at(path, Some(offset)),
         ReadError::Failed(error) => error,
     }
 }
@@ -476,8 +491,16 @@ pub(super) fn read(
         translation.define(number, text);
         Ok(())
     })?;
-    if !wanted {
-        return Ok(());
+    let records = frame.header.records;
+    match frame.header.kind {
+        FrameKind::Control if records != 1 => {
+            return Err(Malformed("a control record is counted as another number").into());
+        }
+        FrameKind::Witness | FrameKind::Seal if records != 0 => {
+            return Err(Malformed("it counts records and has none").into());
+        }
+        _ if !wanted => return Ok(()),
+        _ => {}
     }
     match frame.header.kind {
         FrameKind::Events => {

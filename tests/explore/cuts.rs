@@ -16,9 +16,9 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// The place in the list of moments; the last is the end of the run.
-    moment: usize,
+    pub(crate) moment: usize,
     /// What is kept: 0 nothing, 1 all, 2 the page cache, too; any other a choice of its own.
-    kept: u64,
+    pub(crate) kept: u64,
 }
 
 const NOTHING: u64 = 0;
@@ -50,6 +50,11 @@ impl FromStr for Path {
 }
 
 impl Path {
+    /// The number of cuts so far.
+    pub(crate) fn depth(&self) -> usize {
+        self.0.len()
+    }
+
     fn then(&self, cut: Cut) -> Self {
         Path([self.0.as_slice(), &[cut]].concat())
     }
@@ -70,7 +75,7 @@ pub(crate) fn digest(text: &str) -> u64 {
 /// The number of moments of a run, the end included; the first are of its opening.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moments {
-    all: usize,
+    pub(crate) all: usize,
     opening: usize,
 }
 
@@ -88,13 +93,13 @@ pub(crate) fn everywhere(
             let kept = |moment| (0..CHOICES + choices).map(move |kept| Cut { moment, kept });
             return (0..moments.all).flat_map(kept).collect();
         }
-        if path.0.len() < 3 { sometimes(script, path, moments, 1, again) } else { Vec::new() }
+        if path.depth() < 3 { sometimes(script, path, moments, 1, again) } else { Vec::new() }
     }
 }
 
 /// Up to `cuts` moments by chance, and again in the recoveries.
 pub(crate) fn by_chance(cuts: u64, again: u64) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
-    move |script, path, moments| match path.0.len() {
+    move |script, path, moments| match path.depth() {
         0 => sometimes(script, path, moments, cuts, 1),
         1..3 => sometimes(script, path, moments, 1, again),
         _ => Vec::new(),
@@ -105,7 +110,7 @@ pub(crate) fn by_chance(cuts: u64, again: u64) -> impl FnMut(&Script, &Path, Mom
 pub(crate) fn recoveries(choices: u64) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
     move |_, path, moments| {
         let cuts = |moment, kept: std::ops::Range<u64>| kept.map(move |kept| Cut { moment, kept });
-        match path.0.len() {
+        match path.depth() {
             0 => (0..moments.all)
                 .step_by(5)
                 .flat_map(|moment| cuts(moment, CHOICES..CHOICES + choices))
@@ -133,7 +138,7 @@ fn sometimes(script: &Script, path: &Path, moments: Moments, cuts: u64, one_in: 
 
 /// This place only.
 pub(crate) fn at(place: Path) -> impl FnMut(&Script, &Path, Moments) -> Vec<Cut> {
-    move |_, path, _| place.0.get(path.0.len()).copied().into_iter().collect()
+    move |_, path, _| place.0.get(path.depth()).copied().into_iter().collect()
 }
 
 /// How a disk under a script lies.

@@ -1,6 +1,6 @@
 //! What reviews and fuzzers found, each as small as it gets.
 
-use quipu::{Db, Event, Grain, Keep, Options, Retention, Timestamp, View};
+use quipu::{Db, Durability, Event, Grain, Keep, Options, Retention, Timestamp, View};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -120,4 +120,15 @@ fn a_backfill_stopped_at_its_last_record_can_be_completed() {
     .unwrap();
     db.backfill("v", |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(db.query("v").unwrap().totals().unwrap().count, 10);
+}
+
+/// It gave a position as acknowledged that a power cut would have taken.
+#[test]
+fn an_empty_batch_at_sync_makes_the_position_it_gives_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().durability(Durability::Memory).open(root.path().join("db")).unwrap();
+    record(&db, 3);
+    let outcome = db.record_batch_with(&mut db.batch(), Durability::Sync).unwrap();
+    assert_eq!((outcome.recorded, outcome.position.get()), (0, 3));
+    assert_eq!(db.durable_position(), outcome.position);
 }

@@ -10,6 +10,7 @@ mod crash;
 mod dedup;
 mod directory;
 mod durability;
+mod forged;
 mod found;
 mod golden;
 mod input;

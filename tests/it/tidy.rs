@@ -295,6 +295,33 @@ fn the_format_guide_agrees_with_the_constants() {
 }
 
 #[test]
+fn the_fuzzing_guide_names_every_target_and_each_has_seeds() {
+    let guide = read("src/guide/fuzzing.md");
+    let manifest = read("fuzz/Cargo.toml");
+    let mut targets: Vec<&str> = manifest
+        .split("[[bin]]")
+        .skip(1)
+        .filter_map(|bin| bin.lines().find_map(|line| line.strip_prefix("name = \"")))
+        .map(|name| name.trim_end_matches('"'))
+        .collect();
+    targets.sort_unstable();
+    let mut named: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name))
+        .collect();
+    named.sort_unstable();
+    assert_eq!(named, targets, "the rows of the guide's table and the targets of fuzz/Cargo.toml");
+    let sources = files("fuzz/fuzz_targets", ".rs");
+    assert_eq!(sources.len(), targets.len(), "each file of fuzz/fuzz_targets is a target");
+    for target in targets {
+        let corpus = root().join("fuzz/corpus").join(target);
+        let inputs = fs::read_dir(&corpus).into_iter().flatten();
+        let seeds = inputs.map(|input| input.unwrap().file_name().into_string().unwrap());
+        assert!(seeds.into_iter().any(|name| name.starts_with("seed-")), "{target} has no seed");
+    }
+}
+
+#[test]
 fn the_readme_shows_what_is_run() {
     let readme = read("README.md");
     assert!(!read("CHANGELOG.md").is_empty());

@@ -5,7 +5,7 @@
 //!    backfilled, so that the report never shows a part as the whole.
 //! 3. Memory does not grow with the input: a line, a batch, a buffer.
 
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,14 +13,12 @@ use quipu::{Db, Dedup, Grain, Keep, Options, View};
 
 use crate::args::Place;
 use crate::define;
-use crate::delimited::{Columns, Records};
 use crate::failure::Failure;
 use crate::instant::{self, Reading, Unit, Zone};
 use crate::intake::{Intake, OnBad, Tally};
-use crate::lines::{LINE_BYTES_MAX, Line, Lines};
 use crate::mapping::{Mapping, Name, Pair, Wanted};
-use crate::ndjson;
 use crate::progress::{Measure, Meter, Show, say};
+use crate::reading::{self, Layout, Stop};
 use crate::report::{Load, Report};
 use crate::source::{BytesRead, InputFormat, Source};
 
@@ -262,75 +260,26 @@ fn read(
     bytes_read: &BytesRead,
 ) -> Result<(), Failure> {
     let reader = source.open(bytes_read).map_err(|error| Failure::file(&source.name, &error))?;
-    let delimiter = match source.format {
-        InputFormat::Ndjson => return read_ndjson(source, reader, mapping, intake, bytes_read),
-        InputFormat::Csv => input.delimiter.unwrap_or(b','),
-        InputFormat::Tsv => input.delimiter.unwrap_or(b'\t'),
+    let delimited = |usual| Layout::Delimited {
+        delimiter: input.delimiter.unwrap_or(usual),
+        columns: input.columns.as_deref(),
     };
-    let records = Records::new(reader, delimiter);
-    read_delimited(source, records, input.columns.as_deref(), mapping, intake, bytes_read)
-}
-
-fn read_ndjson(
-    source: &Source,
-    reader: Box<dyn BufRead>,
-    mapping: &Mapping,
-    intake: &mut Intake<'_>,
-    bytes_read: &BytesRead,
-) -> Result<(), Failure> {
-    let mut lines = Lines::new(reader);
-    loop {
-        let number = lines.number() + 1;
-        let line = match lines.read() {
-            Ok(Some(line)) => line,
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(broken(source, number, &error, intake)),
-        };
-        let values = match line {
-            Line::Bytes(bytes) if bytes.trim_ascii().is_empty() => continue,
-            Line::Bytes(bytes) => ndjson::parse(bytes, mapping),
-            Line::TooLong => Err(format!("longer than {LINE_BYTES_MAX} bytes")),
-        };
-        if intake.line(&source.name, number, values)? {
-            intake.meter.tick(bytes_read.get(), intake.tally.read);
-        }
-    }
-}
-
-fn read_delimited(
-    source: &Source,
-    mut records: Records<Box<dyn BufRead>>,
-    columns: Option<&[String]>,
-    mapping: &Mapping,
-    intake: &mut Intake<'_>,
-    bytes_read: &BytesRead,
-) -> Result<(), Failure> {
-    let said = |why: String| Failure::new(format!("{}: {why}", source.name));
-    let mut line = 1;
-    let columns = match columns {
-        Some(names) => Columns::new(names, mapping).map_err(said)?,
-        None => match records.read() {
-            Ok(None) => return Ok(()),
-            Ok(Some(header)) => {
-                let header = header.fields.map_err(|why| said(format!("the header: {why}")))?;
-                let names: Vec<_> = header.iter().map(|name| name.trim().to_owned()).collect();
-                Columns::new(&names, mapping).map_err(said)?
-            }
-            Err(error) => return Err(broken(source, line, &error, intake)),
-        },
+    let layout = match source.format {
+        InputFormat::Ndjson => Layout::Ndjson,
+        InputFormat::Csv => delimited(b','),
+        InputFormat::Tsv => delimited(b'\t'),
     };
-    loop {
-        let record = match records.read() {
-            Ok(Some(record)) => record,
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(broken(source, line, &error, intake)),
-        };
-        line = record.line;
-        let values = record.fields.and_then(|fields| columns.values(fields, mapping));
+    let read = reading::read(reader, layout, mapping, &mut |line, values| {
         if intake.line(&source.name, line, values)? {
             intake.meter.tick(bytes_read.get(), intake.tally.read);
         }
-    }
+        Ok(())
+    });
+    read.map_err(|stop| match stop {
+        Stop::Unreadable(line, error) => broken(source, line, &error, intake),
+        Stop::Columns(why) => Failure::new(format!("{}: {why}", source.name)),
+        Stop::Taker(failure) => failure,
+    })
 }
 
 /// An input that cannot be read to its end. What was read of it is recorded.

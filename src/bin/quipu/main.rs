@@ -20,6 +20,7 @@ mod intake;
 mod lines;
 mod mapping;
 mod ndjson;
+mod reading;
 mod source;
 
 mod report;

@@ -78,17 +78,21 @@ impl Source {
             None => Box::new(io::stdin().lock()),
             Some(path) => Box::new(File::open(path)?),
         };
-        let mut input = Counted { input, read: Rc::clone(read) };
-        let mut head = Vec::with_capacity(2);
-        input.by_ref().take(2).read_to_end(&mut head)?;
-        let is_gzip = head == [0x1f, 0x8b];
-        let input = BufReader::with_capacity(BUFFER_BYTES, Read::chain(Cursor::new(head), input));
-        Ok(if is_gzip {
-            Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(input)))
-        } else {
-            Box::new(input)
-        })
+        decoded(Counted { input, read: Rc::clone(read) })
     }
+}
+
+/// The content of what is plain or gzip (2).
+pub(crate) fn decoded(mut input: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
+    let mut head = Vec::with_capacity(2);
+    input.by_ref().take(2).read_to_end(&mut head)?;
+    let is_gzip = head == [0x1f, 0x8b];
+    let input = BufReader::with_capacity(BUFFER_BYTES, Read::chain(Cursor::new(head), input));
+    Ok(if is_gzip {
+        Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(input)))
+    } else {
+        Box::new(input)
+    })
 }
 
 /// The format that a name tells.

@@ -1,0 +1,95 @@
+//! Writes the seeds of the targets whose inputs are bytes of files into `corpus/`.
+//!
+//! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. Those of the other targets are what a
+//! long run has kept; `src/guide/fuzzing.md` says how they are made.
+
+use quipu_fuzz::directory::{file, template};
+use quipu_fuzz::log::{SEGMENT_HEADER_BYTES, frames};
+use quipu_fuzz::pieces::{self, Piece};
+use quipu_fuzz::store::{CATALOG, META, payload, rows};
+use std::fs;
+use std::path::Path;
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder).expect("makes the folder");
+    fs::write(folder.join(format!("seed-{name}")), bytes).expect("writes");
+}
+
+/// The input of these pieces.
+fn input(of: &[Piece<'_>]) -> Vec<u8> {
+    let input = pieces::input(of);
+    assert_eq!(pieces::pieces(&input), of);
+    input
+}
+
+fn main() {
+    let mut files = template().clone();
+    segments(file(&mut files, "0000000001.qlog"));
+    snapshot(file(&mut files, "state.redb"));
+    imports();
+}
+
+/// A whole log, the frames of one over several segments, and one that was never written to.
+fn segments(segment: &[u8]) {
+    const RIGHT: u8 = 1 | 2 | 4;
+    const ROOM: u8 = 8;
+    let found = frames(segment);
+    let (header, third) = (&segment[..SEGMENT_HEADER_BYTES], found.len() / 3);
+    let part = |from: usize, to: usize| -> Vec<u8> {
+        let frames = found[from..to].iter().flat_map(|frame| &segment[frame.clone()]).copied();
+        header.iter().copied().chain(frames).collect()
+    };
+    let (few, first, rest) = (part(0, 6), part(0, third), part(third, 2 * third));
+    let write = |name, pieces: &[Piece<'_>]| write("segments", name, &input(pieces));
+    write("few", &[(RIGHT | ROOM, &few)]);
+    write("two", &[(RIGHT, &few), (RIGHT | ROOM, &few)]);
+    write("third", &[(RIGHT | ROOM, &first)]);
+    write("damaged", &[(1, &few), (RIGHT, &rest), (RIGHT | ROOM, header)]);
+    write("blank", &[(RIGHT | ROOM, header)]);
+}
+
+/// A file in each format, under options that suit it.
+fn imports() {
+    let ndjson = concat!(
+        r#"{"event":"sale","ts":1431857103000,"user":"al\u00e4ce","product":"pot","value":12.5,"id":"a"}"#,
+        "\n",
+        r#"{"event":"sale","ts":"2010-12-01T08:26:00Z","category":true,"value":"3e2","x":{"a":[1]}}"#,
+        "\n\n{\"event\":null}\n[{}]\n",
+    );
+    let csv = concat!(
+        "event,ts,user,product,category,value,id\n",
+        "sale,1431857103000,alice,\"tea \"\"pot\"\", big\",x,12.5,a1\r\n",
+        "sale,2010-12-01T08:26:00Z,\"two\nlines\",,,1,\n",
+        "sale,2010-12-01 08:26,\"open,,,1,\n",
+    );
+    let columns = "sale\t1431857103\tbob\t\t\t-0.25\t\n";
+    for (mapping, name) in [(0, "defaults"), (1, "named"), (2, "renamed"), (3, "twice")] {
+        write("import", &format!("ndjson-{name}"), &[&[0, mapping], ndjson.as_bytes()].concat());
+        write("import", &format!("csv-{name}"), &[&[1, mapping], csv.as_bytes()].concat());
+        // Columns by option, seconds, times without a zone.
+        let options = [2 | 4, mapping | 1 << 3 | 64];
+        write("import", &format!("tsv-{name}"), &[&options, columns.as_bytes()].concat());
+    }
+}
+
+/// Each kind of row by itself and under another key, and the catalog.
+fn snapshot(state: &[u8]) {
+    let tables = rows(state);
+    for (table, rows) in tables.iter().enumerate() {
+        for (number, (key, value)) in rows.iter().enumerate().take(3) {
+            if key == CATALOG {
+                write("catalog", "real", &payload(value)[17..]);
+                continue;
+            }
+            let numbered = [&[number as u8], payload(value)].concat();
+            let mut other = key.clone();
+            *other.last_mut().expect("a key has bytes") ^= 1;
+            let named = [&[key.len() as u8], other.as_slice(), payload(value)].concat();
+            let flags = table as u8;
+            let pieces: [Piece<'_>; 2] = [(flags | 4, &numbered), (flags, &named)];
+            write("snapshot_rows", &format!("{table}-{number}"), &input(&pieces));
+        }
+    }
+    assert_eq!(tables[META].len(), 1, "the catalog is alone in its table");
+}
