@@ -27,11 +27,11 @@ mod load;
 mod open;
 mod read_only;
 mod refold;
-mod repair;
-mod restore;
+pub(crate) mod repair;
+pub(crate) mod restore;
 mod site;
 mod statistics;
-mod verify;
+pub(crate) mod verify;
 
 pub use backfill::Progress;
 pub use backup::BackupOutcome;
@@ -220,8 +220,7 @@ impl Db {
         Db::start(engine, threads)
     }
 
-    /// Without threads: [`Engine::run`] does their work.
-    #[cfg(feature = "simulation")]
+    /// Without threads: nothing is synced or checkpointed but by those who call.
     pub(crate) fn open_stepped(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Db> {
         let engine = Arc::new(open::open(disk, dir, options)?);
         Db::start(engine, background::Threads::none())

@@ -128,7 +128,6 @@ pub(super) struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
     /// No thread: somebody else takes the steps.
-    #[cfg(feature = "simulation")]
     pub(super) fn none() -> Self {
         Threads(Vec::new())
     }

@@ -11,9 +11,9 @@
 //! 3. The restored directory is opened, recovered and checkpointed once before this says that it is
 //!    restored.
 
-use super::Progress;
 use super::backup::{Meter, Out, hash_of};
 use super::open::{LOCK, LOG, RESTORING, STORE};
+use super::{Db, Progress};
 use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, Disk, Filling, OsDisk};
@@ -110,7 +110,7 @@ pub fn restore(
     restore_on(Arc::new(OsDisk), from.as_ref(), to.as_ref(), upto, &mut progress)
 }
 
-pub(super) fn restore_on(
+pub(crate) fn restore_on(
     disk: Arc<dyn Disk>,
     from: &Path,
     to: &Path,
@@ -125,7 +125,8 @@ pub(super) fn restore_on(
         return Err(too_late(&disk, &set, from));
     }
     claim(&disk, to)?;
-    let mut restoring = Restoring { disk, set, from, to, meter: Meter::new(progress) };
+    let mut restoring =
+        Restoring { disk: disk.clone(), set, from, to, meter: Meter::new(progress) };
     restoring.meter.total = 2 * restoring.set.bytes();
     let (position, on_snapshot) = match upto {
         Upto::EventTime(time) => (restoring.write_anew(time)?, false),
@@ -139,7 +140,7 @@ pub(super) fn restore_on(
         })?,
     };
     restoring.complete()?;
-    prove(to, position, on_snapshot)
+    prove(disk, to, position, on_snapshot)
 }
 
 fn open_backup(disk: &Arc<dyn Disk>, from: &Path) -> Result<BackupSet> {
@@ -221,8 +222,13 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
 }
 
 /// Opens what was restored (invariant 3).
-fn prove(to: &Path, position: u64, on_snapshot: bool) -> Result<RestoreOutcome> {
-    let db = Options::new().must_exist().open(to)?;
+fn prove(
+    disk: Arc<dyn Disk>,
+    to: &Path,
+    position: u64,
+    on_snapshot: bool,
+) -> Result<RestoreOutcome> {
+    let db = Db::open_stepped(disk, to, Options::new().must_exist())?;
     if db.position().get() != position {
         let message = format!(
             "the restored log ends at position {} and should at {position}; the backup is not whole",
