@@ -220,7 +220,8 @@ impl Db {
         Db::start(engine, threads)
     }
 
-    /// Without threads: nothing is synced or checkpointed but by those who call.
+    /// Without threads: [`Engine::run`] does their work.
+    #[cfg(feature = "simulation")]
     pub(crate) fn open_stepped(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Db> {
         let engine = Arc::new(open::open(disk, dir, options)?);
         Db::start(engine, background::Threads::none())

@@ -127,7 +127,7 @@ impl Engine {
 pub(super) struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
-    /// No thread: somebody else takes the steps.
+    /// No thread: somebody else takes the steps, or nobody needs to.
     pub(super) fn none() -> Self {
         Threads(Vec::new())
     }

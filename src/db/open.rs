@@ -45,11 +45,19 @@ pub(super) const RESTORING: &str = "RESTORING";
 pub(super) const QUARANTINE: &str = "quarantine";
 
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
-    let now = options.clock.now();
-    let fresh = !look(&disk, dir, &options)?;
-    if fresh {
+    if !look(&disk, dir, &options)? {
         disk.create_dir(dir).map_err(|e| Error::io("make the directory", dir, e))?;
     }
+    open_without_look(disk, dir, options)
+}
+
+/// Opens a directory that is there and ours, be it that only its restorer may.
+pub(super) fn open_without_look(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: Options,
+) -> Result<Engine> {
+    let now = options.clock.now();
     let lock = lock(&*disk, dir)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
