@@ -27,11 +27,11 @@ mod load;
 mod open;
 mod read_only;
 mod refold;
-mod repair;
-mod restore;
+pub(crate) mod repair;
+pub(crate) mod restore;
 mod site;
 mod statistics;
-mod verify;
+pub(crate) mod verify;
 
 pub use backfill::Progress;
 pub use backup::BackupOutcome;

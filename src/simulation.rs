@@ -37,9 +37,13 @@ pub use crate::disk::simulated::{
     Fault, Operation, OperationKind, Random, SimulatedDisk, Survival,
 };
 
-use crate::db::Db;
+use crate::db::{
+    self, Db, Depth, Progress, ReadOnlyDb, Repair, RepairReport, RestoreOutcome, Upto, VerifyReport,
+};
 use crate::error::Result;
 use crate::options::Options;
+use crate::time::Timestamp;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,6 +54,19 @@ impl Options {
     /// As [`Options::open`].
     pub fn open_on(self, disk: &SimulatedDisk, dir: impl AsRef<Path>) -> Result<Db> {
         Db::open_with(Arc::new(disk.clone()), dir.as_ref(), self)
+    }
+
+    /// Opens `dir` on a simulated disk for reading only. The copy of the snapshot is a file without
+    /// a name, the operations of which have the path `scratch`. The feature `simulation` has this.
+    ///
+    /// # Errors
+    /// As [`Options::open_read_only`].
+    pub fn open_read_only_on(
+        self,
+        disk: &SimulatedDisk,
+        dir: impl AsRef<Path>,
+    ) -> Result<ReadOnlyDb> {
+        ReadOnlyDb::open_on(Arc::new(disk.clone()), dir.as_ref(), self)
     }
 
     /// The largest size of a segment, without the bounds of
@@ -92,4 +109,47 @@ impl Stepped {
     pub fn run(&self, step: Step) -> Result<()> {
         self.db.engine().run(step)
     }
+}
+
+/// [`restore`](crate::restore) on a simulated disk.
+///
+/// # Errors
+/// As there.
+pub fn restore_on(
+    disk: &SimulatedDisk,
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    upto: Upto,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<RestoreOutcome> {
+    let disk = Arc::new(disk.clone());
+    db::restore::restore_on(disk, from.as_ref(), to.as_ref(), upto, &mut progress)
+}
+
+/// [`verify`](crate::verify) on a simulated disk.
+///
+/// # Errors
+/// As there.
+pub fn verify_on(
+    disk: &SimulatedDisk,
+    dir: impl AsRef<Path>,
+    depth: Depth,
+    mut progress: impl FnMut(Progress),
+) -> Result<VerifyReport> {
+    db::verify::verify_on(Arc::new(disk.clone()), dir.as_ref(), depth, &mut progress)
+}
+
+/// [`repair`](crate::repair) on a simulated disk, at a time that is given: the same repair then does
+/// the same operations.
+///
+/// # Errors
+/// As there.
+pub fn repair_on(
+    disk: &SimulatedDisk,
+    dir: impl AsRef<Path>,
+    mode: Repair,
+    now: Timestamp,
+    mut progress: impl FnMut(Progress),
+) -> Result<RepairReport> {
+    db::repair::repair_on(Arc::new(disk.clone()), dir.as_ref(), mode, now, &mut progress)
 }

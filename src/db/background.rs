@@ -131,8 +131,7 @@ impl Engine {
 pub(super) struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
-    /// No thread: somebody else takes the steps.
-    #[cfg(feature = "simulation")]
+    /// No thread: somebody else takes the steps, or nobody needs to.
     pub(super) fn none() -> Self {
         Threads(Vec::new())
     }

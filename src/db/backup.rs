@@ -199,31 +199,26 @@ impl<'a> Copying<'a> {
         let fail = |e| Error::io("look at the directory of the backup", to, e);
         let names =
             if disk.exists(to).map_err(fail)? { disk.list(to).map_err(fail)? } else { Vec::new() };
-        let before = BackupSet::open(disk, to)?;
-        match &before {
-            Some(set) if set.identity != manifest.identity => {
-                let message = "there is a backup of another directory here; use another place";
-                return Err(Error::invalid(message).at(to, None));
-            }
-            // One that was begun has its unfinished list.
-            None if !names.is_empty() && !names.iter().any(|name| name == backup::UNFINISHED) => {
-                let other = names.iter().find(|name| *name == manifest::NAME).unwrap_or(&names[0]);
-                let message = format!(
-                    "the directory holds {other:?} and no backup of this one; use another, or an \
-                     empty one"
-                );
-                return Err(Error::invalid(message).at(to, None));
-            }
-            Some(_) | None => {}
+        let before = Self::earlier(engine, to)?;
+        // One that was begun has its unfinished list.
+        let is_begun = before.is_some() || names.iter().any(|name| name == backup::UNFINISHED);
+        if !is_begun && !names.is_empty() {
+            let other = names.iter().find(|name| *name == manifest::NAME).unwrap_or(&names[0]);
+            let message = format!(
+                "the directory holds {other:?} and no backup of this one; use another, or an empty \
+                 one"
+            );
+            return Err(Error::invalid(message).at(to, None));
         }
         disk.create_dir(to).map_err(fail)?;
-        if before.is_none() && names.is_empty() {
-            let begin = || {
+        let begin = || {
+            if !is_begun {
                 disk.create(&to.join(backup::UNFINISHED))?.sync()?;
-                disk.sync_dir(to)
-            };
-            begin().map_err(|e| Error::io("begin a backup", to, e))?;
-        }
+            }
+            // Before anything else is made: also where one that was killed has left the name.
+            disk.sync_dir(to)
+        };
+        begin().map_err(|e| Error::io("begin a backup", to, e))?;
         let lock = disk.lock(&to.join(super::open::LOCK));
         let lock = lock.map_err(|e| Error::io("lock the directory of the backup", to, e))?;
         let lock = lock.ok_or_else(|| {
@@ -231,7 +226,7 @@ impl<'a> Copying<'a> {
             Error::new(ErrorKind::Locked, message).at(to, None)
         })?;
         // Another one may have been completed before the lock was ours.
-        let before = BackupSet::open(disk, to)?;
+        let before = Self::earlier(engine, to)?;
         disk.create_dir(&to.join(LOG)).map_err(fail)?;
         disk.sync_dir(to).map_err(fail)?;
         let set = BackupSet {
@@ -247,6 +242,17 @@ impl<'a> Copying<'a> {
         let meter = Meter::new(progress);
         let (copied_bytes, segments_copied) = (0, 0);
         Ok(Copying { engine, to, before, set, meter, copied_bytes, segments_copied, _lock: lock })
+    }
+
+    /// The backup that is there, which is one of this directory.
+    fn earlier(engine: &Engine, to: &Path) -> Result<Option<BackupSet>> {
+        let before = BackupSet::open(&engine.disk, to)?;
+        let identity = engine.log.manifest().identity;
+        if before.as_ref().is_some_and(|set| set.identity != identity) {
+            let message = "there is a backup of another directory here; use another place";
+            return Err(Error::invalid(message).at(to, None));
+        }
+        Ok(before)
     }
 
     /// The segments to copy, and where each ends if it is not the seal that says so.

@@ -44,19 +44,32 @@ pub(super) const RESTORING: &str = "RESTORING";
 /// Where damaged files are put aside, in a directory of its own each time.
 pub(super) const QUARANTINE: &str = "quarantine";
 
+/// What the sync of something in `quarantine/` says that is no directory of ours.
+const NOT_A_PLACE: [std::io::ErrorKind; 3] = [
+    std::io::ErrorKind::NotADirectory,
+    std::io::ErrorKind::PermissionDenied,
+    std::io::ErrorKind::NotFound,
+];
+
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
-    let now = options.clock.now();
-    let fresh = !look(&disk, dir, &options)?;
-    if fresh {
+    if !look(&disk, dir, &options)? {
         disk.create_dir(dir).map_err(|e| Error::io("make the directory", dir, e))?;
     }
+    open_without_look(disk, dir, options)
+}
+
+/// Opens a directory that is there and ours, be it that only its restorer may.
+pub(super) fn open_without_look(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: Options,
+) -> Result<Engine> {
+    let now = options.clock.now();
     let lock = lock(&*disk, dir)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {
-            // After a kill the names of manifest and snapshot may be in the page cache only, and
-            // what is built on them must not be there without them.
-            disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
+            settle_names(&*disk, dir)?;
             manifest
         }
         None => create(&disk, dir, now)?,
@@ -218,6 +231,27 @@ pub(super) fn quarantine(disk: &dyn Disk, dir: &Path, now: Timestamp) -> Result<
     }
     disk.create_dir(&place).map_err(fail)?;
     Ok(place)
+}
+
+/// Makes the names in the directory durable. After a kill those of manifest, snapshot and damaged files
+/// may be in the page cache only, and what is built on them must not be there without them. Those of
+/// damaged files first: where such a one has lost its old name it must have its new one.
+pub(super) fn settle_names(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let fail = |e| Error::io("sync the directory", dir, e);
+    let quarantine = dir.join(QUARANTINE);
+    let places = if disk.exists(&quarantine).map_err(fail)? {
+        disk.list(&quarantine).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    for place in places {
+        match disk.sync_dir(&quarantine.join(place)) {
+            // Something else that somebody has put there, or has taken away meanwhile.
+            Err(e) if NOT_A_PLACE.contains(&e.kind()) => {}
+            synced => synced.map_err(fail)?,
+        }
+    }
+    disk.sync_dir(dir).map_err(fail)
 }
 
 /// Looks at the directory without changing anything: whether it is there and one of ours.

@@ -108,7 +108,7 @@ impl ReadOnlyDb {
         Options::new().open_read_only(dir)
     }
 
-    pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<ReadOnlyDb> {
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<ReadOnlyDb> {
         let options = options.must_exist();
         let (engine, following) = begin(&disk, dir, &options)?;
         let (engine, following) = (RwLock::new(Arc::new(engine)), Mutex::new(following));

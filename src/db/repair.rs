@@ -135,7 +135,7 @@ pub fn repair(
     repair_on(Arc::new(OsDisk), dir.as_ref(), mode, SystemClock.now(), &mut progress)
 }
 
-pub(super) fn repair_on(
+pub(crate) fn repair_on(
     disk: Arc<dyn Disk>,
     dir: &Path,
     mode: Repair,

@@ -7,13 +7,15 @@
 //!
 //! Invariants
 //! 1. Nothing of the backup is taken for good before its hash agrees with the backup's list.
-//! 2. As long as `RESTORING` is in the directory nobody opens it.
-//! 3. The restored directory is opened, recovered and checkpointed once before this says that it is
-//!    restored.
+//! 2. As long as `RESTORING` is in the directory nobody else opens it.
+//! 3. The restored directory is opened, recovered and checkpointed once, with every view filled,
+//!    before `RESTORING` is taken away. A restore that dies before that is begun again; one that dies
+//!    behind it is whole.
 
-use super::Progress;
+use super::background::Threads;
 use super::backup::{Meter, Out, hash_of};
-use super::open::{LOCK, LOG, RESTORING, STORE};
+use super::open::{LOCK, LOG, RESTORING, STORE, open_without_look};
+use super::{Db, Progress};
 use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, Disk, Filling, OsDisk};
@@ -110,7 +112,7 @@ pub fn restore(
     restore_on(Arc::new(OsDisk), from.as_ref(), to.as_ref(), upto, &mut progress)
 }
 
-pub(super) fn restore_on(
+pub(crate) fn restore_on(
     disk: Arc<dyn Disk>,
     from: &Path,
     to: &Path,
@@ -125,7 +127,8 @@ pub(super) fn restore_on(
         return Err(too_late(&disk, &set, from));
     }
     claim(&disk, to)?;
-    let mut restoring = Restoring { disk, set, from, to, meter: Meter::new(progress) };
+    let mut restoring =
+        Restoring { disk: disk.clone(), set, from, to, meter: Meter::new(progress) };
     restoring.meter.total = 2 * restoring.set.bytes();
     let (position, on_snapshot) = match upto {
         Upto::EventTime(time) => (restoring.write_anew(time)?, false),
@@ -138,8 +141,9 @@ pub(super) fn restore_on(
             if header.written_at <= time.micros() { positions } else { 0 }
         })?,
     };
+    let outcome = prove(disk, to, position, on_snapshot)?;
     restoring.complete()?;
-    prove(to, position, on_snapshot)
+    Ok(outcome)
 }
 
 fn open_backup(disk: &Arc<dyn Disk>, from: &Path) -> Result<BackupSet> {
@@ -220,9 +224,15 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
     disk.sync_dir(to).map_err(fail)
 }
 
-/// Opens what was restored (invariant 3).
-fn prove(to: &Path, position: u64, on_snapshot: bool) -> Result<RestoreOutcome> {
-    let db = Options::new().must_exist().open(to)?;
+/// Opens what was restored and fills its views (invariant 3).
+fn prove(
+    disk: Arc<dyn Disk>,
+    to: &Path,
+    position: u64,
+    on_snapshot: bool,
+) -> Result<RestoreOutcome> {
+    let engine = open_without_look(disk, to, Options::new().must_exist())?;
+    let db = Db::start(Arc::new(engine), Threads::none())?;
     if db.position().get() != position {
         let message = format!(
             "the restored log ends at position {} and should at {position}; the backup is not whole",

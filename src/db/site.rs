@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! 1. Nothing is written: the store is opened held back. The lock is taken; it is made only for
-//!    whoever comes to change something.
+//!    whoever comes to change something. For those the names that are found are made durable: an
+//!    earlier repair may have died behind a rename, and there would be nothing left to do.
 //! 2. Whose directory it is, and where its log begins, is found out whatever file says it no longer.
 
 use super::catalog::Catalog;
@@ -62,6 +63,12 @@ impl Site {
         } else {
             None
         };
+        if stay == Stay::Changing {
+            super::open::settle_names(&*disk, dir)?;
+            if disk.exists(&log).map_err(fail)? {
+                disk.sync_dir(&log).map_err(fail)?;
+            }
+        }
         let numbers = segment::numbers(&*disk, &log)?;
         let (manifest, manifest_damage) = match Manifest::open(disk.clone(), dir) {
             Ok(Some(manifest)) => match strangers(&disk, &log, &numbers, manifest.identity)? {

@@ -15,7 +15,7 @@ use super::refold::{self, Refold};
 use super::site::{Site, Stay};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Access, OsDisk};
+use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Position;
 use crate::log::reader;
@@ -197,8 +197,17 @@ pub fn verify(
     depth: Depth,
     mut progress: impl FnMut(Progress),
 ) -> Result<VerifyReport> {
-    let site = Site::enter(Arc::new(OsDisk), dir.as_ref(), Stay::Reading)?;
-    Verification::run(&site, depth, &mut progress).map(|verified| verified.report)
+    verify_on(Arc::new(OsDisk), dir.as_ref(), depth, &mut progress)
+}
+
+pub(crate) fn verify_on(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    depth: Depth,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<VerifyReport> {
+    let site = Site::enter(disk, dir, Stay::Reading)?;
+    Verification::run(&site, depth, progress).map(|verified| verified.report)
 }
 
 /// A directory that was verified, with what a repair needs to know of it.

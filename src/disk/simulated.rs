@@ -210,6 +210,8 @@ impl Directory {
 }
 
 const ROOT: usize = 0;
+/// What files without a name are called.
+const SCRATCH: &str = "scratch";
 
 fn not_found() -> io::Error {
     io::ErrorKind::NotFound.into()
@@ -366,14 +368,57 @@ impl SimulatedDisk {
         SimulatedDisk::of(self.0.lock().image.clone(), 0)
     }
 
+    /// The files that have a name, each with what reading it gives now. This is no operation of the
+    /// disk, and is told to nobody.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let state = self.0.lock();
+        let mut files = BTreeMap::new();
+        let mut dirs = vec![(PathBuf::new(), ROOT)];
+        while let Some((path, node)) = dirs.pop() {
+            match &*state.image.nodes[node] {
+                Node::Directory(directory) => {
+                    let entries = directory.volatile.iter();
+                    dirs.extend(entries.map(|(name, node)| (path.join(name), *node)));
+                }
+                Node::File(file) => {
+                    let mut bytes = vec![0; file.len() as usize];
+                    file.read(0, &mut bytes);
+                    files.insert(path, bytes);
+                }
+            }
+        }
+        files
+    }
+
+    /// What a hand at the disk does while nothing is open: the file has this content, or there is
+    /// none of this name, and no power cut undoes it. This is no operation of the disk.
+    ///
+    /// # Panics
+    /// If there is no directory to hold the name.
+    pub fn replace(&self, path: impl AsRef<Path>, content: Option<&[u8]>) {
+        let (path, image) = (path.as_ref(), &mut self.0.lock().image);
+        let (dir, name) = image.find_name(path).expect("the directory is there");
+        let node = content.map(|content| {
+            let mut file = FileContent::default();
+            file.write(0, content);
+            file.sync();
+            image.nodes.push(Arc::new(Node::File(file)));
+            image.paths.push(Arc::from(path));
+            image.nodes.len() - 1
+        });
+        let directory = image.directory_mut(dir).expect("it holds names");
+        directory.change(vec![(name, node)]);
+        directory.sync();
+    }
+
     /// Keeps the disk as it is before each operation that changes something, from now on, for
     /// [`moments`](SimulatedDisk::moments).
     pub fn keep_moments(&self) {
         self.0.lock().moments = Some(Vec::new());
     }
 
-    /// The operations since [`keep_moments`](SimulatedDisk::keep_moments) that change something,
-    /// each with the disk as it was before, and no more are kept. A power cut of each of these
+    /// The operations since [`keep_moments`](SimulatedDisk::keep_moments) that change something (of
+    /// a file without a name nothing outlives its process), each with the disk as it was before, and no more are kept. A power cut of each of these
     /// disks, and of this one, is a power cut at every place there is: a write that is cut in the
     /// middle was not synced when the next operation begins.
     pub fn moments(&self) -> Vec<(Operation, SimulatedDisk)> {
@@ -397,7 +442,8 @@ impl SimulatedDisk {
         let number = state.operations;
         let operation = Operation { number, kind, path: path.to_owned(), offset, bytes };
         let fault = state.plan.as_mut().and_then(|plan| plan(&operation));
-        if let (true, State { image, moments: Some(moments), .. }) = (kind.changes(), &mut *state) {
+        let changes = kind.changes() && path != Path::new(SCRATCH);
+        if let (true, State { image, moments: Some(moments), .. }) = (changes, &mut *state) {
             moments.push((operation, image.clone()));
         }
         match fault {
@@ -520,7 +566,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn scratch(&self) -> io::Result<Arc<dyn File>> {
-        let path = Path::new("scratch");
+        let path = Path::new(SCRATCH);
         let (mut state, _) = self.begin(OperationKind::Create, path, NOWHERE)?;
         let State { image, .. } = &mut *state;
         image.nodes.push(Arc::new(Node::File(FileContent::default())));

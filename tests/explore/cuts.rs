@@ -6,7 +6,7 @@
 //! the model, worked with and opened again; that is a run, too, and is cut in its turn. So a place
 //! is a script and a path of cuts, and everything else follows from that.
 
-use crate::run::{History, Mark, Run, Weather};
+use crate::run::{History, Mark, Run, Weather, read_beside};
 use crate::script::{self, Act, Script};
 use quipu::simulation::{Operation, Random, SimulatedDisk, Step, Survival};
 use std::fmt;
@@ -152,6 +152,9 @@ pub(crate) struct Explorer<'a> {
     pub(crate) images: u64,
 }
 
+/// Of the images that are opened one in so many is read before.
+const READ_ONE_IN: u64 = 3;
+
 /// Says how to repeat what failed.
 struct Tell<'a>(&'a Script, &'a Path);
 
@@ -250,11 +253,19 @@ impl Explorer<'_> {
     ) {
         let tell = Tell(script, path);
         self.images += 1;
+        let mut random = Random::new(path.seed(script));
+        // Somebody may look before the owner does.
+        let shown =
+            random.one_in(READ_ONE_IN).then(|| read_beside(&script.setup, image, history, bounds));
         image.keep_moments();
         let mut run = Run::open(&script.setup, image, history.clone(), bounds, Weather::Fair)
             .unwrap_or_else(|error| panic!("it cannot be opened: {error}"));
+        let found = run.history.len();
+        // The rule on ids is the first record of the first opening.
+        let is_found =
+            |n| n == found || (n == 0 && found == usize::from(script.setup.ids.is_some()));
+        assert!(shown.is_none_or(is_found), "{shown:?} were shown, {found} found");
         run.check().expect("answers");
-        let mut random = Random::new(path.seed(script));
         let go_on = [Act::Run(Step::Sync), Act::Check, Act::Reopen, Act::Check];
         let acts = (0..random.below(6)).map(|_| script::act(&mut random)).collect::<Vec<_>>();
         for act in acts.iter().chain(&go_on) {

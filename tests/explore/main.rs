@@ -16,11 +16,14 @@
     reason = "figures, and how to repeat a failure"
 )]
 
+mod backup;
+mod calls;
 mod controls;
 mod cuts;
 mod faults;
 mod faults_everywhere;
 mod found;
+mod repair;
 mod run;
 mod script;
 #[path = "../model/mod.rs"]

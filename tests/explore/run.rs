@@ -4,7 +4,7 @@
 use crate::script::{Act, Setup};
 use crate::truth::{Fact, Model, view, with_event};
 use quipu::simulation::{SimulatedDisk, Step, Stepped};
-use quipu::{Durability, Error, ErrorKind, Retention, TestClock};
+use quipu::{Durability, Error, ErrorKind, ReadOnlyDb, Retention, TestClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -114,6 +114,62 @@ pub(crate) struct Mark {
     pub(crate) submitted: usize,
     /// The definitions of views whose backfill was acknowledged.
     pub(crate) filled: BTreeSet<usize>,
+}
+
+/// What somebody sees who reads a disk that holds `history`, whether its owner has it open, has died
+/// or has brought it in order: all records up to the end of a frame, none missing that may not be.
+/// Nothing is written. Gives how many records they are.
+pub(crate) fn read_beside(
+    setup: &Setup,
+    disk: &SimulatedDisk,
+    history: &History,
+    bounds: &Mark,
+) -> usize {
+    let mut history = history.clone();
+    if setup.ids.is_some() && history.len() == 0 {
+        history.push(vec![Record::Rule]);
+    }
+    history.truncate(bounds.submitted.max(usize::from(setup.ids.is_some())));
+    disk.plan(|op| {
+        let written = op.kind.changes() && op.path != std::path::Path::new("scratch");
+        assert!(!written, "a reader does {op:?}");
+        None
+    });
+    let found = match setup.options(&Setup::clock()).open_read_only_on(disk, "db") {
+        Ok(reader) => {
+            let found = check_reader(&reader, history, bounds);
+            assert_eq!(reader.refresh().expect("it was just read").get() as usize, found);
+            found
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+            assert_eq!(bounds.durable, 0, "{error}");
+            0
+        }
+    };
+    disk.heal();
+    found
+}
+
+/// Compares what a reader shows with what it may; gives how many records that are.
+fn check_reader(reader: &ReadOnlyDb, mut history: History, bounds: &Mark) -> usize {
+    let found = reader.position().get() as usize;
+    assert!(history.ends.contains(&found), "a reader shows {found} records, no end of a frame");
+    assert!(found >= bounds.durable, "a reader shows {found} records, {} are safe", bounds.durable);
+    history.truncate(found);
+    let mut model = history.model();
+    let views = history.views();
+    for status in reader.views().expect("answers") {
+        let (which, defined) =
+            views.iter().find(|(which, _)| view(**which).name() == status.view.name()).unwrap();
+        if status.backfill.is_some() {
+            assert!(defined.backfill_asked && !bounds.filled.contains(&defined.at));
+            model.defined.remove(which);
+        }
+    }
+    assert_eq!(reader.views().expect("answers").len(), views.len());
+    model.check(reader);
+    found
 }
 
 /// What the disk under a run does.
