@@ -220,6 +220,20 @@ pub(super) fn quarantine(disk: &dyn Disk, dir: &Path, now: Timestamp) -> Result<
     Ok(place)
 }
 
+/// A backup, and what a restore that was interrupted has left, are no data directories, whatever in
+/// them looks like one.
+pub(super) fn refuse_other_kinds(dir: &Path, names: &[String]) -> Result<()> {
+    let is_there = |name: &str| names.iter().any(|other| other == name);
+    let message = if is_there(RESTORING) {
+        "a restore into this directory was interrupted; restore into it again, or delete it"
+    } else if is_there(backup::NAME) && !is_there(manifest::NAME) {
+        "this is a backup; restore it to another directory and use that"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None))
+}
+
 /// Looks at the directory without changing anything: whether it is there and one of ours.
 pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     let fail = |e| Error::io("look at the directory", dir, e);
@@ -239,16 +253,7 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
         }
         _ => fail(e),
     })?;
-    let is_there = |name: &str| names.iter().any(|other| other == name);
-    if is_there(RESTORING) {
-        let message = "a restore into this directory was interrupted; restore into it again, or \
-                       delete it";
-        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
-    }
-    if is_there(backup::NAME) && !is_there(manifest::NAME) {
-        let message = "this is a backup; restore it to another directory and open that";
-        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
-    }
+    refuse_other_kinds(dir, &names)?;
     let lost = |error: Error| {
         let rest = [STORE, LOG].iter().any(|name| names.iter().any(|other| other == name));
         if error.kind() == ErrorKind::NotQuipu && rest {

@@ -22,4 +22,5 @@ mod recording;
 mod repair;
 mod retention;
 mod tidy;
+mod together;
 mod views;
