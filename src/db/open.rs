@@ -180,20 +180,29 @@ fn keep_evidence(
     damaged: Option<&Error>,
     now: Timestamp,
 ) -> Result<()> {
-    if let Some((from, to)) = recovered.given_up.filter(|_| !catalog.is_stored()) {
-        let what = damaged.map_or("missing", Error::message);
-        let message = format!(
-            "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave \
-             up the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
-        );
-        return Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None));
-    }
+    check_says_all(dir, catalog, recovered.given_up, damaged)?;
     if let Some(error) = damaged {
         let to = quarantine(disk, dir, now)?;
         put_aside(disk, dir, STORE, &to)?;
         tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
     }
     Ok(())
+}
+
+/// Whether the log, which was read, says all that was in the snapshot, if that is not there.
+pub(super) fn check_says_all(
+    dir: &Path,
+    catalog: &Catalog,
+    given_up: Option<(u64, u64)>,
+    damaged: Option<&Error>,
+) -> Result<()> {
+    let Some((from, to)) = given_up.filter(|_| !catalog.is_stored()) else { return Ok(()) };
+    let what = damaged.map_or("missing", Error::message);
+    let message = format!(
+        "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave up \
+         the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
+    );
+    Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None))
 }
 
 /// Moves a file of the directory into a place in `quarantine/`, durable when it returns.

@@ -241,12 +241,8 @@ pub(crate) fn recover(
                     proved.pass(&frame.header, (number, walk.at));
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
-                    if frame.header.kind == FrameKind::Lost
-                        && frame.next_position > resume.position + 1
-                    {
-                        let given_up = (position, frame.next_position - 1);
-                        recovered.given_up = recovered.given_up.or(Some(given_up));
-                    }
+                    recovered.given_up =
+                        recovered.given_up.or_else(|| frame.lost_behind(resume.position));
                     read(&frame, wanted, &mut translation, &mut columns, apply)
                         .map_err(|error| place(error, &segment.path, at))?;
                     if wanted {

@@ -108,3 +108,90 @@ fn a_backup_and_a_restore_that_was_interrupted_are_not_verified_and_not_repaired
     }
 }
 
+#[test]
+fn a_reader_does_not_take_a_log_with_a_hole_for_all_there_was() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = with_a_hole(root.path(), None);
+    // The repair has written a snapshot that says where it begins; with it all is well.
+    let kept = || expected((0..13).filter(|batch| *batch != 5));
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    let totals = reader.query("by_user").unwrap().totals().unwrap();
+    assert_eq!((totals.count, totals.summary().unwrap().sum), kept());
+    fs::remove_file(dir.join("state.redb")).unwrap();
+    let before = contents(&dir);
+    let error = ReadOnlyDb::open(&dir).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+    assert!(error.to_string().contains("52 to 61"), "{error}");
+    assert!(contents(&dir) == before);
+    assert_eq!(options().open(&dir).unwrap_err().kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn a_reader_goes_on_after_a_repair() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, dir) = (root.path().join("live"), root.path().join("image"));
+    let db = options().open(&live).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..12);
+    db.sync().unwrap();
+    record(&db, 12..13);
+    crash_image(&live, &dir);
+    drop(db);
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    let read = |reader: &ReadOnlyDb| reader.query("by_user").unwrap().totals().unwrap().count;
+    assert_eq!(read(&reader), 130);
+    damage(&segments(&dir)[0], 52);
+    quipu::repair(&dir, Repair::Apply, |_| {}).unwrap();
+    let db = options().open(&dir).unwrap();
+    record(&db, 13..15);
+    db.sync().unwrap();
+    record(&db, 15..16);
+    assert_eq!(reader.refresh().unwrap(), db.position());
+    assert_eq!(read(&reader), sum(&db).0);
+}
+
+#[test]
+fn a_reader_of_a_damaged_snapshot_is_right_or_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..400);
+    db.close().unwrap();
+    let all = |reader: &ReadOnlyDb| -> quipu::Result<Vec<quipu::Row>> {
+        let query = reader.query("by_user")?;
+        let rows: Vec<quipu::Row> = query.rows()?.collect::<quipu::Result<_>>()?;
+        for row in &rows {
+            assert!(query.get(&[&row.key[0]])?.as_ref() == Some(row));
+            let buckets = query.buckets(&[&row.key[0]], Grain::Hour)?;
+            assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<u64>(), row.count);
+        }
+        Ok(rows)
+    };
+    let right = all(&ReadOnlyDb::open(&dir).unwrap()).unwrap();
+    let store = dir.join("state.redb");
+    let whole = fs::read(&store).unwrap();
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let (mut told, mut wrong) = (0, Vec::new());
+    for at in (0..used)
+        .step_by(97)
+        .filter(|at| whole[at / 4096 * 4096..].iter().take(4096).any(|b| *b != 0))
+    {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&store, &bytes).unwrap();
+        match ReadOnlyDb::open(&dir).and_then(|reader| all(&reader)) {
+            Ok(rows) if rows == right => {}
+            Ok(rows) => wrong.push((at, rows.len())),
+            Err(error) => {
+                told += 1;
+                assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+                assert_eq!(error.path(), Some(store.as_path()), "{error}");
+            }
+        }
+        assert!(!dir.join("quarantine").exists());
+    }
+    assert!(wrong.is_empty(), "{wrong:?}, {told} told");
+    assert!(told > 0);
+}
+
