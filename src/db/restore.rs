@@ -72,8 +72,8 @@ pub struct RestoreOutcome {
 ///
 /// Everything is compared with the hashes of the backup, written, synced, and opened once. An earlier
 /// state ([`Upto`]) is had from the log: from its beginning, or on top of the backup's snapshot if that
-/// is not of a later state. A view that was being filled from the log, or whose filling is not in a
-/// snapshot, is filled.
+/// is not of a later state. A view is filled from the log if it was at that position; one that was
+/// being filled is [gone on with](crate::Db::backfill) by who wants it.
 ///
 /// `progress` is called in bytes, copied and read back; `Break` stops.
 ///
@@ -99,7 +99,8 @@ pub struct RestoreOutcome {
 /// # Errors
 /// `NotFound`, `NotQuipu` where `from` is no backup; `Corruption` where it is damaged, with file and
 /// offset; `Invalid` when `to` is not empty, or the position is behind the backup's; `LogRetired` when
-/// the log in the backup does not reach back far enough; `Stopped`, `Io`, `NoSpace`. What was begun in
+/// the log in the backup does not reach back far enough, or a repair had given up a part of it that is
+/// needed; `Stopped`, `Io`, `NoSpace`. What was begun in
 /// `to` is not opened by anybody, and may be restored into again.
 pub fn restore(
     from: impl AsRef<Path>,
@@ -127,8 +128,8 @@ pub(super) fn restore_on(
     claim(&disk, to)?;
     let mut restoring = Restoring { disk, set, from, to, meter: Meter::new(progress) };
     restoring.meter.total = 2 * restoring.set.bytes();
-    let (position, on_snapshot) = match upto {
-        Upto::EventTime(time) => (restoring.write_anew(time)?, false),
+    let position = match upto {
+        Upto::EventTime(time) => restoring.write_anew(time)?,
         Upto::Everything => restoring.copy(&|_, positions| positions)?,
         Upto::Position(position) => {
             let before = |first: u64| (position.get() + 1).saturating_sub(first);
@@ -139,7 +140,11 @@ pub(super) fn restore_on(
         })?,
     };
     restoring.complete()?;
-    prove(to, position, on_snapshot)
+    prove(to, position).inspect_err(|_| {
+        // Nobody is to take it for whole. Should this fail, too, the error is told all the same.
+        let mark = restoring.disk.create(&to.join(RESTORING)).and_then(|file| file.sync());
+        let _ = mark.and_then(|()| restoring.disk.sync_dir(to));
+    })
 }
 
 fn open_backup(disk: &Arc<dyn Disk>, from: &Path) -> Result<BackupSet> {
@@ -221,7 +226,7 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
 }
 
 /// Opens what was restored (invariant 3).
-fn prove(to: &Path, position: u64, on_snapshot: bool) -> Result<RestoreOutcome> {
+fn prove(to: &Path, position: u64) -> Result<RestoreOutcome> {
     let db = Options::new().must_exist().open(to)?;
     if db.position().get() != position {
         let message = format!(
@@ -231,12 +236,6 @@ fn prove(to: &Path, position: u64, on_snapshot: bool) -> Result<RestoreOutcome> 
         return Err(Error::corruption(&to.join(LOG), 0, message));
     }
     let views = db.views()?;
-    if !on_snapshot {
-        // That a view was filled from the log stands in snapshots alone.
-        for status in views.iter().filter(|status| status.backfill.is_some()) {
-            db.backfill(status.view.name(), |_| ControlFlow::Continue(()))?;
-        }
-    }
     let outcome = RestoreOutcome {
         position: Position(position),
         events: db.statistics().events,
@@ -257,10 +256,11 @@ struct Restoring<'a> {
 
 impl Restoring<'_> {
     /// Copies log and snapshot. `keep` says how many positions of a frame are wanted; the log ends in
-    /// front of the first that is not. Gives the last position, and whether the snapshot is used.
-    fn copy(&mut self, keep: &Keep<'_>) -> Result<(u64, bool)> {
+    /// front of the first that is not. Gives the last position.
+    fn copy(&mut self, keep: &Keep<'_>) -> Result<u64> {
         let home = home_of(&self.disk, self.set.identity, self.from);
-        let mut end = LogEnd { position: 0, is_cut: false, written_at: self.set.taken_at };
+        let mut end =
+            LogEnd { position: 0, is_cut: false, hole: None, written_at: self.set.taken_at };
         let mut last = 0;
         for part in self.set.segments.clone() {
             self.copy_segment(&home, part, keep, &mut end)?;
@@ -274,10 +274,12 @@ impl Restoring<'_> {
             self.copy_snapshot()?;
         } else if !reaches_back(&self.set) {
             return Err(too_late(&self.disk, &self.set, self.from));
+        } else if let Some(hole) = end.hole {
+            return Err(self.given_up(hole));
         }
         let created = Timestamp::from_micros(self.set.created);
         Manifest::restore(self.disk.clone(), self.to, self.set.identity, created, last)?;
-        Ok((end.position, fits))
+        Ok(end.position)
     }
 
     fn copy_segment(
@@ -312,11 +314,14 @@ impl Restoring<'_> {
             if !end.is_cut {
                 block.extend_from_slice(located.raw);
                 is_sealed = frame.header.kind == FrameKind::Seal;
-            } else if frame.header.kind != FrameKind::Events {
+            } else if !matches!(frame.header.kind, FrameKind::Events | FrameKind::Lost) {
                 wanted = 0;
             } else if wanted > 0 {
-                let first = reader::first_events(&frame, wanted as u32, at, salt);
+                let first = reader::first_positions(&frame, wanted, at, salt);
                 block.extend_from_slice(&first.map_err(|_| damaged(&from, at))?);
+            }
+            if wanted > 0 {
+                end.hole = end.hole.or(frame.lost_behind(0));
             }
             if !end.is_cut || wanted > 0 {
                 let next = frame.header.position.saturating_add(wanted);
@@ -380,7 +385,12 @@ impl Restoring<'_> {
         let writer = Writer::start(to, manifest, dictionary.clone(), SEGMENT_BYTES, 0, 1);
         let mut draft = Draft::default();
         let meter = &mut self.meter;
+        let (mut due, mut hole) = (1, None);
         let mut apply = |entry: Entry<'_>, header: &Header| {
+            if header.position > due && hole.is_none() {
+                hole = Some((due, header.position - 1));
+            }
+            due = header.last_position() + 1;
             let written_at = Timestamp::from_micros(header.written_at);
             match entry {
                 Entry::Control(control) => {
@@ -403,9 +413,26 @@ impl Restoring<'_> {
             let range = (1, self.set.position);
             reader::replay_range(&home, range, 1, end, &dictionary, &mut apply)?;
         }
+        if due <= self.set.position {
+            hole = hole.or(Some((due, self.set.position)));
+        }
+        if let Some(hole) = hole {
+            return Err(self.given_up(hole));
+        }
         let position = writer.appended();
         writer.close(made_at)?;
         Ok(position)
+    }
+
+    /// The log alone is not all there was.
+    fn given_up(&self, (from, to): (u64, u64)) -> Error {
+        let message = format!(
+            "a repair gave up the positions from {from} to {to}, so the log does not say what was in \
+             the views behind them; states before position {from} can be restored, and on the \
+             backup's snapshot those from position {} to {}",
+            self.set.snapshot_position, self.set.position
+        );
+        Error::new(ErrorKind::LogRetired, message).at(self.from, None)
     }
 
     /// Everything is there: from here on it can be opened.
@@ -426,6 +453,8 @@ struct LogEnd {
     position: u64,
     /// It ends before the backup's does.
     is_cut: bool,
+    /// Positions in it that a repair had given up, the first ones of them.
+    hole: Option<(u64, u64)>,
     written_at: i64,
 }
 

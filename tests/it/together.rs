@@ -127,6 +127,62 @@ fn a_reader_does_not_take_a_log_with_a_hole_for_all_there_was() {
 }
 
 #[test]
+fn a_repaired_directory_is_backed_up_and_restored_with_its_hole() {
+    let root = tempfile::tempdir().unwrap();
+    // Batch 5 is in the snapshot and no longer in the log.
+    let dir = with_a_hole(root.path(), Some(8));
+    let backup = root.path().join("backup");
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    reader.backup(&backup, quietly).unwrap();
+    let at = |upto: Upto, name: &str| {
+        let to = root.path().join(name);
+        let restored = restore(&backup, &to, upto, quietly);
+        if restored.is_err() {
+            let opened = options().open(&to).map(drop);
+            assert_eq!(opened.unwrap_err().kind(), ErrorKind::NotQuipu, "{upto:?}");
+            return Err(restored.unwrap_err());
+        }
+        let report = quipu::verify(&to, Depth::Refold, |_| {}).unwrap();
+        assert!(report.is_intact(), "{upto:?}: {report:?}");
+        let db = options().open(&to).unwrap();
+        assert_eq!(db.position(), restored.unwrap().position, "{upto:?}");
+        Ok(sum(&db))
+    };
+    assert_eq!(at(Upto::Everything, "all").unwrap(), expected(0..13));
+    assert_eq!(at(Upto::Position(101.into()), "ten").unwrap(), expected(0..10));
+    // Before the hole the log says all.
+    assert_eq!(at(Upto::Position(51.into()), "five").unwrap(), expected(0..5));
+    // Between the hole and the snapshot nothing does.
+    for (n, upto) in
+        [Upto::Position(61.into()), Upto::Position(71.into()), Upto::EventTime(Timestamp::MAX)]
+            .into_iter()
+            .enumerate()
+    {
+        let error = at(upto, &format!("none{n}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LogRetired, "{upto:?}: {error}");
+        assert!(error.to_string().contains("52 to 61"), "{upto:?}: {error}");
+    }
+}
+
+#[test]
+fn a_position_inside_of_a_hole_behind_the_snapshot_can_be_restored() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = with_a_hole(root.path(), Some(3));
+    let backup = root.path().join("backup");
+    ReadOnlyDb::open(&dir).unwrap().backup(&backup, quietly).unwrap();
+    for (position, batches) in [(51, 0..5), (52, 0..5), (55, 0..5), (61, 0..5)] {
+        let to = root.path().join(format!("at{position}"));
+        let outcome = restore(&backup, &to, Upto::Position(position.into()), quietly).unwrap();
+        assert_eq!(outcome.position, Position::from(position));
+        let db = options().open(&to).unwrap();
+        assert_eq!((db.position().get(), sum(&db)), (position, expected(batches)));
+        record(&db, 0..1);
+        db.close().unwrap();
+        assert!(quipu::verify(&to, Depth::Refold, |_| {}).unwrap().is_intact());
+    }
+}
+
+#[test]
 fn a_reader_goes_on_after_a_repair() {
     let root = tempfile::tempdir().unwrap();
     let (live, dir) = (root.path().join("live"), root.path().join("image"));
@@ -148,6 +204,37 @@ fn a_reader_goes_on_after_a_repair() {
     record(&db, 15..16);
     assert_eq!(reader.refresh().unwrap(), db.position());
     assert_eq!(read(&reader), sum(&db).0);
+}
+
+#[test]
+fn a_state_in_the_middle_of_a_backfill_is_restored_as_the_state_of_that_position() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..5);
+    db.define(View::new("late").by(["user"]).stats("value")).unwrap();
+    let asked = db.position().get() + 1;
+    db.backfill("late", quietly).unwrap();
+    let done = db.position().get();
+    assert_eq!(done, asked + 1);
+    record(&db, 5..6);
+    db.backup(&backup, quietly).unwrap();
+    for position in asked - 1..=done + 1 {
+        let to = root.path().join(format!("at{position}"));
+        let outcome = restore(&backup, &to, Upto::Position(position.into()), quietly).unwrap();
+        let at = options().open(&to).unwrap();
+        assert_eq!((outcome.position, at.position().get()), (at.position(), position));
+        let count = at.query("late").map(|query| query.totals().unwrap().count);
+        if position == asked {
+            assert_eq!(count.unwrap_err().kind(), ErrorKind::Backfilling);
+            assert_eq!(at.backfill("late", quietly).unwrap(), 50);
+        } else {
+            assert_eq!(count.unwrap(), [0, 0, 50, 51][(position + 1 - asked) as usize]);
+        }
+        at.close().unwrap();
+        assert!(quipu::verify(&to, Depth::Refold, |_| {}).unwrap().is_intact());
+    }
 }
 
 #[test]
