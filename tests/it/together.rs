@@ -207,6 +207,33 @@ fn a_reader_goes_on_after_a_repair() {
 }
 
 #[test]
+fn a_backup_from_before_a_repair_says_that_it_has_another_history() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, dir) = (root.path().join("live"), root.path().join("image"));
+    let backup = root.path().join("backup");
+    let db = options().open(&live).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..12);
+    db.backup(&backup, quietly).unwrap();
+    record(&db, 12..13);
+    crash_image(&live, &dir);
+    drop(db);
+    damage(&segments(&dir)[0], 52);
+    quipu::repair(&dir, Repair::Apply, |_| {}).unwrap();
+    let before = contents(&backup);
+    let db = options().open(&dir).unwrap();
+    let error = db.backup(&backup, quietly).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("repaired"), "{error}");
+    let named = |all: &std::collections::BTreeMap<PathBuf, _>| {
+        all.keys().filter(|path| path.ends_with("BACKUP")).count()
+    };
+    assert_eq!(named(&before), 1);
+    let to = root.path().join("again");
+    assert_eq!(restore(&backup, &to, Upto::Everything, quietly).unwrap().position.get(), 121);
+}
+
+#[test]
 fn a_state_in_the_middle_of_a_backfill_is_restored_as_the_state_of_that_position() {
     let root = tempfile::tempdir().unwrap();
     let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
@@ -282,3 +309,32 @@ fn a_reader_of_a_damaged_snapshot_is_right_or_says_so() {
     assert!(told > 0);
 }
 
+#[test]
+fn a_snapshot_that_rots_while_it_is_used_is_not_backed_up() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..40);
+    db.backup(&backup, quietly).unwrap();
+    record(&db, 40..41);
+    db.checkpoint().unwrap();
+    // A bit of an old row, wherever it lies.
+    let store = dir.join("state.redb");
+    let mut bytes = fs::read(&store).unwrap();
+    let key = b"user 3";
+    let places = (0..bytes.len() - key.len()).filter(|at| bytes[*at..].starts_with(key));
+    for at in places.collect::<Vec<_>>() {
+        bytes[at + 5] ^= 1;
+    }
+    fs::write(&store, bytes).unwrap();
+    for error in [
+        ReadOnlyDb::open(&dir).and_then(|reader| reader.backup(&backup, quietly)).unwrap_err(),
+        db.backup(&backup, quietly).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+        assert_eq!(error.path(), Some(store.as_path()), "{error}");
+    }
+    let to = root.path().join("again");
+    assert_eq!(restore(&backup, &to, Upto::Everything, quietly).unwrap().position.get(), 401);
+}
