@@ -39,6 +39,8 @@ use std::sync::Arc;
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
+/// A snapshot that a repair is writing.
+pub(super) const REPAIRED: &str = "state.repaired";
 /// There as long as a restore into the directory is not complete.
 pub(super) const RESTORING: &str = "RESTORING";
 /// Where damaged files are put aside, in a directory of its own each time.

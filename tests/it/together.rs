@@ -265,6 +265,16 @@ fn a_state_in_the_middle_of_a_backfill_is_restored_as_the_state_of_that_position
 }
 
 #[test]
+fn what_a_repair_that_died_leaves_is_not_taken_for_another_program_s() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = with_a_hole(root.path(), None);
+    fs::write(dir.join("state.repaired"), "half").unwrap();
+    let report = quipu::verify(&dir, Depth::Refold, |_| {}).unwrap();
+    let of = |name: &str| report.findings.iter().find(|finding| finding.path.ends_with(name));
+    assert_eq!(of("state.repaired").unwrap().meaning, Meaning::Leftover);
+}
+
+#[test]
 fn a_reader_of_a_damaged_snapshot_is_right_or_says_so() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("db");
