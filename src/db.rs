@@ -418,6 +418,7 @@ impl Db {
     /// Folds the records from before the definition of a view into it, reading them from the log,
     /// while recording goes on. Goes on where an earlier call was stopped or died. Gives the number
     /// of events read. Until it is complete the view has no answers ([`ErrorKind::Backfilling`]).
+    /// Records that a [repair](crate::repair()) gave up are not in it.
     ///
     /// `progress` is called after every frame of the log, in records, control records included; `Break`
     /// stops, to be gone on with later. It must not wait.

@@ -6,7 +6,8 @@
 //! of one position, and everything in it is durable in its source.
 //!
 //! Invariants
-//! 1. A frame is checked when it is copied: a damaged log is not backed up, the error says where.
+//! 1. A frame is checked when it is copied, every page of the snapshot when it was: what is damaged is
+//!    not backed up, the error says where.
 //! 2. What was written is synced and read back from the disk before the backup is published.
 //! 3. What a backup before has is not copied again: sealed segments do not change, and others grow
 //!    only. That they are the same is checked by their first and last bytes, or by their hash.
@@ -23,6 +24,7 @@ use crate::log::frame::{self, FrameKind};
 use crate::log::segment::{self, Segment};
 use crate::manifest;
 use crate::manifest::backup::{self, BackupSet, Part, SegmentPart};
+use crate::snapshot::RedbStorage;
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::Ordering::AcqRel;
 use serde::Serialize;
@@ -297,7 +299,15 @@ impl<'a> Copying<'a> {
             out.put(&block[..bytes])?;
             self.meter.add(bytes as u64)?;
         }
+        let path = out.path.clone();
         self.set.snapshot = Some(self.settle(out)?);
+        // Invariant 1: it is to replace the one of the backup before, which may be whole.
+        if let Err(error) = RedbStorage::check(&self.engine.disk, &path) {
+            let what = error.message();
+            let message =
+                format!("{what}; it is not backed up, an earlier backup stays what it was");
+            return Err(Error::new(error.kind(), message).at(&from, None));
+        }
         self.set.snapshot_position = position;
         Ok(())
     }
@@ -445,8 +455,9 @@ impl<'a> Copying<'a> {
     }
 
     fn diverged(&self) -> Error {
-        let message = "the backup here has records that the directory has not: it was restored to an \
-                       earlier state since; use another place for this backup";
+        let message = "the backup here has records that the directory has not, or has otherwise: it \
+                       was restored to an earlier state since, or repaired; use another place for \
+                       this backup";
         Error::invalid(message).at(self.to, None)
     }
 }

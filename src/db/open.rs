@@ -39,6 +39,8 @@ use std::sync::Arc;
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
+/// A snapshot that a repair is writing.
+pub(super) const REPAIRED: &str = "state.repaired";
 /// There as long as a restore into the directory is not complete.
 pub(super) const RESTORING: &str = "RESTORING";
 /// Where damaged files are put aside, in a directory of its own each time.
@@ -193,20 +195,29 @@ fn keep_evidence(
     damaged: Option<&Error>,
     now: Timestamp,
 ) -> Result<()> {
-    if let Some((from, to)) = recovered.given_up.filter(|_| !catalog.is_stored()) {
-        let what = damaged.map_or("missing", Error::message);
-        let message = format!(
-            "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave \
-             up the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
-        );
-        return Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None));
-    }
+    check_says_all(dir, catalog, recovered.given_up, damaged)?;
     if let Some(error) = damaged {
         let to = quarantine(disk, dir, now)?;
         put_aside(disk, dir, STORE, &to)?;
         tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
     }
     Ok(())
+}
+
+/// Whether the log, which was read, says all that was in the snapshot, if that is not there.
+pub(super) fn check_says_all(
+    dir: &Path,
+    catalog: &Catalog,
+    given_up: Option<(u64, u64)>,
+    damaged: Option<&Error>,
+) -> Result<()> {
+    let Some((from, to)) = given_up.filter(|_| !catalog.is_stored()) else { return Ok(()) };
+    let what = damaged.map_or("missing", Error::message);
+    let message = format!(
+        "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave up \
+         the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
+    );
+    Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None))
 }
 
 /// Moves a file of the directory into a place in `quarantine/`, durable when it returns.
@@ -254,6 +265,20 @@ pub(super) fn settle_names(disk: &dyn Disk, dir: &Path) -> Result<()> {
     disk.sync_dir(dir).map_err(fail)
 }
 
+/// A backup, and what a restore that was interrupted has left, are no data directories, whatever in
+/// them looks like one.
+pub(super) fn refuse_other_kinds(dir: &Path, names: &[String]) -> Result<()> {
+    let is_there = |name: &str| names.iter().any(|other| other == name);
+    let message = if is_there(RESTORING) {
+        "a restore into this directory was interrupted; restore into it again, or delete it"
+    } else if is_there(backup::NAME) && !is_there(manifest::NAME) {
+        "this is a backup; restore it to another directory and use that"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None))
+}
+
 /// Looks at the directory without changing anything: whether it is there and one of ours.
 pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     let fail = |e| Error::io("look at the directory", dir, e);
@@ -273,16 +298,7 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
         }
         _ => fail(e),
     })?;
-    let is_there = |name: &str| names.iter().any(|other| other == name);
-    if is_there(RESTORING) {
-        let message = "a restore into this directory was interrupted; restore into it again, or \
-                       delete it";
-        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
-    }
-    if is_there(backup::NAME) && !is_there(manifest::NAME) {
-        let message = "this is a backup; restore it to another directory and open that";
-        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
-    }
+    refuse_other_kinds(dir, &names)?;
     let lost = |error: Error| {
         let rest = [STORE, LOG].iter().any(|name| names.iter().any(|other| other == name));
         if error.kind() == ErrorKind::NotQuipu && rest {

@@ -11,7 +11,8 @@
 //!
 //! The log alone is enough to go on, as long as it is there. The snapshot is copied anew where the
 //! owner has retired what comes next, where it has completed a backfill (what that brought is not behind
-//! the snapshot), and where what came since needs more memory than the budget.
+//! the snapshot), where a repair has written the segment anew that is read, and where what came since
+//! needs more memory than the budget.
 //!
 //! It is an engine without background threads whose log is not written to; series are read and
 //! loaded as in any other (`db/load.rs`).
@@ -138,7 +139,10 @@ impl ReadOnlyDb {
                 is_backfilling(&following) || engine.over_budget(&following.recovery.live.views)
             }
         };
-        if behind && stamp(&self.0.disk, engine.dir.as_path())? != following.stamp {
+        // Before an error is believed: it may be that file's, which nobody writes to any more.
+        if following.follower.is_replaced()? {
+            self.begin_anew(&mut following)?;
+        } else if behind && stamp(&self.0.disk, engine.dir.as_path())? != following.stamp {
             self.begin_anew(&mut following)?;
         } else {
             caught_up?;
@@ -263,7 +267,9 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
         };
         let engine = recovery.sharing_views().engine(ground, catalog.clone());
         let mut following = Following { follower, recovery, catalog, stamp };
-        return match catch_up(&engine, &mut following) {
+        let caught_up = catch_up(&engine, &mut following);
+        open::check_says_all(dir, &following.catalog, following.follower.given_up(), None)?;
+        return match caught_up {
             // All were there when they were opened; what came later was retired since, and what is
             // applied is whole without it.
             Err(error) if error.kind() != ErrorKind::MissingSegment => Err(error),

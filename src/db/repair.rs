@@ -11,7 +11,7 @@
 //! Next: `db/verify.rs`, whose findings these are.
 
 use super::catalog::Catalog;
-use super::open::{LOG, STORE, put_aside, quarantine};
+use super::open::{LOG, REPAIRED, STORE, put_aside, quarantine};
 use super::site::{Site, Stay};
 use super::verify::{Depth, Finding, Positions, Verification};
 use super::{backfill::Progress, load};
@@ -449,7 +449,7 @@ fn salvage_rows(
 /// Writes a new store under another name, then puts it in the place of the damaged one.
 fn write_store(site: &Site, rows: &Changes) -> Result<()> {
     let disk = &site.disk;
-    let (path, made) = (site.dir.join(STORE), site.dir.join("state.repaired"));
+    let (path, made) = (site.dir.join(STORE), site.dir.join(REPAIRED));
     let fail = |e| Error::io("write the snapshot anew", &path, e);
     if disk.exists(&made).map_err(fail)? {
         disk.remove(&made).map_err(fail)?;

@@ -8,9 +8,8 @@
 //! Invariants
 //! 1. Nothing of the backup is taken for good before its hash agrees with the backup's list.
 //! 2. As long as `RESTORING` is in the directory nobody else opens it.
-//! 3. The restored directory is opened, recovered and checkpointed once, with every view filled,
-//!    before `RESTORING` is taken away. A restore that dies before that is begun again; one that dies
-//!    behind it is whole.
+//! 3. The restored directory is opened, recovered and checkpointed once before `RESTORING` is taken
+//!    away. A restore that dies before that is begun again; one that dies behind it is whole.
 
 use super::background::Threads;
 use super::backup::{Meter, Out, hash_of};
@@ -74,8 +73,8 @@ pub struct RestoreOutcome {
 ///
 /// Everything is compared with the hashes of the backup, written, synced, and opened once. An earlier
 /// state ([`Upto`]) is had from the log: from its beginning, or on top of the backup's snapshot if that
-/// is not of a later state. A view that was being filled from the log, or whose filling is not in a
-/// snapshot, is filled.
+/// is not of a later state. A view is filled from the log if it was at that position; one that was
+/// being filled is [gone on with](crate::Db::backfill) by who wants it.
 ///
 /// `progress` is called in bytes, copied and read back; `Break` stops.
 ///
@@ -101,8 +100,9 @@ pub struct RestoreOutcome {
 /// # Errors
 /// `NotFound`, `NotQuipu` where `from` is no backup; `Corruption` where it is damaged, with file and
 /// offset; `Invalid` when `to` is not empty, or the position is behind the backup's; `LogRetired` when
-/// the log in the backup does not reach back far enough; `Stopped`, `Io`, `NoSpace`. What was begun in
-/// `to` is not opened by anybody, and may be restored into again.
+/// the log in the backup does not reach back far enough, or a repair had given up a part of it that is
+/// needed; `Stopped`, `Io`, `NoSpace`. What was begun in `to` is not opened by anybody, and may be
+/// restored into again.
 pub fn restore(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,
@@ -130,8 +130,8 @@ pub(crate) fn restore_on(
     let mut restoring =
         Restoring { disk: disk.clone(), set, from, to, meter: Meter::new(progress) };
     restoring.meter.total = 2 * restoring.set.bytes();
-    let (position, on_snapshot) = match upto {
-        Upto::EventTime(time) => (restoring.write_anew(time)?, false),
+    let position = match upto {
+        Upto::EventTime(time) => restoring.write_anew(time)?,
         Upto::Everything => restoring.copy(&|_, positions| positions)?,
         Upto::Position(position) => {
             let before = |first: u64| (position.get() + 1).saturating_sub(first);
@@ -141,7 +141,7 @@ pub(crate) fn restore_on(
             if header.written_at <= time.micros() { positions } else { 0 }
         })?,
     };
-    let outcome = prove(disk, to, position, on_snapshot)?;
+    let outcome = prove(disk, to, position)?;
     restoring.complete()?;
     Ok(outcome)
 }
@@ -224,13 +224,8 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
     disk.sync_dir(to).map_err(fail)
 }
 
-/// Opens what was restored and fills its views (invariant 3).
-fn prove(
-    disk: Arc<dyn Disk>,
-    to: &Path,
-    position: u64,
-    on_snapshot: bool,
-) -> Result<RestoreOutcome> {
+/// Opens what was restored (invariant 3).
+fn prove(disk: Arc<dyn Disk>, to: &Path, position: u64) -> Result<RestoreOutcome> {
     let engine = open_without_look(disk, to, Options::new().must_exist())?;
     let db = Db::start(Arc::new(engine), Threads::none())?;
     if db.position().get() != position {
@@ -241,12 +236,6 @@ fn prove(
         return Err(Error::corruption(&to.join(LOG), 0, message));
     }
     let views = db.views()?;
-    if !on_snapshot {
-        // That a view was filled from the log stands in snapshots alone.
-        for status in views.iter().filter(|status| status.backfill.is_some()) {
-            db.backfill(status.view.name(), |_| ControlFlow::Continue(()))?;
-        }
-    }
     let outcome = RestoreOutcome {
         position: Position(position),
         events: db.statistics().events,
@@ -267,10 +256,11 @@ struct Restoring<'a> {
 
 impl Restoring<'_> {
     /// Copies log and snapshot. `keep` says how many positions of a frame are wanted; the log ends in
-    /// front of the first that is not. Gives the last position, and whether the snapshot is used.
-    fn copy(&mut self, keep: &Keep<'_>) -> Result<(u64, bool)> {
+    /// front of the first that is not. Gives the last position.
+    fn copy(&mut self, keep: &Keep<'_>) -> Result<u64> {
         let home = home_of(&self.disk, self.set.identity, self.from);
-        let mut end = LogEnd { position: 0, is_cut: false, written_at: self.set.taken_at };
+        let mut end =
+            LogEnd { position: 0, is_cut: false, hole: None, written_at: self.set.taken_at };
         let mut last = 0;
         for part in self.set.segments.clone() {
             self.copy_segment(&home, part, keep, &mut end)?;
@@ -284,10 +274,12 @@ impl Restoring<'_> {
             self.copy_snapshot()?;
         } else if !reaches_back(&self.set) {
             return Err(too_late(&self.disk, &self.set, self.from));
+        } else if let Some(hole) = end.hole {
+            return Err(self.given_up(hole));
         }
         let created = Timestamp::from_micros(self.set.created);
         Manifest::restore(self.disk.clone(), self.to, self.set.identity, created, last)?;
-        Ok((end.position, fits))
+        Ok(end.position)
     }
 
     fn copy_segment(
@@ -322,11 +314,14 @@ impl Restoring<'_> {
             if !end.is_cut {
                 block.extend_from_slice(located.raw);
                 is_sealed = frame.header.kind == FrameKind::Seal;
-            } else if frame.header.kind != FrameKind::Events {
+            } else if !matches!(frame.header.kind, FrameKind::Events | FrameKind::Lost) {
                 wanted = 0;
             } else if wanted > 0 {
-                let first = reader::first_events(&frame, wanted as u32, at, salt);
+                let first = reader::first_positions(&frame, wanted, at, salt);
                 block.extend_from_slice(&first.map_err(|_| damaged(&from, at))?);
+            }
+            if wanted > 0 {
+                end.hole = end.hole.or(frame.lost_behind(0));
             }
             if !end.is_cut || wanted > 0 {
                 let next = frame.header.position.saturating_add(wanted);
@@ -390,7 +385,12 @@ impl Restoring<'_> {
         let writer = Writer::start(to, manifest, dictionary.clone(), SEGMENT_BYTES, 0, 1);
         let mut draft = Draft::default();
         let meter = &mut self.meter;
+        let (mut due, mut hole) = (1, None);
         let mut apply = |entry: Entry<'_>, header: &Header| {
+            if header.position > due && hole.is_none() {
+                hole = Some((due, header.position - 1));
+            }
+            due = header.last_position() + 1;
             let written_at = Timestamp::from_micros(header.written_at);
             match entry {
                 Entry::Control(control) => {
@@ -413,9 +413,26 @@ impl Restoring<'_> {
             let range = (1, self.set.position);
             reader::replay_range(&home, range, 1, end, &dictionary, &mut apply)?;
         }
+        if due <= self.set.position {
+            hole = hole.or(Some((due, self.set.position)));
+        }
+        if let Some(hole) = hole {
+            return Err(self.given_up(hole));
+        }
         let position = writer.appended();
         writer.close(made_at)?;
         Ok(position)
+    }
+
+    /// The log alone is not all there was.
+    fn given_up(&self, (from, to): (u64, u64)) -> Error {
+        let message = format!(
+            "a repair gave up the positions from {from} to {to}, so the log does not say what was in \
+             the views behind them; states before position {from} can be restored, and on the \
+             backup's snapshot those from position {} to {}",
+            self.set.snapshot_position, self.set.position
+        );
+        Error::new(ErrorKind::LogRetired, message).at(self.from, None)
     }
 
     /// Everything is there: from here on it can be opened.
@@ -436,6 +453,8 @@ struct LogEnd {
     position: u64,
     /// It ends before the backup's does.
     is_cut: bool,
+    /// Positions in it that a repair had given up, the first ones of them.
+    hole: Option<(u64, u64)>,
     written_at: i64,
 }
 

@@ -50,6 +50,7 @@ impl Site {
             let message = "there is no such directory";
             return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
         }
+        super::open::refuse_other_kinds(dir, &disk.list(dir).map_err(fail)?)?;
         let log = dir.join(LOG);
         let has_store = disk.exists(&dir.join(STORE)).map_err(fail)?;
         let has_manifest = disk.exists(&dir.join(manifest::NAME)).map_err(fail)?;

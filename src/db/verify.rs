@@ -10,7 +10,7 @@
 use super::backfill::Progress;
 use super::catalog::StoredView;
 use super::load::check_series_row;
-use super::open::{LOCK, LOG, QUARANTINE, STORE};
+use super::open::{LOCK, LOG, QUARANTINE, REPAIRED, STORE};
 use super::refold::{self, Refold};
 use super::site::{Site, Stay};
 use crate::codec;
@@ -344,7 +344,8 @@ impl<'a> Verification<'a> {
         let ours = [LOCK, LOG, STORE, QUARANTINE, manifest::NAME];
         for name in list(&site.dir)?.iter().filter(|name| !ours.contains(&name.as_str())) {
             let path = site.dir.join(name);
-            let unfinished = [manifest::UNFINISHED, "state.redb.new"].contains(&name.as_str());
+            let unfinished =
+                [manifest::UNFINISHED, "state.redb.new", REPAIRED].contains(&name.as_str());
             let (meaning, what) = if unfinished {
                 (Meaning::Leftover, left)
             } else {

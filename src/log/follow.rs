@@ -152,6 +152,8 @@ pub(crate) struct Follower {
     position: u64,
     /// The greatest position that is known to be durable.
     durable: u64,
+    /// Positions behind the snapshot's that a repair gave up, the first ones of them.
+    given_up: Option<(u64, u64)>,
     /// Everything behind the end was looked at once for claims.
     looked: bool,
 }
@@ -174,6 +176,7 @@ impl Follower {
             resume,
             position: resume.position,
             durable: resume.position,
+            given_up: None,
             looked: false,
         })
     }
@@ -184,6 +187,20 @@ impl Follower {
 
     pub(crate) fn durable(&self) -> u64 {
         self.durable
+    }
+
+    pub(crate) fn given_up(&self) -> Option<(u64, u64)> {
+        self.given_up
+    }
+
+    /// Whether another file has the name of the segment that is read: a repair wrote it anew.
+    pub(crate) fn is_replaced(&self) -> Result<bool> {
+        let Some(Frames { segment, .. }) = &self.frames else { return Ok(false) };
+        match Segment::open(&self.home, segment.number, Access::Read) {
+            // Retired; what is in it can be read on.
+            Err(error) if error.kind() == crate::ErrorKind::MissingSegment => Ok(false),
+            named => Ok(named?.salt != segment.salt),
+        }
     }
 
     /// The segment in which the next frame goes and its place there; 0 in one that is not there yet.
@@ -222,6 +239,9 @@ impl Follower {
                         return Err(reader::place(error, &path, at));
                     }
                     self.expected = Some(frame.next_position);
+                    if let Some(lost) = frame.lost_behind(self.resume.position) {
+                        self.given_up.get_or_insert(lost);
+                    }
                     self.position = self.position.max(frame.next_position - 1);
                     self.durable = self.durable.max(header.synced);
                     if header.kind == FrameKind::Seal {

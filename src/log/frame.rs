@@ -209,6 +209,13 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// The positions that a lost frame stands for, if some of them are behind `position`.
+    pub(crate) fn lost_behind(&self, position: u64) -> Option<(u64, u64)> {
+        let lost = (self.header.position, self.next_position - 1);
+        let is_lost = self.header.kind == FrameKind::Lost && lost.1 >= lost.0;
+        Some(lost).filter(|_| is_lost && lost.1 > position)
+    }
+
     /// Reads the frame at `offset`; `bytes` begin there and reach to the segment's end.
     pub(crate) fn decode(bytes: &'a [u8], offset: u64, salt: u64) -> Result<Self, Defect> {
         let header = Header::decode(bytes, offset, salt)?;

@@ -241,12 +241,8 @@ pub(crate) fn recover(
                     proved.pass(&frame.header, (number, walk.at));
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
-                    if frame.header.kind == FrameKind::Lost
-                        && frame.next_position > resume.position + 1
-                    {
-                        let given_up = (position, frame.next_position - 1);
-                        recovered.given_up = recovered.given_up.or(Some(given_up));
-                    }
+                    recovered.given_up =
+                        recovered.given_up.or_else(|| frame.lost_behind(resume.position));
                     read(&frame, wanted, &mut translation, &mut columns, apply)
                         .map_err(|error| place(error, &segment.path, at))?;
                     if wanted {
@@ -517,25 +513,32 @@ pub(super) fn read(
     }
 }
 
-/// The bytes of a frame with the first `keep` events of another one, for the place where that is.
-pub(crate) fn first_events(
+/// The bytes of a frame with the first `keep` positions of another one, of events or lost, for the
+/// place where that is.
+pub(crate) fn first_positions(
     frame: &Frame<'_>,
-    keep: u32,
+    keep: u64,
     at: u64,
     salt: u64,
 ) -> Result<Vec<u8>, Malformed> {
     let Header { records, written_at, .. } = frame.header;
-    let mut columns = Columns::default();
-    // Numbers stay what they are in this segment.
-    columns.decode(records as usize, written_at, frame.body, &|number| Ok(Sym(number)))?;
-    let kept: Vec<bool> = (0..records).map(|row| row < keep).collect();
-    columns.retain(&kept);
     let mut bytes = vec![0; frame::HEADER_BYTES];
-    columns.encode(written_at, &mut bytes);
+    let records = if frame.header.kind == FrameKind::Lost {
+        bytes.extend_from_slice(&(frame.header.position + keep).to_le_bytes());
+        records
+    } else {
+        let mut columns = Columns::default();
+        // Numbers stay what they are in this segment.
+        columns.decode(records as usize, written_at, frame.body, &|number| Ok(Sym(number)))?;
+        let kept: Vec<bool> = (0..u64::from(records)).map(|row| row < keep).collect();
+        columns.retain(&kept);
+        columns.encode(written_at, &mut bytes);
+        columns.len() as u32
+    };
     let body_bytes = (bytes.len() - frame::HEADER_BYTES) as u32;
     bytes.extend_from_slice(frame.definitions);
     let payload_checksum = crc32fast::hash(&bytes[frame::HEADER_BYTES..]);
-    let header = Header { records: keep, body_bytes, payload_checksum, ..frame.header };
+    let header = Header { records, body_bytes, payload_checksum, ..frame.header };
     bytes.resize(header.frame_bytes() as usize, 0);
     bytes[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, salt));
     Ok(bytes)

@@ -252,7 +252,7 @@ impl RedbStorage {
     }
 
     /// Has redb compare every page of the file at `path` with its checksum.
-    fn check(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+    pub(crate) fn check(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
         // In an instance of its own: redb wants to be alone for it, and mends what it finds.
         if Self::inspect(disk, path)?.check_integrity()? {
             return Ok(());

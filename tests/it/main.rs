@@ -23,4 +23,5 @@ mod recording;
 mod repair;
 mod retention;
 mod tidy;
+mod together;
 mod views;

@@ -1,0 +1,350 @@
+//! Backups, restored directories, readers and repairs together: what one of them leaves is what the
+//! others find.
+
+use crate::directory::{contents, crash_image, options, segments};
+use quipu::{
+    Db, Depth, ErrorKind, Event, Grain, Keep, Meaning, Position, Progress, ReadOnlyDb, Repair,
+    Timestamp, Upto, View, restore,
+};
+use std::fs;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+
+fn quietly(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn by_user() -> View {
+    View::new("by_user").by(["user"]).stats("value").grain(Grain::Hour, Keep::All)
+}
+
+/// Records batches of ten events each; batch `n` has the values from `10 n` on.
+fn record(db: &Db, batches: Range<u64>) {
+    for batch in batches {
+        let mut events = db.batch();
+        for n in batch * 10..batch * 10 + 10 {
+            let user = format!("user {}", n % 7);
+            let at = Timestamp::from_secs(1_600_000_000 + n as i64 * 600);
+            let id = format!("id {n}");
+            events
+                .push(&Event::new("e").at(at).dim("user", &user).value(n as f64).id(&id))
+                .unwrap();
+        }
+        db.record_batch(&mut events).unwrap();
+    }
+}
+
+/// Events and the sum of their values.
+fn sum(db: &Db) -> (u64, f64) {
+    let totals = db.query("by_user").unwrap().totals().unwrap();
+    (totals.count, totals.summary().unwrap().sum)
+}
+
+fn expected(batches: impl IntoIterator<Item = u64>) -> (u64, f64) {
+    let values = batches.into_iter().flat_map(|batch| batch * 10..batch * 10 + 10);
+    values.fold((0, 0.0), |(count, sum), value| (count + 1, sum + value as f64))
+}
+
+/// Overwrites a part of the frame that begins with `position`.
+fn damage(segment: &Path, position: u64) {
+    let mut bytes = fs::read(segment).unwrap();
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let frame = (64..bytes.len() - 56)
+        .step_by(8)
+        .find(|at| bytes[*at..].starts_with(b"QFR1") && word(at + 24) == position)
+        .unwrap();
+    bytes[frame + 60..frame + 64].fill(0xee);
+    fs::write(segment, bytes).unwrap();
+}
+
+/// A directory without snapshot, of which a repair has given up batch 5: the positions 52 to 61, for
+/// the definition has the first one. Twelve batches are in it, and one behind.
+fn with_a_hole(root: &Path, checkpointed: Option<u64>) -> PathBuf {
+    let (live, image) = (root.join("live"), root.join("image"));
+    let db = options().open(&live).unwrap();
+    db.define(by_user()).unwrap();
+    let middle = checkpointed.unwrap_or(0);
+    record(&db, 0..middle);
+    if checkpointed.is_some() {
+        db.checkpoint().unwrap();
+    }
+    record(&db, middle..12);
+    db.sync().unwrap();
+    record(&db, 12..13);
+    crash_image(&live, &image);
+    drop(db);
+    damage(&segments(&image)[0], 52);
+    let done = quipu::repair(&image, Repair::Apply, |_| {}).unwrap();
+    assert_eq!(done.records_given_up(), 10);
+    image
+}
+
+#[test]
+fn a_backup_and_a_restore_that_was_interrupted_are_not_verified_and_not_repaired() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..5);
+    db.backup(&backup, quietly).unwrap();
+    let half = root.path().join("half");
+    let mut calls = 0;
+    let stopped = restore(&backup, &half, Upto::Everything, |_| {
+        calls += 1;
+        if calls > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Stopped);
+    for (place, word) in [(backup, "backup"), (half, "restore")] {
+        let before = contents(&place);
+        let verified = quipu::verify(&place, Depth::Refold, |_| {});
+        let error = verified.map(|report| format!("{report:?}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+        for mode in [Repair::DryRun, Repair::Apply] {
+            let error = quipu::repair(&place, mode, |_| {}).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
+        }
+        assert!(contents(&place) == before);
+    }
+}
+
+#[test]
+fn a_reader_does_not_take_a_log_with_a_hole_for_all_there_was() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = with_a_hole(root.path(), None);
+    // The repair has written a snapshot that says where it begins; with it all is well.
+    let kept = || expected((0..13).filter(|batch| *batch != 5));
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    let totals = reader.query("by_user").unwrap().totals().unwrap();
+    assert_eq!((totals.count, totals.summary().unwrap().sum), kept());
+    fs::remove_file(dir.join("state.redb")).unwrap();
+    let before = contents(&dir);
+    let error = ReadOnlyDb::open(&dir).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+    assert!(error.to_string().contains("52 to 61"), "{error}");
+    assert!(contents(&dir) == before);
+    assert_eq!(options().open(&dir).unwrap_err().kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn a_repaired_directory_is_backed_up_and_restored_with_its_hole() {
+    let root = tempfile::tempdir().unwrap();
+    // Batch 5 is in the snapshot and no longer in the log.
+    let dir = with_a_hole(root.path(), Some(8));
+    let backup = root.path().join("backup");
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    reader.backup(&backup, quietly).unwrap();
+    let at = |upto: Upto, name: &str| {
+        let to = root.path().join(name);
+        let restored = restore(&backup, &to, upto, quietly);
+        if restored.is_err() {
+            let opened = options().open(&to).map(drop);
+            assert_eq!(opened.unwrap_err().kind(), ErrorKind::NotQuipu, "{upto:?}");
+            return Err(restored.unwrap_err());
+        }
+        let report = quipu::verify(&to, Depth::Refold, |_| {}).unwrap();
+        assert!(report.is_intact(), "{upto:?}: {report:?}");
+        let db = options().open(&to).unwrap();
+        assert_eq!(db.position(), restored.unwrap().position, "{upto:?}");
+        Ok(sum(&db))
+    };
+    assert_eq!(at(Upto::Everything, "all").unwrap(), expected(0..13));
+    assert_eq!(at(Upto::Position(101.into()), "ten").unwrap(), expected(0..10));
+    // Before the hole the log says all.
+    assert_eq!(at(Upto::Position(51.into()), "five").unwrap(), expected(0..5));
+    // Between the hole and the snapshot nothing does.
+    for (n, upto) in
+        [Upto::Position(61.into()), Upto::Position(71.into()), Upto::EventTime(Timestamp::MAX)]
+            .into_iter()
+            .enumerate()
+    {
+        let error = at(upto, &format!("none{n}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LogRetired, "{upto:?}: {error}");
+        assert!(error.to_string().contains("52 to 61"), "{upto:?}: {error}");
+    }
+}
+
+#[test]
+fn a_position_inside_of_a_hole_behind_the_snapshot_can_be_restored() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = with_a_hole(root.path(), Some(3));
+    let backup = root.path().join("backup");
+    ReadOnlyDb::open(&dir).unwrap().backup(&backup, quietly).unwrap();
+    for (position, batches) in [(51, 0..5), (52, 0..5), (55, 0..5), (61, 0..5)] {
+        let to = root.path().join(format!("at{position}"));
+        let outcome = restore(&backup, &to, Upto::Position(position.into()), quietly).unwrap();
+        assert_eq!(outcome.position, Position::from(position));
+        let db = options().open(&to).unwrap();
+        assert_eq!((db.position().get(), sum(&db)), (position, expected(batches)));
+        record(&db, 0..1);
+        db.close().unwrap();
+        assert!(quipu::verify(&to, Depth::Refold, |_| {}).unwrap().is_intact());
+    }
+}
+
+#[test]
+fn a_reader_goes_on_after_a_repair() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, dir) = (root.path().join("live"), root.path().join("image"));
+    let db = options().open(&live).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..12);
+    db.sync().unwrap();
+    record(&db, 12..13);
+    crash_image(&live, &dir);
+    drop(db);
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    let read = |reader: &ReadOnlyDb| reader.query("by_user").unwrap().totals().unwrap().count;
+    assert_eq!(read(&reader), 130);
+    damage(&segments(&dir)[0], 52);
+    quipu::repair(&dir, Repair::Apply, |_| {}).unwrap();
+    let db = options().open(&dir).unwrap();
+    record(&db, 13..15);
+    db.sync().unwrap();
+    record(&db, 15..16);
+    assert_eq!(reader.refresh().unwrap(), db.position());
+    assert_eq!(read(&reader), sum(&db).0);
+}
+
+#[test]
+fn a_backup_from_before_a_repair_says_that_it_has_another_history() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, dir) = (root.path().join("live"), root.path().join("image"));
+    let backup = root.path().join("backup");
+    let db = options().open(&live).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..12);
+    db.backup(&backup, quietly).unwrap();
+    record(&db, 12..13);
+    crash_image(&live, &dir);
+    drop(db);
+    damage(&segments(&dir)[0], 52);
+    quipu::repair(&dir, Repair::Apply, |_| {}).unwrap();
+    let before = contents(&backup);
+    let db = options().open(&dir).unwrap();
+    let error = db.backup(&backup, quietly).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("repaired"), "{error}");
+    let named = |all: &std::collections::BTreeMap<PathBuf, _>| {
+        all.keys().filter(|path| path.ends_with("BACKUP")).count()
+    };
+    assert_eq!(named(&before), 1);
+    let to = root.path().join("again");
+    assert_eq!(restore(&backup, &to, Upto::Everything, quietly).unwrap().position.get(), 121);
+}
+
+#[test]
+fn a_state_in_the_middle_of_a_backfill_is_restored_as_the_state_of_that_position() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..5);
+    db.define(View::new("late").by(["user"]).stats("value")).unwrap();
+    let asked = db.position().get() + 1;
+    db.backfill("late", quietly).unwrap();
+    let done = db.position().get();
+    assert_eq!(done, asked + 1);
+    record(&db, 5..6);
+    db.backup(&backup, quietly).unwrap();
+    for position in asked - 1..=done + 1 {
+        let to = root.path().join(format!("at{position}"));
+        let outcome = restore(&backup, &to, Upto::Position(position.into()), quietly).unwrap();
+        let at = options().open(&to).unwrap();
+        assert_eq!((outcome.position, at.position().get()), (at.position(), position));
+        let count = at.query("late").map(|query| query.totals().unwrap().count);
+        if position == asked {
+            assert_eq!(count.unwrap_err().kind(), ErrorKind::Backfilling);
+            assert_eq!(at.backfill("late", quietly).unwrap(), 50);
+        } else {
+            assert_eq!(count.unwrap(), [0, 0, 50, 51][(position + 1 - asked) as usize]);
+        }
+        at.close().unwrap();
+        assert!(quipu::verify(&to, Depth::Refold, |_| {}).unwrap().is_intact());
+    }
+}
+
+#[test]
+fn what_a_repair_that_died_leaves_is_not_taken_for_another_program_s() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = with_a_hole(root.path(), None);
+    fs::write(dir.join("state.repaired"), "half").unwrap();
+    let report = quipu::verify(&dir, Depth::Refold, |_| {}).unwrap();
+    let of = |name: &str| report.findings.iter().find(|finding| finding.path.ends_with(name));
+    assert_eq!(of("state.repaired").unwrap().meaning, Meaning::Leftover);
+}
+
+#[test]
+fn a_reader_of_a_damaged_snapshot_is_right_or_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..400);
+    db.close().unwrap();
+    let all = |reader: &ReadOnlyDb| -> quipu::Result<Vec<quipu::Row>> {
+        let query = reader.query("by_user")?;
+        let rows: Vec<quipu::Row> = query.rows()?.collect::<quipu::Result<_>>()?;
+        for row in &rows {
+            assert!(query.get(&[&row.key[0]])?.as_ref() == Some(row));
+            let buckets = query.buckets(&[&row.key[0]], Grain::Hour)?;
+            assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<u64>(), row.count);
+        }
+        Ok(rows)
+    };
+    let right = all(&ReadOnlyDb::open(&dir).unwrap()).unwrap();
+    let store = dir.join("state.redb");
+    let whole = fs::read(&store).unwrap();
+    let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let (mut told, mut wrong) = (0, Vec::new());
+    for at in (0..used)
+        .step_by(97)
+        .filter(|at| whole[at / 4096 * 4096..].iter().take(4096).any(|b| *b != 0))
+    {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&store, &bytes).unwrap();
+        match ReadOnlyDb::open(&dir).and_then(|reader| all(&reader)) {
+            Ok(rows) if rows == right => {}
+            Ok(rows) => wrong.push((at, rows.len())),
+            Err(error) => {
+                told += 1;
+                assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+                assert_eq!(error.path(), Some(store.as_path()), "{error}");
+            }
+        }
+        assert!(!dir.join("quarantine").exists());
+    }
+    assert!(wrong.is_empty(), "{wrong:?}, {told} told");
+    assert!(told > 0);
+}
+
+#[test]
+fn a_snapshot_that_rots_while_it_is_used_is_not_backed_up() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..40);
+    db.backup(&backup, quietly).unwrap();
+    record(&db, 40..41);
+    db.checkpoint().unwrap();
+    // A bit of an old row, wherever it lies.
+    let store = dir.join("state.redb");
+    let mut bytes = fs::read(&store).unwrap();
+    let key = b"user 3";
+    let places = (0..bytes.len() - key.len()).filter(|at| bytes[*at..].starts_with(key));
+    for at in places.collect::<Vec<_>>() {
+        bytes[at + 5] ^= 1;
+    }
+    fs::write(&store, bytes).unwrap();
+    for error in [
+        ReadOnlyDb::open(&dir).and_then(|reader| reader.backup(&backup, quietly)).unwrap_err(),
+        db.backup(&backup, quietly).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+        assert_eq!(error.path(), Some(store.as_path()), "{error}");
+    }
+    let to = root.path().join("again");
+    assert_eq!(restore(&backup, &to, Upto::Everything, quietly).unwrap().position.get(), 401);
+}
