@@ -4,7 +4,8 @@
 //! 1. It keeps what was written apart from what a sync has reached (`simulated/content.rs`).
 //! 2. A name is durable after a sync of its directory only; a sync of the file that it stands for
 //!    does nothing to it. A power cut keeps any of the changes of names that were not synced, each
-//!    whole: a rename is there or not.
+//!    whole: a rename is there or not. Of one from a directory to another, either directory can be
+//!    synced without the other; then there are two names, or none, until that is, too.
 //! 3. Every operation has a number, from 1. What happens depends on the seed and on the operations,
 //!    in their order, and on nothing else.
 //! 4. Moments ([`SimulatedDisk::moments`]) and power cuts are disks of their own; what happens to
@@ -149,6 +150,8 @@ struct Image {
     nodes: Vec<Arc<Node>>,
     /// The name that each was made under or renamed to last.
     paths: Vec<Arc<Path>>,
+    /// Renames from one directory to another so far.
+    renames: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -166,10 +169,16 @@ struct Directory {
 }
 
 /// Names, and what they stand for from then on; all of them or none.
-type NameChange = Vec<(String, Option<usize>)>;
+#[derive(Clone, Debug)]
+struct NameChange {
+    names: Vec<(String, Option<usize>)>,
+    /// The number of the rename from one directory to another that this is one half of. As long as
+    /// neither of the two is synced a power cut keeps both halves or none.
+    half_of: Option<u64>,
+}
 
 fn apply(names: &mut BTreeMap<String, usize>, change: &NameChange) {
-    for (name, node) in change {
+    for (name, node) in &change.names {
         match node {
             Some(node) => names.insert(name.clone(), *node),
             None => names.remove(name),
@@ -178,7 +187,8 @@ fn apply(names: &mut BTreeMap<String, usize>, change: &NameChange) {
 }
 
 impl Directory {
-    fn change(&mut self, change: NameChange) {
+    fn change(&mut self, names: Vec<(String, Option<usize>)>, half_of: Option<u64>) {
+        let change = NameChange { names, half_of };
         apply(&mut self.volatile, &change);
         self.pending.push(change);
     }
@@ -189,19 +199,23 @@ impl Directory {
         }
     }
 
-    fn cut(&self, survival: Survival) -> Self {
+    /// `of_disk` is what survives of the disk, the same for all its directories.
+    fn cut(&self, survival: Survival, of_disk: Survival) -> Self {
         let mut durable = self.durable.clone();
-        let mut random = Random::new(0);
-        let survives = |random: &mut Random| match survival {
-            Survival::None => false,
-            Survival::All => true,
-            Survival::Some(_) => random.one_in(2),
+        let mut random = match survival {
+            Survival::Some(seed) => Random::new(seed),
+            Survival::None | Survival::All => Random::new(0),
         };
-        if let Survival::Some(seed) = survival {
-            random = Random::new(seed);
-        }
         for change in &self.pending {
-            if survives(&mut random) {
+            let survives = match (survival, of_disk, change.half_of) {
+                (Survival::None, ..) => false,
+                (Survival::All, ..) => true,
+                (_, Survival::Some(seed), Some(rename)) => {
+                    Random::new(seed ^ rename << 20).one_in(2)
+                }
+                (Survival::Some(_), ..) => random.one_in(2),
+            };
+            if survives {
                 apply(&mut durable, change);
             }
         }
@@ -220,7 +234,7 @@ fn not_found() -> io::Error {
 impl Image {
     fn empty() -> Self {
         let root = Arc::new(Node::Directory(Directory::default()));
-        Image { nodes: vec![root], paths: vec![Arc::from(Path::new("/"))] }
+        Image { nodes: vec![root], paths: vec![Arc::from(Path::new("/"))], renames: 0 }
     }
 
     fn find(&self, path: &Path) -> io::Result<usize> {
@@ -278,7 +292,7 @@ impl Image {
         let number = self.nodes.len();
         self.nodes.push(Arc::new(node));
         self.paths.push(Arc::from(path));
-        self.directory_mut(dir)?.change(vec![(name, Some(number))]);
+        self.directory_mut(dir)?.change(vec![(name, Some(number))], None);
         Ok(number)
     }
 
@@ -293,21 +307,23 @@ impl Image {
     }
 
     fn cut(&self, survival: Survival) -> Self {
+        let of_disk = survival;
         let node = |(number, node): (usize, &Arc<Node>)| {
-            let survival = match survival {
+            let survival = match of_disk {
                 Survival::Some(seed) => {
                     Survival::Some(Random::new(seed ^ (number as u64) << 40).number())
                 }
                 all_or_none => all_or_none,
             };
             Arc::new(match &**node {
-                Node::Directory(directory) => Node::Directory(directory.cut(survival)),
+                Node::Directory(directory) => Node::Directory(directory.cut(survival, of_disk)),
                 Node::File(file) => Node::File(file.cut(survival)),
             })
         };
         Image {
             nodes: self.nodes.iter().enumerate().map(node).collect(),
             paths: self.paths.clone(),
+            renames: self.renames,
         }
     }
 }
@@ -407,7 +423,7 @@ impl SimulatedDisk {
             image.nodes.len() - 1
         });
         let directory = image.directory_mut(dir).expect("it holds names");
-        directory.change(vec![(name, node)]);
+        directory.change(vec![(name, node)], None);
         directory.sync();
     }
 
@@ -534,10 +550,12 @@ impl Disk for SimulatedDisk {
         let to = to_name;
         if from_dir == to_dir {
             let change = vec![(from, None), (to, Some(node))];
-            state.image.directory_mut(from_dir)?.change(change);
+            state.image.directory_mut(from_dir)?.change(change, None);
         } else {
-            state.image.directory_mut(to_dir)?.change(vec![(to, Some(node))]);
-            state.image.directory_mut(from_dir)?.change(vec![(from, None)]);
+            state.image.renames += 1;
+            let rename = Some(state.image.renames);
+            state.image.directory_mut(to_dir)?.change(vec![(to, Some(node))], rename);
+            state.image.directory_mut(from_dir)?.change(vec![(from, None)], rename);
         }
         Ok(())
     }
@@ -548,7 +566,7 @@ impl Disk for SimulatedDisk {
         state.image.file(node)?;
         let (dir, name) = state.image.find_name(path)?;
         if fault != Some(Fault::Lie) {
-            state.image.directory_mut(dir)?.change(vec![(name, None)]);
+            state.image.directory_mut(dir)?.change(vec![(name, None)], None);
         }
         Ok(())
     }

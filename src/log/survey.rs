@@ -170,6 +170,12 @@ pub(crate) fn survey(
     Ok(surveyor.survey)
 }
 
+/// From `at` to the last byte that is not blank.
+fn tail(content: &[u8], at: u64) -> Range<u64> {
+    let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    at..end.max(at)
+}
+
 fn bytes_of(home: &Home, number: u64) -> u64 {
     let path = home.dir.join(segment::name(number));
     home.disk.open(&path, Access::Read).and_then(|file| file.len()).unwrap_or(0)
@@ -238,7 +244,13 @@ impl Surveyor<'_> {
         if let Some((translation, _)) = &mut self.strings {
             translation.forget();
         }
-        self.frames(&mut found, &segment, &content)?;
+        if self.in_tail {
+            // Valid or not, what lies behind the beginning of the tail belongs to it.
+            found.tail = Some(tail(&content, header_end));
+            found.tail_position = self.expected.unwrap_or(self.resume.position + 1);
+        } else {
+            self.frames(&mut found, &segment, &content)?;
+        }
         Ok(found)
     }
 
@@ -299,7 +311,6 @@ impl Surveyor<'_> {
                 }
                 Err(defect) => defect,
             };
-            let end = content.len() as u64;
             let headers = headers.get_or_insert_with(|| walk.headers_behind().collect());
             let behind = &headers[headers.partition_point(|(place, _)| *place < at)..];
             let position = self.expected.unwrap_or(self.resume.position + 1);
@@ -312,11 +323,9 @@ impl Surveyor<'_> {
                 && at == segment::HEADER_BYTES as u64
                 && content[at as usize..].iter().all(|byte| *byte == 0)
                 && self.claims_of_later(segment.number)? == 0;
-            if !is_damage || unused || self.in_tail {
+            if !is_damage || unused {
                 self.in_tail = true;
-                let rest = &content[at.min(end) as usize..];
-                let blank = rest.iter().rev().take_while(|byte| **byte == 0).count() as u64;
-                found.tail = Some(at..(end - blank).max(at));
+                found.tail = Some(tail(content, at));
                 found.tail_position = position;
                 return Ok(());
             }
@@ -354,7 +363,7 @@ impl Surveyor<'_> {
             // Positions of headers whose content is lost are known to have been.
             let known = behind.iter().map(|(_, header)| header.last_position()).max();
             self.claimed = self.claimed.max(known.unwrap_or(0));
-            self.lose_rest(found, at..end.max(at), why);
+            self.lose_rest(found, at..(content.len() as u64).max(at), why);
             return Ok(());
         }
         let rest = &content[(walk.at as usize).min(content.len())..];

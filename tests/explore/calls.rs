@@ -45,7 +45,7 @@ const AGAIN_ONE_IN: u64 = 3;
 impl<S> Call<'_, S> {
     /// Cuts and fails the call from this disk on, one place in `QUIPU_EXPLORE_CALLS`.
     pub(crate) fn everywhere(&self, disk: &SimulatedDisk) {
-        let one_in = number("QUIPU_EXPLORE_CALLS", 4);
+        let one_in = number("QUIPU_EXPLORE_CALLS", 8);
         let mut pace = Pace::begin();
         let mut random = Random::new(cuts::digest(self.name));
         let mut image = |place: String, image: &SimulatedDisk, random: &mut Random| {

@@ -1,12 +1,15 @@
 //! The engine on simulated disks that fail and lose power.
 //!
 //! `cuts.rs` explores power cuts, `faults_everywhere.rs` fails each operation, `controls.rs` shows
-//! that both see what they are to see. A failure prints the command that repeats it. Environment:
+//! that both see what they are to see. `backup.rs` and `repair.rs` do both to backups, restores,
+//! repairs and openings that rebuild a snapshot. A failure prints the command that repeats it. Environment:
 //!
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
 //! - `QUIPU_EXPLORE_IMAGES`: how many images there must be at the least (0)
 //! - `QUIPU_EXPLORE_FAULTS`: of the operations of the fixed scripts one in so many fails (20)
+//! - `QUIPU_EXPLORE_CALLS`: of what cuts and faults of a backup, a restore or a repair leave one in so
+//!   many is looked at (8)
 //! - `QUIPU_EXPLORE`, `QUIPU_FAULT`: the place to repeat
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]

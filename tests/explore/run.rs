@@ -3,8 +3,8 @@
 
 use crate::script::{Act, Setup};
 use crate::truth::{Fact, Model, view, with_event};
-use quipu::simulation::{SimulatedDisk, Step, Stepped};
-use quipu::{Durability, Error, ErrorKind, ReadOnlyDb, Retention, TestClock};
+use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
+use quipu::{Depth, Durability, Error, ErrorKind, ReadOnlyDb, Retention, TestClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -118,7 +118,7 @@ pub(crate) struct Mark {
 
 /// What somebody sees who reads a disk that holds `history`, whether its owner has it open, has died
 /// or has brought it in order: all records up to the end of a frame, none missing that may not be.
-/// Nothing is written. Gives how many records they are.
+/// Nothing is written, and nothing is found damaged. Gives how many records they are.
 pub(crate) fn read_beside(
     setup: &Setup,
     disk: &SimulatedDisk,
@@ -131,7 +131,8 @@ pub(crate) fn read_beside(
     }
     history.truncate(bounds.submitted.max(usize::from(setup.ids.is_some())));
     disk.plan(|op| {
-        let written = op.kind.changes() && op.path != std::path::Path::new("scratch");
+        let nameless = op.path == std::path::Path::new("scratch");
+        let written = op.kind.changes() && op.kind != OperationKind::Lock && !nameless;
         assert!(!written, "a reader does {op:?}");
         None
     });
@@ -147,6 +148,11 @@ pub(crate) fn read_beside(
             0
         }
     };
+    // The end that a crash leaves is no damage.
+    match verify_on(disk, "db", Depth::Refold, |_| {}) {
+        Ok(report) => assert!(report.is_intact(), "{:?}", report.findings),
+        Err(error) => assert_eq!((error.kind(), found), (ErrorKind::NotFound, 0), "{error}"),
+    }
     disk.heal();
     found
 }

@@ -272,3 +272,37 @@ fn moments_are_the_disks_before_each_change() {
     assert_eq!(content(&moments[1].1.power_cut(Survival::None), "f").unwrap(), b"0");
     assert!(disk.moments().is_empty());
 }
+
+#[test]
+fn a_rename_to_another_directory_is_there_or_not() {
+    let disk = disk();
+    disk.create_dir(Path::new("e")).unwrap();
+    durable(&disk, "f", b"f");
+    disk.rename(&path("f"), Path::new("e/g")).unwrap();
+    let names = |disk: &SimulatedDisk| {
+        (disk.exists(&path("f")).unwrap(), disk.exists(Path::new("e/g")).unwrap())
+    };
+    let cuts = |disk: &SimulatedDisk| -> BTreeSet<_> {
+        (0..SEEDS).map(|seed| names(&disk.power_cut(Survival::Some(seed)))).collect()
+    };
+    assert_eq!(cuts(&disk), BTreeSet::from([(true, false), (false, true)]));
+    // The one is durable, the other not yet.
+    disk.sync_dir(Path::new("e")).unwrap();
+    assert_eq!(cuts(&disk), BTreeSet::from([(true, true), (false, true)]));
+    disk.sync_dir(Path::new("d")).unwrap();
+    assert_eq!(cuts(&disk), BTreeSet::from([(false, true)]));
+}
+
+#[test]
+fn what_a_hand_at_the_disk_does_is_durable_and_no_operation() {
+    let disk = disk();
+    durable(&disk, "f", b"f");
+    let operations = disk.operations();
+    disk.replace(path("f"), Some(b"other"));
+    disk.replace(path("g"), Some(b"g"));
+    let files = BTreeMap::from([(path("f"), b"other".to_vec()), (path("g"), b"g".to_vec())]);
+    assert_eq!((disk.files(), disk.operations()), (files.clone(), operations));
+    assert_eq!(disk.power_cut(Survival::None).files(), files);
+    disk.replace(path("g"), None);
+    assert_eq!(disk.power_cut(Survival::All).files().len(), 1);
+}
