@@ -94,18 +94,46 @@ fn a_backup_and_a_restore_that_was_interrupted_are_not_verified_and_not_repaired
         if calls > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Stopped);
+    let error = quipu::verify(&half, Depth::Refold, |_| {}).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
     for (place, word) in [(backup, "backup"), (half, "restore")] {
         let before = contents(&place);
-        let verified = quipu::verify(&place, Depth::Refold, |_| {});
-        let error = verified.map(|report| format!("{report:?}")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
-        assert!(error.to_string().contains(word), "{error}");
         for mode in [Repair::DryRun, Repair::Apply] {
             let error = quipu::repair(&place, mode, |_| {}).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
+            assert!(error.to_string().contains(word), "{error}");
         }
         assert!(contents(&place) == before);
     }
+}
+
+#[test]
+fn a_damaged_end_and_a_damaged_header_behind_it_are_repaired_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, dir) = (root.path().join("live"), root.path().join("image"));
+    let db = options().open(&live).unwrap();
+    db.define(by_user()).unwrap();
+    let mut batches = 0;
+    // The segment behind is made when half of the first is used.
+    while segments(&live).len() < 2 {
+        record(&db, batches..batches + 20);
+        db.sync().unwrap();
+        batches += 20;
+        std::thread::yield_now();
+    }
+    record(&db, batches..batches + 1);
+    crash_image(&live, &dir);
+    drop(db);
+    damage(&segments(&dir)[0], 52);
+    let spare = segments(&dir).pop().unwrap();
+    let mut bytes = fs::read(&spare).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&spare, bytes).unwrap();
+    quipu::repair(&dir, Repair::Apply, |_| {}).unwrap();
+    let db = options().open(&dir).unwrap();
+    assert_eq!(sum(&db), expected((0..=batches).filter(|batch| *batch != 5)));
+    db.close().unwrap();
+    assert!(quipu::verify(&dir, Depth::Refold, |_| {}).unwrap().is_intact());
 }
 
 #[test]
