@@ -86,7 +86,8 @@ impl Db {
     /// the log. Segments that were retired here are removed there. [`restore`](crate::restore) makes a
     /// directory of it again.
     ///
-    /// Everything copied is read back and compared. Until the end the earlier backup stays what it
+    /// Everything copied is read back and compared; what the earlier backup has already is not read
+    /// again, [`verify`](crate::verify()) does that. Until the end the earlier backup stays what it
     /// was, also if the process dies. No checkpoint is made while the snapshot is copied, and no
     /// segment is retired before the end.
     ///

@@ -374,7 +374,7 @@ pub(super) struct Recovery {
     dictionary: Arc<Dictionary>,
     expected_keys: usize,
     /// Views whose backfill was complete, as the log says.
-    owed: Vec<u32>,
+    pub(super) owed: Vec<u32>,
 }
 
 impl Recovery {

@@ -136,7 +136,7 @@ impl ReadOnlyDb {
             Err(_) => false,
             Ok(()) => {
                 engine.evict(&following.recovery.live.views);
-                is_backfilling(&following) || engine.over_budget(&following.recovery.live.views)
+                is_filled(&following) || engine.over_budget(&following.recovery.live.views)
             }
         };
         // Before an error is believed: it may be that file's, which nobody writes to any more.
@@ -307,10 +307,14 @@ fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
     caught_up
 }
 
-fn is_backfilling(following: &Following) -> bool {
-    let is_unfinished =
-        |tier: &Arc<ViewTier>| matches!(*tier.backfill.lock(), Backfill::Unfinished { .. });
-    following.recovery.live.views.iter().any(is_unfinished)
+/// Whether the log says of a view that was being filled that it is: the next snapshot has it.
+fn is_filled(following: &Following) -> bool {
+    let recovery = &following.recovery;
+    let is_owed = |tier: &Arc<ViewTier>| {
+        recovery.owed.contains(&tier.id)
+            && matches!(*tier.backfill.lock(), Backfill::Unfinished { .. })
+    };
+    recovery.live.views.iter().any(is_owed)
 }
 
 /// The stamp of the snapshot as it is now.

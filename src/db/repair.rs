@@ -346,7 +346,7 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
         step.what = if begins > 1 {
             format!(
                 "begun anew at position {begins}, with which the log begins; every series is given \
-                 up, and views defined before are to be defined again"
+                 up, and views and the rule on event ids from before are to be set again"
             )
         } else {
             "begun anew; the next opening makes it again from what the log has".to_owned()

@@ -14,6 +14,7 @@
 use super::background::Threads;
 use super::backup::{Meter, Out, hash_of};
 use super::open::{LOCK, LOG, RESTORING, STORE, open_without_look};
+use super::verify::{Finding, VerifyReport};
 use super::{Db, Progress};
 use crate::codec;
 use crate::dictionary::Dictionary;
@@ -25,13 +26,13 @@ use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
 use crate::log::writer::{Draft, Writer};
 use crate::log::{Home, Position};
-use crate::manifest::backup::{BackupSet, SegmentPart};
+use crate::manifest::backup::{self, BackupSet, SegmentPart};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes written at a time.
@@ -161,6 +162,73 @@ fn open_backup(disk: &Arc<dyn Disk>, from: &Path) -> Result<BackupSet> {
     Err(Error::new(kind, message).at(from, None))
 }
 
+/// Compares a backup with its list, as a restore does; `None` where there is none in `dir`.
+pub(super) fn verify_backup(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Option<VerifyReport>> {
+    let fail = |e| Error::io("look at the backup", dir, e);
+    let is_there = |name: &str| disk.exists(&dir.join(name)).map_err(fail);
+    if !is_there(backup::NAME)? || is_there(manifest::NAME)? {
+        return Ok(None);
+    }
+    // Whoever takes a backup has made it, and removes what the new list does not name.
+    let _lock = if is_there(LOCK)? { Some(super::open::lock(&**disk, dir)?) } else { None };
+    let mut report = VerifyReport::new();
+    let set = match BackupSet::open(disk, dir) {
+        Ok(Some(set)) => set,
+        Ok(None) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::Corruption => {
+            report.findings.push(Finding::of(&error, &dir.join(backup::NAME)));
+            return Ok(Some(report));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut tell = |told| {
+        progress(told);
+        ControlFlow::Continue(())
+    };
+    let mut meter = Meter::new(&mut tell);
+    meter.total = set.bytes();
+    let name = |part: &SegmentPart| Path::new(LOG).join(segment::name(part.number));
+    let log = set.segments.iter().map(|part| (name(part), part.part));
+    let store = set.snapshot.map(|part| (PathBuf::from(set.snapshot_name()), part));
+    for (name, part) in log.chain(store) {
+        let path = dir.join(name);
+        let is_same = match disk.open(&path, Access::Read) {
+            Ok(file) => {
+                hash_of(&*file, &path, part.bytes, &mut meter).map(|hash| hash == part.hash)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(missing(&path)),
+            Err(e) => Err(Error::io("read the backup", &path, e)),
+        };
+        match is_same {
+            Ok(true) => {}
+            Ok(false) => report.findings.push(Finding::of(&damaged(&path, 0), &path)),
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                report.findings.push(Finding::of(&error, &path));
+            }
+            Err(error) => return Err(error),
+        }
+        report.bytes += part.bytes;
+    }
+    report.segments = set.segments.len() as u64;
+    report.first_position = first_position(disk, &set, dir).map(Position);
+    report.last_position = Position(set.position);
+    report.snapshot_position = set.snapshot.map(|_| Position(set.snapshot_position));
+    Ok(Some(report))
+}
+
+/// The position with which the log in the backup begins, if it can be read.
+fn first_position(disk: &Arc<dyn Disk>, set: &BackupSet, from: &Path) -> Option<u64> {
+    set.segments.iter().find_map(|part| {
+        let home = home_of(disk, set.identity, from);
+        let segment = Segment::open(&home, part.number, Access::Read).ok()?;
+        Some(reader::first_frame(&segment).ok().flatten()?.position)
+    })
+}
+
 /// Whether the log in the backup begins with the first record.
 fn reaches_back(set: &BackupSet) -> bool {
     set.segments.first().map_or(set.position == 0, |segment| segment.number == 1)
@@ -175,15 +243,11 @@ fn check_position(set: &BackupSet, from: &Path, position: Position) -> Result<()
 }
 
 fn too_late(disk: &Arc<dyn Disk>, set: &BackupSet, from: &Path) -> Error {
-    let first = set.segments.iter().find_map(|part| {
-        let home = home_of(disk, set.identity, from);
-        let segment = Segment::open(&home, part.number, Access::Read).ok()?;
-        reader::first_frame(&segment).ok().flatten()
-    });
+    let first = first_position(disk, set, from);
     let message = format!(
         "the log in the backup begins at position {}, because earlier segments were retired; on its \
          snapshot, states from position {} to {} can be restored",
-        first.map_or(set.position, |header| header.position),
+        first.unwrap_or(set.position),
         set.snapshot_position,
         set.position
     );
@@ -350,7 +414,10 @@ impl Restoring<'_> {
         let Some(part) = self.set.snapshot else { return Ok(()) };
         let from = self.from.join(self.set.snapshot_name());
         let fail = |e| Error::io("read the snapshot of the backup", &from, e);
-        let source = self.disk.open(&from, Access::Read).map_err(fail)?;
+        let source = match self.disk.open(&from, Access::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(&from)),
+            opened => opened.map_err(fail)?,
+        };
         if source.len().map_err(fail)? != part.bytes {
             return Err(damaged(&from, 0));
         }
@@ -456,6 +523,10 @@ struct LogEnd {
     /// Positions in it that a repair had given up, the first ones of them.
     hole: Option<(u64, u64)>,
     written_at: i64,
+}
+
+fn missing(path: &Path) -> Error {
+    Error::new(ErrorKind::Corruption, "this file of the backup is missing").at(path, None)
 }
 
 fn damaged(path: &Path, offset: u64) -> Error {

@@ -56,7 +56,8 @@ pub struct Statistics {
     pub late: u64,
     /// Events refused since opening.
     pub refused: u64,
-    /// Events passed over as duplicates.
+    /// Events passed over as duplicates; since the last snapshot that was lost, which the log does
+    /// not know.
     pub duplicates: u64,
     /// Times a table of series grew since opening.
     pub resizes: u64,

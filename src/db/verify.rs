@@ -130,6 +130,21 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    pub(super) fn new() -> Self {
+        VerifyReport {
+            findings: Vec::new(),
+            views: Vec::new(),
+            segments: 0,
+            frames: 0,
+            records: 0,
+            first_position: None,
+            last_position: Position(0),
+            snapshot_position: None,
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
     /// The damages among the findings.
     pub fn damages(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.meaning == Meaning::Corruption)
@@ -161,7 +176,7 @@ impl Finding {
         self
     }
 
-    fn of(error: &Error, path: &Path) -> Self {
+    pub(super) fn of(error: &Error, path: &Path) -> Self {
         let mut finding = Finding::new(path, Meaning::Corruption, error.message());
         finding.offset = error.offset();
         finding
@@ -170,6 +185,8 @@ impl Finding {
 
 /// Checks a directory: every checksum, every order, and, if asked, the stored series against the
 /// log. It writes nothing, and goes on behind a damage. The directory must not be open.
+///
+/// Of a [backup](crate::Db::backup) every file is compared with the hash in its list, whatever the depth.
 ///
 /// `progress` is told how many bytes of how many were looked at.
 ///
@@ -190,7 +207,7 @@ impl Finding {
 /// ```
 ///
 /// # Errors
-/// `Locked` while the directory is open; `NotFound`, `NotQuipu`, `NewerFormat`; `Io`. Damage is not
+/// `Locked` while the directory is open, or a backup into it is under way; `NotFound`, `NotQuipu`, `NewerFormat`; `Io`. Damage is not
 /// an error: it is in the report.
 pub fn verify(
     dir: impl AsRef<Path>,
@@ -206,6 +223,9 @@ pub(crate) fn verify_on(
     depth: Depth,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport> {
+    if let Some(report) = super::restore::verify_backup(&disk, dir, progress)? {
+        return Ok(report);
+    }
     let site = Site::enter(disk, dir, Stay::Reading)?;
     Verification::run(&site, depth, progress).map(|verified| verified.report)
 }
@@ -242,16 +262,8 @@ impl<'a> Verification<'a> {
             progress,
             done: Progress { done: 0, total: 0 },
             report: VerifyReport {
-                findings: Vec::new(),
-                views: Vec::new(),
-                segments: 0,
-                frames: 0,
-                records: 0,
-                first_position: None,
-                last_position: Position(0),
                 snapshot_position: site.catalog.as_ref().map(|c| Position(c.position)),
-                rows: 0,
-                bytes: 0,
+                ..VerifyReport::new()
             },
             survey: Survey::default(),
             store_is_damaged: false,

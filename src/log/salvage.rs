@@ -76,7 +76,9 @@ pub(crate) fn rewrite(home: &Home, surveyed: &Surveyed, now: Timestamp) -> Resul
     let fail = |e| Error::io("write a segment of the log anew", path, e);
     let salt = segment::salt_of(*identity, *number, now.micros());
     let header = segment::header(*identity, *number, salt, now.micros());
-    let first = surveyed.first.unwrap_or(1);
+    // Without a frame of its own it goes on where the log ends.
+    let end = surveyed.tail.as_ref().map_or(1, |_| surveyed.tail_position);
+    let first = surveyed.first.unwrap_or(end);
     let mut draft = Draft { bytes: header.to_vec(), salt, next_position: first };
     let mut old = Vec::new();
     let mut old_salt = 0;

@@ -94,18 +94,84 @@ fn a_backup_and_a_restore_that_was_interrupted_are_not_verified_and_not_repaired
         if calls > 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Stopped);
+    let error = quipu::verify(&half, Depth::Refold, |_| {}).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
     for (place, word) in [(backup, "backup"), (half, "restore")] {
         let before = contents(&place);
-        let verified = quipu::verify(&place, Depth::Refold, |_| {});
-        let error = verified.map(|report| format!("{report:?}")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
-        assert!(error.to_string().contains(word), "{error}");
         for mode in [Repair::DryRun, Repair::Apply] {
             let error = quipu::repair(&place, mode, |_| {}).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotQuipu, "{error}");
+            assert!(error.to_string().contains(word), "{error}");
         }
         assert!(contents(&place) == before);
     }
+}
+
+#[test]
+fn a_backup_is_verified_against_its_list() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..400);
+    db.backup(&backup, quietly).unwrap();
+    let before = contents(&backup);
+    let report = quipu::verify(&backup, Depth::Refold, |_| {}).unwrap();
+    assert!(report.is_intact() && report.segments > 1, "{report:?}");
+    assert_eq!(report.last_position, db.position());
+    assert!(contents(&backup) == before);
+    let store = fs::read_dir(&backup).unwrap().map(|entry| entry.unwrap().path());
+    let store = store.into_iter().find(|path| path.extension().is_some()).unwrap();
+    for path in [segments(&backup)[0].clone(), store, backup.join("BACKUP")] {
+        let whole = fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        bytes[whole.len() / 2] ^= 8;
+        for bytes in [Some(bytes), Some(whole[..whole.len() / 2].to_vec()), None] {
+            match bytes {
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+                None if path.ends_with("BACKUP") => continue,
+                None => fs::remove_file(&path).unwrap(),
+            }
+            // A later backup copies what is new, and does not notice.
+            let report = quipu::verify(&backup, Depth::Checksums, |_| {}).unwrap();
+            let damages: Vec<&Path> = report.damages().map(|found| found.path.as_path()).collect();
+            assert_eq!(damages, [path.as_path()]);
+            let to = root.path().join("again");
+            let error = restore(&backup, &to, Upto::Everything, quietly).unwrap_err();
+            assert!(!matches!(error.kind(), ErrorKind::Io | ErrorKind::NotFound), "{error}");
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    assert!(quipu::verify(&backup, Depth::Refold, |_| {}).unwrap().is_intact());
+}
+
+#[test]
+fn a_damaged_end_and_a_damaged_header_behind_it_are_repaired_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let (live, dir) = (root.path().join("live"), root.path().join("image"));
+    let db = options().open(&live).unwrap();
+    db.define(by_user()).unwrap();
+    let mut batches = 0;
+    // The segment behind is made when half of the first is used.
+    while segments(&live).len() < 2 {
+        record(&db, batches..batches + 20);
+        db.sync().unwrap();
+        batches += 20;
+        std::thread::yield_now();
+    }
+    record(&db, batches..batches + 1);
+    crash_image(&live, &dir);
+    drop(db);
+    damage(&segments(&dir)[0], 52);
+    let spare = segments(&dir).pop().unwrap();
+    let mut bytes = fs::read(&spare).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&spare, bytes).unwrap();
+    quipu::repair(&dir, Repair::Apply, |_| {}).unwrap();
+    let db = options().open(&dir).unwrap();
+    assert_eq!(sum(&db), expected((0..=batches).filter(|batch| *batch != 5)));
+    db.close().unwrap();
+    assert!(quipu::verify(&dir, Depth::Refold, |_| {}).unwrap().is_intact());
 }
 
 #[test]
