@@ -286,11 +286,11 @@ fn a_restore_is_opened_when_it_is_whole_and_can_be_repeated() {
 
 /// What is restored is open to everybody; before the backfill it has one view.
 fn restored_to(disk: &SimulatedDisk, position: u64) {
-    let cut = disk.power_cut(Survival::None);
-    assert_eq!(Stepped::open(options(), &cut, "to").unwrap().db().position().get(), position);
     let disk = disk.kill();
     let engine = Stepped::open(options(), &disk, "to").unwrap();
     assert_eq!(engine.db().position().get(), position);
+    let cut = disk.power_cut(Survival::None);
+    assert_eq!(Stepped::open(options(), &cut, "to").unwrap().db().position().get(), position);
     let row = engine.db().query("v").unwrap().totals().unwrap();
     let controls = controls(position);
     assert_eq!(row.count, position - controls.len() as u64);

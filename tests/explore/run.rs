@@ -143,8 +143,12 @@ pub(crate) fn read_beside(
             found
         }
         Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-            assert_eq!(bounds.durable, 0, "{error}");
+            assert_eq!(
+                error.kind(),
+                ErrorKind::NotFound,
+                "it cannot be opened for reading: {error}"
+            );
+            assert_eq!(bounds.durable, 0, "it cannot be opened for reading: {error}");
             0
         }
     };
@@ -161,7 +165,11 @@ pub(crate) fn read_beside(
 fn check_reader(reader: &ReadOnlyDb, mut history: History, bounds: &Mark) -> usize {
     let found = reader.position().get() as usize;
     assert!(history.ends.contains(&found), "a reader shows {found} records, no end of a frame");
-    assert!(found >= bounds.durable, "a reader shows {found} records, {} are safe", bounds.durable);
+    assert!(
+        found >= bounds.durable,
+        "a reader shows {found} records, and {} had been acknowledged as durable",
+        bounds.durable
+    );
     history.truncate(found);
     let mut model = history.model();
     let views = history.views();
@@ -169,7 +177,9 @@ fn check_reader(reader: &ReadOnlyDb, mut history: History, bounds: &Mark) -> usi
         let (which, defined) =
             views.iter().find(|(which, _)| view(**which).name() == status.view.name()).unwrap();
         if status.backfill.is_some() {
-            assert!(defined.backfill_asked && !bounds.filled.contains(&defined.at));
+            assert!(defined.backfill_asked, "nobody asked for its backfill");
+            let filled = bounds.filled.contains(&defined.at);
+            assert!(!filled, "to a reader a backfill acknowledged as complete is not");
             model.defined.remove(which);
         }
     }
