@@ -140,9 +140,8 @@ impl ReadOnlyDb {
             }
         };
         // Before an error is believed: it may be that file's, which nobody writes to any more.
-        if following.follower.is_replaced()? {
-            self.begin_anew(&mut following)?;
-        } else if behind && stamp(&self.0.disk, engine.dir.as_path())? != following.stamp {
+        let is_replaced = following.follower.is_replaced()?;
+        if is_replaced || behind && stamp(&self.0.disk, engine.dir.as_path())? != following.stamp {
             self.begin_anew(&mut following)?;
         } else {
             caught_up?;

@@ -538,7 +538,7 @@ pub(crate) fn first_positions(
     let body_bytes = (bytes.len() - frame::HEADER_BYTES) as u32;
     bytes.extend_from_slice(frame.definitions);
     let payload_checksum = crc32fast::hash(&bytes[frame::HEADER_BYTES..]);
-    let header = Header { records, body_bytes, payload_checksum, ..frame.header };
+    let header = Header { payload_checksum, body_bytes, records, ..frame.header };
     bytes.resize(header.frame_bytes() as usize, 0);
     bytes[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, salt));
     Ok(bytes)

@@ -394,7 +394,7 @@ fn a_damaged_backup_is_not_restored_and_the_place_is_named() {
             let kind = error.kind();
             let told = match what.as_str() {
                 "gone" if path.ends_with("BACKUP") => kind == ErrorKind::NotQuipu,
-                "gone" => matches!(kind, ErrorKind::NotFound | ErrorKind::MissingSegment),
+                "gone" => matches!(kind, ErrorKind::Corruption | ErrorKind::MissingSegment),
                 // The version.
                 "byte 8" if path.ends_with("BACKUP") => kind == ErrorKind::NewerFormat,
                 _ => kind == ErrorKind::Corruption,

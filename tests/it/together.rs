@@ -203,15 +203,18 @@ fn a_repaired_directory_is_backed_up_and_restored_with_its_hole() {
     let at = |upto: Upto, name: &str| {
         let to = root.path().join(name);
         let restored = restore(&backup, &to, upto, quietly);
-        if restored.is_err() {
-            let opened = options().open(&to).map(drop);
-            assert_eq!(opened.unwrap_err().kind(), ErrorKind::NotQuipu, "{upto:?}");
-            return Err(restored.unwrap_err());
-        }
+        let restored = match restored {
+            Ok(restored) => restored,
+            Err(error) => {
+                let opened = options().open(&to).map(drop);
+                assert_eq!(opened.unwrap_err().kind(), ErrorKind::NotQuipu, "{upto:?}");
+                return Err(error);
+            }
+        };
         let report = quipu::verify(&to, Depth::Refold, |_| {}).unwrap();
         assert!(report.is_intact(), "{upto:?}: {report:?}");
         let db = options().open(&to).unwrap();
-        assert_eq!(db.position(), restored.unwrap().position, "{upto:?}");
+        assert_eq!(db.position(), restored.position, "{upto:?}");
         Ok(sum(&db))
     };
     assert_eq!(at(Upto::Everything, "all").unwrap(), expected(0..13));
