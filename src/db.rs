@@ -18,18 +18,30 @@
 
 mod backfill;
 pub(crate) mod background;
+mod backup;
 mod batch;
 mod catalog;
 mod checkpoint;
 mod dedup;
 mod load;
 mod open;
+mod read_only;
+mod refold;
+mod repair;
+mod restore;
+mod site;
 mod statistics;
+mod verify;
 
 pub use backfill::Progress;
+pub use backup::BackupOutcome;
 pub use batch::Batch;
 use batch::Builder;
+pub use read_only::ReadOnlyDb;
+pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
+pub use restore::{RestoreOutcome, Upto, restore};
 pub use statistics::{LastCheckpoint, Statistics};
+pub use verify::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 
 use load::ViewSource;
 
@@ -44,17 +56,16 @@ use crate::options::{Durability, OnInvalid, Options};
 use crate::query::Query;
 use crate::record::{Columns, Control};
 use crate::snapshot::{Start, Storage, Table};
+use crate::sync::atomic::Ordering::{Acquire, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
 use crate::view::View;
-use crossbeam::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 
 /// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
@@ -98,12 +109,14 @@ pub(crate) struct Engine {
     log: Writer,
     storage: Arc<dyn Storage>,
     /// The gate (invariant 1), and what only changes while it is closed.
-    gate: ShardedLock<Live>,
+    gate: Gate<Live>,
     /// Views by name, for looks without the gate.
     by_name: DashMap<Box<str>, Arc<ViewTier>>,
     /// How many checkpoints have become visible in the store (`db/load.rs`).
     commits: AtomicU64,
     checkpointer: Mutex<checkpoint::Checkpointer>,
+    /// Backups under way; no segment is retired meanwhile. Raised under the checkpointer's lock.
+    backups: AtomicUsize,
     figures: Mutex<checkpoint::Figures>,
     window: Option<Mutex<dedup::Window>>,
     signals: background::Signals,
@@ -113,6 +126,7 @@ pub(crate) struct Engine {
     lock: Mutex<Option<Lock>>,
 }
 
+#[derive(Clone)]
 struct Live {
     views: Vec<Arc<ViewTier>>,
     next_view: u32,
@@ -130,6 +144,8 @@ struct Tallies {
     duplicates: Tally,
     /// Records applied when the directory was opened.
     replayed: Tally,
+    /// Snapshots that were damaged when the directory was opened.
+    rebuilt: Tally,
     /// Bytes of log since the last checkpoint.
     log_bytes: Tally,
 }
@@ -396,20 +412,7 @@ impl Db {
     /// # Errors
     /// `Closed`; those of reading the snapshot, which counting keys may need.
     pub fn views(&self) -> Result<Vec<ViewStatus>> {
-        let views = self.engine().enter()?.views.clone();
-        let status = |tier: Arc<ViewTier>| {
-            let backfill = match *tier.backfill.lock() {
-                Backfill::Unfinished { done } => Some(Progress { done, total: tier.defined_at }),
-                Backfill::NotAsked | Backfill::Complete => None,
-            };
-            Ok(ViewStatus {
-                view: tier.view.clone(),
-                keys: ViewSource::new(self.engine().clone(), tier.clone()).key_count()?,
-                backfill,
-                defined_at: Position(tier.defined_at),
-            })
-        };
-        views.into_iter().map(status).collect()
+        self.engine().views()
     }
 
     /// Folds the records from before the definition of a view into it, reading them from the log,
@@ -436,19 +439,7 @@ impl Db {
     /// # Errors
     /// `UnknownView`, naming those there are; `Backfilling` while its backfill is not complete.
     pub fn query(&self, view: &str) -> Result<Query> {
-        let tier = self.engine().tier(view)?;
-        if let Backfill::Unfinished { done } = *tier.backfill.lock() {
-            return Err(Error::new(
-                ErrorKind::Backfilling,
-                format!(
-                    "the view {view:?} is being filled from the log, {done} of {} records; its \
-                     answers come when that is complete (if nobody is doing it, call backfill \
-                     again)",
-                    tier.defined_at
-                ),
-            ));
-        }
-        Ok(Query::new(Arc::new(ViewSource::new(self.engine().clone(), tier))))
+        self.engine().query(view)
     }
 
     /// Writes everything that changed since the last checkpoint into the snapshot store. Recording
@@ -519,21 +510,54 @@ impl Engine {
     }
 
     /// Enters the gate (invariant 1).
-    fn enter(&self) -> Result<ShardedLockReadGuard<'_, Live>> {
+    fn enter(&self) -> Result<Entered<'_, Live>> {
         self.check_open()?;
-        Ok(self.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Ok(self.gate.enter())
     }
 
     /// Closes the gate and waits until nobody is inside.
-    fn close_gate(&self) -> Result<ShardedLockWriteGuard<'_, Live>> {
+    fn close_gate(&self) -> Result<Closed<'_, Live>> {
         self.check_open()?;
-        Ok(self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Ok(self.gate.close())
     }
 
     fn tier(&self, name: &str) -> Result<Arc<ViewTier>> {
         self.check_open()?;
         let found = self.by_name.get(name).map(|entry| entry.value().clone());
         found.ok_or_else(|| self.unknown_view(name))
+    }
+
+    fn views(self: &Arc<Self>) -> Result<Vec<ViewStatus>> {
+        let views = self.enter()?.views.clone();
+        let status = |tier: Arc<ViewTier>| {
+            let backfill = match *tier.backfill.lock() {
+                Backfill::Unfinished { done } => Some(Progress { done, total: tier.defined_at }),
+                Backfill::NotAsked | Backfill::Complete => None,
+            };
+            Ok(ViewStatus {
+                view: tier.view.clone(),
+                keys: ViewSource::new(self.clone(), tier.clone()).key_count()?,
+                backfill,
+                defined_at: Position(tier.defined_at),
+            })
+        };
+        views.into_iter().map(status).collect()
+    }
+
+    fn query(self: &Arc<Self>, view: &str) -> Result<Query> {
+        let tier = self.tier(view)?;
+        if let Backfill::Unfinished { done } = *tier.backfill.lock() {
+            return Err(Error::new(
+                ErrorKind::Backfilling,
+                format!(
+                    "the view {view:?} is being filled from the log, {done} of {} records; its \
+                     answers come when that is complete (if nobody is doing it, call backfill \
+                     again)",
+                    tier.defined_at
+                ),
+            ));
+        }
+        Ok(Query::new(Arc::new(ViewSource::new(self.clone(), tier))))
     }
 
     fn unknown_view(&self, name: &str) -> Error {
@@ -570,7 +594,8 @@ impl Engine {
             Some(begun) if batch.len() == 1 => begun.clamp(Timestamp::MIN, Timestamp::MAX),
             _ => self.now(),
         };
-        WORKBENCH.with_borrow_mut(|bench| {
+        WORKBENCH.with(|bench| {
+            let bench = &mut *bench.borrow_mut();
             let chunks = batch.chunks(&self.dictionary);
             for columns in chunks.iter_mut().filter(|columns| !columns.is_empty()) {
                 self.record_columns(columns, now, bench, &mut outcome)?;
@@ -687,7 +712,7 @@ impl Engine {
 
     fn close(&self) -> Result<()> {
         {
-            let gate = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let gate = self.gate.close();
             self.closed.store(true, Release);
             drop(gate);
         }

@@ -13,11 +13,11 @@
 //! [`intern_tagged`](Dictionary::intern_tagged)), because each is two cache misses away.
 
 use crate::slots::{self, Slots};
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use crate::sync::{Mutex, RwLock};
 use compact_str::CompactString;
-use parking_lot::{Mutex, RwLock};
 use std::hash::BuildHasher;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
 /// A string's number in this opening's dictionary.

@@ -8,6 +8,8 @@
 //! 3. `prepare` gives a file of zeros whose every block is allocated and which is durable together
 //!    with its name; writing inside it needs no new space and changes no length. (File systems that
 //!    copy on write, and compress zeros, promise less: there a full disk can show in a mapped write.)
+//! 4. The lock of a file ([`hold`]) is for processes that share it: who reads it while another one may
+//!    write. The death of a process gives it back.
 //!
 //! The real disk makes small writes to a prepared file through a memory map: what is copied there
 //! survives the process without a system call, and `fdatasync` makes it survive the power. A sync
@@ -29,6 +31,8 @@ use std::hash::BuildHasher;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) trait Disk: Debug + Send + Sync {
@@ -48,6 +52,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// A new, empty file that has no name and vanishes with its last handle.
+    fn scratch(&self) -> io::Result<Arc<dyn File>>;
     /// A number that is given once.
     fn unique(&self) -> u128;
 
@@ -166,6 +172,38 @@ pub(crate) trait File: Debug + Send + Sync {
     fn map(&self) -> Option<memmap2::Mmap> {
         None
     }
+    /// Waits for the lock of the file and takes it; [`hold`] gives it back, too. Files that no other
+    /// process can reach need none.
+    fn lock(&self, _sharing: Sharing) -> io::Result<()> {
+        Ok(())
+    }
+    fn unlock(&self) {}
+    /// Gives up the system's copy of what is synced, so that reading it again asks the disk.
+    fn forget_cached(&self) {}
+}
+
+/// With whom the lock of a file is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// With others who read.
+    Readers,
+    Nobody,
+}
+
+/// The lock of a file, held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<dyn File>);
+
+/// Waits for the lock of `file` and holds it.
+pub(crate) fn hold(file: &Arc<dyn File>, sharing: Sharing) -> io::Result<Hold> {
+    file.lock(sharing)?;
+    Ok(Hold(file.clone()))
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
 }
 
 /// Held for the life of an opening; dropping it gives the lock back.
@@ -182,6 +220,17 @@ impl Debug for Lock {
 /// The operating system's files.
 #[derive(Debug, Default)]
 pub(crate) struct OsDisk;
+
+/// A file that is locked. Closing it would not be enough to give the lock back: a child of the
+/// process that has not come to its `exec` yet has the file open, too.
+struct OsLock(fs::File);
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Should it fail, closing the file does the same, a moment later.
+        let _ = self.0.unlock();
+    }
+}
 
 /// Longer writes go through the system.
 const MAPPED_BYTES_MAX: usize = 4_096;
@@ -253,7 +302,7 @@ impl Disk for OsDisk {
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
         let file = options.open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _held: Box::new(file) })),
+            Ok(()) => Ok(Some(Lock { _held: Box::new(OsLock(file)) })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(e)) => Err(e),
         }
@@ -267,6 +316,26 @@ impl Disk for OsDisk {
             u128::from(state.hash_one((n, std::process::id(), std::ptr::from_ref(&state) as usize)))
         };
         half(0) << 64 | half(1)
+    }
+
+    fn scratch(&self) -> io::Result<Arc<dyn File>> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let made = MADE.fetch_add(1, Relaxed);
+            let name = format!("quipu-{}-{made}.scratch", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match self.create(&path) {
+                // Left by a process of the same number that died in the next line.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                created => {
+                    let file = created.map_err(|e| {
+                        io::Error::new(e.kind(), format!("{e} (a file at {})", path.display()))
+                    })?;
+                    fs::remove_file(&path)?;
+                    return Ok(file);
+                }
+            }
+        }
     }
 }
 
@@ -350,5 +419,49 @@ impl File for OsFile {
         // SAFETY: the file is the engine's own, under its lock or sealed; the engine never makes a
         // sealed segment shorter while it reads it (caller's contract above).
         unsafe { memmap2::Mmap::map(&self.file) }.ok()
+    }
+
+    fn lock(&self, sharing: Sharing) -> io::Result<()> {
+        loop {
+            let locked = match sharing {
+                Sharing::Readers => self.file.lock_shared(),
+                Sharing::Nobody => self.file.lock(),
+            };
+            match locked {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                locked => return locked,
+            }
+        }
+    }
+
+    fn unlock(&self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "a file stays locked until it is closed");
+        }
+    }
+
+    fn forget_cached(&self) {
+        // Advice: where it is not taken, the next reading is only faster.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Disk, OsDisk, OsLock};
+    use std::fs;
+
+    #[test]
+    fn a_lock_is_given_back_although_a_child_has_the_file_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let file = fs::File::create(&path).unwrap();
+        file.try_lock().unwrap();
+        let in_child = file.try_clone().unwrap();
+        let lock = OsLock(file);
+        assert!(OsDisk.lock(&path).unwrap().is_none());
+        drop(lock);
+        assert!(OsDisk.lock(&path).unwrap().is_some());
+        drop(in_child);
     }
 }

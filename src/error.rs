@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Backfilling,
     /// The part of the log that is needed was retired by the retention policy.
     LogRetired,
+    /// A long call was stopped by its own progress callback.
+    Stopped,
 }
 
 /// An error: its [kind](Error::kind), a sentence for people, and what caused it.
@@ -85,6 +87,11 @@ impl Error {
     /// The byte offset in [`path`](Error::path) at which the trouble begins, if known.
     pub fn offset(&self) -> Option<u64> {
         self.place.as_ref().and_then(|place| place.offset)
+    }
+
+    /// What went wrong, without the place.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

@@ -35,7 +35,8 @@
 //!
 //! Where to go on: [`Db`] and [`Options`] are the way in; the [cookbook](guide::cookbook) has recipes;
 //! the [design](guide::design) says how it holds together, the [format](guide::format) what is on
-//! disk, and [performance](guide::performance) what was measured.
+//! disk, [durability](guide::durability) what was done to it, and [performance](guide::performance)
+//! what was measured.
 //!
 //! # Features
 //!
@@ -74,6 +75,7 @@ mod event;
 mod key;
 mod options;
 mod slots;
+mod sync;
 mod time;
 
 // Files.
@@ -84,7 +86,12 @@ mod manifest;
 pub mod simulation;
 
 pub use aggregate::Summary;
-pub use db::{Batch, BatchOutcome, Db, LastCheckpoint, Progress, Recorded, Statistics, ViewStatus};
+pub use db::{Action, Repair, RepairReport, RepairStep, repair};
+pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
+pub use db::{
+    Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded, Statistics, ViewStatus,
+};
+pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
 pub use log::Position;
@@ -93,13 +100,17 @@ pub use query::{Bucket, Component, Query, Row, Rows};
 pub use time::{Clock, Grain, Keep, SystemClock, TestClock, Timestamp};
 pub use view::View;
 
-/// The guides: how it holds together, what is on disk, recipes, figures, what is fuzzed.
+/// The guides: how it holds together, what is on disk, what it withstands, recipes, figures, what is
+/// fuzzed.
 pub mod guide {
     #[doc = include_str!("guide/design.md")]
     pub mod design {}
 
     #[doc = include_str!("guide/format.md")]
     pub mod format {}
+
+    #[doc = include_str!("guide/durability.md")]
+    pub mod durability {}
 
     #[doc = include_str!("guide/cookbook.md")]
     pub mod cookbook {}

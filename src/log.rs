@@ -11,12 +11,16 @@
 //! 4. Nothing is appended after a failed write or sync (the writer is poisoned).
 //!
 //! In reading order: [`frame`] (bytes), [`segment`] (a file of them), [`writer`] (append and group
-//! commit), [`reader`] (replay and recovery). Which segments are kept is decided with a checkpoint
-//! (`db/checkpoint.rs`).
+//! commit), [`reader`] (replay and recovery), [`follow`] (reading what another process writes),
+//! [`survey`] and [`salvage`] (reading past damages, writing what is good of a segment anew). Which
+//! segments are kept is decided with a checkpoint (`db/checkpoint.rs`).
 
+pub(crate) mod follow;
 pub(crate) mod frame;
 pub(crate) mod reader;
+pub(crate) mod salvage;
 pub(crate) mod segment;
+pub(crate) mod survey;
 pub(crate) mod writer;
 
 use crate::disk::{Disk, Filling};
@@ -47,6 +51,12 @@ impl Position {
     /// The number.
     pub fn get(self) -> u64 {
         self.0
+    }
+}
+
+impl From<u64> for Position {
+    fn from(number: u64) -> Self {
+        Position(number)
     }
 }
 

@@ -16,12 +16,15 @@
 //! 2. A segment is used only after the manifest names it; so a segment that is not there although
 //!    the manifest names it (and the snapshot did not retire it) was lost, not never made.
 //!
-//! Next: `log/segment.rs`.
+//! Next: `log/segment.rs`; what makes a directory a backup is in `manifest/backup.rs`.
+
+pub(crate) mod backup;
 
 use crate::disk::{Access, Disk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
 use parking_lot::Mutex;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,13 +74,9 @@ impl Manifest {
             )
             .at(&path, None));
         }
-        let word = |at: usize| {
-            let bytes = bytes[at..at + 8].try_into();
-            u64::from_le_bytes(bytes.expect("eight bytes were asked for"))
-        };
         // A later format may be longer; of this length the checksum tells damage from a format.
-        let whole = len >= BYTES as u64 && bytes[12..16] == checksum(&bytes).to_le_bytes();
-        let format = word(8) as u32;
+        let whole = len >= BYTES as u64 && is_whole(&bytes);
+        let format = word(&bytes, 8) as u32;
         if format > FORMAT && (whole || len > BYTES as u64) {
             return Err(Error::new(
                 ErrorKind::NewerFormat,
@@ -91,13 +90,64 @@ impl Manifest {
         if !whole || len != BYTES as u64 {
             return Err(Error::corruption(&path, 0, "the manifest is damaged"));
         }
-        Ok(Some(Manifest {
+        Ok(Some(Manifest::decode(disk, dir, &bytes)))
+    }
+
+    fn decode(disk: Arc<dyn Disk>, dir: &Path, bytes: &[u8; BYTES]) -> Self {
+        Manifest {
             disk,
             dir: dir.to_owned(),
-            identity: u128::from(word(16)) | u128::from(word(24)) << 64,
-            created: Timestamp::from_micros(word(32) as i64),
-            segments_made: Mutex::new(word(40)),
-        }))
+            identity: u128::from(word(bytes, 16)) | u128::from(word(bytes, 24)) << 64,
+            created: Timestamp::from_micros(word(bytes, 32) as i64),
+            segments_made: Mutex::new(word(bytes, 40)),
+        }
+    }
+
+    /// The manifest as it was before exactly one bit of it flipped, if that is its damage.
+    pub(crate) fn mended(disk: Arc<dyn Disk>, dir: &Path) -> Option<Self> {
+        let file = disk.open(&dir.join(NAME), Access::Read).ok()?;
+        let mut bytes = [0; BYTES];
+        file.len().ok().filter(|len| *len == BYTES as u64)?;
+        file.read_at(0, &mut bytes).ok()?;
+        for bit in 0..BYTES * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if bytes[..8] == MAGIC && word(&bytes, 8) as u32 <= FORMAT && is_whole(&bytes) {
+                return Some(Manifest::decode(disk, dir, &bytes));
+            }
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        None
+    }
+
+    /// A manifest of what the rest of the directory says. It is not written.
+    pub(crate) fn rebuilt(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: u128,
+        created: Timestamp,
+        segments_made: u64,
+    ) -> Self {
+        let (dir, segments_made) = (dir.to_owned(), Mutex::new(segments_made));
+        Manifest { disk, dir, identity, created, segments_made }
+    }
+
+    /// Writes it as it is, durable when this returns.
+    pub(crate) fn store(&self) -> Result<()> {
+        self.write(self.segments_made())
+    }
+
+    /// Writes the manifest that this directory had, and has again now that it is restored.
+    pub(crate) fn restore(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: u128,
+        created: Timestamp,
+        segments_made: u64,
+    ) -> Result<()> {
+        let dir = dir.to_owned();
+        let segments = Mutex::new(segments_made);
+        let manifest = Manifest { disk, dir, identity, created, segments_made: segments };
+        manifest.write(segments_made)
     }
 
     pub(crate) fn segments_made(&self) -> u64 {
@@ -123,19 +173,33 @@ impl Manifest {
         bytes[40..48].copy_from_slice(&segments_made.to_le_bytes());
         let sum = checksum(&bytes);
         bytes[12..16].copy_from_slice(&sum.to_le_bytes());
-        let (path, unfinished) = (self.dir.join(NAME), self.dir.join(UNFINISHED));
-        let write = || {
-            if self.disk.exists(&unfinished)? {
-                self.disk.remove(&unfinished)?;
-            }
-            let file = self.disk.create(&unfinished)?;
-            file.write_at(0, &bytes)?;
-            file.sync()?;
-            self.disk.rename(&unfinished, &path)?;
-            self.disk.sync_dir(&self.dir)
-        };
-        write().map_err(|e| Error::io("write the manifest", &path, e))
+        replace(&*self.disk, &self.dir, (NAME, UNFINISHED), &bytes)
+            .map_err(|e| Error::io("write the manifest", &self.dir.join(NAME), e))
     }
+}
+
+/// Replaces a file as a whole (invariant 1); it is made under the second name.
+fn replace(disk: &dyn Disk, dir: &Path, names: (&str, &str), bytes: &[u8]) -> io::Result<()> {
+    let (path, unfinished) = (dir.join(names.0), dir.join(names.1));
+    let file = if disk.exists(&unfinished)? {
+        let file = disk.open(&unfinished, Access::Write)?;
+        file.set_len(0)?;
+        file
+    } else {
+        disk.create(&unfinished)?
+    };
+    file.write_at(0, bytes)?;
+    file.sync()?;
+    disk.rename(&unfinished, &path)?;
+    disk.sync_dir(dir)
+}
+
+fn word(bytes: &[u8; BYTES], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes were asked for"))
+}
+
+fn is_whole(bytes: &[u8; BYTES]) -> bool {
+    bytes[12..16] == checksum(bytes).to_le_bytes()
 }
 
 fn checksum(bytes: &[u8; BYTES]) -> u32 {

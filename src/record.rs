@@ -53,6 +53,10 @@ pub(crate) enum Control {
     BackfillAsked {
         id: u32,
     },
+    /// They are in; a replay that has them not folds them in before it ends.
+    BackfillDone {
+        id: u32,
+    },
 }
 
 /// A named column, one value an event.

@@ -169,6 +169,14 @@ impl Ring {
         &mut self.blocks
     }
 
+    /// Forgets the blocks for which `keep` says no; whether there were any.
+    pub(crate) fn keep_blocks(&mut self, keep: impl Fn(i64) -> bool) -> bool {
+        let before = self.blocks.len();
+        self.blocks.retain(|block| keep(block.number));
+        self.bytes = self.blocks.iter().map(Block::memory_bytes).sum();
+        self.blocks.len() < before
+    }
+
     /// The rows to delete since this was last asked.
     pub(crate) fn take_dropped(&mut self) -> Vec<i64> {
         std::mem::take(&mut self.dropped)

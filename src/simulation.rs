@@ -29,6 +29,9 @@
 //! # Ok::<(), quipu::Error>(())
 //! ```
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
+
 pub use crate::db::background::Step;
 pub use crate::disk::simulated::{
     Fault, Operation, OperationKind, Random, SimulatedDisk, Survival,

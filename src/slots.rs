@@ -11,8 +11,8 @@
 //! 2. A word is published (`Release`) after what its number stands for; who reads the word
 //!    (`Acquire`) may look there. Many may read while one inserts; who removes is alone.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 pub(crate) struct Slots(Box<[AtomicU64]>);
 

@@ -21,13 +21,13 @@ pub(crate) mod shard;
 
 use crate::dictionary::{Dictionary, Sym};
 use crate::series::Series;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
+use crate::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
-use parking_lot::Mutex;
 use shard::{Lookup, Shard};
 use smallvec::SmallVec;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// Shards of a view that has a key; one without has a single series and a single shard.
 pub(crate) const SHARDS: usize = 16;

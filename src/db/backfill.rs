@@ -6,10 +6,14 @@
 //! 2. Each step is applied, and noted in the view, inside the gate; so a checkpoint's cut has the
 //!    steps and the note of the same moment, and a backfill that died goes on where the last
 //!    checkpoint saw it.
+//! 3. That it is complete is a record of the log, like that it was asked for: a snapshot that is
+//!    lost comes back from the log with the same views, filled or not.
 
 use super::Engine;
 use super::catalog::StoredView;
+use crate::dictionary::Dictionary;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::Home;
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
 use crate::record::Control;
@@ -19,12 +23,12 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// How far something long has come, in records.
+/// How far something long has come: in records or in bytes, as the call says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
-    /// Records done.
+    /// So much is done.
     pub done: u64,
-    /// Records in all.
+    /// So much there is in all.
     pub total: u64,
 }
 
@@ -58,7 +62,7 @@ pub(super) fn run(
         drop(gate);
         if progress(Progress { done, total }).is_break() {
             stopped = true;
-            return Err(Error::new(ErrorKind::Backfilling, "stopped by its caller"));
+            return Err(Error::new(ErrorKind::Stopped, "stopped by its caller"));
         }
         Ok(())
     };
@@ -75,20 +79,47 @@ pub(super) fn run(
         return Ok(read);
     }
     replayed?;
-    let gate = engine.enter()?;
+    // With the gate closed: the record and the note belong to the same moment.
+    let live = engine.close_gate()?;
+    if live.views.iter().any(|other| other.id == tier.id) {
+        engine.append_control(&Control::BackfillDone { id: tier.id })?;
+    }
     *tier.backfill.lock() = Backfill::Complete;
-    drop(gate);
+    drop(live);
     make_complete(engine, tier)?;
     Ok(read)
 }
 
-/// Checkpoints a complete backfill, if no checkpoint has. Its end is not a record of the log: a crash
-/// would bring it back unfinished.
+/// Checkpoints a complete backfill, if no checkpoint has: without one an opening would read again all
+/// that is in.
 fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
     let complete =
         |stored: &StoredView| stored.id == tier.id && stored.backfill == Backfill::Complete;
     let committed = engine.checkpointer.lock().catalog.views.iter().any(complete);
     if committed { Ok(()) } else { engine.checkpoint() }
+}
+
+/// Folds in what a replay owes: the rest of a backfill of which the log says that it was complete,
+/// and the snapshot does not have it. The log is in order, and its last segment is `last_segment`.
+pub(super) fn settle(
+    home: &Home,
+    tier: &ViewTier,
+    (oldest, last_segment): (u64, u64),
+    dictionary: &Arc<Dictionary>,
+) -> Result<()> {
+    let Backfill::Unfinished { done } = *tier.backfill.lock() else { return Ok(()) };
+    let mut scratch = Scratch::default();
+    let mut fold = |entry: Entry<'_>, _: &crate::log::frame::Header| {
+        if let Entry::Events(columns) = entry {
+            scratch.begin(columns);
+            tier.apply(columns, &mut scratch);
+        }
+        Ok(())
+    };
+    let (range, end) = ((done + 1, tier.defined_at), (last_segment + 1, 0));
+    reader::replay_range(home, range, oldest, end, dictionary, &mut fold)?;
+    *tier.backfill.lock() = Backfill::Complete;
+    Ok(())
 }
 
 /// Where to begin: the records done already and the segment that holds the next; `None` when there

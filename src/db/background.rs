@@ -9,11 +9,11 @@
 
 use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::Ordering::SeqCst;
+use crate::sync::{Condvar, Mutex};
 use crate::time::Stopwatch;
-use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -78,6 +78,10 @@ impl Signals {
 }
 
 /// A step of the work behind an engine.
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(unreachable_pub, reason = "public where there are engines that are driven by steps")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Syncs what was promised to be durable within an interval.

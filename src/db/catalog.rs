@@ -5,6 +5,7 @@
 
 use crate::codec::{self, Malformed};
 use crate::error::{Error, Result};
+use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
 use crate::tier::Backfill;
@@ -104,6 +105,30 @@ impl Catalog {
             return Err(Malformed("the id of a view would be given again"));
         }
         Ok(())
+    }
+
+    /// The identity in the catalog, if there is one that can be read.
+    pub(super) fn identity(snapshot: &dyn Snapshot) -> Result<Option<u128>> {
+        let value = snapshot.get(Table::Meta, ROW)?;
+        let catalog = value.map(|value| codec::unseal(ROW, &value).and_then(codec::decode));
+        Ok(catalog.and_then(|read: Result<Catalog, _>| read.ok()).map(|catalog| catalog.identity))
+    }
+
+    /// Whether it comes from a store; the default one does not.
+    pub(super) fn is_stored(&self) -> bool {
+        self.identity != 0
+    }
+
+    /// Where in the log to go on behind the snapshot; the manifest names `made` segments.
+    pub(super) fn resume(&self, made: u64) -> Resume {
+        let oldest = self.first_segment.max(1);
+        Resume {
+            oldest,
+            segment: self.segment.max(oldest),
+            offset: self.offset,
+            position: self.position,
+            made,
+        }
     }
 
     pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {

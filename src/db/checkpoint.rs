@@ -23,12 +23,12 @@ use crate::log::segment::{self, Segment};
 use crate::options::{Dedup, Retention};
 use crate::series::Series;
 use crate::snapshot::{Changes, Snapshot, Start, Table};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::tier::shard::{Capture, Captured, CapturedRows, TakenDelta, rows_of};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 /// Entries captured under one hold of a shard's lock.
 const STEP: usize = 64;
@@ -74,8 +74,12 @@ impl Checkpointer {
 
 impl Engine {
     pub(super) fn checkpoint(&self) -> Result<()> {
-        let mut state = self.checkpointer.lock();
-        let result = self.checkpoint_locked(&mut state);
+        self.checkpoint_with(&mut self.checkpointer.lock())
+    }
+
+    /// A checkpoint, by who holds the lock already.
+    pub(super) fn checkpoint_with(&self, state: &mut Checkpointer) -> Result<()> {
+        let result = self.checkpoint_locked(state);
         state.failed = result.is_err();
         if result.is_err() {
             self.figures.lock().failures += 1;
@@ -158,7 +162,7 @@ impl Engine {
 
     /// Closes the gate for the moment of the cut.
     fn cut(&self, state: &mut Checkpointer) -> (Catalog, Vec<Arc<ViewTier>>) {
-        let live = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let live = self.gate.close();
         let position = self.log.appended();
         // Not the position: a backfill changes series between two cuts at the same one.
         state.sequence += 1;
@@ -288,7 +292,7 @@ impl Engine {
         }
         if room > 0 {
             catalog.purge.remove(0);
-            let mut live = self.gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut live = self.gate.close();
             live.purge.retain(|id| *id != view);
         }
         Ok(())
@@ -296,7 +300,8 @@ impl Engine {
 
     /// Notes in the catalog which segments the retention policy lets go.
     fn plan_retirement(&self, catalog: &mut Catalog) -> Result<()> {
-        if self.options.retention == Retention::KeepAll {
+        let backups = self.backups.load(Acquire);
+        if self.options.retention == Retention::KeepAll || backups > 0 {
             return Ok(());
         }
         let dir = &self.home.dir;
@@ -362,7 +367,7 @@ impl Engine {
     }
 
     /// Whether the resident series need more memory than the budget.
-    fn over_budget(&self, views: &[Arc<ViewTier>]) -> bool {
+    pub(super) fn over_budget(&self, views: &[Arc<ViewTier>]) -> bool {
         let live = views.iter().map(|tier| tier.totals().live_bytes).sum::<u64>();
         live > self.options.memory_budget as u64
     }
@@ -380,7 +385,7 @@ impl Engine {
     }
 
     /// Evicts what was not touched lately while the tier is over its budget.
-    fn evict(&self, views: &[Arc<ViewTier>]) {
+    pub(super) fn evict(&self, views: &[Arc<ViewTier>]) {
         // Two sweeps: the first takes the marks of touch away, the second evicts.
         for _ in 0..2 {
             for tier in views {

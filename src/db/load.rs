@@ -17,6 +17,7 @@ use crate::key;
 use crate::query::{KeyRef, Source};
 use crate::series::{Cell, Series, Shape};
 use crate::snapshot::{Row, Snapshot, Start, Table};
+use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier};
 use crate::view::View;
@@ -24,7 +25,6 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// Rows read from the store at once by a scan.
 const PAGE: usize = 512;
@@ -78,6 +78,45 @@ fn decode_totals(row_key: &[u8], value: &[u8], shape: &Shape) -> Result<(Series,
     let mut payload = codec::unseal(row_key, value)?;
     let as_of = codec::take_u64(&mut payload)?;
     Ok((Series::decode_row(payload, shape)?, as_of))
+}
+
+/// Checks a series row and its blocks; gives the number of those.
+pub(super) fn check_series_row(
+    snapshot: &dyn Snapshot,
+    row_key: &[u8],
+    value: &[u8],
+    shape: &Shape,
+) -> Result<u64> {
+    let (series, _) = decode_series(snapshot, row_key, value, shape, Path::new(""))?;
+    Ok(series.rings().iter().map(|ring| ring.blocks().len() as u64).sum())
+}
+
+/// A series row without the blocks that are not there, if the rest of it is good; and whether there
+/// were such.
+pub(super) fn prune_series_row(
+    row_key: &[u8],
+    value: &[u8],
+    shape: &Shape,
+    has: &dyn Fn(u8, i64) -> bool,
+) -> Option<(Vec<u8>, bool)> {
+    let (mut series, as_of) = decode_totals(row_key, value, shape).ok()?;
+    let mut pruned = false;
+    for (grain, ring) in (0_u8..).zip(series.rings_mut()) {
+        pruned |= ring.keep_blocks(|block| has(grain, block));
+    }
+    let mut row = Vec::new();
+    series.encode_row(&mut row);
+    Some((seal_series(row_key, as_of, &row), pruned))
+}
+
+/// The keys of the blocks that a series row names.
+pub(super) fn blocks_of(row_key: &[u8], value: &[u8], shape: &Shape) -> Vec<Vec<u8>> {
+    let Ok((series, _)) = decode_totals(row_key, value, shape) else { return Vec::new() };
+    let mut keys = Vec::new();
+    for (grain, ring) in (0_u8..).zip(series.rings()) {
+        keys.extend(ring.blocks().iter().map(|b| key::bucket_row(row_key, grain, b.number)));
+    }
+    keys
 }
 
 /// The value of a series row.

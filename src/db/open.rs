@@ -8,6 +8,8 @@
 //!    worth and may be begun again, if it holds nothing else.
 //! 3. Recovery is: newest snapshot, then every record behind it through the same `apply` as live.
 //! 4. The next position is behind both the log's end and the snapshot's position.
+//! 5. A damaged snapshot is put aside, never overwritten, and only when the log, which goes back to
+//!    its beginning, was found in order and replayed.
 
 use super::catalog::{Catalog, StoredView};
 use super::checkpoint::{Checkpointer, Figures};
@@ -15,29 +17,32 @@ use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling};
+use crate::disk::{Disk, Filling, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry, Resume};
+use crate::log::reader::{self, Entry, Recovered};
 use crate::log::segment;
 use crate::log::writer::Writer;
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, backup};
 use crate::options::{Dedup, Durability, Options};
 use crate::record::Control;
-use crate::snapshot::{RedbStorage, Storage as _};
+use crate::snapshot::{RedbStorage, Storage};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Gate, Mutex};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
 use crate::time::Timestamp;
-use crossbeam::sync::ShardedLock;
 use dashmap::DashMap;
-use parking_lot::Mutex;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 pub(super) const LOCK: &str = "LOCK";
 pub(super) const LOG: &str = "log";
 pub(super) const STORE: &str = "state.redb";
+/// There as long as a restore into the directory is not complete.
+pub(super) const RESTORING: &str = "RESTORING";
+/// Where damaged files are put aside, in a directory of its own each time.
+pub(super) const QUARANTINE: &str = "quarantine";
 
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
     let now = options.clock.now();
@@ -45,15 +50,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     if fresh {
         disk.create_dir(dir).map_err(|e| Error::io("make the directory", dir, e))?;
     }
-    let lock_path = dir.join(LOCK);
-    let lock = disk.lock(&lock_path).map_err(|e| Error::io("take the lock", &lock_path, e))?;
-    let lock = lock.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Locked,
-            "another process, or another Db of this one, has the directory open; close that first",
-        )
-        .at(dir, None)
-    })?;
+    let lock = lock(&*disk, dir)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {
@@ -71,22 +68,17 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
         Durability::Interval(_) | Durability::Memory => Filling::Reserved,
     };
     let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling };
-    let storage = RedbStorage::open(&disk, &dir.join(STORE))?;
-    let catalog = Catalog::read(&*storage.snapshot()?, &dir.join(STORE), identity)?;
+    let Store { storage, catalog, damaged } = store(&disk, dir, &home, manifest.segments_made())?;
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
-    let oldest = catalog.first_segment.max(1);
-    let resume = Resume {
-        oldest,
-        segment: catalog.segment.max(oldest),
-        offset: catalog.offset,
-        position: catalog.position,
-        made: manifest.segments_made(),
-    };
+    let resume = catalog.resume(manifest.segments_made());
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
+    let ends = (resume.oldest, recovered.last_segment);
+    recovery.settle(&home, ends, &dictionary)?;
+    keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -110,19 +102,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
         log.sync_to(appended.last)?;
         recovery.set_rule(rule);
     }
-    let tallies = Tallies {
-        events: recovery.events,
-        late: recovery.late,
-        duplicates: Tally::default(),
-        ..Tallies::default()
-    };
-    tallies.duplicates.set(catalog.duplicates);
-    tallies.replayed.set(recovered.replayed);
-    let by_name = DashMap::new();
-    for tier in &recovery.live.views {
-        by_name.insert(tier.view.name().into(), tier.clone());
-    }
-    Ok(Engine {
+    let ground = Ground {
         dir: dir.to_owned(),
         disk,
         home,
@@ -130,25 +110,118 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
         dictionary,
         log,
         storage: Arc::new(storage),
-        gate: ShardedLock::new(recovery.live),
-        by_name,
-        commits: AtomicU64::new(0),
-        figures: Mutex::new(Figures {
-            position: catalog.position,
-            made_at: catalog.checkpointed_at,
-            ..Figures::default()
-        }),
-        checkpointer: Mutex::new(Checkpointer::new(catalog, recovery.stale_ids)),
-        window: recovery.window.map(Mutex::new),
-        signals: background::Signals::default(),
-        tallies,
-        closed: AtomicBool::new(false),
-        lock: Mutex::new(Some(lock)),
+        lock: Some(lock),
+    };
+    let engine = recovery.engine(ground, catalog);
+    engine.tallies.replayed.set(recovered.replayed);
+    engine.tallies.rebuilt.set(u64::from(damaged.is_some()));
+    Ok(engine)
+}
+
+/// What an engine stands on.
+pub(super) struct Ground {
+    pub(super) dir: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) home: Home,
+    pub(super) options: Options,
+    pub(super) dictionary: Arc<Dictionary>,
+    pub(super) log: Writer,
+    pub(super) storage: Arc<dyn Storage>,
+    /// None in an engine that only reads.
+    pub(super) lock: Option<Lock>,
+}
+
+/// Takes the lock of the directory, or says that somebody has it.
+pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
+    let path = dir.join(LOCK);
+    let lock = disk.lock(&path).map_err(|e| Error::io("take the lock", &path, e))?;
+    lock.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Locked,
+            "another process, or another Db of this one, has the directory open; close that first",
+        )
+        .at(dir, None)
     })
 }
 
+/// The store that an opening goes on with.
+struct Store {
+    storage: RedbStorage,
+    catalog: Catalog,
+    /// What is wrong with the one that is there, in place of which this one is made.
+    damaged: Option<Error>,
+}
+
+/// Opens the store, held back. In place of a damaged one a new one will be made, if the log can say
+/// all that was in it.
+fn store(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<Store> {
+    let path = dir.join(STORE);
+    let opened = RedbStorage::open(disk, &path).and_then(|storage| {
+        let catalog = Catalog::read(&*storage.snapshot()?, &path, home.identity)?;
+        Ok((storage, catalog))
+    });
+    match opened {
+        Ok((storage, catalog)) => Ok(Store { storage, catalog, damaged: None }),
+        Err(error) if error.kind() == ErrorKind::Corruption && reader::is_complete(home, made)? => {
+            let (storage, catalog) = (RedbStorage::anew(disk, &path)?, Catalog::default());
+            Ok(Store { storage, catalog, damaged: Some(error) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The log is replayed: whether it says all that was in a snapshot that is lost or damaged. Then a
+/// damaged one is put aside.
+fn keep_evidence(
+    disk: &dyn Disk,
+    dir: &Path,
+    catalog: &Catalog,
+    recovered: &Recovered,
+    damaged: Option<&Error>,
+    now: Timestamp,
+) -> Result<()> {
+    if let Some((from, to)) = recovered.given_up.filter(|_| !catalog.is_stored()) {
+        let what = damaged.map_or("missing", Error::message);
+        let message = format!(
+            "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave \
+             up the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
+        );
+        return Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None));
+    }
+    if let Some(error) = damaged {
+        let to = quarantine(disk, dir, now)?;
+        put_aside(disk, dir, STORE, &to)?;
+        tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
+    }
+    Ok(())
+}
+
+/// Moves a file of the directory into a place in `quarantine/`, durable when it returns.
+pub(super) fn put_aside(disk: &dyn Disk, dir: &Path, file: &str, place: &Path) -> Result<()> {
+    let from = dir.join(file);
+    let fail = |e| Error::io("put a damaged file aside", &from, e);
+    disk.rename(&from, &place.join(file)).map_err(fail)?;
+    // The new name first: in between there may be two, but never none.
+    disk.sync_dir(place).and_then(|()| disk.sync_dir(dir)).map_err(fail)
+}
+
+/// Makes a new directory in `quarantine/`, named after the time.
+pub(super) fn quarantine(disk: &dyn Disk, dir: &Path, now: Timestamp) -> Result<PathBuf> {
+    let time = now.to_string().replace(':', "-");
+    let mut place = dir.join(QUARANTINE).join(&time);
+    let fail = |e| Error::io("make a directory for damaged files", dir, e);
+    for n in 2_u32.. {
+        if !disk.exists(&place).map_err(fail)? {
+            break;
+        }
+        place = dir.join(QUARANTINE).join(format!("{time}-{n}"));
+    }
+    disk.create_dir(&place).map_err(fail)?;
+    Ok(place)
+}
+
 /// Looks at the directory without changing anything: whether it is there and one of ours.
-fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
+pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     let fail = |e| Error::io("look at the directory", dir, e);
     if !disk.exists(dir).map_err(fail)? {
         if options.must_exist {
@@ -166,6 +239,16 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
         }
         _ => fail(e),
     })?;
+    let is_there = |name: &str| names.iter().any(|other| other == name);
+    if is_there(RESTORING) {
+        let message = "a restore into this directory was interrupted; restore into it again, or \
+                       delete it";
+        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
+    }
+    if is_there(backup::NAME) && !is_there(manifest::NAME) {
+        let message = "this is a backup; restore it to another directory and open that";
+        return Err(Error::new(ErrorKind::NotQuipu, message).at(dir, None));
+    }
     let lost = |error: Error| {
         let rest = [STORE, LOG].iter().any(|name| names.iter().any(|other| other == name));
         if error.kind() == ErrorKind::NotQuipu && rest {
@@ -181,7 +264,7 @@ fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<bool> {
     if names.iter().any(|name| name == STORE) {
         return Err(lost(Error::new(ErrorKind::NotQuipu, "")));
     }
-    let ours = [LOCK, LOG, manifest::UNFINISHED];
+    let ours = [LOCK, LOG, QUARANTINE, manifest::UNFINISHED];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
         return Err(Error::new(
             ErrorKind::NotQuipu,
@@ -228,22 +311,24 @@ fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> 
 }
 
 /// What grows while the log is replayed.
-struct Recovery {
-    live: Live,
+pub(super) struct Recovery {
+    pub(super) live: Live,
     /// The rule as the directory has it.
     rule: Dedup,
     window: Option<Window>,
     /// The store has rows of ids that no rule wants any more.
     stale_ids: bool,
-    events: Tally,
-    late: Tally,
+    pub(super) events: Tally,
+    pub(super) late: Tally,
     scratch: Scratch,
     dictionary: Arc<Dictionary>,
     expected_keys: usize,
+    /// Views whose backfill was complete, as the log says.
+    owed: Vec<u32>,
 }
 
 impl Recovery {
-    fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
+    pub(super) fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
         let tier = |stored: &StoredView| {
             Arc::new(ViewTier::new(
                 stored.id,
@@ -270,7 +355,77 @@ impl Recovery {
             scratch: Scratch::default(),
             dictionary,
             expected_keys: options.expected_keys,
+            owed: Vec::new(),
         }
+    }
+
+    /// One of the same views, which are applied to by one of the two; no ids are remembered for it.
+    pub(super) fn sharing_views(&self) -> Self {
+        let (events, late) = (Tally::default(), Tally::default());
+        events.set(self.events.get());
+        late.set(self.late.get());
+        Recovery {
+            live: self.live.clone(),
+            rule: self.rule,
+            window: None,
+            stale_ids: self.stale_ids,
+            owed: Vec::new(),
+            events,
+            late,
+            scratch: Scratch::default(),
+            dictionary: self.dictionary.clone(),
+            expected_keys: self.expected_keys,
+        }
+    }
+
+    /// The engine that has come this far.
+    pub(super) fn engine(self, ground: Ground, catalog: Catalog) -> Engine {
+        let Ground { dir, disk, home, options, dictionary, log, storage, lock } = ground;
+        let tallies = Tallies { events: self.events, late: self.late, ..Tallies::default() };
+        tallies.duplicates.set(catalog.duplicates);
+        let by_name = DashMap::new();
+        for tier in &self.live.views {
+            by_name.insert(tier.view.name().into(), tier.clone());
+        }
+        Engine {
+            dir,
+            disk,
+            home,
+            options,
+            dictionary,
+            log,
+            storage,
+            gate: Gate::new(self.live),
+            by_name,
+            commits: AtomicU64::new(0),
+            figures: Mutex::new(Figures {
+                position: catalog.position,
+                made_at: catalog.checkpointed_at,
+                ..Figures::default()
+            }),
+            checkpointer: Mutex::new(Checkpointer::new(catalog, self.stale_ids)),
+            backups: AtomicUsize::new(0),
+            window: self.window.map(Mutex::new),
+            signals: background::Signals::default(),
+            tallies,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(lock),
+        }
+    }
+
+    /// Fills the views whose backfill was complete and is not in the snapshot.
+    fn settle(
+        &mut self,
+        home: &Home,
+        ends: (u64, u64),
+        dictionary: &Arc<Dictionary>,
+    ) -> Result<()> {
+        for id in std::mem::take(&mut self.owed) {
+            if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
+                super::backfill::settle(home, tier, ends, dictionary)?;
+            }
+        }
+        Ok(())
     }
 
     fn set_rule(&mut self, rule: Dedup) {
@@ -296,7 +451,7 @@ impl Recovery {
         Ok(())
     }
 
-    fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
+    pub(super) fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
         match entry {
             Entry::Events(columns) => {
                 apply_all(&self.live.views, columns, &mut self.scratch);
@@ -344,6 +499,7 @@ impl Recovery {
                     *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
                 }
             }
+            Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
         }
         Ok(())
     }

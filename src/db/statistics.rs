@@ -49,6 +49,9 @@ pub struct Statistics {
     pub evictions: u64,
     /// Records replayed from the log when the directory was opened.
     pub replayed: u64,
+    /// Snapshots that were found damaged when the directory was opened: 1 where it was put aside
+    /// and everything in it came from the log.
+    pub snapshots_rebuilt: u64,
     /// Recorded events that were older than the buckets kept by some view.
     pub late: u64,
     /// Events refused since opening.
@@ -76,7 +79,7 @@ pub struct LastCheckpoint {
 }
 
 pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
-    let live = engine.gate.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let live = engine.gate.enter();
     let views = live.views.clone();
     drop(live);
     let mut totals = ShardTotals::default();
@@ -119,6 +122,7 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
         dictionary_strings: engine.dictionary.len() as u64,
         evictions: totals.evictions,
         replayed: tallies.replayed.get(),
+        snapshots_rebuilt: tallies.rebuilt.get(),
         late: tallies.late.get(),
         refused: tallies.refused.get(),
         duplicates: tallies.duplicates.get(),

@@ -519,6 +519,16 @@ impl Disk for SimulatedDisk {
         Ok(Some(Lock { _held: Box::new(HeldLock { disk: self.clone(), node }) }))
     }
 
+    fn scratch(&self) -> io::Result<Arc<dyn File>> {
+        let path = Path::new("scratch");
+        let (mut state, _) = self.begin(OperationKind::Create, path, NOWHERE)?;
+        let State { image, .. } = &mut *state;
+        image.nodes.push(Arc::new(Node::File(FileContent::default())));
+        image.paths.push(Arc::from(path));
+        let node = image.nodes.len() - 1;
+        Ok(self.opened(node))
+    }
+
     fn unique(&self) -> u128 {
         let random = &mut self.0.lock().random;
         u128::from(random.number()) << 64 | u128::from(random.number())

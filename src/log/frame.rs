@@ -12,7 +12,7 @@
 //! 32      8   synced: all positions up to this one were durable when the frame was written
 //! 40      8   time of writing, microseconds since 1970
 //! 48      4   the frame's own offset in the segment / 8
-//! 52      4   kind: 1 events, 2 control, 3 witness, 4 seal
+//! 52      4   kind: 1 events, 2 control, 3 witness, 4 seal, 5 lost
 //! 56      -   body, definitions, zeros up to a multiple of 8
 //! ```
 //! Invariants
@@ -20,11 +20,15 @@
 //!    and the offset make a frame of another segment, or a stale one, invalid.
 //! 2. A header that is valid alone proves its claims (`synced`), whatever became of its payload.
 //! 3. Kinds with the high bit set may be skipped by a reader that does not know them.
+//! 4. A lost frame stands for positions that a repair gave up: from its own up to, and without, the
+//!    one in its body (8 bytes). It may carry definitions that what follows needs.
 //!
 //! Next: `segment.rs`.
 
 use crate::codec;
 
+/// The length of a lost frame's body.
+pub(crate) const LOST_BODY_BYTES: usize = 8;
 pub(crate) const MAGIC: [u8; 4] = *b"QFR1";
 pub(crate) const HEADER_BYTES: usize = 56;
 pub(crate) const ALIGN: u64 = 8;
@@ -39,6 +43,8 @@ pub(crate) enum FrameKind {
     Witness,
     /// The segment's last frame: nothing more is written to it, by anybody.
     Seal,
+    /// Positions that a repair gave up (invariant 4).
+    Lost,
     /// Written by a later version, which said that it may be skipped.
     Skippable(u32),
 }
@@ -75,6 +81,7 @@ impl FrameKind {
             FrameKind::Control => 2,
             FrameKind::Witness => 3,
             FrameKind::Seal => 4,
+            FrameKind::Lost => 5,
             FrameKind::Skippable(code) => code,
         }
     }
@@ -85,6 +92,7 @@ impl FrameKind {
             2 => Some(FrameKind::Control),
             3 => Some(FrameKind::Witness),
             4 => Some(FrameKind::Seal),
+            5 => Some(FrameKind::Lost),
             code if code >> 31 == 1 => Some(FrameKind::Skippable(code)),
             _ => None,
         }
@@ -171,12 +179,33 @@ fn header_checksum(header: &[u8; HEADER_BYTES], salt: u64) -> u32 {
     hasher.finalize()
 }
 
+/// The bit that is flipped in a payload, if it is exactly one: byte and bit.
+///
+/// CRC-32 is linear: what a flipped bit changes in the checksum depends on its distance from the end
+/// alone. That of the last bit is the polynomial; that of each bit before it is one step further.
+pub(crate) fn flipped_bit(payload: &[u8], header: &Header) -> Option<(usize, u8)> {
+    const POLYNOMIAL: u32 = 0xedb8_8320;
+    let wanted = crc32fast::hash(payload) ^ header.payload_checksum;
+    let mut change = POLYNOMIAL;
+    for byte in (0..payload.len()).rev() {
+        for bit in (0..8).rev() {
+            if change == wanted {
+                return Some((byte, bit));
+            }
+            change = (change >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(change & 1));
+        }
+    }
+    None
+}
+
 /// A valid frame: its header, body and definitions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) header: Header,
     pub(crate) body: &'a [u8],
     pub(crate) definitions: &'a [u8],
+    /// The position behind those of the frame.
+    pub(crate) next_position: u64,
 }
 
 impl<'a> Frame<'a> {
@@ -193,10 +222,43 @@ impl<'a> Frame<'a> {
         if crc32fast::hash(payload) != header.payload_checksum || padding.iter().any(|b| *b != 0) {
             return Err(Defect::Payload(header));
         }
-        Ok(Frame {
-            header,
-            body: &bytes[HEADER_BYTES..body_end],
-            definitions: &bytes[body_end..end],
-        })
+        let body = &bytes[HEADER_BYTES..body_end];
+        let next_position = if header.kind == FrameKind::Lost {
+            let next = body.first_chunk().map(|next| u64::from_le_bytes(*next));
+            next.filter(|next| *next >= header.position && body.len() == LOST_BODY_BYTES)
+                .ok_or(Defect::Payload(header))?
+        } else {
+            header.position.saturating_add(u64::from(header.records))
+        };
+        Ok(Frame { header, body, definitions: &bytes[body_end..end], next_position })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_is_found_again(
+            mut payload in prop::collection::vec(any::<u8>(), 1..3_000),
+            bit: prop::sample::Index,
+        ) {
+            let header = Header {
+                kind: FrameKind::Events,
+                payload_checksum: crc32fast::hash(&payload),
+                body_bytes: payload.len() as u32,
+                definition_bytes: 0,
+                records: 1,
+                position: 1,
+                synced: 0,
+                written_at: 0,
+            };
+            prop_assert_eq!(flipped_bit(&payload, &header), None);
+            let bit = bit.index(payload.len() * 8);
+            payload[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(flipped_bit(&payload, &header), Some((bit / 8, (bit % 8) as u8)));
+        }
     }
 }

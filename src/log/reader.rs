@@ -25,6 +25,7 @@ use crate::time::Timestamp;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What a frame brings.
 pub(crate) enum Entry<'a> {
@@ -69,8 +70,8 @@ impl Content {
 }
 
 /// Turns the numbers that one segment uses into this opening's syms.
-pub(crate) struct Translation<'a> {
-    dictionary: &'a Dictionary,
+pub(crate) struct Translation {
+    dictionary: Arc<Dictionary>,
     reader: DictionaryReader,
     dense: Vec<Sym>,
     sparse: HashMap<u32, Sym, foldhash::fast::RandomState>,
@@ -79,13 +80,13 @@ pub(crate) struct Translation<'a> {
 /// Numbers below this are looked up in an array; it bounds what a hostile number can allocate.
 const DENSE_MAX: u32 = 1 << 22;
 
-impl<'a> Translation<'a> {
-    pub(crate) fn new(dictionary: &'a Dictionary) -> Self {
-        let reader = dictionary.reader();
+impl Translation {
+    pub(crate) fn new(dictionary: &Arc<Dictionary>) -> Self {
+        let (dictionary, reader) = (dictionary.clone(), dictionary.reader());
         Translation { dictionary, reader, dense: Vec::new(), sparse: HashMap::default() }
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.dense.fill(Sym::NONE);
         self.sparse.clear();
     }
@@ -117,43 +118,56 @@ impl<'a> Translation<'a> {
 }
 
 /// Walks the frames of one segment.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     bytes: &'a [u8],
     salt: u64,
-    at: u64,
+    pub(super) at: u64,
 }
 
 impl<'a> Walk<'a> {
-    fn new(bytes: &'a [u8], salt: u64) -> Self {
+    pub(super) fn new(bytes: &'a [u8], salt: u64) -> Self {
         Walk { bytes, salt, at: segment::HEADER_BYTES as u64 }
     }
 
     /// The next frame; behind it lies `self.at`. A defect leaves `self.at` where it is.
-    fn next(&mut self) -> Result<Frame<'a>, Defect> {
+    pub(super) fn next(&mut self) -> Result<Frame<'a>, Defect> {
         let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
         let frame = Frame::decode(rest, self.at, self.salt)?;
         self.at += frame.header.frame_bytes();
         Ok(frame)
     }
 
-    /// The greatest `synced` that any valid header at or behind `self.at` claims.
-    fn claims_behind(&self) -> u64 {
-        let mut greatest = 0;
-        let mut at = self.at as usize;
-        while at + frame::HEADER_BYTES <= self.bytes.len() {
-            if self.bytes[at..at + 4] == frame::MAGIC
-                && let Ok(header) = Header::decode(&self.bytes[at..], at as u64, self.salt)
-            {
-                greatest = greatest.max(header.synced);
-            }
-            at += frame::ALIGN as usize;
-        }
-        greatest
+    /// Every valid header at or behind `self.at`, whatever became of its payload, and its place.
+    pub(super) fn headers_behind(&self) -> impl Iterator<Item = (u64, Header)> {
+        headers(self.bytes.get(self.at as usize..).unwrap_or_default(), self.at, self.salt)
+    }
+
+    /// The greatest `synced` that any of them claims.
+    pub(super) fn claims_behind(&self) -> u64 {
+        let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
+        greatest_claim(rest, self.at, self.salt)
     }
 }
 
 /// How much of the log is written back at a time.
 const REWRITE_BYTES: u64 = 1 << 20;
+
+/// Every valid header in `bytes`, which begin at `offset` of a segment, and its place.
+fn headers(bytes: &[u8], offset: u64, salt: u64) -> impl Iterator<Item = (u64, Header)> {
+    let last = bytes.len().saturating_sub(frame::HEADER_BYTES - 1);
+    (0..last).step_by(frame::ALIGN as usize).filter_map(move |at| {
+        if bytes[at..at + 4] != frame::MAGIC {
+            return None;
+        }
+        let place = offset + at as u64;
+        Header::decode(&bytes[at..], place, salt).ok().map(|header| (place, header))
+    })
+}
+
+/// The greatest `synced` that any of those headers claims.
+pub(super) fn greatest_claim(bytes: &[u8], offset: u64, salt: u64) -> u64 {
+    headers(bytes, offset, salt).map(|(_, header)| header.synced).max().unwrap_or(0)
+}
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -165,6 +179,8 @@ pub(crate) struct Recovered {
     pub(crate) cut_bytes: u64,
     /// The greatest number of a segment that there is; the next opening starts one behind it.
     pub(crate) last_segment: u64,
+    /// Positions behind the snapshot's that a repair gave up, the first ones of them.
+    pub(crate) given_up: Option<(u64, u64)>,
 }
 
 /// A way to say how far a long reading has come: records read, and records in all if known.
@@ -189,7 +205,7 @@ pub(crate) struct Resume {
 pub(crate) fn recover(
     home: &Home,
     resume: Resume,
-    dictionary: &Dictionary,
+    dictionary: &Arc<Dictionary>,
     now: Timestamp,
     apply: &mut Applied<'_>,
 ) -> Result<Recovered> {
@@ -221,27 +237,29 @@ pub(crate) fn recover(
                     if expected.is_some_and(|expected| expected != position) {
                         return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
                     }
-                    expected = Some(frame.header.last_position() + 1);
+                    expected = Some(frame.next_position);
                     proved.pass(&frame.header, (number, walk.at));
                     sealed = frame.header.kind == FrameKind::Seal;
                     let wanted = position > resume.position;
+                    if frame.header.kind == FrameKind::Lost
+                        && frame.next_position > resume.position + 1
+                    {
+                        let given_up = (position, frame.next_position - 1);
+                        recovered.given_up = recovered.given_up.or(Some(given_up));
+                    }
                     read(&frame, wanted, &mut translation, &mut columns, apply)
                         .map_err(|error| place(error, &segment.path, at))?;
                     if wanted {
                         recovered.replayed += u64::from(frame.header.records);
                     }
-                    recovered.last = recovered.last.max(frame.header.last_position());
+                    recovered.last = recovered.last.max(frame.next_position.saturating_sub(1));
                 }
                 Err(defect) => break defect,
             }
         };
         ends.push((number, walk.at));
         if let Defect::Unknown(kind) = defect {
-            return Err(Error::new(
-                ErrorKind::NewerFormat,
-                format!("a record of kind {kind} was written by newer software; use that"),
-            )
-            .at(&segment.path, Some(walk.at)));
+            return Err(newer_kind(kind, &segment.path, walk.at));
         }
         if sealed {
             number += 1;
@@ -259,20 +277,7 @@ pub(crate) fn recover(
             claimed = claimed.max(Walk::new(&content, segment.salt).claims_behind());
         }
         if claimed >= position {
-            return Err(Error::corruption(
-                &segment.path,
-                walk.at,
-                format!(
-                    "the log is damaged here: positions from {position} to at least {claimed} had \
-                     been synced, and the frame at this place is {}; nothing was changed",
-                    match defect {
-                        Defect::Blank => "blank",
-                        Defect::Header => "not valid",
-                        Defect::Payload(_) => "not what its checksum says",
-                        Defect::Unknown(_) => "unknown",
-                    }
-                ),
-            ));
+            return Err(damage(&segment.path, walk.at, defect, (position, claimed)));
         }
         let tail = &content[walk.at.min(content.len() as u64) as usize..];
         recovered.cut_bytes +=
@@ -367,6 +372,22 @@ pub(crate) fn check_presence(home: &Home, resume: Resume) -> Result<u64> {
     }
 }
 
+/// Whether every segment is there, from the first one to that which the manifest names last, and
+/// the first begins with the first position.
+pub(crate) fn is_complete(home: &Home, made: u64) -> Result<bool> {
+    let present = segment::numbers(&*home.disk, &home.dir)?;
+    let last = present.last().copied().unwrap_or(0).max(made);
+    if last == 0 || !(1..=last).all(|number| present.binary_search(&number).is_ok()) {
+        return Ok(false);
+    }
+    let first = Segment::open(home, 1, Access::Read).and_then(|segment| first_frame(&segment));
+    match first {
+        Ok(header) => Ok(header.is_some_and(|header| header.position == 1)),
+        Err(error) if error.kind() == ErrorKind::Corruption => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Cuts a segment at `offset` and seals it there: nothing more is written to it, by anybody, and
 /// its end is known. Durable when this returns.
 pub(crate) fn seal_at(
@@ -398,7 +419,28 @@ pub(crate) fn seal_at(
     write().map_err(|e| Error::io("seal a segment of the log", &segment.path, e))
 }
 
-fn gap(path: &Path, offset: u64, expected: u64, found: u64) -> Error {
+/// The frame that should hold the first of these positions, which had been synced, is not there.
+pub(super) fn damage(path: &Path, offset: u64, defect: Defect, synced: (u64, u64)) -> Error {
+    let (from, to) = synced;
+    let what = match defect {
+        Defect::Blank => "blank",
+        Defect::Header => "not valid",
+        Defect::Payload(_) => "not what its checksum says",
+        Defect::Unknown(_) => "unknown",
+    };
+    let message = format!(
+        "the log is damaged here: positions from {from} to at least {to} had been synced, and the \
+         frame at this place is {what}; nothing was changed"
+    );
+    Error::corruption(path, offset, message)
+}
+
+pub(super) fn newer_kind(kind: u32, path: &Path, offset: u64) -> Error {
+    let message = format!("a record of kind {kind} was written by newer software; use that");
+    Error::new(ErrorKind::NewerFormat, message).at(path, Some(offset))
+}
+
+pub(super) fn gap(path: &Path, offset: u64, expected: u64, found: u64) -> Error {
     Error::corruption(
         path,
         offset,
@@ -414,7 +456,7 @@ fn short(path: &Path, last: u64, stored: u64) -> Error {
     Error::new(ErrorKind::Corruption, message).at(path, None)
 }
 
-fn place(error: ReadError, path: &Path, offset: u64) -> Error {
+pub(super) fn place(error: ReadError, path: &Path, offset: u64) -> Error {
     match error {
         ReadError::Malformed(malformed) => Error::corruption(
             path,
@@ -426,7 +468,7 @@ fn place(error: ReadError, path: &Path, offset: u64) -> Error {
     }
 }
 
-enum ReadError {
+pub(super) enum ReadError {
     Malformed(Malformed),
     Failed(Error),
 }
@@ -438,10 +480,10 @@ impl From<Malformed> for ReadError {
 }
 
 /// Takes in a frame's definitions and, if `wanted`, hands its records to `apply`.
-fn read(
+pub(super) fn read(
     frame: &Frame<'_>,
     wanted: bool,
-    translation: &mut Translation<'_>,
+    translation: &mut Translation,
     columns: &mut Columns,
     apply: &mut Applied<'_>,
 ) -> Result<(), ReadError> {
@@ -471,8 +513,32 @@ fn read(
             let control = crate::codec::decode(frame.body)?;
             apply(Entry::Control(control), &frame.header).map_err(ReadError::Failed)
         }
-        FrameKind::Witness | FrameKind::Seal | FrameKind::Skippable(_) => Ok(()),
+        FrameKind::Witness | FrameKind::Seal | FrameKind::Lost | FrameKind::Skippable(_) => Ok(()),
     }
+}
+
+/// The bytes of a frame with the first `keep` events of another one, for the place where that is.
+pub(crate) fn first_events(
+    frame: &Frame<'_>,
+    keep: u32,
+    at: u64,
+    salt: u64,
+) -> Result<Vec<u8>, Malformed> {
+    let Header { records, written_at, .. } = frame.header;
+    let mut columns = Columns::default();
+    // Numbers stay what they are in this segment.
+    columns.decode(records as usize, written_at, frame.body, &|number| Ok(Sym(number)))?;
+    let kept: Vec<bool> = (0..records).map(|row| row < keep).collect();
+    columns.retain(&kept);
+    let mut bytes = vec![0; frame::HEADER_BYTES];
+    columns.encode(written_at, &mut bytes);
+    let body_bytes = (bytes.len() - frame::HEADER_BYTES) as u32;
+    bytes.extend_from_slice(frame.definitions);
+    let payload_checksum = crc32fast::hash(&bytes[frame::HEADER_BYTES..]);
+    let header = Header { records: keep, body_bytes, payload_checksum, ..frame.header };
+    bytes.resize(header.frame_bytes() as usize, 0);
+    bytes[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, salt));
+    Ok(bytes)
 }
 
 /// Reads the records at positions `from..=to` of a living log, whose active segment has frames up
@@ -482,7 +548,7 @@ pub(crate) fn replay_range(
     (from, to): (u64, u64),
     first_segment: u64,
     end: (u64, u64),
-    dictionary: &Dictionary,
+    dictionary: &Arc<Dictionary>,
     apply: &mut Applied<'_>,
 ) -> Result<()> {
     let mut translation = Translation::new(dictionary);
@@ -514,7 +580,7 @@ pub(crate) fn replay_range(
             if let Some(expected) = expected.filter(|expected| *expected != position) {
                 return Err(gap(&segment.path, at, expected, position));
             }
-            expected = Some(frame.header.last_position() + 1);
+            expected = Some(frame.next_position);
             if position > to {
                 return Ok(());
             }

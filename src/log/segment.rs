@@ -70,19 +70,8 @@ impl Segment {
             disk.remove(&unfinished).map_err(fail)?;
         }
         let file = disk.prepare(&unfinished, bytes, home.filling).map_err(fail)?;
-        let seed =
-            [&identity.to_le_bytes()[..], &number.to_le_bytes(), &now.micros().to_le_bytes()];
-        let salt = xxhash_rust::xxh3::xxh3_64(&seed.concat());
-        let mut header = [0; HEADER_BYTES];
-        header[0..8].copy_from_slice(&MAGIC);
-        header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        header[16..24].copy_from_slice(&number.to_le_bytes());
-        header[24..32].copy_from_slice(&salt.to_le_bytes());
-        header[32..48].copy_from_slice(&identity.to_le_bytes());
-        header[48..56].copy_from_slice(&now.micros().to_le_bytes());
-        let sum = checksum(&header);
-        header[12..16].copy_from_slice(&sum.to_le_bytes());
-        file.write_at(0, &header).map_err(fail)?;
+        let salt = salt_of(*identity, number, now.micros());
+        file.write_at(0, &header(*identity, number, salt, now.micros())).map_err(fail)?;
         file.sync().map_err(fail)?;
         disk.rename(&unfinished, &path).map_err(fail)?;
         disk.sync_dir(dir).map_err(fail)?;
@@ -140,6 +129,62 @@ impl Segment {
     }
 }
 
+/// The header of a segment as it stands, whether it can be opened or not.
+pub(crate) struct RawHeader([u8; HEADER_BYTES]);
+
+impl RawHeader {
+    pub(super) fn read(content: &[u8]) -> Option<Self> {
+        content.first_chunk().copied().map(RawHeader)
+    }
+
+    /// That of the file at `path`; `None` where it is shorter than that.
+    pub(crate) fn of(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
+        let fail = |e| Error::io("read a segment's header", path, e);
+        let file = disk.open(path, Access::Read).map_err(fail)?;
+        if file.len().map_err(fail)? < HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut header = [0; HEADER_BYTES];
+        file.read_at(0, &mut header).map_err(fail)?;
+        Ok(Some(RawHeader(header)))
+    }
+
+    /// Whether the header is intact after all: that of a segment which does not belong here.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0[0..8] == MAGIC && self.0[12..16] == checksum(&self.0).to_le_bytes()
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes were asked for"))
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.word(16)
+    }
+
+    pub(super) fn salt(&self) -> u64 {
+        self.word(24)
+    }
+
+    /// The time of making, in microseconds.
+    pub(crate) fn made_at(&self) -> i64 {
+        self.word(48) as i64
+    }
+
+    /// The identity of the directory that the segment belongs to.
+    pub(crate) fn identity(&self) -> u128 {
+        u128::from(self.word(32)) | u128::from(self.word(40)) << 64
+    }
+
+    /// The salts that the segment `number` of this directory may have had, to be proved by a frame:
+    /// the one that follows from the time of making, and the one that stands there, if the rest of
+    /// the header is that of this segment.
+    pub(super) fn salts(&self, identity: u128, number: u64) -> [Option<u64>; 2] {
+        let ours = self.number() == number && self.identity() == identity;
+        [Some(salt_of(identity, number, self.made_at())), ours.then(|| self.salt())]
+    }
+}
+
 pub(crate) fn missing(path: &Path) -> Error {
     Error::new(
         ErrorKind::MissingSegment,
@@ -147,6 +192,26 @@ pub(crate) fn missing(path: &Path) -> Error {
          would be lost silently",
     )
     .at(path, None)
+}
+
+/// The salt of a segment that is made.
+pub(super) fn salt_of(identity: u128, number: u64, made_at: i64) -> u64 {
+    let seed = [&identity.to_le_bytes()[..], &number.to_le_bytes(), &made_at.to_le_bytes()];
+    xxhash_rust::xxh3::xxh3_64(&seed.concat())
+}
+
+/// The bytes of a segment's header.
+pub(super) fn header(identity: u128, number: u64, salt: u64, made_at: i64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[0..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    header[16..24].copy_from_slice(&number.to_le_bytes());
+    header[24..32].copy_from_slice(&salt.to_le_bytes());
+    header[32..48].copy_from_slice(&identity.to_le_bytes());
+    header[48..56].copy_from_slice(&made_at.to_le_bytes());
+    let sum = checksum(&header);
+    header[12..16].copy_from_slice(&sum.to_le_bytes());
+    header
 }
 
 fn checksum(header: &[u8; HEADER_BYTES]) -> u32 {

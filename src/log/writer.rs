@@ -25,10 +25,10 @@ use crate::disk::Access;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::record::{self, Columns};
+use crate::sync::atomic::Ordering::{Acquire, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::time::Timestamp;
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
@@ -172,7 +172,7 @@ impl Writer {
             spare: Mutex::new(None),
             spare_ready: AtomicBool::new(false),
             commit: Mutex::new(Commit::default()),
-            committed: Condvar::new(),
+            committed: Condvar::default(),
             appended: AtomicU64::new(next_position - 1),
             durable: AtomicU64::new(next_position - 1),
             poison: OnceLock::new(),
@@ -456,8 +456,18 @@ impl Writer {
         Ok(())
     }
 
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     pub(crate) fn appended(&self) -> u64 {
         self.appended.load(Acquire)
+    }
+
+    /// Notes how far the log has come of which somebody else is the writer; nothing is appended here.
+    pub(crate) fn follow(&self, appended: u64, durable: u64) {
+        self.appended.store(appended, Release);
+        self.durable.store(durable.min(appended), Release);
     }
 
     pub(crate) fn durable(&self) -> u64 {

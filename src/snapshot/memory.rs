@@ -1,6 +1,7 @@
 //! A store in memory: the model that the real one is compared with.
 
 use super::{Changes, Row, Snapshot, Start, Storage, Table};
+use crate::disk::File;
 use crate::error::Result;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -30,6 +31,10 @@ impl Storage for MemoryStorage {
             }
         }
         Ok(())
+    }
+
+    fn file(&self) -> Option<Arc<dyn File>> {
+        None
     }
 
     fn close(&self) -> Result<()> {

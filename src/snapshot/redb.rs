@@ -4,25 +4,41 @@
 //! panics on some damaged pages; every call goes through [`guarded`], which makes that an error of
 //! kind corruption. It does not sync the directory of its file; the caller does, at creation.
 //!
+//! redb does not compare what it reads with its checksums, and on a damaged page it may panic once
+//! more while it unwinds, which ends the process. So its own check of all pages comes before
+//! anything is written to a file that was there: at opening where the file is small
+//! ([`CHECKED_BYTES`]), else with the first commit. Until then a look-up that finds nothing proves
+//! it: the rows before and behind the place where it should be must be whole and in order.
+//!
 //! redb writes to its file as soon as it opens it. A directory whose log turns out to be damaged is
 //! to be left as it was, though, and the log can only be read with what the store says. So the
 //! store is opened *held back*: what redb writes stays in memory until the first commit. An opening
 //! that only asks writes nothing at all. A store that is missing is made the same way: in memory,
 //! then under another name, which is changed when the file is whole and synced.
+//!
+//! redb knows nothing of readers in other processes. So the owner holds the lock of the file while it
+//! changes it, and others copy it under a shared one ([`RedbStorage::open_copy`]): a copy is the state
+//! of one commit, whole.
 
 use super::{Changes, Row, Snapshot, Start, Storage, Table};
-use crate::disk::{Access, Disk, File};
+use crate::disk::{self, Access, Disk, File, Hold, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::RwLock;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+use std::cmp::Ordering;
 use std::io;
 use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Of the page cache, in bytes; redb's own default is a gibibyte.
 const CACHE_BYTES: usize = 48 << 20;
+
+/// Files up to this size are checked when they are opened.
+const CHECKED_BYTES: u64 = 16 << 20;
 
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -41,6 +57,8 @@ pub(crate) struct RedbStorage {
     held: Arc<Held>,
     /// Taken away by `close`.
     database: RwLock<Option<Database>>,
+    /// Every page was compared with its checksum, or written by this opening.
+    checked: AtomicBool,
 }
 
 /// redb's file, through the seam.
@@ -53,6 +71,8 @@ struct Held {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: RwLock<HeldState>,
+    /// redb panicked. Its own locks may be poisoned, and dropping it would panic while it unwinds.
+    panicked: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -94,9 +114,12 @@ impl Held {
         Ok(())
     }
 
-    fn release(&self) -> io::Result<()> {
+    /// Ends the holding back. The file is locked until what this gives is dropped.
+    fn release(&self) -> io::Result<Option<Hold>> {
+        // Before the state is locked: who reads here does not wait for those who copy the file.
+        let mut hold = self.file().map(|file| disk::hold(&file, Sharing::Nobody)).transpose()?;
         let mut state = self.state.write();
-        let HeldState::Back { file, len, writes } = &*state else { return Ok(()) };
+        let HeldState::Back { file, len, writes } = &*state else { return Ok(hold) };
         let unfinished = self.path.with_extension("redb.new");
         let target = if let Some(file) = file {
             file.clone()
@@ -104,7 +127,9 @@ impl Held {
             if self.disk.exists(&unfinished)? {
                 self.disk.remove(&unfinished)?;
             }
-            self.disk.create(&unfinished)?
+            let target = self.disk.create(&unfinished)?;
+            hold = Some(disk::hold(&target, Sharing::Nobody)?);
+            target
         };
         if target.len()? != *len {
             target.set_len(*len)?;
@@ -122,7 +147,15 @@ impl Held {
             self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
         }
         *state = HeldState::Released(target);
-        Ok(())
+        Ok(hold)
+    }
+
+    /// The file as the last commit left it; none where there was no commit yet.
+    fn file(&self) -> Option<Arc<dyn File>> {
+        match &*self.state.read() {
+            HeldState::Back { file, .. } => file.clone(),
+            HeldState::Released(file) => Some(file.clone()),
+        }
     }
 }
 
@@ -171,9 +204,65 @@ impl redb::StorageBackend for Backend {
     }
 }
 
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+/// As much of the file changes with each commit: redb's header, with its transaction numbers.
+const STAMP_BYTES: usize = 512;
+
+/// Keeps the owner of a store from changing it.
+pub(crate) struct StoreHold {
+    file: Arc<dyn File>,
+    _hold: Hold,
+}
+
+impl StoreHold {
+    /// Waits for the commit under way, if there is one. `None`: there is no store.
+    pub(crate) fn take(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Self>> {
+        let file = match disk.open(path, Access::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|e| Error::io("open the snapshot", path, e))?,
+        };
+        let hold = disk::hold(&file, Sharing::Readers);
+        let hold = hold.map_err(|e| Error::io("lock the snapshot for reading", path, e))?;
+        Ok(Some(StoreHold { file, _hold: hold }))
+    }
+
+    /// Another number after each commit.
+    pub(crate) fn stamp(&self) -> io::Result<u64> {
+        let mut header = [0; STAMP_BYTES];
+        let bytes = (self.file.len()? as usize).min(STAMP_BYTES);
+        self.file.read_at(0, &mut header[..bytes])?;
+        Ok(xxhash_rust::xxh3::xxh3_64(&header))
+    }
+}
+
 impl RedbStorage {
     /// Opens the store at `path`, or one that will be made there, held back until the first commit.
     pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        let fail = |e| Error::io("open the snapshot", path, e);
+        let exists = disk.exists(path).map_err(fail)?;
+        let file = if exists { Some(disk.open(path, Access::Read).map_err(fail)?) } else { None };
+        let len = file.map_or(Ok(0), |file| file.len()).map_err(fail)?;
+        if len <= CHECKED_BYTES && exists {
+            Self::check(disk, path)?;
+        }
+        let storage = Self::inspect(disk, path)?;
+        storage.checked.store(len <= CHECKED_BYTES, SeqCst);
+        Ok(storage)
+    }
+
+    /// Has redb compare every page of the file at `path` with its checksum.
+    fn check(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+        // In an instance of its own: redb wants to be alone for it, and mends what it finds.
+        if Self::inspect(disk, path)?.check_integrity()? {
+            return Ok(());
+        }
+        let message = "the snapshot is damaged: its pages are not what its checksums say";
+        Err(Error::new(ErrorKind::Corruption, message).at(path, None))
+    }
+
+    /// Opens the store without looking at more of it than that needs. It is to be read only.
+    pub(crate) fn inspect(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
         let fail = |e| Error::io("open the snapshot", path, e);
         let file = if disk.exists(path).map_err(fail)? {
             Some(disk.open(path, Access::Write).map_err(fail)?)
@@ -181,25 +270,117 @@ impl RedbStorage {
             None
         };
         let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(fail)?;
+        Self::open_held(disk, path, file, len)
+    }
+
+    /// Opens a copy of the store at `path`, which another process may own; what changes there later
+    /// is not in it. No commit is made there while the hold is kept. Without a store there is no hold
+    /// either.
+    ///
+    /// The copy takes as much space among the system's temporary files as the store has.
+    pub(crate) fn open_copy(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+    ) -> Result<(Self, Option<StoreHold>)> {
+        let fail = |e| Error::io("copy the snapshot", path, e);
+        let Some(hold) = StoreHold::take(disk, path)? else {
+            return Ok((Self::open_held(disk, path, None, 0)?, None));
+        };
+        let len = hold.file.len().map_err(fail)?;
+        let copy = disk.scratch().map_err(fail)?;
+        let mut block = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < len {
+            let bytes = (len - at).min(COPY_BYTES as u64) as usize;
+            hold.file.read_at(at, &mut block[..bytes]).map_err(fail)?;
+            copy.write_at(at, &block[..bytes]).map_err(fail)?;
+            at += bytes as u64;
+        }
+        Ok((Self::open_held(disk, path, Some(copy), len)?, Some(hold)))
+    }
+
+    fn open_held(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        file: Option<Arc<dyn File>>,
+        len: u64,
+    ) -> Result<Self> {
         if file.is_some() && len == 0 {
             return Err(Error::corruption(path, 0, "the snapshot is empty"));
         }
+        Self::held_back(disk, path, file, len)
+    }
+
+    /// A store that will be made at `path`, where nothing is when it is first committed to.
+    pub(crate) fn anew(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::held_back(disk, path, None, 0)
+    }
+
+    fn held_back(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        file: Option<Arc<dyn File>>,
+        len: u64,
+    ) -> Result<Self> {
         let is_new = file.is_none();
         let state = RwLock::new(HeldState::Back { file, len, writes: Vec::new() });
-        let held = Arc::new(Held { disk: disk.clone(), path: path.to_owned(), state });
-        let database = guarded(path, || {
+        let (disk, path_buf) = (disk.clone(), path.to_owned());
+        let panicked = AtomicBool::new(false);
+        let held = Arc::new(Held { disk, path: path_buf, state, panicked });
+        let database = guarded(&held, || {
             Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 .create_with_backend(Backend(held.clone()))
                 .map_err(|e| failed(path, redb::Error::from(e)))
         })?;
         let database = RwLock::new(Some(database));
-        let storage = RedbStorage { path: path.to_owned(), held, database };
+        let checked = AtomicBool::new(is_new);
+        let storage = RedbStorage { path: path.to_owned(), held, database, checked };
         if is_new {
             // Tables exist from the start, so that reading never meets a missing one.
             storage.write(&Changes::default())?;
         }
         Ok(storage)
+    }
+
+    /// Reads every page and compares it with redb's own checksums; whether all is in order. Held
+    /// back as the store is, nothing of it reaches the file. No snapshot may be open.
+    pub(crate) fn check_integrity(&self) -> Result<bool> {
+        let mut database = self.database.write();
+        let database = database.as_mut().ok_or_else(Error::closed)?;
+        guarded(&self.held, || {
+            database.check_integrity().map_err(|e| failed(&self.path, redb::Error::from(e)))
+        })
+    }
+
+    /// Calls `see` with every row of a table that can be reached: from the front up to the first
+    /// damaged page, and from the end back to the last one. What was seen twice is told twice.
+    pub(crate) fn each_readable(
+        &self,
+        table: Table,
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<()> {
+        let mut whole = false;
+        for backwards in [false, true] {
+            let walked = self.with(|database| {
+                let rows = database.begin_read()?.open_table(definition(table))?;
+                let mut range = rows.range::<&[u8]>(..)?;
+                while let Some(row) = if backwards { range.next_back() } else { range.next() } {
+                    let (key, value) = row?;
+                    see(key.value(), value.value());
+                }
+                Ok(())
+            });
+            match walked {
+                Ok(()) => whole = true,
+                Err(error) if error.kind() == ErrorKind::Corruption => {}
+                Err(error) => return Err(error),
+            }
+            if whole {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, changes: &Changes) -> Result<()> {
@@ -225,32 +406,76 @@ impl RedbStorage {
     fn with<R>(&self, run: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R> {
         let database = self.database.read();
         let database = database.as_ref().ok_or_else(Error::closed)?;
-        guarded(&self.path, || run(database).map_err(|e| failed(&self.path, e)))
+        guarded(&self.held, || run(database).map_err(|e| failed(&self.path, e)))
     }
 }
 
 impl Storage for RedbStorage {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
         let transaction = self.with(|database| Ok(database.begin_read()?))?;
-        Ok(Box::new(RedbSnapshot { path: &self.path, transaction }))
+        Ok(Box::new(RedbSnapshot {
+            held: &self.held,
+            checked: self.checked.load(SeqCst),
+            transaction,
+        }))
     }
 
     fn commit(&self, changes: &Changes) -> Result<()> {
-        self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
+        if !self.checked.load(SeqCst) {
+            Self::check(&self.held.disk, &self.path)?;
+            self.checked.store(true, SeqCst);
+        }
+        let _hold =
+            self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
         self.write(changes)
     }
 
+    fn file(&self) -> Option<Arc<dyn File>> {
+        self.held.file()
+    }
+
     fn close(&self) -> Result<()> {
+        // redb writes when it is closed, if it has written before.
+        let written = match &*self.held.state.read() {
+            HeldState::Back { .. } => None,
+            HeldState::Released(file) => Some(file.clone()),
+        };
+        let hold = written.map(|file| disk::hold(&file, Sharing::Nobody)).transpose();
+        let _hold = hold.map_err(|e| Error::io("close the snapshot", &self.path, e))?;
         let database = self.database.write().take();
-        guarded(&self.path, || {
+        if self.held.panicked.load(SeqCst) {
+            // What a panic has left can be let go in no other way; it is memory and a file handle.
+            std::mem::forget(database);
+            return Ok(());
+        }
+        if matches!(*self.held.state.read(), HeldState::Back { .. }) {
+            // Nothing was written, so nothing is to be finished. redb would, with a commit of its own,
+            // in memory, over pages that nobody has checked; it does not while its thread unwinds.
+            let _ = catch_unwind(AssertUnwindSafe(move || {
+                let _let_go = database;
+                std::panic::resume_unwind(Box::new(()));
+            }));
+            return Ok(());
+        }
+        guarded(&self.held, || {
             drop(database);
             Ok(())
         })
     }
 }
 
+impl Drop for RedbStorage {
+    /// redb works when it is dropped, and panics then, too, where it did before.
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::debug!(%error, "a damaged snapshot was let go");
+        }
+    }
+}
+
 struct RedbSnapshot<'a> {
-    path: &'a Path,
+    held: &'a Held,
+    checked: bool,
     transaction: redb::ReadTransaction,
 }
 
@@ -260,19 +485,41 @@ impl RedbSnapshot<'_> {
         table: Table,
         run: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<R, redb::Error>,
     ) -> Result<R> {
-        guarded(self.path, || {
+        let path = &self.held.path;
+        guarded(self.held, || {
             let rows = self
                 .transaction
                 .open_table(definition(table))
-                .map_err(|e| failed(self.path, redb::Error::from(e)))?;
-            run(&rows).map_err(|e| failed(self.path, e))
+                .map_err(|e| failed(path, redb::Error::from(e)))?;
+            run(&rows).map_err(|e| failed(path, e))
         })
     }
 }
 
 impl Snapshot for RedbSnapshot<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.with(table, |rows| Ok(rows.get(key)?.map(|value| value.value().to_vec())))
+        self.with(table, |rows| {
+            if let Some(value) = rows.get(key)? {
+                return Ok(Some(value.value().to_vec()));
+            }
+            if self.checked {
+                return Ok(None);
+            }
+            // A flipped bit in the key, or in one above it that leads there, would hide the row.
+            // Then one of its neighbours is not whole, or on the wrong side.
+            let before = rows.range::<&[u8]>(..key)?.next_back().transpose()?;
+            let behind = rows.range::<&[u8]>(key..)?.next().transpose()?;
+            for (row, ordered) in [(before, Ordering::Less), (behind, Ordering::Greater)] {
+                let Some((other, value)) = row else { continue };
+                if other.value().cmp(key) != ordered
+                    || crate::codec::unseal(other.value(), value.value()).is_err()
+                {
+                    let what = "a row beside the one that is looked for is not whole";
+                    return Err(redb::Error::Corrupted(what.to_owned()));
+                }
+            }
+            Ok(None)
+        })
     }
 
     fn range(
@@ -303,15 +550,16 @@ impl Snapshot for RedbSnapshot<'_> {
 }
 
 /// Runs `run`; a panic in it, which redb has on some damaged pages, is corruption.
-fn guarded<R>(path: &Path, run: impl FnOnce() -> Result<R>) -> Result<R> {
+fn guarded<R>(held: &Held, run: impl FnOnce() -> Result<R>) -> Result<R> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        held.panicked.store(true, SeqCst);
         let why = panic
             .downcast_ref::<&str>()
             .map(ToString::to_string)
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default();
         Err(Error::new(ErrorKind::Corruption, format!("the snapshot is damaged: {why}"))
-            .at(path, None))
+            .at(&held.path, None))
     })
 }
 

@@ -24,11 +24,11 @@ use crate::aggregate::Measure;
 use crate::dictionary::Sym;
 use crate::series::{Cell, Observed, Series, Shape};
 use crate::slots::{self, Slots};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::AcqRel;
 use crate::time::{Stopwatch, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::AcqRel;
 
 pub(crate) const CLEAN: u32 = 0;
 pub(crate) const FLUSHING: u32 = u32::MAX;

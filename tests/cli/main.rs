@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot do without, it may stop at")]
 
 mod answers;
+mod archive;
+mod check;
 mod exits;
 mod formats;
 mod loading;

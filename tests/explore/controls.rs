@@ -37,10 +37,11 @@ fn is_caught(lie: Lie, expected: &[&str]) {
 const LOST: &str = "had been acknowledged as durable";
 const OPENING: &str = "it cannot be opened";
 const UNFILLED: &str = "a backfill acknowledged as complete is not";
+const REBUILT: &str = "the log had to stand in for a damaged snapshot";
 
 #[test]
 fn a_disk_that_lies_about_syncs_is_caught() {
-    is_caught(|op, _| op.kind == OperationKind::Sync, &[LOST, OPENING, UNFILLED]);
+    is_caught(|op, _| op.kind == OperationKind::Sync, &[LOST, OPENING, UNFILLED, REBUILT]);
 }
 
 #[test]
@@ -50,12 +51,12 @@ fn a_log_that_is_not_synced_is_caught() {
 
 #[test]
 fn a_snapshot_that_is_not_synced_is_caught() {
-    is_caught(|op, _| is_sync_of(op, ".redb"), &[LOST, OPENING, UNFILLED]);
+    is_caught(|op, _| is_sync_of(op, ".redb"), &[LOST, OPENING, UNFILLED, REBUILT]);
 }
 
 #[test]
 fn a_new_snapshot_that_is_not_synced_is_caught() {
-    is_caught(|op, _| is_sync_of(op, ".redb.new"), &[OPENING]);
+    is_caught(|op, _| is_sync_of(op, ".redb.new"), &[OPENING, REBUILT]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
 
 mod backfill;
+mod backup;
 mod budget;
 mod corruption;
 mod crash;
@@ -11,11 +12,15 @@ mod directory;
 mod durability;
 mod forged;
 mod found;
+mod golden;
 mod input;
+mod matrix;
 mod model;
 mod oracles;
 mod queries;
+mod read_only;
 mod recording;
+mod repair;
 mod retention;
 mod tidy;
 mod views;

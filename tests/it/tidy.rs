@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("options", WORDS),
     ("dictionary", WORDS),
     ("codec", WORDS),
+    ("slots", WORDS),
     // 1 algebra
     ("aggregate", WORDS),
     ("series", &["aggregate", "ring"]),
@@ -51,12 +52,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // 6 edges
-    ("simulation", &["db", "disk"]),
+    ("simulation", &["db", "disk", "view"]),
 ];
 
 /// Everybody may use these.
 const WORDS: &[&str] =
-    &["codec", "dictionary", "error", "event", "key", "options", "slots", "time"];
+    &["codec", "dictionary", "error", "event", "key", "options", "slots", "sync", "time"];
 
 /// An arrow against the layers, and why it is there.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[

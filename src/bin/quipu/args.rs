@@ -5,9 +5,11 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use quipu::{Db, ErrorKind, Options};
+use quipu::{Db, Error, ErrorKind, Options, Query, ReadOnlyDb, Statistics, ViewStatus};
 
+use crate::archive::{BackupArgs, RestoreArgs};
 use crate::ask::{GetArgs, ListArgs, TopArgs, TotalsArgs};
+use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::failure::Failure;
 use crate::load::LoadArgs;
@@ -23,6 +25,9 @@ Start here:
   quipu load sales.ndjson.gz --dir shop         record a file; shows what is in it
   quipu top by_product --by sum -n 10 --dir shop
   quipu get by_user 17850 --dir shop
+
+Questions are answered while another process records into the directory; what changes it is not done
+then.
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open.";
 
@@ -46,6 +51,20 @@ pub(crate) enum Command {
     Drop(DropArgs),
     Stats(StatsArgs),
     Checkpoint(CheckpointArgs),
+    Verify(VerifyArgs),
+    Repair(RepairArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+}
+
+/// Why a directory cannot be opened, and what to do.
+fn advised(error: quipu::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
+        ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error)
+            .because("quipu verify lists every damage; quipu repair says what can be kept"),
+        _ => error.into(),
+    }
 }
 
 /// Which directory.
@@ -60,10 +79,61 @@ impl Place {
     /// Opens a directory that is there; only `load` makes one.
     pub(crate) fn open(&self) -> Result<Db, Failure> {
         let opened = Options::new().must_exist().open(&self.dir);
-        opened.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
-            _ => error.into(),
-        })
+        opened.map_err(advised)
+    }
+
+    /// Opens a directory to ask it: beside the process that has it open, if there is one, or where
+    /// nothing may be written.
+    pub(crate) fn open_to_ask(&self) -> Result<Opened, Failure> {
+        match Options::new().must_exist().open(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::Locked || is_write_protected(&error) => {
+                Ok(Opened::Beside(ReadOnlyDb::open(&self.dir).map_err(advised)?))
+            }
+            opened => Ok(Opened::Owned(opened.map_err(advised)?)),
+        }
+    }
+}
+
+fn is_write_protected(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    source.is_some_and(|e| {
+        matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+    })
+}
+
+/// A directory opened to be asked.
+pub(crate) enum Opened {
+    Owned(Db),
+    Beside(ReadOnlyDb),
+}
+
+impl Opened {
+    pub(crate) fn query(&self, view: &str) -> quipu::Result<Query> {
+        match self {
+            Self::Owned(db) => db.query(view),
+            Self::Beside(db) => db.query(view),
+        }
+    }
+
+    pub(crate) fn views(&self) -> quipu::Result<Vec<ViewStatus>> {
+        match self {
+            Self::Owned(db) => db.views(),
+            Self::Beside(db) => db.views(),
+        }
+    }
+
+    pub(crate) fn statistics(&self) -> Statistics {
+        match self {
+            Self::Owned(db) => db.statistics(),
+            Self::Beside(db) => db.statistics(),
+        }
+    }
+
+    pub(crate) fn close(self) -> quipu::Result<()> {
+        match self {
+            Self::Owned(db) => db.close(),
+            Self::Beside(_) => Ok(()),
+        }
     }
 }
 

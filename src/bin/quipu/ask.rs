@@ -9,9 +9,9 @@ use std::ops::ControlFlow;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use quipu::{Component, Db, Grain, Query, Row};
+use quipu::{Component, Grain, Query, Row};
 
-use crate::args::{Output, Place};
+use crate::args::{Opened, Output, Place};
 use crate::failure::Failure;
 use crate::number;
 use crate::rows;
@@ -144,13 +144,13 @@ fn component() -> impl TypedValueParser<Value = Component> {
 
 /// A view that was opened to be asked.
 struct Asked {
-    db: Db,
+    db: Opened,
     query: Query,
 }
 
 impl ViewArgs {
     fn ask(&self) -> Result<Asked, Failure> {
-        let db = self.place.open()?;
+        let db = self.place.open_to_ask()?;
         let query = db.query(&self.view)?;
         let query = match &self.measure {
             Some(measure) => query.measure(measure)?,

@@ -41,6 +41,11 @@ impl Failure {
         Self::Said { code: USAGE, message: message.into() }
     }
 
+    /// Data that is damaged, as was said in full already.
+    pub(crate) fn damaged(message: impl Into<String>) -> Self {
+        Self::Said { code: CORRUPTION, message: message.into() }
+    }
+
     /// A file that could not be opened or read.
     pub(crate) fn file(name: &str, error: &io::Error) -> Self {
         Self::new(format!("{name}: {error}"))

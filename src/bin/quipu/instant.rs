@@ -169,6 +169,12 @@ fn in_utc(text: &str) -> String {
     format!("{}{time}{seconds}Z", text.replacen(' ', "T", 1))
 }
 
+/// Reads a time of the command line: RFC 3339, or a date and time in UTC.
+pub(crate) fn argument(text: &str) -> Result<Timestamp, String> {
+    let at = from_words(text.trim(), Zone::Utc);
+    at.map_err(|_| format!("{text:?} is no time; write it like 2010-12-01T08:26:00Z"))
+}
+
 /// Reads a duration of the command line: a number and a unit, `90s`, `15m`, `36h`, `50d`, `2w`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
@@ -246,6 +252,17 @@ mod tests {
         }
         for text in ["", "yesterday", "12/1/2010 8:26", ".", "-", "1_000", "2010-13-01"] {
             assert!(read(text, None).unwrap_err().contains("RFC 3339"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_the_command_line_is_written_out() {
+        let at = Ok(1_291_191_960_000_000);
+        for text in ["2010-12-01T08:26:00Z", "2010-12-01T09:26:00+01:00", "2010-12-01 08:26"] {
+            assert_eq!(argument(text).map(Timestamp::micros), at, "{text}");
+        }
+        for text in ["1291191960000", "", "noon"] {
+            assert!(argument(text).unwrap_err().contains("2010-12-01T08:26:00Z"), "{text}");
         }
     }
 

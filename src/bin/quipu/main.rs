@@ -5,7 +5,8 @@
 //! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked; a closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`), the views (`define`) and the state; `sheet` is the way out of them all.
+//! (`ask`), the views (`define`), the state (`state`), its checks (`check`), backups (`archive`);
+//! `sheet` is the way out of them all.
 
 mod args;
 mod failure;
@@ -25,7 +26,9 @@ mod source;
 mod report;
 mod report_text;
 
+mod archive;
 mod ask;
+mod check;
 mod state;
 
 mod number;
@@ -73,5 +76,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Drop(args) => define::drop_view(&args),
         Command::Stats(args) => state::stats(&args),
         Command::Checkpoint(args) => state::checkpoint(&args),
+        Command::Verify(args) => check::verify(&args),
+        Command::Repair(args) => check::repair(&args),
+        Command::Backup(args) => archive::backup(&args),
+        Command::Restore(args) => archive::restore(&args),
     }
 }

@@ -52,6 +52,23 @@ impl Meter {
 
     /// Tells how far the run has come: `done` of the total, and so many events.
     pub(crate) fn tick(&mut self, done: u64, events: u64) {
+        self.draw(done, |elapsed| format!("{} events/s", number::grouped(rate(events, elapsed))));
+    }
+
+    /// Tells how far a run has come that reads nothing but bytes.
+    pub(crate) fn tick_bytes(&mut self, done: u64) {
+        self.draw(done, |elapsed| format!("{}/s", number::bytes(rate(done, elapsed))));
+    }
+
+    /// Sets how much there is to do, where that is known later than the start.
+    pub(crate) fn set_total(&mut self, total: u64) {
+        self.total = Some(total);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+    }
+
+    fn draw(&mut self, done: u64, rate: impl FnOnce(Duration) -> String) {
         if !self.drawn {
             return;
         }
@@ -60,11 +77,11 @@ impl Meter {
             self.bar = Some(bar(self.measure, self.total, elapsed));
         }
         if let Some(bar) = &self.bar {
-            let rate = number::grouped(rate(events, elapsed));
+            let rate = rate(elapsed);
             let left = self.total.and_then(|total| time_left(done, total, elapsed));
             bar.set_message(match left {
-                Some(left) => format!("{rate} events/s  {} left", clock(left)),
-                None => format!("{rate} events/s"),
+                Some(left) => format!("{rate}  {} left", clock(left)),
+                None => rate,
             });
             bar.set_position(done);
         }
@@ -97,9 +114,9 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Events a second.
-pub(crate) fn rate(events: u64, elapsed: Duration) -> u64 {
-    (events as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
+/// So many of something a second.
+pub(crate) fn rate(n: u64, elapsed: Duration) -> u64 {
+    (n as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
 }
 
 /// How long the rest takes if it goes on like this.

@@ -60,7 +60,7 @@ pub(crate) struct CheckpointArgs {
 
 /// Runs `views`.
 pub(crate) fn views(args: &ViewsArgs) -> Result<(), Failure> {
-    let db = args.place.open()?;
+    let db = args.place.open_to_ask()?;
     let column = |name, align, rank| Column { name, align, rank };
     let sheet = Sheet {
         key: None,
@@ -98,7 +98,7 @@ fn view_cells(status: &ViewStatus) -> [Cell; 6] {
 
 /// Runs `stats`.
 pub(crate) fn stats(args: &StatsArgs) -> Result<(), Failure> {
-    let db = args.place.open()?;
+    let db = args.place.open_to_ask()?;
     let statistics = serde_json::to_value(db.statistics())
         .map_err(|error| Failure::new(format!("statistics: {error}")))?;
     let format = args.output.format();

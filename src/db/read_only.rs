@@ -1,0 +1,319 @@
+//! Reading a directory beside the process that owns it: the last snapshot and the log behind it.
+//!
+//! Invariants
+//! 1. Nothing in the directory is made, written or removed, and no lock is taken that its owner would
+//!    find taken. For as long as the snapshot is copied the owner's next checkpoint waits; recording
+//!    does not.
+//! 2. Between two refreshes everything is as of one position: all records up to it, and no other.
+//! 3. The snapshot is copied, and the segments that are needed are opened, under one hold of the
+//!    store. Segments are retired only behind a commit, which waits for that hold; so every one that
+//!    this snapshot needs is there.
+//!
+//! The log alone is enough to go on, as long as it is there. The snapshot is copied anew where the
+//! owner has retired what comes next, where it has completed a backfill (what that brought is not behind
+//! the snapshot), and where what came since needs more memory than the budget.
+//!
+//! It is an engine without background threads whose log is not written to; series are read and
+//! loaded as in any other (`db/load.rs`).
+
+use super::catalog::Catalog;
+use super::open::{self, Ground, Recovery};
+use super::{Engine, Statistics, ViewStatus, statistics};
+use crate::dictionary::Dictionary;
+use crate::disk::{Disk, Filling, OsDisk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::follow::Follower;
+use crate::log::reader::Entry;
+use crate::log::writer::Writer;
+use crate::log::{Home, Position};
+use crate::manifest::Manifest;
+use crate::options::Options;
+use crate::query::Query;
+use crate::record::Control;
+use crate::snapshot::{RedbStorage, Storage as _, StoreHold};
+use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::tier::{Backfill, ViewTier};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A directory opened for reading only, also while another process owns and changes it. Clones are
+/// handles of the same opening.
+///
+/// It shows the state of one position: all that was recorded up to it. [`refresh`](Self::refresh) goes
+/// on to what was recorded since. Nothing in the directory is changed, and its owner is not disturbed;
+/// a checkpoint of the owner waits while this copies the snapshot.
+///
+/// ```
+/// # let root = tempfile::tempdir().unwrap();
+/// # let dir = root.path().join("shop");
+/// use quipu::{Db, Event, ReadOnlyDb, View};
+///
+/// let owner = Db::open(&dir)?; // most often in another process
+/// owner.define(View::new("by_user").by(["user"]))?;
+/// owner.record(&Event::new("visit").dim("user", "alice"))?;
+///
+/// let reader = ReadOnlyDb::open(&dir)?;
+/// assert_eq!(reader.query("by_user")?.totals()?.count, 1);
+/// owner.record(&Event::new("visit").dim("user", "bob"))?;
+/// assert_eq!(reader.query("by_user")?.totals()?.count, 1); // as of its position
+/// assert_eq!(reader.refresh()?, owner.position());
+/// assert_eq!(reader.query("by_user")?.totals()?.count, 2);
+/// # Ok::<(), quipu::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ReadOnlyDb(Arc<Shared>);
+
+struct Shared {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    /// Another one after the snapshot was copied anew.
+    engine: RwLock<Arc<Engine>>,
+    following: Mutex<Following>,
+}
+
+/// How far the log was read, and what is to be remembered to read on.
+pub(super) struct Following {
+    follower: Follower,
+    /// Its views are those of the engine.
+    recovery: Recovery,
+    pub(super) catalog: Catalog,
+    /// Of the snapshot that was copied.
+    stamp: Option<u64>,
+}
+
+impl Options {
+    /// Opens `dir` for reading only, also while another process owns it: see [`ReadOnlyDb`].
+    ///
+    /// Only [`memory_budget`](Options::memory_budget) and [`expected_keys`](Options::expected_keys)
+    /// matter here.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no directory or nothing in it yet; `NotQuipu`, `NewerFormat`,
+    /// `MissingSegment`, `Corruption`, `Io`, `NoSpace` (the snapshot is copied to the system's
+    /// directory for temporary files).
+    pub fn open_read_only(self, dir: impl AsRef<Path>) -> Result<ReadOnlyDb> {
+        ReadOnlyDb::open_on(Arc::new(OsDisk), dir.as_ref(), self)
+    }
+}
+
+impl ReadOnlyDb {
+    /// Opens `dir` for reading only, with default options.
+    ///
+    /// Takes the time to copy the snapshot and to apply the log behind it, and for as long as it is
+    /// open as much space as the snapshot has among the system's temporary files (`TMPDIR`).
+    ///
+    /// # Errors
+    /// See [`Options::open_read_only`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<ReadOnlyDb> {
+        Options::new().open_read_only(dir)
+    }
+
+    pub(super) fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<ReadOnlyDb> {
+        let options = options.must_exist();
+        let (engine, following) = begin(&disk, dir, &options)?;
+        let (engine, following) = (RwLock::new(Arc::new(engine)), Mutex::new(following));
+        Ok(ReadOnlyDb(Arc::new(Shared { disk, options, engine, following })))
+    }
+
+    /// Brings in what was recorded since the opening or the last refresh; gives the position that is
+    /// shown from now on. Costs what there is new, most often; where the snapshot has to be copied
+    /// anew, as much as an opening.
+    ///
+    /// A [`Query`] made before may stay where it was; ask for another one. One that is asked while this
+    /// runs can see a part of what is brought in.
+    ///
+    /// # Errors
+    /// As [`Options::open_read_only`]. What was there before can still be asked for, and a later
+    /// refresh tries again.
+    pub fn refresh(&self) -> Result<Position> {
+        let mut following = self.0.following.lock();
+        let engine = self.engine();
+        let caught_up = catch_up(&engine, &mut following);
+        let behind = match &caught_up {
+            // Retired, or lost: the snapshot that says so is newer than ours, or it was not retired.
+            Err(error) if error.kind() == ErrorKind::MissingSegment => true,
+            Err(_) => false,
+            Ok(()) => {
+                engine.evict(&following.recovery.live.views);
+                is_backfilling(&following) || engine.over_budget(&following.recovery.live.views)
+            }
+        };
+        if behind && stamp(&self.0.disk, engine.dir.as_path())? != following.stamp {
+            self.begin_anew(&mut following)?;
+        } else {
+            caught_up?;
+        }
+        Ok(self.position())
+    }
+
+    /// Copies the snapshot as it is now and goes on behind it.
+    pub(super) fn begin_anew(&self, following: &mut Following) -> Result<()> {
+        let dir = self.engine().dir.clone();
+        let (engine, anew) = begin(&self.0.disk, &dir, &self.0.options)?;
+        *following = anew;
+        *self.0.engine.write() = Arc::new(engine);
+        Ok(())
+    }
+
+    pub(super) fn engine(&self) -> Arc<Engine> {
+        self.0.engine.read().clone()
+    }
+
+    pub(super) fn following(&self) -> MutexGuard<'_, Following> {
+        self.0.following.lock()
+    }
+
+    /// The position whose state is shown.
+    pub fn position(&self) -> Position {
+        Position(self.engine().log.appended())
+    }
+
+    /// A view, to be asked.
+    ///
+    /// # Errors
+    /// `UnknownView`, naming those there are; `Backfilling` while its backfill is not complete.
+    pub fn query(&self, view: &str) -> Result<Query> {
+        let engine = self.engine();
+        let views = engine.enter()?.views.clone();
+        engine.evict(&views);
+        engine.query(view)
+    }
+
+    /// The views, in the order of their definition.
+    ///
+    /// # Errors
+    /// Those of reading the snapshot, which counting keys may need.
+    pub fn views(&self) -> Result<Vec<ViewStatus>> {
+        self.engine().views()
+    }
+
+    /// What is known of the directory and of this opening. What only its owner knows (series not yet
+    /// checkpointed, refused events, failures) is not in it.
+    pub fn statistics(&self) -> Statistics {
+        statistics::collect(&self.engine())
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> std::path::PathBuf {
+        self.engine().dir.clone()
+    }
+}
+
+impl std::fmt::Debug for ReadOnlyDb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadOnlyDb")
+            .field("directory", &self.directory())
+            .field("position", &self.position())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Following {
+    /// The segment in which the next frame goes and its place there; 0 in one that is not there yet.
+    pub(super) fn end(&self) -> (u64, u64) {
+        self.follower.end()
+    }
+}
+
+/// Copies the snapshot, opens the log behind it (invariant 3), and applies that.
+fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine, Following)> {
+    open::look(disk, dir, options)?;
+    let store = dir.join(open::STORE);
+    loop {
+        let manifest = Manifest::open(disk.clone(), dir)?.ok_or_else(|| nothing_yet(dir))?;
+        let identity = manifest.identity;
+        let log = dir.join(open::LOG);
+        let home = Home { disk: disk.clone(), dir: log, identity, filling: Filling::Reserved };
+        let (storage, hold) = RedbStorage::open_copy(disk, &store)?;
+        let catalog = Catalog::read(&*storage.snapshot()?, &store, identity)?;
+        let dictionary = Arc::new(Dictionary::new(options.expected_keys));
+        let resume = catalog.resume(manifest.segments_made());
+        let follower = match Follower::open(&home, resume, &dictionary) {
+            // Its first checkpoint came in between.
+            Err(error)
+                if error.kind() == ErrorKind::MissingSegment
+                    && hold.is_none()
+                    && disk.exists(&store).unwrap_or(false) =>
+            {
+                continue;
+            }
+            follower => follower?,
+        };
+        let stamp = hold.as_ref().map(StoreHold::stamp).transpose();
+        let stamp = stamp.map_err(|e| Error::io("read the snapshot", &store, e))?;
+        drop(hold);
+        let recovery = Recovery::new(&catalog, options, dictionary.clone()).sharing_views();
+        let log = Writer::start(
+            home.clone(),
+            Arc::new(manifest),
+            dictionary.clone(),
+            options.segment_bytes,
+            resume.segment,
+            catalog.position + 1,
+        );
+        let ground = Ground {
+            dir: dir.to_owned(),
+            disk: disk.clone(),
+            home,
+            options: options.clone(),
+            dictionary,
+            log,
+            storage: Arc::new(storage),
+            lock: None,
+        };
+        let engine = recovery.sharing_views().engine(ground, catalog.clone());
+        let mut following = Following { follower, recovery, catalog, stamp };
+        return match catch_up(&engine, &mut following) {
+            // All were there when they were opened; what came later was retired since, and what is
+            // applied is whole without it.
+            Err(error) if error.kind() != ErrorKind::MissingSegment => Err(error),
+            Err(_) | Ok(()) => Ok((engine, following)),
+        };
+    }
+}
+
+/// Applies what the log has that was not applied yet.
+fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
+    let Following { follower, recovery, .. } = following;
+    let before = follower.position();
+    let mut redefined = false;
+    let caught_up = follower.catch_up(&mut |entry, header| {
+        match &entry {
+            Entry::Control(Control::DedupRule(_)) => return Ok(()),
+            Entry::Control(_) => redefined = true,
+            Entry::Events(_) => {}
+        }
+        recovery.apply(entry, header.position, header.written_at)
+    });
+    if redefined {
+        let mut live = engine.close_gate()?;
+        let is_there = |tier: &Arc<ViewTier>| recovery.live.views.iter().any(|v| v.id == tier.id);
+        engine.by_name.retain(|_, tier| is_there(tier));
+        for tier in &recovery.live.views {
+            engine.by_name.insert(tier.view.name().into(), tier.clone());
+        }
+        *live = recovery.live.clone();
+    }
+    engine.tallies.events.set(recovery.events.get());
+    engine.tallies.late.set(recovery.late.get());
+    engine.tallies.replayed.add(follower.position() - before);
+    engine.log.follow(follower.position(), follower.durable());
+    caught_up
+}
+
+fn is_backfilling(following: &Following) -> bool {
+    let is_unfinished =
+        |tier: &Arc<ViewTier>| matches!(*tier.backfill.lock(), Backfill::Unfinished { .. });
+    following.recovery.live.views.iter().any(is_unfinished)
+}
+
+/// The stamp of the snapshot as it is now.
+fn stamp(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<u64>> {
+    let store = dir.join(open::STORE);
+    let Some(hold) = StoreHold::take(disk, &store)? else { return Ok(None) };
+    hold.stamp().map(Some).map_err(|e| Error::io("read the snapshot", &store, e))
+}
+
+fn nothing_yet(dir: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, "the directory holds no data yet").at(dir, None)
+}

@@ -1,0 +1,438 @@
+//! Restoring: a backup, or an earlier state that its log still has, as a directory again.
+//!
+//! Up to a position or a time of recording the log is copied and cut there, in the middle of a frame if
+//! need be, and the snapshot goes along if it is not of a later state. As of an event time there is no
+//! such place in the log: one is written anew that has only the events up to that time, and their
+//! positions are others.
+//!
+//! Invariants
+//! 1. Nothing of the backup is taken for good before its hash agrees with the backup's list.
+//! 2. As long as `RESTORING` is in the directory nobody opens it.
+//! 3. The restored directory is opened, recovered and checkpointed once before this says that it is
+//!    restored.
+
+use super::Progress;
+use super::backup::{Meter, Out, hash_of};
+use super::open::{LOCK, LOG, RESTORING, STORE};
+use crate::codec;
+use crate::dictionary::Dictionary;
+use crate::disk::{Access, Disk, Filling, OsDisk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::follow::Frames;
+use crate::log::frame::{FrameKind, Header};
+use crate::log::reader::{self, Entry};
+use crate::log::segment::{self, Segment};
+use crate::log::writer::{Draft, Writer};
+use crate::log::{Home, Position};
+use crate::manifest::backup::{BackupSet, SegmentPart};
+use crate::manifest::{self, Manifest};
+use crate::options::Options;
+use crate::time::Timestamp;
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes written at a time.
+const BLOCK_BYTES: usize = super::backup::BLOCK_BYTES;
+/// The greatest size of a segment of a log that is written anew.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// How much of a backup is restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Upto {
+    /// All of it.
+    #[default]
+    Everything,
+    /// The records up to this position, and no later one.
+    Position(Position),
+    /// What was recorded up to this time, by the clock of the store: the log ends in front of the first
+    /// batch recorded after it.
+    RecordedAt(Timestamp),
+    /// The events that happened up to this time, whenever they were recorded, and all definitions of
+    /// views: the state as if no later event had been recorded. The log is written anew, so positions
+    /// are other ones, and the directory has another identity.
+    EventTime(Timestamp),
+}
+
+/// A directory that was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RestoreOutcome {
+    /// The last position in it.
+    pub position: Position,
+    /// Events recorded in it since it was made.
+    pub events: u64,
+    /// Views in it.
+    pub views: u64,
+}
+
+/// Makes a directory of a backup that [`Db::backup`](crate::Db::backup) took: `to` does not exist yet or is empty.
+///
+/// Everything is compared with the hashes of the backup, written, synced, and opened once. An earlier
+/// state ([`Upto`]) is had from the log: from its beginning, or on top of the backup's snapshot if that
+/// is not of a later state. A view that was being filled from the log, or whose filling is not in a
+/// snapshot, is filled.
+///
+/// `progress` is called in bytes, copied and read back; `Break` stops.
+///
+/// ```
+/// # let root = tempfile::tempdir().unwrap();
+/// # let (dir, backup, again) =
+/// #     (root.path().join("shop"), root.path().join("backup"), root.path().join("again"));
+/// use quipu::{Db, Event, Upto, View};
+/// use std::ops::ControlFlow;
+///
+/// let db = Db::open(&dir)?;
+/// db.define(View::new("all").stats("value"))?;
+/// let first = db.record(&Event::new("sale").value(1.0))?.position;
+/// db.record(&Event::new("sale").value(2.0))?;
+/// db.backup(&backup, |_| ControlFlow::Continue(()))?;
+///
+/// let restored = quipu::restore(&backup, &again, Upto::Position(first), |_| ControlFlow::Continue(()))?;
+/// assert_eq!(restored.position, first);
+/// assert_eq!(Db::open(&again)?.query("all")?.totals()?.summary().unwrap().sum, 1.0);
+/// # Ok::<(), quipu::Error>(())
+/// ```
+///
+/// # Errors
+/// `NotFound`, `NotQuipu` where `from` is no backup; `Corruption` where it is damaged, with file and
+/// offset; `Invalid` when `to` is not empty, or the position is behind the backup's; `LogRetired` when
+/// the log in the backup does not reach back far enough; `Stopped`, `Io`, `NoSpace`. What was begun in
+/// `to` is not opened by anybody, and may be restored into again.
+pub fn restore(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    upto: Upto,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<RestoreOutcome> {
+    restore_on(Arc::new(OsDisk), from.as_ref(), to.as_ref(), upto, &mut progress)
+}
+
+pub(super) fn restore_on(
+    disk: Arc<dyn Disk>,
+    from: &Path,
+    to: &Path,
+    upto: Upto,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<RestoreOutcome> {
+    let set = open_backup(&disk, from)?;
+    if let Upto::Position(position) = upto {
+        check_position(&set, from, position)?;
+    }
+    if matches!(upto, Upto::EventTime(_)) && !reaches_back(&set) {
+        return Err(too_late(&disk, &set, from));
+    }
+    claim(&disk, to)?;
+    let mut restoring = Restoring { disk, set, from, to, meter: Meter::new(progress) };
+    restoring.meter.total = 2 * restoring.set.bytes();
+    let (position, on_snapshot) = match upto {
+        Upto::EventTime(time) => (restoring.write_anew(time)?, false),
+        Upto::Everything => restoring.copy(&|_, positions| positions)?,
+        Upto::Position(position) => {
+            let before = |first: u64| (position.get() + 1).saturating_sub(first);
+            restoring.copy(&|header, positions| before(header.position).min(positions))?
+        }
+        Upto::RecordedAt(time) => restoring.copy(&|header, positions| {
+            if header.written_at <= time.micros() { positions } else { 0 }
+        })?,
+    };
+    restoring.complete()?;
+    prove(to, position, on_snapshot)
+}
+
+fn open_backup(disk: &Arc<dyn Disk>, from: &Path) -> Result<BackupSet> {
+    if let Some(set) = BackupSet::open(disk, from)? {
+        return Ok(set);
+    }
+    let is_there = |name: &Path| disk.exists(name).unwrap_or(false);
+    let (kind, message) = if !is_there(from) {
+        (ErrorKind::NotFound, "there is no such backup")
+    } else if is_there(&from.join(manifest::NAME)) {
+        (ErrorKind::NotQuipu, "this is a data directory and no backup; take a backup of it first")
+    } else {
+        (ErrorKind::NotQuipu, "this is no backup: it has no list of one")
+    };
+    Err(Error::new(kind, message).at(from, None))
+}
+
+/// Whether the log in the backup begins with the first record.
+fn reaches_back(set: &BackupSet) -> bool {
+    set.segments.first().map_or(set.position == 0, |segment| segment.number == 1)
+}
+
+fn check_position(set: &BackupSet, from: &Path, position: Position) -> Result<()> {
+    if position.get() > set.position {
+        let message = format!("the backup ends at position {}", set.position);
+        return Err(Error::invalid(message).at(from, None));
+    }
+    Ok(())
+}
+
+fn too_late(disk: &Arc<dyn Disk>, set: &BackupSet, from: &Path) -> Error {
+    let first = set.segments.iter().find_map(|part| {
+        let home = home_of(disk, set.identity, from);
+        let segment = Segment::open(&home, part.number, Access::Read).ok()?;
+        reader::first_frame(&segment).ok().flatten()
+    });
+    let message = format!(
+        "the log in the backup begins at position {}, because earlier segments were retired; on its \
+         snapshot, states from position {} to {} can be restored",
+        first.map_or(set.position, |header| header.position),
+        set.snapshot_position,
+        set.position
+    );
+    Error::new(ErrorKind::LogRetired, message).at(from, None)
+}
+
+fn home_of(disk: &Arc<dyn Disk>, identity: u128, dir: &Path) -> Home {
+    Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling: Filling::Reserved }
+}
+
+/// Takes the target: not there, empty, or left by a restore that was interrupted.
+fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
+    let fail = |e| Error::io("make the directory to restore into", to, e);
+    let names =
+        if disk.exists(to).map_err(fail)? { disk.list(to).map_err(fail)? } else { Vec::new() };
+    let is_ours = names.iter().any(|name| name == RESTORING);
+    if let Some(other) = names.first().filter(|_| !is_ours) {
+        let message = format!("the directory holds {other:?}; restore into an empty or a new one");
+        return Err(Error::invalid(message).at(to, None));
+    }
+    disk.create_dir(to).map_err(fail)?;
+    if !is_ours {
+        disk.create(&to.join(RESTORING)).and_then(|file| file.sync()).map_err(fail)?;
+        disk.sync_dir(to).map_err(fail)?;
+    }
+    // Of a name that an earlier attempt left, every file is made anew; the others would be too many.
+    for name in [manifest::NAME, manifest::UNFINISHED, STORE, LOCK] {
+        if disk.exists(&to.join(name)).map_err(fail)? {
+            disk.remove(&to.join(name)).map_err(fail)?;
+        }
+    }
+    let log = to.join(LOG);
+    disk.create_dir(&log).map_err(fail)?;
+    for name in disk.list(&log).map_err(fail)? {
+        disk.remove(&log.join(name)).map_err(fail)?;
+    }
+    disk.sync_dir(&log).map_err(fail)?;
+    disk.sync_dir(to).map_err(fail)
+}
+
+/// Opens what was restored (invariant 3).
+fn prove(to: &Path, position: u64, on_snapshot: bool) -> Result<RestoreOutcome> {
+    let db = Options::new().must_exist().open(to)?;
+    if db.position().get() != position {
+        let message = format!(
+            "the restored log ends at position {} and should at {position}; the backup is not whole",
+            db.position()
+        );
+        return Err(Error::corruption(&to.join(LOG), 0, message));
+    }
+    let views = db.views()?;
+    if !on_snapshot {
+        // That a view was filled from the log stands in snapshots alone.
+        for status in views.iter().filter(|status| status.backfill.is_some()) {
+            db.backfill(status.view.name(), |_| ControlFlow::Continue(()))?;
+        }
+    }
+    let outcome = RestoreOutcome {
+        position: Position(position),
+        events: db.statistics().events,
+        views: views.len() as u64,
+    };
+    db.close()?;
+    Ok(outcome)
+}
+
+/// A restore under way.
+struct Restoring<'a> {
+    disk: Arc<dyn Disk>,
+    set: BackupSet,
+    from: &'a Path,
+    to: &'a Path,
+    meter: Meter<'a>,
+}
+
+impl Restoring<'_> {
+    /// Copies log and snapshot. `keep` says how many positions of a frame are wanted; the log ends in
+    /// front of the first that is not. Gives the last position, and whether the snapshot is used.
+    fn copy(&mut self, keep: &Keep<'_>) -> Result<(u64, bool)> {
+        let home = home_of(&self.disk, self.set.identity, self.from);
+        let mut end = LogEnd { position: 0, is_cut: false, written_at: self.set.taken_at };
+        let mut last = 0;
+        for part in self.set.segments.clone() {
+            self.copy_segment(&home, part, keep, &mut end)?;
+            last = part.number;
+            if end.is_cut {
+                break;
+            }
+        }
+        let fits = self.set.snapshot.is_some() && self.set.snapshot_position <= end.position;
+        if fits {
+            self.copy_snapshot()?;
+        } else if !reaches_back(&self.set) {
+            return Err(too_late(&self.disk, &self.set, self.from));
+        }
+        let created = Timestamp::from_micros(self.set.created);
+        Manifest::restore(self.disk.clone(), self.to, self.set.identity, created, last)?;
+        Ok((end.position, fits))
+    }
+
+    fn copy_segment(
+        &mut self,
+        home: &Home,
+        part: SegmentPart,
+        keep: &Keep<'_>,
+        end: &mut LogEnd,
+    ) -> Result<()> {
+        let source = Segment::open(home, part.number, Access::Read)?;
+        let (from, salt) = (source.path.clone(), source.salt);
+        // Invariant 1. What lies behind a cut is checked, too.
+        if hash_of(&*source.file, &from, part.part.bytes, &mut self.meter)? != part.part.hash {
+            return Err(damaged(&from, 0));
+        }
+        let mut out = Out::create(&self.disk, self.to.join(LOG).join(segment::name(part.number)))?;
+        let mut header = [0; segment::HEADER_BYTES];
+        let fail = |e| Error::io("read a segment of the backup", &from, e);
+        source.file.read_at(0, &mut header).map_err(fail)?;
+        let mut block = header.to_vec();
+        let mut frames = Frames::new(source, part.part.bytes);
+        let mut is_sealed = false;
+        while frames.at() < part.part.bytes && !end.is_cut {
+            let at = frames.at();
+            let Ok(located) = frames.next()? else {
+                return Err(damaged(&from, at));
+            };
+            let frame = located.frame;
+            let positions = frame.next_position - frame.header.position;
+            let mut wanted = keep(&frame.header, positions);
+            end.is_cut = wanted < positions;
+            if !end.is_cut {
+                block.extend_from_slice(located.raw);
+                is_sealed = frame.header.kind == FrameKind::Seal;
+            } else if frame.header.kind != FrameKind::Events {
+                wanted = 0;
+            } else if wanted > 0 {
+                let first = reader::first_events(&frame, wanted as u32, at, salt);
+                block.extend_from_slice(&first.map_err(|_| damaged(&from, at))?);
+            }
+            if !end.is_cut || wanted > 0 {
+                let next = frame.header.position.saturating_add(wanted);
+                end.position = end.position.max(next.saturating_sub(1));
+                end.written_at = frame.header.written_at;
+            }
+            if block.len() >= BLOCK_BYTES {
+                out.put(&block)?;
+                block.clear();
+            }
+        }
+        out.put(&block)?;
+        let (path, cut) = (out.path.clone(), out.at);
+        out.settle(&mut self.meter)?;
+        if !is_sealed {
+            let file = self.disk.open(&path, Access::Read);
+            let file = file.map_err(|e| Error::io("seal a restored segment", &path, e))?;
+            let segment = Segment { number: part.number, salt, path, file, bytes: cut };
+            let (next, at) = (end.position + 1, Timestamp::from_micros(end.written_at));
+            reader::seal_at(&*self.disk, &segment, cut, next, end.position, at)?;
+        }
+        Ok(())
+    }
+
+    fn copy_snapshot(&mut self) -> Result<()> {
+        let Some(part) = self.set.snapshot else { return Ok(()) };
+        let from = self.from.join(self.set.snapshot_name());
+        let fail = |e| Error::io("read the snapshot of the backup", &from, e);
+        let source = self.disk.open(&from, Access::Read).map_err(fail)?;
+        if source.len().map_err(fail)? != part.bytes {
+            return Err(damaged(&from, 0));
+        }
+        let mut out = Out::create(&self.disk, self.to.join(STORE))?;
+        let mut block = vec![0; BLOCK_BYTES];
+        while out.at < part.bytes {
+            let bytes = (part.bytes - out.at).min(BLOCK_BYTES as u64) as usize;
+            source.read_at(out.at, &mut block[..bytes]).map_err(fail)?;
+            out.put(&block[..bytes])?;
+            self.meter.add(bytes as u64)?;
+        }
+        if out.settle(&mut self.meter)?.hash != part.hash {
+            return Err(damaged(&from, 0));
+        }
+        Ok(())
+    }
+
+    /// Writes a log of the events up to `time`, and of all control records; gives its last position.
+    fn write_anew(&mut self, time: Timestamp) -> Result<u64> {
+        let home = home_of(&self.disk, self.set.identity, self.from);
+        for part in self.set.segments.clone() {
+            let segment = Segment::open(&home, part.number, Access::Read)?;
+            let bytes = part.part.bytes;
+            if hash_of(&*segment.file, &segment.path, bytes, &mut self.meter)? != part.part.hash {
+                return Err(damaged(&segment.path, 0));
+            }
+        }
+        let made_at = Timestamp::from_micros(self.set.taken_at);
+        let manifest = Arc::new(Manifest::create(self.disk.clone(), self.to, made_at)?);
+        let to = home_of(&self.disk, manifest.identity, self.to);
+        let dictionary = Arc::new(Dictionary::new(0));
+        let writer = Writer::start(to, manifest, dictionary.clone(), SEGMENT_BYTES, 0, 1);
+        let mut draft = Draft::default();
+        let meter = &mut self.meter;
+        let mut apply = |entry: Entry<'_>, header: &Header| {
+            let written_at = Timestamp::from_micros(header.written_at);
+            match entry {
+                Entry::Control(control) => {
+                    writer.append_control(&codec::encode(&control), written_at)?;
+                }
+                Entry::Events(columns) => {
+                    let is_kept = |at: &i64| *at <= time.micros();
+                    let kept: Vec<bool> = columns.times.iter().map(is_kept).collect();
+                    columns.retain(&kept);
+                    if !columns.is_empty() {
+                        draft.events(columns, &writer, written_at);
+                        writer.append_events(&mut draft, columns)?;
+                    }
+                }
+            }
+            meter.add(header.frame_bytes())
+        };
+        if let Some(last) = self.set.segments.last() {
+            let end = (last.number, last.part.bytes);
+            let range = (1, self.set.position);
+            reader::replay_range(&home, range, 1, end, &dictionary, &mut apply)?;
+        }
+        let position = writer.appended();
+        writer.close(made_at)?;
+        Ok(position)
+    }
+
+    /// Everything is there: from here on it can be opened.
+    fn complete(&self) -> Result<()> {
+        let fail = |e| Error::io("complete the restored directory", self.to, e);
+        self.disk.sync_dir(&self.to.join(LOG)).map_err(fail)?;
+        self.disk.sync_dir(self.to).map_err(fail)?;
+        self.disk.remove(&self.to.join(RESTORING)).map_err(fail)?;
+        self.disk.sync_dir(self.to).map_err(fail)
+    }
+}
+
+/// How many of a frame's positions are wanted, of so many.
+type Keep<'a> = dyn Fn(&Header, u64) -> u64 + 'a;
+
+/// Where the restored log ends.
+struct LogEnd {
+    position: u64,
+    /// It ends before the backup's does.
+    is_cut: bool,
+    written_at: i64,
+}
+
+fn damaged(path: &Path, offset: u64) -> Error {
+    Error::corruption(
+        path,
+        offset,
+        "the backup is damaged here: this is not what was backed up; nothing of it is used",
+    )
+}

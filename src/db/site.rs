@@ -1,0 +1,204 @@
+//! A directory that is looked at as it is, damaged or not, without being opened.
+//!
+//! Invariants
+//! 1. Nothing is written: the store is opened held back. The lock is taken; it is made only for
+//!    whoever comes to change something.
+//! 2. Whose directory it is, and where its log begins, is found out whatever file says it no longer.
+
+use super::catalog::Catalog;
+use super::open::{LOCK, LOG, STORE};
+use crate::disk::{Access, Disk, Filling, Lock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::Home;
+use crate::log::reader::{self, Resume};
+use crate::log::segment::{self, RawHeader, Segment};
+use crate::manifest::{self, Manifest};
+use crate::snapshot::{RedbStorage, Storage as _};
+use crate::time::Timestamp;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory that is looked at without being opened.
+pub(super) struct Site {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) home: Home,
+    pub(super) manifest: Manifest,
+    /// Why the manifest that is there is not that one.
+    pub(super) manifest_damage: Option<String>,
+    pub(super) storage: Option<RedbStorage>,
+    pub(super) catalog: Option<Catalog>,
+    /// Why there is no storage, or no catalog in it.
+    pub(super) store_damage: Option<Error>,
+    pub(super) resume: Resume,
+    _lock: Option<Lock>,
+}
+
+/// What somebody wants in a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    Reading,
+    Changing,
+}
+
+impl Site {
+    pub(super) fn enter(disk: Arc<dyn Disk>, dir: &Path, stay: Stay) -> Result<Self> {
+        let fail = |e| Error::io("look at the directory", dir, e);
+        if !disk.exists(dir).map_err(fail)? {
+            let message = "there is no such directory";
+            return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
+        }
+        let log = dir.join(LOG);
+        let has_store = disk.exists(&dir.join(STORE)).map_err(fail)?;
+        let has_manifest = disk.exists(&dir.join(manifest::NAME)).map_err(fail)?;
+        if !has_store && !has_manifest && segment::numbers(&*disk, &log)?.is_empty() {
+            let message = "the directory holds no data of Quipu's";
+            return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
+        }
+        // Whoever has it open has made the file; to make one here would change the directory.
+        let lock = if stay == Stay::Changing || disk.exists(&dir.join(LOCK)).map_err(fail)? {
+            Some(super::open::lock(&*disk, dir)?)
+        } else {
+            None
+        };
+        let numbers = segment::numbers(&*disk, &log)?;
+        let (manifest, manifest_damage) = match Manifest::open(disk.clone(), dir) {
+            Ok(Some(manifest)) => match strangers(&disk, &log, &numbers, manifest.identity)? {
+                Some(_) => {
+                    let what = "the manifest belongs to another directory than all segments do";
+                    (reconstruct(&disk, dir, &numbers)?, Some(what.to_owned()))
+                }
+                None => (manifest, None),
+            },
+            Err(error) if error.kind() == ErrorKind::NotQuipu && numbers.is_empty() => {
+                return Err(error);
+            }
+            Err(error) if !matches!(error.kind(), ErrorKind::NotQuipu | ErrorKind::Corruption) => {
+                return Err(error);
+            }
+            damaged => {
+                let what = match damaged {
+                    Err(error) => error.message().to_owned(),
+                    Ok(_) => "the manifest is missing".to_owned(),
+                };
+                (reconstruct(&disk, dir, &numbers)?, Some(what))
+            }
+        };
+        let (filling, identity) = (Filling::Reserved, manifest.identity);
+        let home = Home { disk: disk.clone(), dir: log, identity, filling };
+        let store = dir.join(STORE);
+        let (mut storage, mut catalog, mut store_damage) = (None, None, None);
+        if has_store {
+            let opened = RedbStorage::inspect(&disk, &store).and_then(|storage| {
+                let catalog = Catalog::read(&*storage.snapshot()?, &store, identity);
+                Ok((storage, catalog))
+            });
+            match opened {
+                Ok((opened, Ok(read))) => {
+                    storage = Some(opened);
+                    // Without one, no checkpoint was made.
+                    catalog = Some(read).filter(Catalog::is_stored);
+                }
+                Ok((opened, Err(error))) => {
+                    storage = Some(opened);
+                    store_damage = Some(error);
+                }
+                Err(error) => store_damage = Some(error),
+            }
+            if let Some(error) = store_damage.take_if(|e| e.kind() != ErrorKind::Corruption) {
+                return Err(error);
+            }
+        }
+        let resume = match &catalog {
+            Some(catalog) => catalog.resume(manifest.segments_made()),
+            None => without_snapshot(&home, &numbers, manifest.segments_made())?,
+        };
+        let dir = dir.to_owned();
+        Ok(Site {
+            disk,
+            dir,
+            home,
+            manifest,
+            manifest_damage,
+            storage,
+            catalog,
+            store_damage,
+            resume,
+            _lock: lock,
+        })
+    }
+}
+
+/// Where the log is read from when there is no catalog to say it: from its oldest segment.
+fn without_snapshot(home: &Home, numbers: &[u64], made: u64) -> Result<Resume> {
+    let oldest = numbers.first().copied().unwrap_or(1);
+    let mut position = 0;
+    if oldest > 1 {
+        // What came before was retired, or is lost; nobody can say which.
+        let first = Segment::open(home, oldest, Access::Read)
+            .and_then(|segment| reader::first_frame(&segment));
+        position = match first {
+            Ok(header) => header.map_or(0, |header| header.position.saturating_sub(1)),
+            Err(error) if error.kind() == ErrorKind::Corruption => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(Resume { oldest, segment: oldest, offset: 0, position, made })
+}
+
+/// The headers of the segments that are whole.
+fn whole_headers(disk: &Arc<dyn Disk>, log: &Path, numbers: &[u64]) -> Result<Vec<RawHeader>> {
+    let mut headers = Vec::new();
+    for number in numbers {
+        let header = RawHeader::of(&**disk, &log.join(segment::name(*number)))?;
+        headers.extend(header.filter(RawHeader::is_whole));
+    }
+    Ok(headers)
+}
+
+/// The identity that all segments have in common, if none has this one.
+fn strangers(
+    disk: &Arc<dyn Disk>,
+    log: &Path,
+    numbers: &[u64],
+    identity: u128,
+) -> Result<Option<u128>> {
+    let headers = whole_headers(disk, log, numbers)?;
+    let first = headers.first().map(RawHeader::identity);
+    let agree = headers.iter().all(|header| Some(header.identity()) == first);
+    Ok(first.filter(|first| agree && *first != identity))
+}
+
+/// The manifest that the rest of the directory speaks of.
+fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Manifest> {
+    let mut identities: BTreeMap<u128, u64> = BTreeMap::new();
+    let mut created = i64::MAX;
+    for header in whole_headers(disk, &dir.join(LOG), numbers)? {
+        *identities.entry(header.identity()).or_default() += 1;
+        created = created.min(header.made_at());
+    }
+    if let Some(mended) = Manifest::mended(disk.clone(), dir)
+        && (identities.is_empty() || identities.contains_key(&mended.identity))
+    {
+        return Ok(mended);
+    }
+    let store = dir.join(STORE);
+    let stored = if disk.exists(&store).map_err(|e| Error::io("look at", &store, e))? {
+        RedbStorage::inspect(disk, &store)
+            .and_then(|storage| Catalog::identity(&*storage.snapshot()?))
+            .unwrap_or_default()
+            .filter(|stored| identities.is_empty() || identities.contains_key(stored))
+    } else {
+        None
+    };
+    let most = identities.iter().max_by_key(|(_, segments)| **segments);
+    let identity = stored.or(most.map(|(identity, _)| *identity)).ok_or_else(|| {
+        let message = "neither the manifest nor any segment says whose directory this is; put \
+                       the manifest back from a backup";
+        Error::corruption(&dir.join(manifest::NAME), 0, message)
+    })?;
+    let created = Timestamp::from_micros(if created == i64::MAX { 0 } else { created });
+    let made = numbers.last().copied().unwrap_or(0);
+    Ok(Manifest::rebuilt(disk.clone(), dir, identity, created, made))
+}

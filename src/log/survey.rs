@@ -1,0 +1,522 @@
+//! Reading the log past its damages: what `verify` lists and `repair` keeps.
+//!
+//! Recovery (`reader.rs`) stops at the first frame that is not valid. The survey goes on: behind a
+//! damage the next valid frame at a multiple of 8 is looked for, and the positions between are lost.
+//! What proves that a frame had been durable is the same as there; where nothing does, the rest is
+//! the unsynced tail, which is no damage.
+//!
+//! Invariants
+//! 1. Nothing is written, and a piece that is kept was checked: frame by both checksums, its place
+//!    in the chain of positions, and, where strings are read, its content.
+//! 2. The pieces of a segment lie in order and cover it from its header to its last frame.
+//! 3. A frame of which exactly one bit is flipped is *mended*: of the bits of a payload of at most
+//!    [`MENDED_BYTES_MAX`] the checksum says which one it was. Bytes damaged in any other way pass
+//!    for that with a chance of at most 1 to 4,096, and must still be a frame's content.
+//!
+//! Next: `db/verify.rs`, `db/repair.rs`.
+
+use super::Home;
+use super::frame::{self, Defect, Frame, FrameKind, Header};
+use super::reader::{Applied, Content, ReadError, Resume, Translation, Walk, read};
+use super::segment::{self, Segment};
+use crate::dictionary::Dictionary;
+use crate::disk::Access;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Columns;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Payloads up to this length are mended (invariant 3).
+const MENDED_BYTES_MAX: usize = 128 << 10;
+
+/// A stretch of a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// Where it lies in the file; empty where positions are missing between two frames.
+    pub(crate) bytes: Range<u64>,
+    pub(crate) state: PieceState,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum PieceState {
+    /// Valid frames.
+    Kept,
+    /// A valid frame, when this bit of the file is turned back.
+    Mended { byte: u64, bit: u8 },
+    /// These positions are lost; nothing more is known of the bytes.
+    Damaged { positions: Range<u64>, why: &'static str },
+    /// The frame is intact, but its records cannot be read; what it defines is kept.
+    Unreadable { positions: Range<u64>, why: &'static str },
+}
+
+/// How a segment begins.
+#[derive(Clone, Debug)]
+pub(crate) enum Beginning {
+    Intact,
+    /// The header is damaged; the frames prove which salt it had, or there is none.
+    Damaged {
+        salt: Option<u64>,
+    },
+    /// The file is not there.
+    Missing,
+    /// It is a file of another place: another segment of this directory, or one of another.
+    Foreign {
+        ours: Option<u64>,
+        what: String,
+    },
+}
+
+/// What was found of one segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Surveyed {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) beginning: Beginning,
+    pub(crate) pieces: Vec<Piece>,
+    /// The position that its first frame should have, or has.
+    pub(crate) first: Option<u64>,
+    pub(crate) sealed: bool,
+    /// Not blank, behind its seal.
+    pub(crate) litter: Option<Range<u64>>,
+    /// Where the unsynced tail begins, and where its last byte that is not blank ends.
+    pub(crate) tail: Option<Range<u64>>,
+    /// The position at which the tail begins.
+    pub(crate) tail_position: u64,
+    pub(crate) frames: u64,
+    pub(crate) records: u64,
+}
+
+impl Surveyed {
+    /// Whether recovery and replay read the segment as it is.
+    pub(crate) fn is_sound(&self) -> bool {
+        matches!(self.beginning, Beginning::Intact)
+            && self.litter.is_none()
+            && self.pieces.iter().all(|piece| matches!(piece.state, PieceState::Kept))
+    }
+
+    fn push(&mut self, bytes: Range<u64>, state: PieceState) {
+        if let (PieceState::Kept, Some(Piece { bytes: last, state: PieceState::Kept })) =
+            (&state, self.pieces.last_mut())
+            && last.end == bytes.start
+        {
+            last.end = bytes.end;
+            return;
+        }
+        self.pieces.push(Piece { bytes, state });
+    }
+}
+
+/// What the whole log is.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) segments: Vec<Surveyed>,
+    /// The position behind the last one of the log, known lost ones included.
+    pub(crate) next: u64,
+    /// Positions that an earlier repair gave up.
+    pub(crate) given_up: Vec<Range<u64>>,
+}
+
+impl Survey {
+    /// The position of the first record of the log.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.segments.iter().find_map(|segment| segment.first)
+    }
+
+    /// The positions that the log has not, up to its end, in order.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = Range<u64>> {
+        let pieces = self.segments.iter().flat_map(|segment| &segment.pieces);
+        pieces.filter_map(|piece| match &piece.state {
+            PieceState::Kept | PieceState::Mended { .. } => None,
+            PieceState::Damaged { positions, .. } | PieceState::Unreadable { positions, .. } => {
+                Some(positions.clone()).filter(|positions| !positions.is_empty())
+            }
+        })
+    }
+}
+
+/// Reads the whole log. `apply` gets every readable record in order, if `dictionary` is there to
+/// read strings with; `progress` the number of bytes that were looked at since it was last called.
+pub(crate) fn survey(
+    home: &Home,
+    resume: Resume,
+    dictionary: Option<&Arc<Dictionary>>,
+    apply: &mut Applied<'_>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Survey> {
+    let present = segment::numbers(&*home.disk, &home.dir)?;
+    let last = present.last().copied().unwrap_or(0).max(resume.made);
+    let mut surveyor = Surveyor {
+        home,
+        resume,
+        last,
+        strings: dictionary.map(|dictionary| (Translation::new(dictionary), Columns::default())),
+        apply,
+        expected: (resume.oldest == 1).then_some(1),
+        open_loss: None,
+        in_tail: false,
+        claimed: resume.position,
+        claims: None,
+        survey: Survey::default(),
+    };
+    for number in resume.oldest..=last {
+        let surveyed = surveyor.segment(number)?;
+        progress(bytes_of(home, number));
+        surveyor.survey.segments.push(surveyed);
+    }
+    let next = surveyor.expected.unwrap_or(resume.position + 1).max(surveyor.claimed + 1);
+    surveyor.close_loss(next);
+    surveyor.survey.next = next;
+    Ok(surveyor.survey)
+}
+
+fn bytes_of(home: &Home, number: u64) -> u64 {
+    let path = home.dir.join(segment::name(number));
+    home.disk.open(&path, Access::Read).and_then(|file| file.len()).unwrap_or(0)
+}
+
+struct Surveyor<'a> {
+    home: &'a Home,
+    resume: Resume,
+    last: u64,
+    strings: Option<(Translation, Columns)>,
+    apply: &'a mut Applied<'a>,
+    /// The position of the next record; not known before the first frame of a log that was retired.
+    expected: Option<u64>,
+    /// Segment and piece at the end of what was read, whose lost positions end where the next
+    /// valid frame begins.
+    open_loss: Option<(u64, usize)>,
+    in_tail: bool,
+    /// The greatest position that anything proves to have been durable, met so far.
+    claimed: u64,
+    /// What the segments behind the first defect claim to be synced, by number.
+    claims: Option<Vec<(u64, u64)>>,
+    survey: Survey,
+}
+
+impl Surveyor<'_> {
+    fn segment(&mut self, number: u64) -> Result<Surveyed> {
+        let path = self.home.dir.join(segment::name(number));
+        let mut found = Surveyed {
+            number,
+            path,
+            beginning: Beginning::Intact,
+            pieces: Vec::new(),
+            first: None,
+            sealed: false,
+            litter: None,
+            tail: None,
+            tail_position: 0,
+            frames: 0,
+            records: 0,
+        };
+        let header_end = segment::HEADER_BYTES as u64;
+        let (segment, content) = match Segment::open(self.home, number, Access::Read) {
+            Ok(segment) => {
+                let content = Content::sealed(&segment)?;
+                (segment, content)
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::MissingSegment => {
+                    found.beginning = Beginning::Missing;
+                    self.lose_rest(&mut found, header_end..header_end, "the segment is missing");
+                    return Ok(found);
+                }
+                ErrorKind::Corruption => {
+                    let path = found.path.clone();
+                    let Some(salvaged) = self.salvage(number, &path, &mut found, &error)? else {
+                        let end = bytes_of(self.home, number).max(header_end);
+                        let why = "the segment cannot be read without its header";
+                        self.lose_rest(&mut found, header_end..end, why);
+                        return Ok(found);
+                    };
+                    salvaged
+                }
+                _ => return Err(error),
+            },
+        };
+        if let Some((translation, _)) = &mut self.strings {
+            translation.forget();
+        }
+        self.frames(&mut found, &segment, &content)?;
+        Ok(found)
+    }
+
+    /// A segment whose header is damaged, by the salt that its frames prove.
+    fn salvage(
+        &mut self,
+        number: u64,
+        path: &Path,
+        found: &mut Surveyed,
+        error: &Error,
+    ) -> Result<Option<(Segment, Content)>> {
+        let Home { disk, identity, .. } = self.home;
+        let fail = |e| Error::io("read a segment of the log", path, e);
+        let file = disk.open(path, Access::Read).map_err(fail)?;
+        let bytes = file.len().map_err(fail)?;
+        let mut segment = Segment { number, salt: 0, path: path.to_owned(), file, bytes };
+        let content = Content::sealed(&segment)?;
+        let Some(header) = segment::RawHeader::read(&content) else {
+            found.beginning = Beginning::Damaged { salt: None };
+            return Ok(None);
+        };
+        if header.is_whole() {
+            let ours = (header.identity() == *identity).then(|| header.number());
+            found.beginning = Beginning::Foreign { ours, what: error.message().to_owned() };
+            return Ok(None);
+        }
+        let proved = header
+            .salts(*identity, number)
+            .into_iter()
+            .flatten()
+            .find(|salt| Walk::new(&content, *salt).headers_behind().next().is_some());
+        let blank = content[segment::HEADER_BYTES..].iter().all(|byte| *byte == 0);
+        found.beginning = Beginning::Damaged { salt: proved };
+        if proved.is_none() && !blank {
+            return Ok(None);
+        }
+        segment.salt = proved.unwrap_or(0);
+        Ok(Some((segment, content)))
+    }
+
+    fn frames(&mut self, found: &mut Surveyed, segment: &Segment, content: &[u8]) -> Result<()> {
+        let mut walk = Walk::new(content, segment.salt);
+        // The valid headers from the first defect on, looked for once.
+        let mut headers: Option<Vec<(u64, Header)>> = None;
+        while !found.sealed {
+            let at = walk.at;
+            let defect = match walk.next() {
+                Ok(frame) => {
+                    self.frame(found, &frame, at..walk.at, None)?;
+                    continue;
+                }
+                Err(Defect::Unknown(kind)) => {
+                    let message =
+                        format!("a record of kind {kind} was written by newer software; use that");
+                    return Err(
+                        Error::new(ErrorKind::NewerFormat, message).at(&segment.path, Some(at))
+                    );
+                }
+                Err(defect) => defect,
+            };
+            let end = content.len() as u64;
+            let headers = headers.get_or_insert_with(|| walk.headers_behind().collect());
+            let behind = &headers[headers.partition_point(|(place, _)| *place < at)..];
+            let position = self.expected.unwrap_or(self.resume.position + 1);
+            let synced = behind.iter().map(|(_, header)| header.synced).max().unwrap_or(0);
+            let is_damage = self.is_proved(segment.number, at, position)
+                || synced >= position
+                || self.claims_of_later(segment.number)? >= position;
+            // A segment that was made and not used, behind one whose end is lost.
+            let unused = self.open_loss.is_some()
+                && at == segment::HEADER_BYTES as u64
+                && content[at as usize..].iter().all(|byte| *byte == 0)
+                && self.claims_of_later(segment.number)? == 0;
+            if !is_damage || unused || self.in_tail {
+                self.in_tail = true;
+                let rest = &content[at.min(end) as usize..];
+                let blank = rest.iter().rev().take_while(|byte| **byte == 0).count() as u64;
+                found.tail = Some(at..(end - blank).max(at));
+                found.tail_position = position;
+                return Ok(());
+            }
+            self.claimed = self.claimed.max(synced);
+            if let Some((byte, bit, bytes)) = mend(content, at, segment.salt) {
+                let frame = Frame::decode(&bytes, at, segment.salt);
+                if let Ok(frame) = frame
+                    && self.expected.is_none_or(|expected| expected == frame.header.position)
+                {
+                    walk.at = at + frame.header.frame_bytes();
+                    self.frame(found, &frame, at..walk.at, Some((byte, bit)))?;
+                    continue;
+                }
+            }
+            let why = match defect {
+                Defect::Blank => "blank, where a frame had been synced",
+                Defect::Payload(_) => "a frame's content is not what its checksum says",
+                Defect::Header | Defect::Unknown(_) => "no valid frame, where one had been synced",
+            };
+            let good = behind.iter().find(|(place, header)| {
+                *place > at
+                    && header.position >= position
+                    && Frame::decode(&content[*place as usize..], *place, segment.salt).is_ok()
+            });
+            if let Some((place, header)) = good {
+                // A retired log may begin anywhere that is not behind what the snapshot has.
+                let begins = header.position.min(self.resume.position + 1);
+                let positions = self.expected.unwrap_or(begins)..header.position;
+                found.push(at..*place, PieceState::Damaged { positions, why });
+                found.first = found.first.or(self.expected);
+                self.expected = Some(header.position);
+                walk.at = *place;
+                continue;
+            }
+            // Positions of headers whose content is lost are known to have been.
+            let known = behind.iter().map(|(_, header)| header.last_position()).max();
+            self.claimed = self.claimed.max(known.unwrap_or(0));
+            self.lose_rest(found, at..end.max(at), why);
+            return Ok(());
+        }
+        let rest = &content[(walk.at as usize).min(content.len())..];
+        if let Some(last) = rest.iter().rposition(|byte| *byte != 0) {
+            found.litter = Some(walk.at..walk.at + last as u64 + 1);
+        }
+        Ok(())
+    }
+
+    /// Takes in a valid frame.
+    fn frame(
+        &mut self,
+        found: &mut Surveyed,
+        frame: &Frame<'_>,
+        bytes: Range<u64>,
+        mended: Option<(u64, u8)>,
+    ) -> Result<()> {
+        let position = frame.header.position;
+        self.close_loss(position);
+        let expected = self.expected.unwrap_or_else(|| {
+            // A retired log begins anywhere, but not behind what the snapshot has.
+            position.min(self.resume.position + 1)
+        });
+        if position < expected {
+            let why = "the frame repeats positions that are there already";
+            let positions = expected..expected;
+            found.push(bytes, PieceState::Damaged { positions, why });
+            return Ok(());
+        }
+        if position > expected {
+            let why = "records are missing between two frames";
+            let positions = expected..position;
+            found.push(bytes.start..bytes.start, PieceState::Damaged { positions, why });
+            found.first = found.first.or(Some(expected));
+        }
+        found.first = found.first.or(Some(position));
+        found.frames += 1;
+        if frame.header.kind == FrameKind::Lost {
+            match self.survey.given_up.last_mut() {
+                Some(last) if last.end == position => last.end = frame.next_position,
+                _ => self.survey.given_up.push(position..frame.next_position),
+            }
+        }
+        found.sealed = frame.header.kind == FrameKind::Seal;
+        self.expected = Some(frame.next_position);
+        self.claimed = self.claimed.max(frame.header.synced);
+        let mut state = match mended {
+            Some((byte, bit)) => PieceState::Mended { byte, bit },
+            None => PieceState::Kept,
+        };
+        if let Some((translation, columns)) = &mut self.strings {
+            match read(frame, true, translation, columns, self.apply) {
+                Ok(()) => {}
+                Err(ReadError::Failed(error)) => return Err(error),
+                Err(ReadError::Malformed(why)) => {
+                    let positions = position..frame.next_position;
+                    state = PieceState::Unreadable { positions, why: why.0 };
+                }
+            }
+        }
+        found.records += u64::from(frame.header.records);
+        found.push(bytes, state);
+        Ok(())
+    }
+
+    /// Whether the checkpoint proves that a frame at `position` had been durable.
+    fn is_proved(&self, number: u64, at: u64, position: u64) -> bool {
+        number < self.resume.segment
+            || (number == self.resume.segment && at < self.resume.offset)
+            || position <= self.resume.position
+    }
+
+    /// What valid headers in segments behind `number` claim to be synced; 0 where there are none.
+    fn claims_of_later(&mut self, number: u64) -> Result<u64> {
+        if self.claims.is_none() {
+            let mut claims = Vec::new();
+            for later in number + 1..=self.last {
+                // One that cannot be read is reported when its turn comes.
+                let Ok(segment) = Segment::open(self.home, later, Access::Read) else { continue };
+                let content = Content::sealed(&segment)?;
+                claims.push((later, Walk::new(&content, segment.salt).claims_behind()));
+            }
+            self.claims = Some(claims);
+        }
+        let later = self.claims.iter().flatten().filter(|(later, _)| *later > number);
+        Ok(later.map(|(_, claim)| *claim).max().unwrap_or(0))
+    }
+
+    /// The rest of a segment is lost; which positions that are, shows when a valid frame comes.
+    fn lose_rest(&mut self, found: &mut Surveyed, bytes: Range<u64>, why: &'static str) {
+        let from = self.expected.unwrap_or(self.resume.position + 1);
+        let positions = from..from;
+        found.first = found.first.or(self.expected);
+        found.pieces.push(Piece { bytes, state: PieceState::Damaged { positions, why } });
+        // Of several in a row the first one has them.
+        self.open_loss.get_or_insert((found.number, found.pieces.len() - 1));
+    }
+
+    /// The next record that there is has this position.
+    fn close_loss(&mut self, next: u64) {
+        let Some((number, piece)) = self.open_loss.take() else { return };
+        let segments = &mut self.survey.segments;
+        let Some(found) = segments.iter_mut().find(|segment| segment.number == number) else {
+            return;
+        };
+        let PieceState::Damaged { positions, .. } = &mut found.pieces[piece].state else { return };
+        if self.expected.is_none() {
+            // Where a retired log begins with the damage, nothing is known to be missing.
+            *positions = next..next;
+        }
+        positions.end = positions.end.max(next);
+        let end = positions.end;
+        if self.expected.is_some() {
+            self.expected = self.expected.max(Some(end));
+        }
+        // Those behind it that are lost as well have no positions of their own.
+        for later in segments.iter_mut().filter(|segment| segment.number > number) {
+            for piece in &mut later.pieces {
+                if let PieceState::Damaged { positions, .. } = &mut piece.state
+                    && positions.is_empty()
+                {
+                    *positions = end..end;
+                }
+            }
+            later.first = later.first.map(|first| first.max(end));
+        }
+    }
+}
+
+/// The one flipped bit of the frame at `at`: byte and bit in the file, and the frame as it was.
+fn mend(content: &[u8], at: u64, salt: u64) -> Option<(u64, u8, Vec<u8>)> {
+    let rest = content.get(at as usize..)?;
+    let header = rest.first_chunk::<{ frame::HEADER_BYTES }>()?;
+    match Header::decode(header, at, salt) {
+        Ok(valid) => {
+            let end = valid.frame_bytes() as usize;
+            let payload =
+                frame::HEADER_BYTES + valid.body_bytes as usize + valid.definition_bytes as usize;
+            if payload > MENDED_BYTES_MAX || end > rest.len() {
+                return None;
+            }
+            let mut bytes = rest[..end].to_vec();
+            if let Some(padding) = bytes[payload..].iter().position(|byte| *byte != 0) {
+                // Whatever is in the padding, it was zero.
+                let byte = payload + padding;
+                let bit = bytes[byte].trailing_zeros() as u8;
+                bytes[byte] ^= 1 << bit;
+                return Some((at + byte as u64, bit, bytes));
+            }
+            let (byte, bit) = frame::flipped_bit(&bytes[frame::HEADER_BYTES..payload], &valid)?;
+            let byte = frame::HEADER_BYTES + byte;
+            bytes[byte] ^= 1 << bit;
+            Some((at + byte as u64, bit, bytes))
+        }
+        Err(_) => (0..frame::HEADER_BYTES * 8).find_map(|bit| {
+            let (byte, bit) = (bit / 8, (bit % 8) as u8);
+            let mut header = *header;
+            header[byte] ^= 1 << bit;
+            let valid = Header::decode(&header, at, salt).ok()?;
+            let mut bytes = rest.get(..valid.frame_bytes() as usize)?.to_vec();
+            bytes[..frame::HEADER_BYTES].copy_from_slice(&header);
+            Some((at + byte as u64, bit, bytes))
+        }),
+    }
+}

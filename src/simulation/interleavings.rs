@@ -1,0 +1,276 @@
+//! Threads in orders that a scheduler chooses (`sync.rs`), on a simulated disk.
+//!
+//! `RUSTFLAGS="--cfg shuttle" cargo test --features simulation --lib interleavings`. Each test runs
+//! `QUIPU_INTERLEAVINGS` orders (300 if that is not set), half of them chosen evenly, half with few
+//! changes of thread at the worst places (Burckhardt and others, "A randomized scheduler with
+//! probabilistic guarantees of finding bugs", ASPLOS 2010). A failure prints the order as text, which
+//! `shuttle::replay` repeats. A thread that waits for ever is a failure, too.
+
+use super::{Fault, OperationKind, SimulatedDisk, Step, Stepped, Survival};
+use crate::{Db, Durability, ErrorKind, Event, Options, TestClock, View};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::thread;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+
+fn orders() -> usize {
+    let asked = std::env::var("QUIPU_INTERLEAVINGS").ok();
+    asked.map_or(300, |n| n.parse().expect("QUIPU_INTERLEAVINGS is a number"))
+}
+
+fn explore(scenario: impl Fn() + Clone + Send + Sync + 'static) {
+    fn run(scheduler: impl Scheduler + 'static, scenario: impl Fn() + Send + Sync + 'static) {
+        let mut config = shuttle::Config::new();
+        config.stack_size = 1 << 20;
+        config.max_steps = shuttle::MaxSteps::FailAfter(10_000_000);
+        shuttle::Runner::new(scheduler, config).run(scenario);
+    }
+    let half = orders().div_ceil(2);
+    run(RandomScheduler::new(half), scenario.clone());
+    run(PctScheduler::new(3, half), scenario);
+}
+
+fn options() -> Options {
+    Options::new()
+        .clock(TestClock::default())
+        .durability(Durability::Memory)
+        .tiny_segments(2_048)
+        .memory_budget(0)
+        .view(View::new("all"))
+        .view(View::new("by_user").by(["user"]).stats("value"))
+        .view(View::new("by_pair").by(["user", "item"]))
+}
+
+fn open(disk: &SimulatedDisk) -> Stepped {
+    Stepped::open(options(), disk, "db").expect("opens")
+}
+
+/// An event of value 1; what all events say together is their number.
+fn record(db: &Db, user: &str, item: &str, durability: Durability) -> crate::Result<u64> {
+    let event = Event::new("e").dim("user", user).dim("item", item).value(1.0);
+    db.record_with(&event, durability).map(|recorded| recorded.position.get())
+}
+
+/// How many events each view counts; all views the same, by its keys and by its sums.
+fn count(db: &Db) -> u64 {
+    let of = |view: &str| -> u64 {
+        let rows = db.query(view).expect("a view").rows().expect("read");
+        rows.map(|row| row.expect("read").count).sum()
+    };
+    let counts = [of("all"), of("by_user"), of("by_pair")];
+    assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+    let users = db.query("by_user").expect("a view").totals().expect("read");
+    assert_eq!(users.summary().map_or(0.0, |summary| summary.sum), counts[0] as f64);
+    counts[0]
+}
+
+/// The events that a disk holds, once it has been recovered.
+fn recovered(disk: &SimulatedDisk) -> u64 {
+    let engine = open(disk);
+    let events = count(engine.db());
+    assert_eq!(events, engine.db().statistics().events, "every event once in every view");
+    events
+}
+
+/// Whoever was told that a record is durable finds it after a power cut at that moment, whoever
+/// led the sync, and nobody waits for ever.
+#[test]
+fn a_shared_sync_is_acknowledged_when_it_is_done() {
+    explore(|| {
+        let disk = SimulatedDisk::new(1);
+        let engine = open(&disk);
+        let before = engine.db().sync().expect("synced").get();
+        let cuts = Arc::new(Mutex::new(Vec::new()));
+        let threads = ["a", "b", "c"].map(|user| {
+            let (db, disk, cuts) = (engine.db().clone(), disk.clone(), cuts.clone());
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let position = record(&db, user, "x", Durability::Sync).expect("recorded");
+                    assert!(db.durable_position().get() >= position);
+                    let cut = (position, disk.power_cut(Survival::None));
+                    cuts.lock().expect("no panic").push(cut);
+                }
+            })
+        });
+        for thread in threads {
+            thread.join().expect("done");
+        }
+        assert_eq!(count(engine.db()), 6);
+        let cuts = std::mem::take(&mut *cuts.lock().expect("no panic"));
+        // One of them each time: opening takes as long as the rest.
+        let (position, cut) = &cuts[disk.operations() as usize % cuts.len()];
+        assert!(recovered(cut) >= position - before);
+    });
+}
+
+/// A sync that fails is nobody's success, and ends every wait.
+#[test]
+fn a_failed_sync_fails_everybody_who_waits() {
+    explore(|| {
+        let disk = SimulatedDisk::new(2);
+        let engine = open(&disk);
+        engine.db().sync().expect("synced");
+        let syncs = AtomicU64::new(0);
+        disk.plan(move |operation| {
+            let is_second = operation.kind == OperationKind::Sync
+                && operation.path.extension().is_some_and(|extension| extension == "qlog")
+                && syncs.fetch_add(1, SeqCst) == 1;
+            is_second.then_some(Fault::Error(std::io::ErrorKind::Other))
+        });
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let threads = ["a", "b", "c"].map(|user| {
+            let (db, acknowledged) = (engine.db().clone(), acknowledged.clone());
+            thread::spawn(move || {
+                let mut failed = false;
+                for _ in 0..2 {
+                    match record(&db, user, "x", Durability::Sync) {
+                        Ok(_) => {
+                            assert!(!failed, "nothing is acknowledged after a failure");
+                            acknowledged.fetch_add(1, SeqCst);
+                        }
+                        Err(error) => {
+                            let kind = error.kind();
+                            assert!(matches!(kind, ErrorKind::Io | ErrorKind::Poisoned), "{error}");
+                            failed = true;
+                        }
+                    }
+                }
+            })
+        });
+        for thread in threads {
+            thread.join().expect("done");
+        }
+        disk.heal();
+        assert!(recovered(&disk.power_cut(Survival::None)) >= acknowledged.load(SeqCst));
+    });
+}
+
+/// Recording, checkpoints, eviction and questions at once: an answer is between what was recorded
+/// before it was asked for and after, and the snapshot with the log behind it is everything once.
+#[test]
+fn a_checkpoint_among_recorders_has_everything_once() {
+    explore(|| {
+        let disk = SimulatedDisk::new(3);
+        let engine = Arc::new(open(&disk));
+        // Stored and evicted: what comes now is recorded into partial series.
+        for user in ["a", "b"] {
+            record(engine.db(), user, "x", Durability::Memory).expect("recorded");
+        }
+        engine.db().checkpoint().expect("written");
+        engine.run(Step::Budget).expect("evicted");
+        let (begun, done) = (Arc::new(AtomicU64::new(2)), Arc::new(AtomicU64::new(2)));
+        let recorders = [["a", "x"], ["b", "y"]].map(|[user, item]| {
+            let (engine, begun, done) = (engine.clone(), begun.clone(), done.clone());
+            thread::spawn(move || {
+                for i in 0..3 {
+                    begun.fetch_add(1, SeqCst);
+                    let item = if i == 1 { "x" } else { item };
+                    record(engine.db(), user, item, Durability::Memory).expect("recorded");
+                    done.fetch_add(1, SeqCst);
+                }
+            })
+        });
+        let (keeper, asker) = (engine.clone(), engine.clone());
+        let keeper = thread::spawn(move || {
+            keeper.run(Step::Segment).expect("made");
+            keeper.run(Step::Checkpoint).expect("written");
+            keeper.run(Step::Budget).expect("evicted");
+            keeper.run(Step::Checkpoint).expect("written");
+        });
+        let asker = thread::spawn(move || {
+            for user in ["a", "b"] {
+                let least = done.load(SeqCst);
+                let totals = asker.db().query("all").expect("a view").totals().expect("read");
+                assert!((least..=begun.load(SeqCst)).contains(&totals.count));
+                let row = asker.db().query("by_user").expect("a view").get(&[user]).expect("read");
+                let row = row.expect("recorded");
+                assert!((1..=4).contains(&row.count), "{}", row.count);
+                assert_eq!(row.summary().expect("stats").sum, row.count as f64);
+            }
+        });
+        for thread in recorders {
+            thread.join().expect("done");
+        }
+        keeper.join().expect("done");
+        asker.join().expect("done");
+        assert_eq!(recovered(&disk.kill()), 8);
+        assert_eq!(count(engine.db()), 8);
+    });
+}
+
+/// A view counts by itself exactly what is behind its definition in the log; its backfill brings
+/// the rest, and nothing twice.
+#[test]
+fn a_view_defined_and_filled_among_recorders_counts_each_event_once() {
+    explore(|| {
+        let disk = SimulatedDisk::new(4);
+        let engine = Arc::new(open(&disk));
+        record(engine.db(), "a", "x", Durability::Memory).expect("recorded");
+        let recorders = ["a", "b"].map(|user| {
+            let engine = engine.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    record(engine.db(), user, "x", Durability::Memory).expect("recorded");
+                }
+            })
+        });
+        let definer = engine.clone();
+        let definer = thread::spawn(move || {
+            definer.db().define(View::new("late").by(["item"])).expect("defined");
+            definer.db().backfill("late", |_| std::ops::ControlFlow::Continue(())).expect("filled");
+        });
+        let keeper = engine.clone();
+        let keeper = thread::spawn(move || keeper.run(Step::Checkpoint).expect("written"));
+        for thread in recorders {
+            thread.join().expect("done");
+        }
+        definer.join().expect("done");
+        keeper.join().expect("done");
+        let late = |db: &Db| {
+            let row = db.query("late").expect("a view").get(&["x"]).expect("read");
+            row.map_or(0, |row| row.count)
+        };
+        assert_eq!(late(engine.db()), 5);
+        let again = open(&disk.kill());
+        assert_eq!((late(again.db()), count(again.db())), (5, 5));
+    });
+}
+
+/// Segments are entered in the order of their numbers, whoever makes them, and closing among
+/// recorders loses nothing that was acknowledged.
+#[test]
+fn an_engine_closed_among_recorders_keeps_what_it_acknowledged() {
+    explore(|| {
+        let disk = SimulatedDisk::new(5);
+        let engine = Arc::new(open(&disk));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let recorders = ["a", "b"].map(|user| {
+            let (engine, acknowledged) = (engine.clone(), acknowledged.clone());
+            thread::spawn(move || {
+                for i in 0..4 {
+                    let item = format!("{i}{}", "x".repeat(300));
+                    match record(engine.db(), user, &item, Durability::Memory) {
+                        Ok(_) => acknowledged.fetch_add(1, SeqCst),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+                            break;
+                        }
+                    };
+                }
+            })
+        });
+        let (maker, closer) = (engine.clone(), engine.clone());
+        let maker = thread::spawn(move || match maker.run(Step::Segment) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Closed, "{error}"),
+        });
+        let closer = thread::spawn(move || closer.db().close().expect("closed"));
+        for thread in recorders {
+            thread.join().expect("done");
+        }
+        maker.join().expect("done");
+        closer.join().expect("done");
+        assert_eq!(recovered(&disk.power_cut(Survival::None)), acknowledged.load(SeqCst));
+    });
+}
