@@ -78,6 +78,10 @@ impl Signals {
 }
 
 /// A step of the work behind an engine.
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(unreachable_pub, reason = "public where there are engines that are driven by steps")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Syncs what was promised to be durable within an interval.
