@@ -3,7 +3,8 @@
 //! The owner takes a checkpoint and copies the snapshot before the next one; the log up to that
 //! checkpoint's cut is copied while recording goes on and no segment is retired. A reader beside the
 //! owner copies the snapshot that it has and the log up to its own position. Either way the backup is
-//! of one position, and everything in it is durable in its source.
+//! of one position, and everything in it is durable in its source. (But for a reader beside an owner
+//! whose sync has failed: only that owner, opened anew, can know and mend what the disk has.)
 //!
 //! Invariants
 //! 1. A frame is checked when it is copied, every page of the snapshot when it was: what is damaged is

@@ -112,7 +112,7 @@ fn cut<S>(
     before: Option<u64>,
     durable: u64,
     prepare: &dyn Fn(&SimulatedDisk) -> S,
-    call: &dyn Fn(&S, &SimulatedDisk) -> Result<(), Error>,
+    make: &dyn Fn(&S, &SimulatedDisk) -> Result<(), Error>,
 ) {
     let source_is_whole = |disk: &SimulatedDisk, backup: Option<u64>| {
         let position = open(&disk.kill()).db().position().get();
@@ -126,7 +126,7 @@ fn cut<S>(
         // After a sync that failed nobody but the owner, opening it anew, can know what is on the
         // disk; what a reader's later sync says means nothing.
         spared: &|op| op.kind == OperationKind::Sync && op.path.starts_with("db/log"),
-        call,
+        make,
         interrupted: &|disk| {
             let position = restored(disk);
             assert!(
@@ -266,7 +266,7 @@ fn a_restore_is_opened_when_it_is_whole_and_can_be_repeated() {
             name: &format!("restore of {name}"),
             prepare: &|_| (),
             spared: &|_| false,
-            call: &to_restore(upto),
+            make: &to_restore(upto),
             interrupted: &|disk| {
                 if is_whole(disk) {
                     restored_to(disk, position);
@@ -324,7 +324,7 @@ fn a_restore_as_of_an_event_time_is_opened_when_it_is_whole_and_can_be_repeated(
         name: "restore as of an event time",
         prepare: &|_| (),
         spared: &|_| false,
-        call: &to_restore(Upto::EventTime(time)),
+        make: &to_restore(Upto::EventTime(time)),
         interrupted: &|disk| {
             if is_whole(disk) {
                 whole(disk);

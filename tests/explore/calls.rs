@@ -17,7 +17,7 @@ pub(crate) struct Call<'a, S> {
     pub(crate) name: &'a str,
     /// Is there before the call, and what it does to the disk is not cut.
     pub(crate) prepare: &'a dyn Fn(&SimulatedDisk) -> S,
-    pub(crate) call: &'a dyn Fn(&S, &SimulatedDisk) -> Result<(), Error>,
+    pub(crate) make: &'a dyn Fn(&S, &SimulatedDisk) -> Result<(), Error>,
     /// Operations that do not fail.
     pub(crate) spared: &'a dyn Fn(&Operation) -> bool,
     /// What must hold of a disk on which the call was not completed.
@@ -68,7 +68,7 @@ impl<S> Call<'_, S> {
             let run = disk.kill();
             let made_on = (self.prepare)(&run);
             run.plan(move |op| (op.number == at).then_some(Fault::Error(error)));
-            let result = (self.call)(&made_on, &run);
+            let result = (self.make)(&made_on, &run);
             run.heal();
             let mut ends = ends(&run, &mut random);
             drop(made_on);
@@ -97,7 +97,7 @@ impl<S> Call<'_, S> {
             None
         });
         run.keep_moments();
-        (self.call)(&made_on, &run).expect("nothing is in its way");
+        (self.make)(&made_on, &run).expect("nothing is in its way");
         run.heal();
         let operations = std::mem::take(&mut *operations.lock().unwrap());
         (run.kill(), run.moments(), operations)

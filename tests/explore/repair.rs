@@ -103,6 +103,8 @@ fn spoil_series(disk: &SimulatedDisk) {
     spoil(disk, STORE, |bytes| find(bytes, b"\0\0\0\0u3\0\x01"));
 }
 
+type Damage<'a> = &'a dyn Fn(&SimulatedDisk);
+
 /// What there is to be asked.
 fn answers(disk: &SimulatedDisk) -> (Vec<String>, u64, Position) {
     let engine = Stepped::open(options().must_exist(), &disk.kill(), "db").unwrap();
@@ -132,11 +134,11 @@ fn repair(disk: &SimulatedDisk) -> Result<(), Error> {
     repair_on(disk, "db", Repair::Apply, now(), |_| {}).map(|_| ())
 }
 
-fn cut_a_repair(name: &str, retention: Retention, damage: &dyn Fn(&SimulatedDisk)) {
+fn cut_a_repair(name: &str, retention: Retention, damage: Damage<'_>) {
     cut_a_repair_of(name, &directory(retention, UNSYNCED), damage);
 }
 
-fn cut_a_repair_of(name: &str, whole: &SimulatedDisk, damage: &dyn Fn(&SimulatedDisk)) {
+fn cut_a_repair_of(name: &str, whole: &SimulatedDisk, damage: Damage<'_>) {
     let disk = whole.kill();
     damage(&disk);
     let evidence = evidence(&disk, whole);
@@ -151,7 +153,7 @@ fn cut_a_repair_of(name: &str, whole: &SimulatedDisk, damage: &dyn Fn(&Simulated
         name,
         prepare: &|_| (),
         spared: &|_| false,
-        call: &|(), disk| repair(disk),
+        make: &|(), disk| repair(disk),
         interrupted: &|disk| is_there(disk, &evidence),
         complete: &|disk| {
             is_there(disk, &evidence);
@@ -230,7 +232,7 @@ fn a_repair_of_everything_can_be_cut() {
 #[test]
 fn an_opening_that_rebuilds_the_snapshot_can_be_cut() {
     let whole = directory(Retention::KeepAll, UNSYNCED);
-    let damages: [(&str, &dyn Fn(&SimulatedDisk)); 2] = [
+    let damages: [(&str, Damage<'_>); 2] = [
         ("opening with a damaged catalog", &spoil_catalog),
         ("opening with an empty snapshot", &|disk| disk.replace(STORE, Some(b""))),
     ];
@@ -249,7 +251,7 @@ fn an_opening_that_rebuilds_the_snapshot_can_be_cut() {
             name,
             prepare: &|_| (),
             spared: &|_| false,
-            call: &|(), disk| {
+            make: &|(), disk| {
                 let engine = Stepped::open(options(), disk, "db")?;
                 let db = engine.db();
                 db.record_with(&Event::new("e").dim("user", "u0"), Durability::Sync)?;
