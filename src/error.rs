@@ -56,12 +56,11 @@ pub enum ErrorKind {
 /// assert_eq!(error.kind(), ErrorKind::NotFound);
 /// assert!(error.to_string().contains("no/such/place"));
 /// ```
-#[derive(Clone, thiserror::Error)]
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: Box<str>,
     place: Option<Box<Place>>,
-    #[source]
     source: Option<Source>,
 }
 
@@ -160,6 +159,13 @@ impl Error {
 
     pub(crate) fn closed() -> Self {
         Error::new(ErrorKind::Closed, "the engine was closed; open the directory again")
+    }
+}
+
+impl std::error::Error for Error {
+    // By hand: derived, it gives the `Arc`, which nobody can cast to the error that is in it.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
     }
 }
 

@@ -402,3 +402,12 @@ fn a_directory_where_nothing_may_be_made_is_an_error() {
         assert_eq!(contents(&dir), before);
     }
 }
+
+#[test]
+fn an_error_gives_the_error_of_the_system_behind_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = options().open(file.path().join("below")).unwrap_err();
+    let source = std::error::Error::source(&error).expect("a source");
+    let source = source.downcast_ref::<std::io::Error>().expect("the system's");
+    assert_eq!(source.kind(), std::io::ErrorKind::NotADirectory);
+}
