@@ -142,7 +142,7 @@ fn kill_and_recover(level: &str, rounds: u64) {
 }
 
 fn rounds() -> u64 {
-    std::env::var("QUIPU_CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
+    std::env::var("QUIPU_CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10)
 }
 
 #[test]
