@@ -10,6 +10,8 @@
 //!    copy on write, and compress zeros, promise less: there a full disk can show in a mapped write.)
 //! 4. The lock of a file ([`hold`]) is for processes that share it: who reads it while another one may
 //!    write. The death of a process gives it back.
+//! 5. Nothing is mapped for reading: a sector that cannot be read is an error with its place
+//!    ([`Unread`]), where touching a mapped one would end the process.
 //!
 //! The real disk makes small writes to a prepared file through a memory map: what is copied there
 //! survives the process without a system call, and `fdatasync` makes it survive the power. A sync
@@ -24,11 +26,13 @@
 #[cfg(feature = "simulation")]
 pub(crate) mod simulated;
 
+use crate::error::Error;
 use parking_lot::Mutex;
 use std::fmt::Debug;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -167,11 +171,6 @@ pub(crate) trait File: Debug + Send + Sync {
         Ok(())
     }
 
-    /// The content for reading, if it can be had without a copy. The file must not be made shorter
-    /// while this is held.
-    fn map(&self) -> Option<memmap2::Mmap> {
-        None
-    }
     /// Waits for the lock of the file and takes it; [`hold`] gives it back, too. Files that no other
     /// process can reach need none.
     fn lock(&self, _sharing: Sharing) -> io::Result<()> {
@@ -180,6 +179,75 @@ pub(crate) trait File: Debug + Send + Sync {
     fn unlock(&self) {}
     /// Gives up the system's copy of what is synced, so that reading it again asks the disk.
     fn forget_cached(&self) {}
+}
+
+/// Why a part of a file could not be read, and from which byte on.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) at: u64,
+    pub(crate) error: io::Error,
+}
+
+impl Unread {
+    /// The error for whoever was `doing` something with the file at `path`.
+    pub(crate) fn told(self, doing: &str, path: &Path) -> Error {
+        Error::io(doing, path, self.error).at(path, Some(self.at))
+    }
+}
+
+/// How exactly the place of a failed read is looked for: what systems read at once.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Fills `out` with what lies at `offset` and behind. Of a read that fails the first page that cannot
+/// be read is looked for.
+pub(crate) fn read(file: &dyn File, offset: u64, out: &mut [u8]) -> Result<(), Unread> {
+    let mut done = 0;
+    while done < out.len() {
+        let at = offset + done as u64;
+        match file.read_some(at, &mut out[done..]) {
+            Ok(0) => return Err(Unread { at, error: io::ErrorKind::UnexpectedEof.into() }),
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let mut rest = &mut out[done..];
+                let mut page = at;
+                while !rest.is_empty() {
+                    let n = (PAGE_BYTES - page % PAGE_BYTES).min(rest.len() as u64);
+                    let (part, behind) = rest.split_at_mut(n as usize);
+                    if let Err(error) = file.read_at(page, part) {
+                        return Err(Unread { at: page, error });
+                    }
+                    rest = behind;
+                    page += n;
+                }
+                // It failed all the same, and who knows what it will do next.
+                return Err(Unread { at, error });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bytes read at once where a file is read from one end to the other.
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
+
+/// Hands these bytes of the file at `path` to `see`, block by block, with the place of each.
+pub(crate) fn each_block(
+    file: &dyn File,
+    path: &Path,
+    bytes: Range<u64>,
+    doing: &str,
+    see: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Range { start: mut at, end } = bytes;
+    let mut block = vec![0; end.saturating_sub(at).min(BLOCK_BYTES as u64) as usize];
+    while at < end {
+        let part = &mut block[..(end - at).min(BLOCK_BYTES as u64) as usize];
+        read(file, at, part).map_err(|unread| unread.told(doing, path))?;
+        see(at, part)?;
+        at += part.len() as u64;
+    }
+    Ok(())
 }
 
 /// With whom the lock of a file is shared.
@@ -413,12 +481,6 @@ impl File for OsFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
-    }
-
-    fn map(&self) -> Option<memmap2::Mmap> {
-        // SAFETY: the file is the engine's own, under its lock or sealed; the engine never makes a
-        // sealed segment shorter while it reads it (caller's contract above).
-        unsafe { memmap2::Mmap::map(&self.file) }.ok()
     }
 
     fn lock(&self, sharing: Sharing) -> io::Result<()> {

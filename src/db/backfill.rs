@@ -100,11 +100,11 @@ fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
 }
 
 /// Folds in what a replay owes: the rest of a backfill of which the log says that it was complete,
-/// and the snapshot does not have it. The log is in order, and its last segment is `last_segment`.
+/// and the snapshot does not have it. The log was read, and begins and ends at these places.
 pub(super) fn settle(
     home: &Home,
     tier: &ViewTier,
-    (oldest, last_segment): (u64, u64),
+    (oldest, end): (u64, (u64, u64)),
     dictionary: &Arc<Dictionary>,
 ) -> Result<()> {
     let Backfill::Unfinished { done } = *tier.backfill.lock() else { return Ok(()) };
@@ -116,7 +116,7 @@ pub(super) fn settle(
         }
         Ok(())
     };
-    let (range, end) = ((done + 1, tier.defined_at), (last_segment + 1, 0));
+    let range = (done + 1, tier.defined_at);
     reader::replay_range(home, range, oldest, end, dictionary, &mut fold)?;
     *tier.backfill.lock() = Backfill::Complete;
     Ok(())

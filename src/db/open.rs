@@ -1,8 +1,10 @@
 //! Opening: checks first, then the lock, then the snapshot, then the log behind it.
 //!
 //! Invariants
-//! 1. A directory that is not ours, is locked, or has another format is left exactly as it was:
-//!    nothing is made in it before its names and its manifest were looked at.
+//! 1. A directory that is refused is left exactly as it was, whatever the reason: nothing is made in it
+//!    before its names and its manifest were looked at, and nothing of its log and snapshot is changed
+//!    before all of it was read that is to be read. (Where the disk fails while that is brought in
+//!    order, a later opening goes on with it.)
 //! 2. Things are made in this order: `LOCK`, `log/`, `MANIFEST`; with the first record a segment,
 //!    with the first checkpoint `state.redb`. So a directory without a manifest holds nothing of
 //!    worth and may be begun again, if it holds nothing else.
@@ -20,7 +22,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry, Recovered};
+use crate::log::reader::{self, Entry};
 use crate::log::segment;
 use crate::log::writer::Writer;
 use crate::manifest::{self, Manifest, backup};
@@ -88,12 +90,14 @@ pub(super) fn open_without_look(
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
     let resume = catalog.resume(manifest.segments_made());
-    let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
+    let recovered = reader::recover(&home, resume, &dictionary, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    let ends = (resume.oldest, recovered.last_segment);
-    recovery.settle(&home, ends, &dictionary)?;
-    keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
+    recovery.settle(&home, (resume.oldest, recovered.end()), &dictionary)?;
+    check_says_all(dir, &catalog, recovered.given_up, damaged.as_ref())?;
+    // Nothing is refused any more (invariant 1).
+    recovered.settle(&home, now)?;
+    keep_evidence(&*disk, dir, damaged.as_ref(), now)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -185,17 +189,13 @@ fn store(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<Sto
     }
 }
 
-/// The log is replayed: whether it says all that was in a snapshot that is lost or damaged. Then a
-/// damaged one is put aside.
+/// Puts a damaged snapshot aside; the log, which was replayed, says all that was in it.
 fn keep_evidence(
     disk: &dyn Disk,
     dir: &Path,
-    catalog: &Catalog,
-    recovered: &Recovered,
     damaged: Option<&Error>,
     now: Timestamp,
 ) -> Result<()> {
-    check_says_all(dir, catalog, recovered.given_up, damaged)?;
     if let Some(error) = damaged {
         let to = quarantine(disk, dir, now)?;
         put_aside(disk, dir, STORE, &to)?;
@@ -467,12 +467,12 @@ impl Recovery {
     fn settle(
         &mut self,
         home: &Home,
-        ends: (u64, u64),
+        log: (u64, (u64, u64)),
         dictionary: &Arc<Dictionary>,
     ) -> Result<()> {
         for id in std::mem::take(&mut self.owed) {
             if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
-                super::backfill::settle(home, tier, ends, dictionary)?;
+                super::backfill::settle(home, tier, log, dictionary)?;
             }
         }
         Ok(())

@@ -18,10 +18,10 @@ use super::verify::{Finding, VerifyReport};
 use super::{Db, Progress};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Access, Disk, Filling, OsDisk};
+use crate::disk::{Access, BLOCK_BYTES, Disk, Filling, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::follow::Frames;
 use crate::log::frame::{FrameKind, Header};
+use crate::log::frames::Frames;
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
 use crate::log::writer::{Draft, Writer};
@@ -35,8 +35,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes written at a time.
-const BLOCK_BYTES: usize = super::backup::BLOCK_BYTES;
 /// The greatest size of a segment of a log that is written anew.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -360,11 +358,8 @@ impl Restoring<'_> {
             return Err(damaged(&from, 0));
         }
         let mut out = Out::create(&self.disk, self.to.join(LOG).join(segment::name(part.number)))?;
-        let mut header = [0; segment::HEADER_BYTES];
-        let fail = |e| Error::io("read a segment of the backup", &from, e);
-        source.file.read_at(0, &mut header).map_err(fail)?;
-        let mut block = header.to_vec();
-        let mut frames = Frames::new(source, part.part.bytes);
+        let mut block = source.header()?.to_vec();
+        let mut frames = Frames::up_to(source, part.part.bytes);
         let mut is_sealed = false;
         while frames.at() < part.part.bytes && !end.is_cut {
             let at = frames.at();
@@ -422,13 +417,7 @@ impl Restoring<'_> {
             return Err(damaged(&from, 0));
         }
         let mut out = Out::create(&self.disk, self.to.join(STORE))?;
-        let mut block = vec![0; BLOCK_BYTES];
-        while out.at < part.bytes {
-            let bytes = (part.bytes - out.at).min(BLOCK_BYTES as u64) as usize;
-            source.read_at(out.at, &mut block[..bytes]).map_err(fail)?;
-            out.put(&block[..bytes])?;
-            self.meter.add(bytes as u64)?;
-        }
+        out.copy(&*source, &from, part.bytes, &mut self.meter)?;
         if out.settle(&mut self.meter)?.hash != part.hash {
             return Err(damaged(&from, 0));
         }

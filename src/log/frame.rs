@@ -100,6 +100,20 @@ impl FrameKind {
 }
 
 impl Header {
+    /// That of a frame without records, body and definitions.
+    pub(crate) fn empty(kind: FrameKind, position: u64, synced: u64, written_at: i64) -> Self {
+        Header {
+            kind,
+            payload_checksum: crc32fast::hash(&[]),
+            body_bytes: 0,
+            definition_bytes: 0,
+            records: 0,
+            position,
+            synced,
+            written_at,
+        }
+    }
+
     /// The frame's length, padding included.
     pub(crate) fn frame_bytes(&self) -> u64 {
         (HEADER_BYTES as u64 + u64::from(self.body_bytes) + u64::from(self.definition_bytes))

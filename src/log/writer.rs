@@ -251,14 +251,10 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Appended> {
         let mut header = Header {
-            kind,
             payload_checksum: crc32fast::hash(body),
             body_bytes: body.len() as u32,
-            definition_bytes: 0,
             records,
-            position: active.next_position,
-            synced: 0,
-            written_at: now.micros(),
+            ..Header::empty(kind, active.next_position, 0, now.micros())
         };
         if !active.has_room(header.frame_bytes()) {
             self.rotate(active, header.frame_bytes(), now)?;
@@ -292,16 +288,8 @@ impl Writer {
 
     /// Seals the active segment; every other frame has left room for this one.
     fn put_seal(&self, active: &mut Active, now: Timestamp) -> Result<()> {
-        let seal = Header {
-            kind: FrameKind::Seal,
-            payload_checksum: crc32fast::hash(&[]),
-            body_bytes: 0,
-            definition_bytes: 0,
-            records: 0,
-            position: active.next_position,
-            synced: self.durable.load(Acquire),
-            written_at: now.micros(),
-        };
+        let (position, synced) = (active.next_position, self.durable.load(Acquire));
+        let seal = Header::empty(FrameKind::Seal, position, synced, now.micros());
         self.put(active, &seal, &mut [0; frame::HEADER_BYTES]).map(|_| ())
     }
 

@@ -203,9 +203,6 @@ impl redb::StorageBackend for Backend {
         }
     }
 }
-
-/// Bytes copied at a time.
-const COPY_BYTES: usize = 1 << 20;
 /// As much of the file changes with each commit: redb's header, with its transaction numbers.
 const STAMP_BYTES: usize = 512;
 
@@ -288,14 +285,9 @@ impl RedbStorage {
         };
         let len = hold.file.len().map_err(fail)?;
         let copy = disk.scratch().map_err(fail)?;
-        let mut block = vec![0; COPY_BYTES];
-        let mut at = 0;
-        while at < len {
-            let bytes = (len - at).min(COPY_BYTES as u64) as usize;
-            hold.file.read_at(at, &mut block[..bytes]).map_err(fail)?;
-            copy.write_at(at, &block[..bytes]).map_err(fail)?;
-            at += bytes as u64;
-        }
+        disk::each_block(&*hold.file, path, 0..len, "copy the snapshot", &mut |at, block| {
+            copy.write_at(at, block).map_err(fail)
+        })?;
         Ok((Self::open_held(disk, path, Some(copy), len)?, Some(hold)))
     }
 
