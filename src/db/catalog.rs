@@ -4,7 +4,7 @@
 //! position, counters and series are always of one moment.
 
 use crate::codec::{self, Malformed};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
@@ -59,6 +59,10 @@ impl Catalog {
             let message = format!("the catalog in the snapshot is damaged: {malformed}");
             Error::corruption(path, 0, message)
         };
+        if codec::is_newer(ROW, &value) {
+            let message = "the snapshot was written by newer software; use that";
+            return Err(Error::new(ErrorKind::NewerFormat, message).at(path, None));
+        }
         let mut catalog: Catalog =
             codec::unseal(ROW, &value).and_then(codec::decode).map_err(damaged)?;
         if catalog.identity != identity {

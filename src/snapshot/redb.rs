@@ -562,7 +562,9 @@ fn failed(path: &Path, error: redb::Error) -> Error {
         {
             Error::io("use the snapshot", path, e)
         }
-        redb::Error::Io(_)
+        // Older formats of redb's were never written here.
+        redb::Error::UpgradeRequired(_)
+        | redb::Error::Io(_)
         | redb::Error::Corrupted(_)
         | redb::Error::RepairAborted
         | redb::Error::TableDoesNotExist(_)
@@ -571,13 +573,6 @@ fn failed(path: &Path, error: redb::Error) -> Error {
             Error::new(ErrorKind::Corruption, format!("the snapshot is damaged: {error}"))
                 .at(path, None)
         }
-        redb::Error::UpgradeRequired(version) => Error::new(
-            ErrorKind::NewerFormat,
-            format!(
-                "the snapshot has redb's file format {version}, which this software does not read"
-            ),
-        )
-        .at(path, None),
         other => Error::new(ErrorKind::Io, format!("the snapshot cannot be used: {other}"))
             .at(path, None)
             .because(other),
