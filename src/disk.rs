@@ -33,7 +33,7 @@ use std::fs;
 use std::hash::BuildHasher;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,7 +54,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it.
+    /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it. Who holds
+    /// it may remove the file.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
     /// A new, empty file that has no name and vanishes with its last handle.
     fn scratch(&self) -> io::Result<Arc<dyn File>>;
@@ -274,9 +275,10 @@ impl Drop for Hold {
     }
 }
 
-/// Held for the life of an opening; dropping it gives the lock back.
+/// Held for the life of an opening; dropping it and its clones gives the lock back.
+#[derive(Clone)]
 pub(crate) struct Lock {
-    _held: Box<dyn Send + Sync>,
+    _held: Arc<dyn Send + Sync>,
 }
 
 impl Debug for Lock {
@@ -297,6 +299,16 @@ impl Drop for OsLock {
     fn drop(&mut self) {
         // Should it fail, closing the file does the same, a moment later.
         let _ = self.0.unlock();
+    }
+}
+
+/// Whether `path` is the name of this file.
+fn is_named(file: &fs::File, path: &Path) -> io::Result<bool> {
+    let is_same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    match fs::metadata(path) {
+        Ok(named) => Ok(is_same(named, file.metadata()?)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -368,11 +380,19 @@ impl Disk for OsDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let options =
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
-        let file = options.open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _held: Box::new(OsLock(file)) })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(e),
+        loop {
+            let file = options.open(path)?;
+            match file.try_lock() {
+                Ok(()) => {
+                    let held = OsLock(file);
+                    // Who had it may have taken the name away; it would be the lock of nothing.
+                    if is_named(&held.0, path)? {
+                        return Ok(Some(Lock { _held: Arc::new(held) }));
+                    }
+                }
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(e)) => return Err(e),
+            }
         }
     }
 
@@ -525,5 +545,22 @@ mod tests {
         drop(lock);
         assert!(OsDisk.lock(&path).unwrap().is_some());
         drop(in_child);
+    }
+
+    #[test]
+    fn a_file_that_has_lost_its_name_is_not_the_one_that_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let held = OsDisk.lock(&path).unwrap().unwrap();
+        let other = held.clone();
+        let opened = fs::File::open(&path).unwrap();
+        assert!(super::is_named(&opened, &path).unwrap());
+        OsDisk.remove(&path).unwrap();
+        assert!(!super::is_named(&opened, &path).unwrap());
+        let again = OsDisk.lock(&path).unwrap().unwrap();
+        assert!(!super::is_named(&opened, &path).unwrap());
+        assert!(OsDisk.lock(&path).unwrap().is_none());
+        drop((held, other, again));
+        assert!(OsDisk.lock(&path).unwrap().is_some());
     }
 }

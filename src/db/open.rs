@@ -62,14 +62,27 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     open_without_look(disk, dir, options)
 }
 
-/// Opens a directory that is there and ours, be it that only its restorer may.
-pub(super) fn open_without_look(
+/// Opens a directory that is there and ours.
+fn open_without_look(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
+    let path = dir.join(LOCK);
+    let there = disk.exists(&path).map_err(|e| Error::io("look at the directory", dir, e))?;
+    let lock = lock(&*disk, dir)?;
+    let opened = open_locked(disk.clone(), dir, options, lock.clone());
+    if opened.is_err() && !there {
+        // Invariant 1. Should it fail: an empty file is left.
+        let _ = disk.remove(&path);
+    }
+    opened
+}
+
+/// Opens a directory whose lock is held, be it that only its restorer may.
+pub(super) fn open_locked(
     disk: Arc<dyn Disk>,
     dir: &Path,
     options: Options,
+    lock: Lock,
 ) -> Result<Engine> {
     let now = options.clock.now();
-    let lock = lock(&*disk, dir)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {

@@ -580,7 +580,7 @@ impl Disk for SimulatedDisk {
         if !state.locked.insert(node) {
             return Ok(None);
         }
-        Ok(Some(Lock { _held: Box::new(HeldLock { disk: self.clone(), node }) }))
+        Ok(Some(Lock { _held: Arc::new(HeldLock { disk: self.clone(), node }) }))
     }
 
     fn scratch(&self) -> io::Result<Arc<dyn File>> {

@@ -184,8 +184,7 @@ pub(crate) fn recover(
         // No seal: this is the end of the log, or damage (see above).
         let position = expected.unwrap_or(resume.position + 1);
         let mut claimed = resume.position;
-        let used_end =
-            frames.look_behind(&mut |_, header| claimed = claimed.max(header.synced))?;
+        let used_end = frames.look_behind(&mut |_, header| claimed = claimed.max(header.synced))?;
         if number == resume.segment && at < resume.offset {
             claimed = claimed.max(position);
         }

@@ -303,7 +303,8 @@ impl Surveyor<'_> {
                 Some(looked) => looked,
                 none => {
                     let mut headers = Vec::new();
-                    let end = frames.look_behind(&mut |place, header| headers.push((place, *header)))?;
+                    let end =
+                        frames.look_behind(&mut |place, header| headers.push((place, *header)))?;
                     none.insert((headers, end))
                 }
             };
@@ -359,7 +360,8 @@ impl Surveyor<'_> {
             return Ok(());
         }
         let at = frames.at();
-        found.litter = Some(at..frames.look_behind(&mut |_, _| ())?).filter(|range| !range.is_empty());
+        found.litter =
+            Some(at..frames.look_behind(&mut |_, _| ())?).filter(|range| !range.is_empty());
         Ok(())
     }
 

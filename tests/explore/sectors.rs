@@ -5,8 +5,8 @@ use quipu::simulation::{
     Fault, OperationKind, SimulatedDisk, Stepped, repair_on, restore_on, verify_on,
 };
 use quipu::{
-    Db, Depth, Error, ErrorKind, Event, OnInvalid, Options, Repair, TestClock,
-    Timestamp, Upto, View,
+    Db, Depth, Error, ErrorKind, Event, OnInvalid, Options, Repair, TestClock, Timestamp, Upto,
+    View,
 };
 use std::io;
 use std::ops::ControlFlow;
@@ -18,9 +18,7 @@ const PAGE_BYTES: u64 = 4_096;
 const BATCHES: u64 = 12;
 
 fn options() -> Options {
-    Options::new()
-        .clock(TestClock::at(Timestamp::from_secs(1_700_000_000)))
-        .tiny_segments(12 << 10)
+    Options::new().clock(TestClock::at(Timestamp::from_secs(1_700_000_000))).tiny_segments(12 << 10)
 }
 
 fn start(disk: &SimulatedDisk) -> Result<Stepped, Error> {
