@@ -157,6 +157,8 @@ fn an_opening_that_misses_what_a_backfill_needs_changes_nothing() {
     for _ in 0..4 {
         record(engine.db(), 300);
     }
+    engine.db().close().unwrap();
+    let engine = open(&disk, options().durability(Durability::Memory));
     engine.db().define(View::new("late")).unwrap();
     engine.db().checkpoint().unwrap();
     disk.plan(|op| {
@@ -180,6 +182,7 @@ fn an_opening_that_misses_what_a_backfill_needs_changes_nothing() {
         .unwrap();
     let end = torn.iter().rposition(|byte| *byte != 0).unwrap();
     torn[end] ^= 0xff;
+    assert_ne!(first, last);
     killed.replace(first, Some(&damaged));
     killed.replace(&last, Some(&torn));
     killed.replace("db/LOCK", None);
