@@ -689,7 +689,7 @@ fn findings_of(segment: &Surveyed, findings: &mut Vec<Finding>) {
                 findings.push(new(what).at(*byte..*byte + 1));
                 continue;
             }
-            PieceState::Damaged { positions, why } => (Some(positions), *why, false),
+            PieceState::Damaged { positions, why, .. } => (Some(positions), *why, false),
             PieceState::Unreadable { positions, why } => (Some(positions), *why, true),
         };
         match (&mut open, positions) {

@@ -55,6 +55,14 @@ impl Translation {
         self.sparse.clear();
     }
 
+    /// Takes in a frame's definitions.
+    pub(super) fn take_in(&mut self, definitions: &[u8]) -> Result<(), Malformed> {
+        record::each_definition(definitions, |number, text| {
+            self.define(number, text);
+            Ok(())
+        })
+    }
+
     fn define(&mut self, number: u32, text: &str) {
         let sym = self.dictionary.intern(&mut self.reader, text);
         if number < DENSE_MAX {
@@ -399,10 +407,7 @@ pub(super) fn read(
     columns: &mut Columns,
     apply: &mut Applied<'_>,
 ) -> Result<(), ReadError> {
-    record::each_definition(frame.definitions, |number, text| {
-        translation.define(number, text);
-        Ok(())
-    })?;
+    translation.take_in(frame.definitions)?;
     let records = frame.header.records;
     match frame.header.kind {
         FrameKind::Control if records != 1 => {

@@ -107,12 +107,19 @@ pub(crate) fn rewrite(home: &Home, surveyed: &Surveyed, now: Timestamp) -> Resul
     let mut draft = Draft { file, written: 0, block, salt, next_position, now };
     let mut old = old_frames(home, surveyed)?;
     for Piece { bytes, state } in &surveyed.pieces {
-        if let PieceState::Damaged { positions, .. } = state {
+        if let PieceState::Damaged { positions, definitions, .. } = state {
             if positions.is_empty() {
                 draft.next_position = positions.end;
-            } else {
-                draft.put_lost(positions, &[]).map_err(fail)?;
+                continue;
             }
+            let definitions = match &mut old {
+                Some(old) if !definitions.is_empty() => {
+                    old.go_to(definitions.start);
+                    old.peek((definitions.end - definitions.start) as usize)?
+                }
+                _ => &[],
+            };
+            draft.put_lost(positions, definitions).map_err(fail)?;
             continue;
         }
         let old = old.as_mut().ok_or_else(|| changed(surveyed, bytes.start))?;

@@ -9,7 +9,9 @@
 //! 1. Nothing is written, and a piece that is kept was checked: frame by both checksums, its place
 //!    in the chain of positions, and, where strings are read, its content.
 //! 2. The pieces of a segment lie in order and cover it from its header to its last frame.
-//! 3. A frame of which exactly one bit is flipped is *mended*: of the bits of a payload of at most
+//! 3. Of a frame that is lost the definitions are kept where they are whole: they are sealed
+//!    (`record.rs`) where its body is long enough to be damaged alone.
+//! 4. A frame of which exactly one bit is flipped is *mended*: of the bits of a payload of at most
 //!    [`MENDED_BYTES_MAX`] the checksum says which one it was. Bytes damaged in any other way pass
 //!    for that with a chance of at most 1 to 4,096, and must still be a frame's content.
 //!
@@ -23,12 +25,12 @@ use super::segment::{self, Segment};
 use crate::dictionary::Dictionary;
 use crate::disk::Access;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Columns;
+use crate::record::{self, Columns};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Payloads up to this length are mended (invariant 3).
+/// Payloads up to this length are mended (invariant 4).
 const MENDED_BYTES_MAX: usize = 128 << 10;
 
 /// A stretch of a segment.
@@ -45,8 +47,9 @@ pub(crate) enum PieceState {
     Kept,
     /// A valid frame, when this bit of the file is turned back.
     Mended { byte: u64, bit: u8 },
-    /// These positions are lost; nothing more is known of the bytes.
-    Damaged { positions: Range<u64>, why: &'static str },
+    /// These positions are lost. Of the bytes nothing more is known than that the definitions that lie
+    /// here, if any, are whole.
+    Damaged { positions: Range<u64>, definitions: Range<u64>, why: &'static str },
     /// The frame is intact, but its records cannot be read; what it defines is kept.
     Unreadable { positions: Range<u64>, why: &'static str },
 }
@@ -86,6 +89,12 @@ pub(crate) struct Surveyed {
     pub(crate) tail_position: u64,
     pub(crate) frames: u64,
     pub(crate) records: u64,
+}
+
+impl PieceState {
+    fn damaged(positions: Range<u64>, why: &'static str) -> Self {
+        PieceState::Damaged { positions, definitions: 0..0, why }
+    }
 }
 
 impl Surveyed {
@@ -343,11 +352,18 @@ impl Surveyor<'_> {
                 Defect::Payload(_) => "a frame's content is not what its checksum says",
                 Defect::Header | Defect::Unknown(_) => "no valid frame, where one had been synced",
             };
+            if let Defect::Payload(header) = defect
+                && header.kind == FrameKind::Events
+                && header.position >= position
+                && self.defining(found, frames, &header, why)?
+            {
+                continue;
+            }
             if let Some((place, header)) = next_valid(frames, behind, position)? {
                 // A retired log may begin anywhere that is not behind what the snapshot has.
                 let begins = header.position.min(self.resume.position + 1);
                 let positions = self.expected.unwrap_or(begins)..header.position;
-                found.push(at..place, PieceState::Damaged { positions, why });
+                found.push(at..place, PieceState::damaged(positions, why));
                 found.first = found.first.or(self.expected);
                 self.expected = Some(header.position);
                 frames.go_to(place);
@@ -363,6 +379,37 @@ impl Surveyor<'_> {
         found.litter =
             Some(at..frames.look_behind(&mut |_, _| ())?).filter(|range| !range.is_empty());
         Ok(())
+    }
+
+    /// Takes in the definitions of the frame at the present place, whose header is valid and whose
+    /// content is not, if they are whole; the walk goes on behind it.
+    fn defining(
+        &mut self,
+        found: &mut Surveyed,
+        frames: &mut Frames,
+        header: &Header,
+        why: &'static str,
+    ) -> Result<bool> {
+        let (at, behind) = (frames.at(), frames.at() + header.frame_bytes());
+        let begins = at + frame::HEADER_BYTES as u64 + u64::from(header.body_bytes);
+        frames.go_to(begins);
+        let bytes = frames.peek(header.definition_bytes as usize)?;
+        let defined = bytes.len() == header.definition_bytes as usize && record::are_sealed(bytes);
+        if defined && let Some((translation, _)) = &mut self.strings {
+            // Sealed is what the writer wrote; should it be malformed all the same, who uses it is.
+            let _ = translation.take_in(bytes);
+        }
+        let definitions = begins..begins + bytes.len() as u64;
+        frames.go_to(if defined { behind } else { at });
+        if defined {
+            self.close_loss(header.position);
+            let retired = header.position.min(self.resume.position + 1);
+            let positions = self.expected.unwrap_or(retired)..header.last_position() + 1;
+            found.first = found.first.or(Some(positions.start));
+            self.expected = Some(positions.end);
+            found.push(at..behind, PieceState::Damaged { positions, definitions, why });
+        }
+        Ok(defined)
     }
 
     /// Takes in a valid frame.
@@ -382,13 +429,13 @@ impl Surveyor<'_> {
         if position < expected {
             let why = "the frame repeats positions that are there already";
             let positions = expected..expected;
-            found.push(bytes, PieceState::Damaged { positions, why });
+            found.push(bytes, PieceState::damaged(positions, why));
             return Ok(());
         }
         if position > expected {
             let why = "records are missing between two frames";
             let positions = expected..position;
-            found.push(bytes.start..bytes.start, PieceState::Damaged { positions, why });
+            found.push(bytes.start..bytes.start, PieceState::damaged(positions, why));
             found.first = found.first.or(Some(expected));
         }
         found.first = found.first.or(Some(position));
@@ -448,7 +495,7 @@ impl Surveyor<'_> {
         let from = self.expected.unwrap_or(self.resume.position + 1);
         let positions = from..from;
         found.first = found.first.or(self.expected);
-        found.pieces.push(Piece { bytes, state: PieceState::Damaged { positions, why } });
+        found.pieces.push(Piece { bytes, state: PieceState::damaged(positions, why) });
         // Of several in a row the first one has them.
         self.open_loss.get_or_insert((found.number, found.pieces.len() - 1));
     }
