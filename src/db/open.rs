@@ -13,9 +13,11 @@
 //! 5. A damaged snapshot is put aside, never overwritten, and only when the log, which goes back to
 //!    its beginning, was found in order and replayed.
 
+use super::batch::Builder;
 use super::catalog::{Catalog, StoredView};
 use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
+use super::staging::Staging;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
@@ -24,10 +26,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry};
 use crate::log::segment;
-use crate::log::writer::Writer;
+use crate::log::stage::{self, Staged};
+use crate::log::writer::{Draft, Writer};
 use crate::manifest::{self, Manifest, backup};
 use crate::options::{Dedup, Durability, Options};
-use crate::record::Control;
+use crate::record::{self, Control};
 use crate::snapshot::{RedbStorage, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Gate, Mutex};
@@ -108,6 +111,8 @@ pub(super) fn open_locked(
     })?;
     recovery.settle(&home, (resume.oldest, recovered.end()), &dictionary)?;
     check_says_all(dir, &catalog, recovered.given_up, damaged.as_ref())?;
+    let last = recovered.last.max(catalog.position);
+    let mut staged = read_stage(&*disk, dir, identity, last, &dictionary)?;
     // Nothing is refused any more (invariant 1).
     recovered.settle(&home, now)?;
     keep_evidence(&*disk, dir, damaged.as_ref(), now)?;
@@ -118,15 +123,19 @@ pub(super) fn open_locked(
             "the unsynced tail of the log was cut"
         );
     }
-    let next_position = recovered.last.max(catalog.position) + 1;
     let log = Writer::start(
         home.clone(),
         manifest.clone(),
         dictionary.clone(),
         options.segment_bytes,
         recovered.last_segment,
-        next_position,
+        last + 1,
     );
+    let from_stage = staged.len() as u64;
+    bring_in(&mut staged, &log, &dictionary, now, &mut |entry, position| {
+        recovery.apply(entry, position, now.micros())
+    })?;
+    stage::remove(&*disk, dir)?;
     if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
         // In the log, so that a later opening knows it whatever becomes of this one.
         let control = Control::DedupRule(rule);
@@ -145,9 +154,49 @@ pub(super) fn open_locked(
         lock: Some(lock),
     };
     let engine = recovery.engine(ground, catalog);
-    engine.tallies.replayed.set(recovered.replayed);
+    engine.tallies.replayed.set(recovered.replayed + from_stage);
     engine.tallies.rebuilt.set(u64::from(damaged.is_some()));
     Ok(engine)
+}
+
+/// Reads what is only in the stage of the opening before, behind the log's position `last`.
+fn read_stage(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: u128,
+    last: u64,
+    dictionary: &Dictionary,
+) -> Result<Builder> {
+    let staged = Staged::read(disk, dir, identity)?;
+    let mut builder = Builder::new(dictionary);
+    for (_, event) in staged.behind(last) {
+        // Valid, and of a kind that this version does not know.
+        let event = record::take_event(event).map_err(|malformed| {
+            Error::corruption(&dir.join(stage::NAME), 0, format!("a staged event: {malformed}"))
+        })?;
+        builder.add(dictionary, &event);
+    }
+    Ok(builder)
+}
+
+/// Brings staged events into the log, durable when it returns, and applies them.
+fn bring_in(
+    staged: &mut Builder,
+    log: &Writer,
+    dictionary: &Dictionary,
+    now: Timestamp,
+    apply: &mut dyn FnMut(Entry<'_>, u64) -> Result<()>,
+) -> Result<()> {
+    if staged.is_empty() {
+        return Ok(());
+    }
+    let mut draft = Draft::default();
+    for columns in staged.chunks(dictionary) {
+        draft.events(columns, log, now);
+        let appended = log.append_events(&mut draft, columns)?;
+        apply(Entry::Events(columns), appended.first)?;
+    }
+    log.sync().map(|_| ())
 }
 
 /// What an engine stands on.
@@ -446,6 +495,7 @@ impl Recovery {
         let Ground { dir, disk, home, options, dictionary, log, storage, lock } = ground;
         let tallies = Tallies { events: self.events, late: self.late, ..Tallies::default() };
         tallies.duplicates.set(catalog.duplicates);
+        let staging = Staging::new(&dictionary);
         let by_name = DashMap::new();
         for tier in &self.live.views {
             by_name.insert(tier.view.name().into(), tier.clone());
@@ -469,6 +519,7 @@ impl Recovery {
             checkpointer: Mutex::new(Checkpointer::new(catalog, self.stale_ids)),
             backups: AtomicUsize::new(0),
             window: self.window.map(Mutex::new),
+            staging,
             signals: background::Signals::default(),
             tallies,
             closed: AtomicBool::new(false),
