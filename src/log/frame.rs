@@ -232,7 +232,11 @@ impl<'a> Frame<'a> {
 
     /// Reads the frame at `offset`; `bytes` begin there and reach to the segment's end.
     pub(crate) fn decode(bytes: &'a [u8], offset: u64, salt: u64) -> Result<Self, Defect> {
-        let header = Header::decode(bytes, offset, salt)?;
+        Frame::of(Header::decode(bytes, offset, salt)?, bytes)
+    }
+
+    /// The frame of this header, with which `bytes` begin.
+    pub(crate) fn of(header: Header, bytes: &'a [u8]) -> Result<Self, Defect> {
         let body_end = HEADER_BYTES + header.body_bytes as usize;
         let end = body_end + header.definition_bytes as usize;
         let (Some(payload), Some(padding)) =

@@ -62,11 +62,13 @@ impl Frames {
     pub(crate) fn next(&mut self) -> Result<Result<Located<'_>, Defect>> {
         let (at, salt) = (self.at, self.segment.salt);
         self.fill(frame::HEADER_BYTES)?;
-        if let Ok(header) = Header::decode(self.ahead(), at, salt) {
-            self.fill(header.frame_bytes() as usize)?;
-        }
-        let (header, next_position) = match Frame::decode(self.ahead(), at, salt) {
-            Ok(frame) => (frame.header, frame.next_position),
+        let header = match Header::decode(self.ahead(), at, salt) {
+            Ok(header) => header,
+            Err(defect) => return Ok(Err(defect)),
+        };
+        self.fill(header.frame_bytes() as usize)?;
+        let next_position = match Frame::of(header, self.ahead()) {
+            Ok(frame) => frame.next_position,
             Err(defect) => return Ok(Err(defect)),
         };
         self.at += header.frame_bytes();

@@ -39,7 +39,7 @@ use std::sync::{Arc, OnceLock};
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 
 /// How much of a segment relies on the same definitions.
-const EPOCH_BYTES: u64 = 4 << 20;
+pub(crate) const EPOCH_BYTES: u64 = 4 << 20;
 
 pub(crate) struct Writer {
     home: Home,
