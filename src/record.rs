@@ -546,7 +546,9 @@ mod tests {
             let syms: Vec<Sym> =
                 texts.iter().map(|text| dictionary.intern(&mut reader, text)).collect();
             let mut out = b"before".to_vec();
-            syms.iter().for_each(|sym| put_definition(&mut out, *sym, &dictionary));
+            for sym in &syms {
+                put_definition(&mut out, *sym, &dictionary);
+            }
             prop_assert!(!are_sealed(&out[6..]));
             seal_definitions(&mut out, 6);
             let mut definitions = out.split_off(6);
