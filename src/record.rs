@@ -485,9 +485,9 @@ pub(crate) fn put_definition(out: &mut Vec<u8>, sym: Sym, dictionary: &Dictionar
     codec::put_bytes(out, dictionary.text(sym).as_bytes());
 }
 
-/// Definitions beside a body of at least so many bytes are sealed. A shorter frame is hardly ever damaged
-/// in its body alone, and would grow by more than a part in twenty.
-pub(crate) const SEALED_BODY_BYTES: usize = 256;
+/// Definitions beside a body of at least so many bytes are sealed: a page. A shorter frame is seldom damaged
+/// in its body alone, and a seal would cost it more.
+pub(crate) const SEALED_BODY_BYTES: usize = 4_096;
 /// Number, length and text of a seal: the checksum in fives of seven bits, the lowest first.
 const SEAL_BYTES: usize = 11;
 

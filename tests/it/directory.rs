@@ -218,7 +218,7 @@ fn an_empty_or_a_missing_directory_is_begun_with_its_parents() {
     }
 }
 
-pub(crate) fn crc32(bytes: impl IntoIterator<Item = u8>) -> u32 {
+fn crc32(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
         crc ^= u32::from(byte);
