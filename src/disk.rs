@@ -232,13 +232,16 @@ pub(crate) fn read(file: &dyn File, offset: u64, out: &mut [u8]) -> Result<(), U
 /// Bytes read at once where a file is read from one end to the other.
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
+/// Is given the place of a block, and its bytes.
+type SeeBlock<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
+
 /// Hands these bytes of the file at `path` to `see`, block by block, with the place of each.
 pub(crate) fn each_block(
     file: &dyn File,
     path: &Path,
     bytes: Range<u64>,
     doing: &str,
-    see: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+    see: &mut SeeBlock<'_>,
 ) -> Result<(), Error> {
     let Range { start: mut at, end } = bytes;
     let mut block = vec![0; end.saturating_sub(at).min(BLOCK_BYTES as u64) as usize];

@@ -561,9 +561,9 @@ pub(crate) fn put_definition(out: &mut Vec<u8>, sym: Sym, dictionary: &Dictionar
     codec::put_bytes(out, dictionary.text(sym).as_bytes());
 }
 
-/// Definitions beside a body of at least so many bytes are sealed. A shorter frame is hardly ever damaged
-/// in its body alone, and would grow by more than a part in twenty.
-pub(crate) const SEALED_BODY_BYTES: usize = 256;
+/// Definitions beside a body of at least so many bytes are sealed: a page. A shorter frame is seldom damaged
+/// in its body alone, and a seal would cost it more.
+pub(crate) const SEALED_BODY_BYTES: usize = 4_096;
 /// Number, length and text of a seal: the checksum in fives of seven bits, the lowest first.
 const SEAL_BYTES: usize = 11;
 
@@ -622,7 +622,9 @@ mod tests {
             let syms: Vec<Sym> =
                 texts.iter().map(|text| dictionary.intern(&mut reader, text)).collect();
             let mut out = b"before".to_vec();
-            syms.iter().for_each(|sym| put_definition(&mut out, *sym, &dictionary));
+            for sym in &syms {
+                put_definition(&mut out, *sym, &dictionary);
+            }
             prop_assert!(!are_sealed(&out[6..]));
             seal_definitions(&mut out, 6);
             let mut definitions = out.split_off(6);

@@ -70,10 +70,11 @@ fn open_without_look(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Resul
     let path = dir.join(LOCK);
     let there = disk.exists(&path).map_err(|e| Error::io("look at the directory", dir, e))?;
     let lock = lock(&*disk, dir)?;
-    let opened = open_locked(disk.clone(), dir, options, lock.clone());
+    let place = disk.clone();
+    let opened = open_locked(disk, dir, options, lock.clone());
     if opened.is_err() && !there {
         // Invariant 1. Should it fail: an empty file is left.
-        let _ = disk.remove(&path);
+        let _ = place.remove(&path);
     }
     opened
 }

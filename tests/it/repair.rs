@@ -141,7 +141,7 @@ fn overwrite(path: &Path, bytes: Range<usize>) {
 /// The first batch defines the strings that all of them use.
 #[test]
 fn a_damaged_batch_costs_those_behind_it_only_where_its_definitions_are_damaged() {
-    const EACH: u64 = 40;
+    const EACH: u64 = 500;
     let root = tempfile::tempdir().unwrap();
     let (live, dir) = (root.path().join("live"), root.path().join("image"));
     let db = options().open(&live).unwrap();
@@ -165,7 +165,7 @@ fn a_damaged_batch_costs_those_behind_it_only_where_its_definitions_are_damaged(
     let word = |at: usize| u32::from_le_bytes(whole[at..at + 4].try_into().unwrap()) as usize;
     let body = frame.start + 56..frame.start + 56 + word(frame.start + 12);
     let definitions = body.end..body.end + word(frame.start + 16);
-    assert!(body.len() >= 256 && definitions.len() > 11);
+    assert!(body.len() >= 4_096 && definitions.len() > 11);
     let all = 7 * EACH;
     for (what, bytes, lost) in [
         ("the body", body.clone(), EACH),
@@ -199,7 +199,7 @@ fn what_a_lost_frame_defined_is_missed_for_four_mebibytes_at_the_most() {
     let db = options().segment_bytes(64 << 20).open(&dir).unwrap();
     db.define(View::new("all")).unwrap();
     let payload = vec![7; 8 << 10];
-    for _ in 0..48 {
+    for _ in 0..80 {
         let event = Event::new("sale").at(Timestamp::from_secs(0)).payload(&payload);
         db.record_all(vec![event; 100], quipu::OnInvalid::Refuse).unwrap();
     }
