@@ -231,7 +231,7 @@ impl Writer {
     /// do not.
     pub(crate) fn make_room(&self, frame_bytes: u64, now: Timestamp) -> Result<u64> {
         // For frames of other kinds, and the seal, that come in between.
-        const KEPT_BYTES: u64 = 4_096;
+        const KEPT_BYTES: u64 = 8 * frame::HEADER_BYTES as u64;
         let mut active = self.active()?;
         if !active.has_room(frame_bytes + KEPT_BYTES) {
             self.rotate(&mut active, frame_bytes + KEPT_BYTES, now)?;
