@@ -17,7 +17,7 @@ use super::dedup::Window;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling, Lock};
+use crate::disk::{Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry, Recovered};
@@ -67,7 +67,7 @@ pub(super) fn open_without_look(
     options: Options,
 ) -> Result<Engine> {
     let now = options.clock.now();
-    let lock = lock(&*disk, dir)?;
+    let lock = lock(&*disk, dir, Sharing::Nobody)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {
@@ -147,9 +147,9 @@ pub(super) struct Ground {
 }
 
 /// Takes the lock of the directory, or says that somebody has it.
-pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
+pub(super) fn lock(disk: &dyn Disk, dir: &Path, sharing: Sharing) -> Result<Lock> {
     let path = dir.join(LOCK);
-    let lock = disk.lock(&path).map_err(|e| Error::io("take the lock", &path, e))?;
+    let lock = disk.lock(&path, sharing).map_err(|e| Error::io("take the lock", &path, e))?;
     lock.ok_or_else(|| {
         Error::new(
             ErrorKind::Locked,

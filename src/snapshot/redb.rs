@@ -246,7 +246,7 @@ impl RedbStorage {
         if len <= CHECKED_BYTES && exists {
             Self::check(disk, path)?;
         }
-        let storage = Self::inspect(disk, path)?;
+        let storage = Self::opened(disk, path, Access::Write)?;
         storage.checked.store(len <= CHECKED_BYTES, SeqCst);
         Ok(storage)
     }
@@ -261,11 +261,16 @@ impl RedbStorage {
         Err(Error::new(ErrorKind::Corruption, message).at(path, None))
     }
 
-    /// Opens the store without looking at more of it than that needs. It is to be read only.
+    /// Opens the store without looking at more of it than that needs. It is to be read only, also
+    /// where nothing can be written.
     pub(crate) fn inspect(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::opened(disk, path, Access::Read)
+    }
+
+    fn opened(disk: &Arc<dyn Disk>, path: &Path, access: Access) -> Result<Self> {
         let fail = |e| Error::io("open the snapshot", path, e);
         let file = if disk.exists(path).map_err(fail)? {
-            Some(disk.open(path, Access::Write).map_err(fail)?)
+            Some(disk.open(path, access).map_err(fail)?)
         } else {
             None
         };

@@ -8,6 +8,7 @@ mod check;
 mod exits;
 mod formats;
 mod loading;
+mod protected;
 mod views;
 
 use std::io::Write as _;

@@ -23,7 +23,7 @@ Examples:
   quipu verify --checksums-only --dir shop
   quipu verify --format json --dir shop | jq .views
   quipu verify --dir /mnt/backup/shop           a backup: every file against the list of hashes
-Nothing is written. Exit code 0: intact; 3: damaged, and the damages are listed; 4: the directory is
+Nothing is written, and nothing needs to be writable. Exit code 0: intact; 3: damaged, and the damages are listed; 4: the directory is
 open. The end of the log that a crash left unsynced is no damage: the next opening cuts it.";
 
 /// Check everything that is stored: checksums, order, and the views against the log
