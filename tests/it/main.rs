@@ -22,6 +22,7 @@ mod read_only;
 mod recording;
 mod repair;
 mod retention;
+mod strays;
 mod tidy;
 mod together;
 mod views;
