@@ -9,6 +9,7 @@ mod exits;
 mod formats;
 mod loading;
 mod protected;
+mod stopping;
 mod views;
 
 use std::io::Write as _;

@@ -29,7 +29,8 @@ Start here:
 Questions are answered while another process records into the directory; what changes it is not done
 then.
 
-Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open.";
+Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open, 130 and
+143 a load was stopped by Ctrl-C or SIGTERM.";
 
 /// Running answers over events, in a directory.
 #[derive(Debug, Parser)]

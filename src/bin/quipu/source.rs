@@ -5,10 +5,13 @@
 //! 2. The format follows from the name or from `--input-format`; it is never guessed from the
 //!    content. Gzip is known by its first two bytes, whatever the name.
 //! 3. Progress is counted in the bytes as they are stored, compressed or not.
+//! 4. Before each read of the file itself somebody else is asked, who may wait for it and do other
+//!    things meanwhile, or refuse it.
 
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -72,18 +75,27 @@ impl Source {
         Ok(Self { name: path.to_owned(), format, bytes, path: Some(PathBuf::from(path)) })
     }
 
-    /// Opens it; what is read of it is added to `read` as it is stored (3).
-    pub(crate) fn open(&self, read: &BytesRead) -> io::Result<Box<dyn BufRead>> {
-        let input: Box<dyn Read> = match &self.path {
-            None => Box::new(io::stdin().lock()),
-            Some(path) => Box::new(File::open(path)?),
+    /// Opens it; what is read of it is added to `read` as it is stored (3), and `ask` is called before
+    /// (4).
+    pub(crate) fn open<'a>(
+        &self,
+        read: &BytesRead,
+        ask: &'a Ask<'a>,
+    ) -> io::Result<Box<dyn BufRead + 'a>> {
+        let input = match &self.path {
+            // Without the standard library's buffer, in which lines would lie unseen by who waits.
+            None => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+            Some(path) => File::open(path)?,
         };
-        decoded(Counted { input, read: Rc::clone(read) })
+        decoded(Counted { input, read: Rc::clone(read), ask })
     }
 }
 
+/// Asked before each read of a file.
+pub(crate) type Ask<'a> = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + 'a;
+
 /// The content of what is plain or gzip (2).
-pub(crate) fn decoded(mut input: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
+pub(crate) fn decoded<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
     let mut head = Vec::with_capacity(2);
     input.by_ref().take(2).read_to_end(&mut head)?;
     let is_gzip = head == [0x1f, 0x8b];
@@ -107,13 +119,15 @@ fn by_name(path: &str) -> Option<InputFormat> {
     }
 }
 
-struct Counted {
-    input: Box<dyn Read>,
+struct Counted<'a> {
+    input: File,
     read: BytesRead,
+    ask: &'a Ask<'a>,
 }
 
-impl Read for Counted {
+impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (self.ask)(self.input.as_fd())?;
         let bytes = self.input.read(buffer)?;
         self.read.set(self.read.get() + bytes as u64);
         Ok(bytes)
@@ -162,7 +176,7 @@ mod tests {
             let source = Source::find(path.to_str().unwrap(), None).unwrap();
             let read = BytesRead::default();
             let mut found = String::new();
-            source.open(&read).unwrap().read_to_string(&mut found).unwrap();
+            source.open(&read, &|_| Ok(())).unwrap().read_to_string(&mut found).unwrap();
             assert_eq!(found, text);
             assert_eq!(Some(read.get()), source.bytes);
         }
