@@ -13,6 +13,7 @@ use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::failure::Failure;
 use crate::load::LoadArgs;
+use crate::progress::say;
 use crate::sheet::{Extent, Format, Sheet, SheetWriter};
 use crate::state::{CheckpointArgs, StatsArgs, ViewsArgs};
 
@@ -130,10 +131,16 @@ impl Opened {
         }
     }
 
+    /// The answers were given: that there was no room, or no right, to keep what was replayed for them
+    /// takes nothing from them.
     pub(crate) fn close(self) -> quipu::Result<()> {
-        match self {
-            Self::Owned(db) => db.close(),
-            Self::Beside(_) => Ok(()),
+        let Self::Owned(db) = self else { return Ok(()) };
+        match db.close() {
+            Err(error) if error.kind() == ErrorKind::NoSpace || is_write_protected(&error) => {
+                say(&format!("quipu: answered, and no checkpoint could be made: {error}"));
+                Ok(())
+            }
+            closed => closed,
         }
     }
 }
