@@ -91,8 +91,7 @@ pub(super) fn open_without_look(
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    let ends = (resume.oldest, recovered.last_segment);
-    recovery.settle(&home, ends, &dictionary)?;
+    recovery.settle(&home, resume.oldest, (recovered.last_segment + 1, 0), &dictionary)?;
     keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
@@ -463,17 +462,17 @@ impl Recovery {
         }
     }
 
-    /// Fills the views whose backfill was complete and is not in the snapshot.
-    fn settle(
-        &mut self,
+    /// Fills the views whose backfill was complete and is not in the snapshot, from a log that begins
+    /// with the segment `oldest` and ends at `end`.
+    pub(super) fn settle(
+        &self,
         home: &Home,
-        ends: (u64, u64),
+        oldest: u64,
+        end: (u64, u64),
         dictionary: &Arc<Dictionary>,
     ) -> Result<()> {
-        for id in std::mem::take(&mut self.owed) {
-            if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
-                super::backfill::settle(home, tier, ends, dictionary)?;
-            }
+        for tier in self.live.views.iter().filter(|tier| self.owed.contains(&tier.id)) {
+            super::backfill::settle(home, tier, oldest, end, dictionary)?;
         }
         Ok(())
     }
