@@ -110,7 +110,7 @@ fn steps(output: &Output, report: &RepairReport) -> Result<(), Failure> {
         column("bytes", Align::Right, 2),
         column("positions", Align::Left, 1),
         column("views", Align::Left, 1),
-        column("what", Align::Left, 0),
+        column("what", Align::Wrapped, 0),
     ];
     let mut writer = output.start(Sheet { key: None, columns }, Extent::Many)?;
     for step in &report.steps {
@@ -189,7 +189,7 @@ fn list(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
         column("offset", Align::Right, 0),
         column("bytes", Align::Right, 3),
         column("positions", Align::Left, 1),
-        column("what", Align::Left, 0),
+        column("what", Align::Wrapped, 0),
     ];
     let mut writer = output.start(Sheet { key: None, columns }, Extent::Many)?;
     for finding in findings {

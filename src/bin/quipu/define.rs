@@ -166,7 +166,7 @@ pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
         told(format!("{} events read from the log", number::grouped(events)));
     } else if is_new && events > 0 {
         told(
-            "hint: it starts with what is recorded from now on; the same command with --backfill \
+            "hint: it starts with what is recorded from now on; the same command with --backfill\n\
              folds in what the log already has"
                 .to_owned(),
         );
