@@ -7,6 +7,7 @@ mod archive;
 mod check;
 mod exits;
 mod formats;
+mod full_disk;
 mod loading;
 mod protected;
 mod stopping;

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -49,7 +50,7 @@ Loading the same file again counts nothing twice if its events carry ids.";
 pub(crate) struct LoadArgs {
     /// Files to load: .ndjson, .jsonl, .json, .csv, .tsv, plain or .gz; - is standard input
     #[arg(required = true, value_name = "FILE")]
-    files: Vec<String>,
+    files: Vec<PathBuf>,
     #[command(flatten)]
     place: Place,
     /// Stop at the first bad line; what stands before it stays recorded
@@ -348,7 +349,11 @@ fn broken(source: &Source, line: u64, error: &io::Error, intake: &mut Intake<'_>
     if let Err(failure) = intake.flush() {
         return failure;
     }
-    Failure::new(format!("{}: cannot be read from line {line} on: {error}", source.name))
+    let why = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it ends in the middle of what is compressed".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::new(format!("{}: cannot be read from line {line} on: {why}", source.name))
         .because(&intake.so_far())
 }
 
