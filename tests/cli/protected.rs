@@ -69,13 +69,18 @@ fn with_a_tail() -> Shop {
     let db = quipu::Db::open(shop.dir()).unwrap();
     db.record(&quipu::Event::new("sale").dim("user", "ann")).unwrap();
     let killed = Shop::new();
-    for name in ["LOCK", "MANIFEST", "state.redb"] {
-        std::fs::create_dir_all(killed.dir().join("log")).unwrap();
-        std::fs::copy(shop.dir().join(name), killed.dir().join(name)).unwrap();
-    }
-    for entry in std::fs::read_dir(shop.dir().join("log")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, killed.dir().join("log").join(path.file_name().unwrap())).unwrap();
+    let mut waiting = vec![shop.dir()];
+    while let Some(dir) = waiting.pop() {
+        let to = killed.dir().join(dir.strip_prefix(shop.dir()).unwrap());
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+            }
+        }
     }
     killed
 }

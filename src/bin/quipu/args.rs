@@ -85,10 +85,10 @@ impl Place {
     }
 
     /// Opens a directory to ask it: beside the process that has it open, if there is one, or where
-    /// nothing may be written.
+    /// nothing can be written.
     pub(crate) fn open_to_ask(&self) -> Result<Opened, Failure> {
         match Options::new().must_exist().open(&self.dir) {
-            Err(error) if error.kind() == ErrorKind::Locked || is_write_protected(&error) => {
+            Err(error) if error.kind() == ErrorKind::Locked || cannot_write(&error) => {
                 Ok(Opened::Beside(ReadOnlyDb::open(&self.dir).map_err(advised)?))
             }
             opened => Ok(Opened::Owned(opened.map_err(advised)?)),
@@ -96,11 +96,13 @@ impl Place {
     }
 }
 
-fn is_write_protected(error: &Error) -> bool {
+/// Whether there is no right, or no room, to write.
+fn cannot_write(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
-    source.is_some_and(|e| {
+    let is_protected = source.is_some_and(|e| {
         matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
-    })
+    });
+    is_protected || error.kind() == ErrorKind::NoSpace
 }
 
 /// A directory opened to be asked.
@@ -136,7 +138,7 @@ impl Opened {
     pub(crate) fn close(self) -> quipu::Result<()> {
         let Self::Owned(db) = self else { return Ok(()) };
         match db.close() {
-            Err(error) if error.kind() == ErrorKind::NoSpace || is_write_protected(&error) => {
+            Err(error) if cannot_write(&error) => {
                 say(&format!("quipu: answered, and no checkpoint could be made: {error}"));
                 Ok(())
             }
