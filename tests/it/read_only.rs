@@ -421,6 +421,7 @@ fn check_a_backfill_that_died_before_its_checkpoint(steps: u64) {
     }
     owner.backfill("late", |_| ControlFlow::Continue(())).unwrap();
     record(&owner, 650..700, 10);
+    owner.sync().unwrap();
     // As a kill leaves it: the log has all of it, the snapshot does not.
     for path in segments(&dir) {
         fs::copy(&path, image.join("log").join(path.file_name().unwrap())).unwrap();
