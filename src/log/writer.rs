@@ -27,9 +27,9 @@ use crate::manifest::Manifest;
 use crate::record::{self, Columns};
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use crate::time::Timestamp;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
 /// what was written since opening, but not less than this, up to the options' size: filling
