@@ -367,11 +367,15 @@ impl Writer {
     /// Waits until every position up to `target` is durable, syncing if nobody else does.
     pub(crate) fn sync_to(&self, target: u64) -> Result<()> {
         while self.durable() < target {
-            self.check_poison()?;
             let mut commit = self.commit.lock();
             if commit.leading {
                 self.committed.wait(&mut commit);
-            } else if self.durable() < target {
+                continue;
+            }
+            // Under the lock: a leader that fails poisons before it gives the lead back, and a second
+            // sync would succeed although the first has lost what it was to carry.
+            self.check_poison()?;
+            if self.durable() < target {
                 self.lead(commit)?;
             }
         }
