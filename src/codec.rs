@@ -37,6 +37,30 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// What [`put_bytes`] does, for what is most often short: copies of lengths that the compiler knows are
+/// a few instructions where a call costs more than the copy.
+#[inline]
+pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
+    fn ends<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
+        if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
+            let start = out.len();
+            out.extend_from_slice(first);
+            out.extend_from_slice(last);
+            let end = start + bytes.len();
+            out[end - N..end].copy_from_slice(last);
+            out.truncate(end);
+        }
+    }
+    put_u64(out, bytes.len() as u64);
+    match bytes.len() {
+        0..4 => bytes.iter().for_each(|byte| out.push(*byte)),
+        4..=8 => ends::<4>(out, bytes),
+        9..=16 => ends::<8>(out, bytes),
+        17..=32 => ends::<16>(out, bytes),
+        _ => out.extend_from_slice(bytes),
+    }
+}
+
 #[inline]
 pub(crate) fn take_u64(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     if let [first, rest @ ..] = *bytes

@@ -1,6 +1,7 @@
 //! The engine: open a directory, record, ask, close. The life of an event from top to bottom.
 //!
-//! An event is checked and put into columns ([`Batch`]); the columns are encoded, appended to the
+//! An event is checked and put into columns ([`Batch`]; a single one together with others that come
+//! about the same time, `db/staging.rs`); the columns are encoded, appended to the
 //! log (`record.rs`, `log/writer.rs`) and thereby given positions; then they are applied to every
 //! view (`tier/apply.rs`, `tier/shard.rs`). A checkpoint writes what changed into the snapshot
 //! store (`db/checkpoint.rs`, `snapshot/redb.rs`). Opening reads the same backwards: the snapshot,
@@ -13,6 +14,7 @@
 //! 2. Definitions of views change only at a cut of the gate, with a control record at that place
 //!    of the log.
 //! 3. Nothing is read from disk while the gate is held.
+//! 4. Locks are taken in the order gate, window of ids, gathered events, log, shards.
 //!
 //! Next: `record.rs`.
 
@@ -30,6 +32,7 @@ mod refold;
 pub(crate) mod repair;
 pub(crate) mod restore;
 mod site;
+mod staging;
 mod statistics;
 pub(crate) mod verify;
 
@@ -50,7 +53,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits};
-use crate::log::writer::{Draft, Writer};
+use crate::log::writer::{Appended, Draft, Writer};
 use crate::log::{Home, Position};
 use crate::options::{Durability, OnInvalid, Options};
 use crate::query::Query;
@@ -66,7 +69,7 @@ use crate::view::View;
 use dashmap::DashMap;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 /// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
 /// by [`Db::close`], which reports errors.
@@ -119,6 +122,7 @@ pub(crate) struct Engine {
     backups: AtomicUsize,
     figures: Mutex<checkpoint::Figures>,
     window: Option<Mutex<dedup::Window>>,
+    staging: staging::Staging,
     signals: background::Signals,
     tallies: Tallies,
     closed: AtomicBool,
@@ -200,9 +204,6 @@ struct Workbench {
 
 thread_local! {
     static WORKBENCH: RefCell<Workbench> = RefCell::default();
-    /// The batch of one that single events go through, and the engine it belongs to; weak, so that
-    /// a thread does not keep a closed engine's memory.
-    static SINGLE: RefCell<Option<(Weak<Engine>, Builder)>> = const { RefCell::new(None) };
 }
 
 impl Db {
@@ -255,24 +256,12 @@ impl Db {
     /// As [`Db::record`].
     pub fn record_with(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
         let engine = self.engine();
-        SINGLE.with(|single| {
-            // Borrowed only where a clock or a subscriber of traces records in its turn.
-            let Ok(mut slot) = single.try_borrow_mut() else {
-                let mut builder = Builder::new(engine);
-                builder.push(engine, event)?;
-                return engine.record_single(&mut builder, durability);
-            };
-            let mine = |(owner, _): &&mut (Weak<Engine>, Builder)| {
-                std::ptr::eq(owner.as_ptr(), Arc::as_ptr(engine))
-            };
-            let builder = match slot.as_mut().filter(mine) {
-                Some((_, builder)) => builder,
-                None => &mut slot.insert((Arc::downgrade(engine), Builder::new(engine))).1,
-            };
-            builder.clear();
-            builder.push(engine, event)?;
-            engine.record_single(builder, durability)
-        })
+        if engine.is_staged(event, durability) {
+            return engine.stage(event, durability);
+        }
+        let mut builder = Builder::new(&engine.dictionary);
+        builder.push(engine, event)?;
+        engine.record_single(&mut builder, durability)
     }
 
     /// Records a batch, at the engine's durability, and empties it.
@@ -338,7 +327,7 @@ impl Db {
     /// `Io`, `Poisoned`: the sync failed, now or earlier.
     pub fn sync(&self) -> Result<Position> {
         self.engine().check_open()?;
-        self.engine().log.sync().map(Position)
+        self.engine().sync().map(Position)
     }
 
     /// Waits until `position` is durable, syncing if nobody else does. Threads that record
@@ -354,12 +343,13 @@ impl Db {
                 self.position()
             )));
         }
+        self.engine().bring_in()?;
         self.engine().log.sync_to(position.get())
     }
 
     /// The last position recorded.
     pub fn position(&self) -> Position {
-        Position(self.engine().log.appended())
+        Position(self.engine().last_position())
     }
 
     /// The last position that survives a power cut for certain.
@@ -519,7 +509,9 @@ impl Engine {
     /// Closes the gate and waits until nobody is inside.
     fn close_gate(&self) -> Result<Closed<'_, Live>> {
         self.check_open()?;
-        Ok(self.gate.close())
+        let live = self.gate.close();
+        self.bring_in_at(&live)?;
+        Ok(live)
     }
 
     fn tier(&self, name: &str) -> Result<Arc<ViewTier>> {
@@ -584,9 +576,12 @@ impl Engine {
 
     fn record_chunks(&self, batch: &mut Builder, durability: Durability) -> Result<BatchOutcome> {
         let mut outcome =
-            BatchOutcome { position: Position(self.log.appended()), ..Default::default() };
+            BatchOutcome { position: Position(self.last_position()), ..Default::default() };
         if batch.is_empty() {
             self.check_open()?;
+            if durability == Durability::Sync {
+                self.bring_in()?;
+            }
             self.acknowledge(outcome.position.get(), durability)?;
             return Ok(outcome);
         }
@@ -628,7 +623,7 @@ impl Engine {
             if fresh < columns.len() {
                 outcome.duplicates += (columns.len() - fresh) as u64;
                 // The first of them may have been recorded just now, behind the position above.
-                outcome.position = outcome.position.max(Position(self.log.appended()));
+                outcome.position = outcome.position.max(Position(self.last_position()));
                 columns.retain(&bench.keep);
                 if columns.is_empty() {
                     return Ok(());
@@ -636,7 +631,10 @@ impl Engine {
             }
         }
         bench.draft.events(columns, &self.log, now);
-        let appended = self.log.append_events(&mut bench.draft, columns);
+        let appended = self.none_gathered(&live).and_then(|_none| {
+            // Behind the events that were gathered before.
+            self.log.append_events(&mut bench.draft, columns)
+        });
         if let Some(window) = &mut window {
             match &appended {
                 Ok(at) => window.place(columns.len(), &columns.ids, at.first, now.micros()),
@@ -654,6 +652,12 @@ impl Engine {
         outcome.recorded += columns.len() as u64;
         outcome.late += late;
         outcome.position = Position(appended.last);
+        self.note_appended(&appended);
+        Ok(())
+    }
+
+    /// The log has grown: what that makes due.
+    fn note_appended(&self, appended: &Appended) {
         self.tallies.log_bytes.add(appended.frame_bytes);
         if appended.wants_spare {
             self.signals.want_spare();
@@ -661,7 +665,6 @@ impl Engine {
         if self.tallies.log_bytes.get() > self.options.checkpoint_log_bytes {
             self.signals.want_checkpoint();
         }
-        Ok(())
     }
 
     /// Reads the stored part of the deduplication window, when it is first needed.
@@ -708,21 +711,23 @@ impl Engine {
     /// Whether something was recorded since the last checkpoint.
     fn has_news(&self) -> bool {
         let state = self.checkpointer.lock();
-        self.log.appended() > state.catalog.position || state.failed
+        self.last_position() > state.catalog.position || state.failed
     }
 
     fn close(&self) -> Result<()> {
-        {
-            let gate = self.gate.close();
+        let brought_in = {
+            let live = self.gate.close();
             self.closed.store(true, Release);
-            drop(gate);
-        }
+            self.bring_in_at(&live)
+        };
         // An opening that only asked leaves everything as it was.
         let checkpointed = if self.has_news() { self.checkpoint() } else { Ok(()) };
         let sealed = self.log.close(self.now());
+        // Its records are durable in the log.
+        let cleared = if brought_in.is_ok() && sealed.is_ok() { self.leave_stage() } else { Ok(()) };
         let closed = self.storage.close();
         drop(self.lock.lock().take());
-        checkpointed.and(sealed).and(closed)
+        brought_in.and(checkpointed).and(sealed).and(cleared).and(closed)
     }
 }
 

@@ -90,7 +90,7 @@ impl Dictionary {
     /// The number of `text`, given anew if it has none.
     #[inline]
     pub(crate) fn intern(&self, reader: &mut Reader, text: &str) -> Sym {
-        self.intern_tagged(reader, self.tag(text), text)
+        self.intern_tagged(reader, self.tag(text), text.as_bytes())
     }
 
     /// The first step of looking up many strings: what the next ones need.
@@ -109,9 +109,9 @@ impl Dictionary {
         });
     }
 
-    /// The last step, and the only one that is needed.
+    /// The last step, and the only one that is needed. The bytes are those of a text.
     #[inline]
-    pub(crate) fn intern_tagged(&self, reader: &mut Reader, tag: u32, text: &str) -> Sym {
+    pub(crate) fn intern_tagged(&self, reader: &mut Reader, tag: u32, text: &[u8]) -> Sym {
         match self.find_in(&reader.table, tag, text) {
             Some(sym) => sym,
             None => self.add(reader, tag, text),
@@ -121,7 +121,7 @@ impl Dictionary {
     /// The number of `text` if it has one.
     pub(crate) fn find(&self, text: &str) -> Option<Sym> {
         let table = self.table.read().clone();
-        self.find_in(&table, self.tag(text), text)
+        self.find_in(&table, self.tag(text), text.as_bytes())
     }
 
     pub(crate) fn text(&self, sym: Sym) -> &str {
@@ -162,12 +162,12 @@ impl Dictionary {
     }
 
     #[inline]
-    fn find_in(&self, table: &Slots, tag: u32, text: &str) -> Option<Sym> {
-        table.find(tag, |number| same_text(self.text(Sym(number)), text)).map(Sym)
+    fn find_in(&self, table: &Slots, tag: u32, text: &[u8]) -> Option<Sym> {
+        table.find(tag, |number| same_text(self.text(Sym(number)).as_bytes(), text)).map(Sym)
     }
 
     #[cold]
-    fn add(&self, reader: &mut Reader, tag: u32, text: &str) -> Sym {
+    fn add(&self, reader: &mut Reader, tag: u32, text: &[u8]) -> Sym {
         let mut len = self.len.lock();
         if reader.version != self.version.load(Acquire) {
             *reader = self.reader();
@@ -179,6 +179,7 @@ impl Dictionary {
         let sym = Sym(*len);
         let (chunk, at) = locate(sym);
         let chunk = self.chunks[chunk].get_or_init(|| Chunk::of_len(FIRST_CHUNK << chunk));
+        let text = std::str::from_utf8(text).expect("the bytes of a text, as the caller says");
         let text = CompactString::new(text);
         if text.is_heap_allocated() {
             // A heap block has its own header and is rounded up to 16 bytes.
@@ -217,16 +218,16 @@ impl Chunk {
 
 /// Whether two texts are equal. Most are short, and then a call costs more than the comparison.
 #[inline]
-pub(crate) fn same_text(a: &str, b: &str) -> bool {
+pub(crate) fn same_text(a: &[u8], b: &[u8]) -> bool {
     fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
         a.first_chunk::<N>() == b.first_chunk() && a.last_chunk::<N>() == b.last_chunk()
     }
-    let (a, b) = (a.as_bytes(), b.as_bytes());
     a.len() == b.len()
         && match a.len() {
             0..4 => a.iter().eq(b),
             4..=8 => ends::<4>(a, b),
             9..=16 => ends::<8>(a, b),
+            17..=32 => ends::<16>(a, b),
             _ => a == b,
         }
 }

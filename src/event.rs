@@ -9,7 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
-use smallvec::SmallVec;
+use std::ops::Deref;
 use std::time::Duration;
 
 /// The dimension under which views see the event's name.
@@ -47,6 +47,63 @@ impl Limits {
     pub const VIEWS: usize = 1_000;
 }
 
+/// A list of mostly few values, which lie in place up to `N` of them.
+///
+/// Nothing in here is called with the address of the list: as long as nothing is, a chain of an
+/// event's setters is a handful of stores for the compiler, and else a copy of the whole event each.
+#[derive(Clone, Debug)]
+pub(crate) struct Few<T, const N: usize> {
+    first: [T; N],
+    len: usize,
+    /// All of them, when there are more than `N`.
+    #[expect(clippy::box_collection, reason = "one word, which a call can be given by value")]
+    all: Option<Box<Vec<T>>>,
+}
+
+impl<T: Copy + Default, const N: usize> Few<T, N> {
+    #[inline(always)]
+    fn push(mut self, value: T) -> Self {
+        if self.len < N {
+            self.first[self.len] = value;
+        } else {
+            self.all = Few::<T, N>::more(self.all, self.first, value);
+        }
+        self.len += 1;
+        self
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[expect(clippy::box_collection, clippy::unnecessary_wraps, reason = "as in the field")]
+    fn more(all: Option<Box<Vec<T>>>, first: [T; N], value: T) -> Option<Box<Vec<T>>> {
+        let mut all = all.unwrap_or_else(|| Box::new(first.to_vec()));
+        all.push(value);
+        Some(all)
+    }
+}
+
+impl<T: Copy + Default, const N: usize> Default for Few<T, N> {
+    #[inline(always)]
+    fn default() -> Self {
+        Few { first: [T::default(); N], len: 0, all: None }
+    }
+}
+
+impl<T, const N: usize> Deref for Few<T, N> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        self.all.as_deref().map_or(&self.first[..self.len.min(N)], Vec::as_slice)
+    }
+}
+
+impl<T: PartialEq, const N: usize> PartialEq for Few<T, N> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
 /// Something that happened: a name, a time, dimensions, measures.
 ///
 /// All text is borrowed; building an event of up to four dimensions and two measures allocates
@@ -67,8 +124,8 @@ impl Limits {
 pub struct Event<'a> {
     pub(crate) name: &'a str,
     pub(crate) time: Option<Timestamp>,
-    pub(crate) dims: SmallVec<[(&'a str, &'a str); 4]>,
-    pub(crate) measures: SmallVec<[(&'a str, f64); 2]>,
+    pub(crate) dims: Few<(&'a str, &'a str), 4>,
+    pub(crate) measures: Few<(&'a str, f64), 2>,
     pub(crate) entity: Option<&'a str>,
     pub(crate) id: Option<&'a str>,
     pub(crate) payload: Option<&'a [u8]>,
@@ -76,40 +133,40 @@ pub struct Event<'a> {
 
 impl<'a> Event<'a> {
     /// An event of this name, of the moment at which it will be recorded.
-    #[inline]
+    #[inline(always)]
     pub fn new(name: &'a str) -> Self {
         Event { name, ..Event::default() }
     }
 
     /// Says when it happened; without it, the store's clock does when it is recorded.
-    #[inline]
+    #[inline(always)]
     pub fn at(mut self, time: Timestamp) -> Self {
         self.time = Some(time);
         self
     }
 
     /// Adds a dimension: a text by which views group and filter. An empty value is a value.
-    #[inline]
+    #[inline(always)]
     pub fn dim(mut self, dimension: &'a str, value: &'a str) -> Self {
-        self.dims.push((dimension, value));
+        self.dims = self.dims.push((dimension, value));
         self
     }
 
     /// Adds the measure `value`.
-    #[inline]
+    #[inline(always)]
     pub fn value(self, value: f64) -> Self {
         self.measure(DEFAULT_MEASURE, value)
     }
 
     /// Adds a named measure: a finite number that views sum up.
-    #[inline]
+    #[inline(always)]
     pub fn measure(mut self, measure: &'a str, value: f64) -> Self {
-        self.measures.push((measure, value));
+        self.measures = self.measures.push((measure, value));
         self
     }
 
     /// Names the entity (stream) to whose history the event belongs.
-    #[inline]
+    #[inline(always)]
     pub fn entity(mut self, entity: &'a str) -> Self {
         self.entity = Some(entity);
         self
@@ -117,14 +174,14 @@ impl<'a> Event<'a> {
 
     /// Gives the id by which a repeated event is recognised, where the store has a deduplication
     /// window ([`Dedup`](crate::Dedup)).
-    #[inline]
+    #[inline(always)]
     pub fn id(mut self, id: &'a str) -> Self {
         self.id = Some(id);
         self
     }
 
     /// Attaches bytes that are kept in the log and not looked into.
-    #[inline]
+    #[inline(always)]
     pub fn payload(mut self, payload: &'a [u8]) -> Self {
         self.payload = Some(payload);
         self

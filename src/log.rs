@@ -10,8 +10,8 @@
 //!    position P is an unsynced tail only if no valid frame behind it claims `synced >= P`.
 //! 4. Nothing is appended after a failed write or sync (the writer is poisoned).
 //!
-//! In reading order: [`frame`] (bytes), [`segment`] (a file of them), [`writer`] (append and group
-//! commit), [`reader`] (replay and recovery), [`follow`] (reading what another process writes),
+//! In reading order: [`frame`] (bytes), [`segment`] (a file of them), [`stage`] (single events on
+//! their way into a frame), [`writer`] (append and group commit), [`reader`] (replay and recovery), [`follow`] (reading what another process writes),
 //! [`survey`] and [`salvage`] (reading past damages, writing what is good of a segment anew). Which
 //! segments are kept is decided with a checkpoint (`db/checkpoint.rs`).
 
@@ -20,6 +20,7 @@ pub(crate) mod frame;
 pub(crate) mod reader;
 pub(crate) mod salvage;
 pub(crate) mod segment;
+pub(crate) mod stage;
 pub(crate) mod survey;
 pub(crate) mod writer;
 

@@ -24,11 +24,20 @@
 //! same form byte (0, 1 or 2) and, for 2, the bitmap.
 //!
 //! Definitions: `(sym · length · UTF-8)*` to the end. Control body: bincode of [`Control`].
+//!
+//! An event by itself, as it lies in the stage (texts are `length · UTF-8`):
+//! ```text
+//! time (8) · flags (1): 1 entity, 2 id, 4 payload · name
+//! number · (dimension · value)* · number · (measure · 8-byte float)*
+//! entity · id · payload, those of the flags
+//! ```
 //! Next: `log/frame.rs`.
 
 use crate::codec::{self, Malformed};
 use crate::dictionary::{Dictionary, Sym};
+use crate::event::Event;
 use crate::options::Dedup;
+use crate::time::Timestamp;
 use crate::view::View;
 
 /// Events in one frame at most. A larger batch becomes several frames.
@@ -475,6 +484,73 @@ impl Seen {
         let hash = u128::from_le_bytes(codec::take_array(&mut payload)?);
         Ok(Seen { position, written_at, hash })
     }
+}
+
+const HAS_ENTITY: u8 = 1;
+const HAS_ID: u8 = 2;
+const HAS_PAYLOAD: u8 = 4;
+
+/// Appends the bytes of an event by itself, which happened at `time`.
+#[inline]
+pub(crate) fn put_event(out: &mut Vec<u8>, event: &Event<'_>, time: Timestamp) {
+    let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
+    out.extend_from_slice(&time.micros().to_le_bytes());
+    out.push(
+        flag(event.entity.is_some(), HAS_ENTITY)
+            | flag(event.id.is_some(), HAS_ID)
+            | flag(event.payload.is_some(), HAS_PAYLOAD),
+    );
+    codec::put_short(out, event.name.as_bytes());
+    out.push(event.dims.len() as u8);
+    for (name, value) in event.dims.iter() {
+        codec::put_short(out, name.as_bytes());
+        codec::put_short(out, value.as_bytes());
+    }
+    out.push(event.measures.len() as u8);
+    for (name, value) in event.measures.iter() {
+        codec::put_short(out, name.as_bytes());
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+    for text in [event.entity, event.id].into_iter().flatten() {
+        codec::put_short(out, text.as_bytes());
+    }
+    event.payload.iter().for_each(|payload| codec::put_bytes(out, payload));
+}
+
+/// Reads what [`put_event`] wrote. The event is one that its own checks accept.
+pub(crate) fn take_event(mut bytes: &[u8]) -> Result<Event<'_>, Malformed> {
+    fn text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(codec::take_bytes(bytes)?).map_err(|_| Malformed("a text is not UTF-8"))
+    }
+    let bytes = &mut bytes;
+    let time = Timestamp::from_micros(i64::from_le_bytes(codec::take_array(bytes)?));
+    let [flags] = codec::take_array(bytes)?;
+    if flags & !(HAS_ENTITY | HAS_ID | HAS_PAYLOAD) != 0 {
+        return Err(Malformed("an event has parts of an unknown kind"));
+    }
+    let mut event = Event::new(text(bytes)?).at(time);
+    let [dims] = codec::take_array(bytes)?;
+    for _ in 0..dims {
+        event = event.dim(text(bytes)?, text(bytes)?);
+    }
+    let [measures] = codec::take_array(bytes)?;
+    for _ in 0..measures {
+        event = event.measure(text(bytes)?, f64::from_le_bytes(codec::take_array(bytes)?));
+    }
+    if flags & HAS_ENTITY != 0 {
+        event = event.entity(text(bytes)?);
+    }
+    if flags & HAS_ID != 0 {
+        event = event.id(text(bytes)?);
+    }
+    if flags & HAS_PAYLOAD != 0 {
+        event = event.payload(codec::take_bytes(bytes)?);
+    }
+    codec::finished(bytes)?;
+    if event.check().is_err() || !(Timestamp::MIN..=Timestamp::MAX).contains(&time) {
+        return Err(Malformed("an event is none that is accepted"));
+    }
+    Ok(event)
 }
 
 /// Appends the definition of `sym`.

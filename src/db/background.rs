@@ -104,7 +104,7 @@ impl Engine {
                 // Whoever appends after this asks anew; whoever did before is seen by the sync.
                 match self.signals.sync_within.swap(0, SeqCst) {
                     0 => Ok(()),
-                    _ => self.log.sync().map(|_| ()),
+                    _ => self.sync().map(|_| ()),
                 }
             }
             Step::Witness => {

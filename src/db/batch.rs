@@ -95,8 +95,8 @@ impl Batch {
 }
 
 impl Builder {
-    pub(super) fn new(engine: &Engine) -> Self {
-        let reader = engine.dictionary.reader();
+    pub(super) fn new(dictionary: &Dictionary) -> Self {
+        let reader = dictionary.reader();
         Builder {
             reader,
             names: Recent::default(),
@@ -112,8 +112,21 @@ impl Builder {
 
     pub(super) fn push(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
         self.check(engine, event).inspect_err(|_| engine.tallies.refused.add(1))?;
-        self.add(engine, event);
+        self.add(&engine.dictionary, event);
         Ok(())
+    }
+
+    /// Checks an event that came just now, `roughly`; gives its time.
+    #[inline]
+    pub(super) fn check_single(
+        &mut self,
+        engine: &Engine,
+        event: &Event<'_>,
+        roughly: Timestamp,
+    ) -> Result<Timestamp> {
+        (self.now, self.begun) = (None, Some(roughly));
+        self.check(engine, event).inspect_err(|_| engine.tallies.refused.add(1))?;
+        Ok(event.time.or(self.now).unwrap_or_default())
     }
 
     fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
@@ -132,8 +145,13 @@ impl Builder {
         Ok(())
     }
 
-    fn add(&mut self, engine: &Engine, event: &Event<'_>) {
-        let dictionary = &*engine.dictionary;
+    /// Adds an event that was checked.
+    pub(super) fn add(&mut self, dictionary: &Dictionary, event: &Event<'_>) {
+        self.add_at(dictionary, event, event.time.or(self.now).unwrap_or_default());
+    }
+
+    /// Adds an event that was checked and happened at `time`.
+    pub(super) fn add_at(&mut self, dictionary: &Dictionary, event: &Event<'_>, time: Timestamp) {
         let full = self.is_full_for(event);
         if full || self.waiting.is_full() {
             self.look_up(dictionary);
@@ -145,7 +163,6 @@ impl Builder {
         let columns = &mut chunks[*at];
         let row = columns.len();
         columns.names.push(names.sym(0, event.name, || dictionary.intern(reader, event.name)));
-        let time = event.time.or(self.now).unwrap_or_default();
         columns.times.push(time.micros());
         for (i, (name, value)) in event.dims.iter().enumerate() {
             let name = dims.sym(i, name, || dictionary.intern(reader, name));
@@ -228,6 +245,14 @@ impl Builder {
         chunks
     }
 
+    /// The columns of events of which there are few enough for one frame.
+    pub(super) fn only_chunk(&mut self, dictionary: &Dictionary) -> &mut Columns {
+        let [columns] = self.chunks(dictionary) else {
+            unreachable!("a group of staged events is smaller than a frame in every respect")
+        };
+        columns
+    }
+
     /// When the first event came, roughly.
     pub(super) fn begun(&self) -> Option<Timestamp> {
         self.begun.or(self.now)
@@ -252,7 +277,7 @@ impl Recent {
             self.0.resize_with(i + 1, || (String::new(), Sym::NONE));
         }
         let (recent, sym) = &mut self.0[i];
-        if !same_text(recent, text) || *sym == Sym::NONE {
+        if !same_text(recent.as_bytes(), text.as_bytes()) || *sym == Sym::NONE {
             recent.clear();
             recent.push_str(text);
             *sym = intern();
@@ -276,6 +301,7 @@ fn column_of<T: Copy>(columns: &mut Vec<Column<T>>, i: usize, name: Sym) -> usiz
 impl Db {
     /// An empty batch of this engine.
     pub fn batch(&self) -> Batch {
-        Batch { engine: self.engine().clone(), builder: Builder::new(self.engine()) }
+        let builder = Builder::new(&self.engine().dictionary);
+        Batch { engine: self.engine().clone(), builder }
     }
 }

@@ -90,10 +90,10 @@ impl Engine {
     fn checkpoint_locked(&self, state: &mut Checkpointer) -> Result<()> {
         let stopwatch = Stopwatch::start();
         // The cut waits for this sync otherwise.
-        self.log.sync()?;
+        self.sync()?;
         // What an earlier checkpoint could not merge comes before anything newer of its keys.
         self.merge_deltas(state)?;
-        let (mut catalog, views) = self.cut(state);
+        let (mut catalog, views) = self.cut(state)?;
         let mut series = 0;
         for tier in &views {
             for (at, shard) in tier.shards().iter().enumerate() {
@@ -161,8 +161,9 @@ impl Engine {
     }
 
     /// Closes the gate for the moment of the cut.
-    fn cut(&self, state: &mut Checkpointer) -> (Catalog, Vec<Arc<ViewTier>>) {
+    fn cut(&self, state: &mut Checkpointer) -> Result<(Catalog, Vec<Arc<ViewTier>>)> {
         let live = self.gate.close();
+        self.bring_in_at(&live)?;
         let position = self.log.appended();
         // Not the position: a backfill changes series between two cuts at the same one.
         state.sequence += 1;
@@ -206,7 +207,7 @@ impl Engine {
         let views = live.views.clone();
         drop(live);
         state.carry.of(Table::Ids).extend(ids.rows());
-        (catalog, views)
+        Ok((catalog, views))
     }
 
     fn row_key(&self, tier: &ViewTier, key: &[Sym]) -> Vec<u8> {

@@ -8,6 +8,7 @@
 //! 2. A scan sees every key that was recorded before it began, once, each as of some moment during
 //!    the scan. Keys that come while it runs may be in it or not.
 //! 3. A scan does not make cold series resident.
+//! 4. A question begins by settling (`db/staging.rs`): what was acknowledged before it is in the answer.
 
 use super::Engine;
 use crate::codec::{self, Malformed};
@@ -207,6 +208,7 @@ impl ViewSource {
     }
 
     pub(super) fn key_count(&self) -> Result<u64> {
+        self.engine.settle();
         self.complete_partials()?;
         let totals = self.tier.totals();
         Ok(self.tier.stored_rows.load(Relaxed) + totals.newly_stored + totals.unstored)
@@ -263,6 +265,7 @@ impl Source for ViewSource {
 
     fn get(&self, parts: &[&str]) -> Result<Option<Series>> {
         self.engine.check_open()?;
+        self.engine.settle();
         if let Some(key) = self.syms(parts) {
             return self.load(&key, &Series::clone);
         }
@@ -290,6 +293,7 @@ impl Source for ViewSource {
         between: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
         self.engine.check_open()?;
+        self.engine.settle();
         let dictionary = &*self.engine.dictionary;
         // From here on nothing is evicted; so what is whole now stays so, and no key is met twice.
         let _scan = self.tier.scan();
@@ -348,6 +352,7 @@ impl Source for ViewSource {
 
     fn begin(&self, prefix: &[&str]) -> Result<Vec<Vec<u8>>> {
         self.engine.check_open()?;
+        self.engine.settle();
         let prefix = key::series_row(self.tier.id, prefix.iter().copied());
         let mut keys = Vec::new();
         for shard in self.tier.shards() {

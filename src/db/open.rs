@@ -12,8 +12,10 @@
 //!    its beginning, was found in order and replayed.
 
 use super::catalog::{Catalog, StoredView};
+use super::batch::Builder;
 use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
+use super::staging::Staging;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
@@ -22,10 +24,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry, Recovered};
 use crate::log::segment;
-use crate::log::writer::Writer;
+use crate::log::stage::{self, Staged};
+use crate::log::writer::{Draft, Writer};
 use crate::manifest::{self, Manifest, backup};
 use crate::options::{Dedup, Durability, Options};
-use crate::record::Control;
+use crate::record::{self, Control};
 use crate::snapshot::{RedbStorage, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Gate, Mutex};
@@ -110,6 +113,9 @@ pub(super) fn open_without_look(
         recovered.last_segment,
         next_position,
     );
+    let staged = recover_stage(&*disk, dir, &home, &log, &dictionary, now, &mut |entry, position| {
+        recovery.apply(entry, position, now.micros())
+    })?;
     if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
         // In the log, so that a later opening knows it whatever becomes of this one.
         let control = Control::DedupRule(rule);
@@ -128,9 +134,43 @@ pub(super) fn open_without_look(
         lock: Some(lock),
     };
     let engine = recovery.engine(ground, catalog);
-    engine.tallies.replayed.set(recovered.replayed);
+    engine.tallies.replayed.set(recovered.replayed + staged);
     engine.tallies.rebuilt.set(u64::from(damaged.is_some()));
     Ok(engine)
+}
+
+/// Brings into the log what is only in the stage of the opening before, durable when it returns, and
+/// applies it. Gives the number of events.
+fn recover_stage(
+    disk: &dyn Disk,
+    dir: &Path,
+    home: &Home,
+    log: &Writer,
+    dictionary: &Dictionary,
+    now: Timestamp,
+    apply: &mut dyn FnMut(Entry<'_>, u64) -> Result<()>,
+) -> Result<u64> {
+    let staged = Staged::read(disk, dir, home.identity)?;
+    let mut builder = Builder::new(dictionary);
+    for (_, event) in staged.behind(log.appended()) {
+        // Valid, and of a kind that this version does not know.
+        let event = record::take_event(event).map_err(|malformed| {
+            Error::corruption(&dir.join(stage::NAME), 0, format!("a staged event: {malformed}"))
+        })?;
+        builder.add(dictionary, &event);
+    }
+    let (mut draft, mut events) = (Draft::default(), 0);
+    if !builder.is_empty() {
+        for columns in builder.chunks(dictionary) {
+            draft.events(columns, log, now);
+            let appended = log.append_events(&mut draft, columns)?;
+            events += columns.len() as u64;
+            apply(Entry::Events(columns), appended.first)?;
+        }
+        log.sync()?;
+    }
+    stage::remove(disk, dir)?;
+    Ok(events)
 }
 
 /// What an engine stands on.
@@ -433,6 +473,7 @@ impl Recovery {
         let Ground { dir, disk, home, options, dictionary, log, storage, lock } = ground;
         let tallies = Tallies { events: self.events, late: self.late, ..Tallies::default() };
         tallies.duplicates.set(catalog.duplicates);
+        let staging = Staging::new(&dictionary);
         let by_name = DashMap::new();
         for tier in &self.live.views {
             by_name.insert(tier.view.name().into(), tier.clone());
@@ -456,6 +497,7 @@ impl Recovery {
             checkpointer: Mutex::new(Checkpointer::new(catalog, self.stale_ids)),
             backups: AtomicUsize::new(0),
             window: self.window.map(Mutex::new),
+            staging,
             signals: background::Signals::default(),
             tallies,
             closed: AtomicBool::new(false),

@@ -17,6 +17,7 @@
 //! It is an engine without background threads whose log is not written to; series are read and
 //! loaded as in any other (`db/load.rs`).
 
+use super::batch::Builder;
 use super::catalog::Catalog;
 use super::open::{self, Ground, Recovery};
 use super::{Engine, Statistics, ViewStatus, statistics};
@@ -25,12 +26,13 @@ use crate::disk::{Disk, Filling, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::follow::Follower;
 use crate::log::reader::Entry;
+use crate::log::stage::Staged;
 use crate::log::writer::Writer;
 use crate::log::{Home, Position};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::query::Query;
-use crate::record::Control;
+use crate::record::{self, Control};
 use crate::snapshot::{RedbStorage, Storage as _, StoreHold};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::tier::{Backfill, ViewTier};
@@ -80,6 +82,8 @@ pub(super) struct Following {
     pub(super) catalog: Catalog,
     /// Of the snapshot that was copied.
     stamp: Option<u64>,
+    /// The last position that was read from the stage: the log brings it once more.
+    staged: u64,
 }
 
 impl Options {
@@ -168,7 +172,7 @@ impl ReadOnlyDb {
 
     /// The position whose state is shown.
     pub fn position(&self) -> Position {
-        Position(self.engine().log.appended())
+        Position(self.engine().last_position())
     }
 
     /// A view, to be asked.
@@ -265,7 +269,7 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             lock: None,
         };
         let engine = recovery.sharing_views().engine(ground, catalog.clone());
-        let mut following = Following { follower, recovery, catalog, stamp };
+        let mut following = Following { follower, recovery, catalog, stamp, staged: 0 };
         let caught_up = catch_up(&engine, &mut following);
         open::check_says_all(dir, &following.catalog, following.follower.given_up(), None)?;
         return match caught_up {
@@ -277,16 +281,65 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
     }
 }
 
-/// Applies what the log has that was not applied yet.
+/// Applies what the log and the stage have that was not applied yet.
 fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
-    let Following { follower, recovery, .. } = following;
+    loop {
+        let before = following.follower.position();
+        catch_up_log(engine, following)?;
+        let position = following.follower.position();
+        let staged = Staged::read(&*engine.disk, &engine.dir, engine.home.identity)?;
+        // What was staged when the log was read has gone into it since.
+        let gone = staged.begins().is_some_and(|first| first > position + 1);
+        if !gone || position == before {
+            return apply_staged(engine, following, &staged);
+        }
+    }
+}
+
+/// Applies the events that are staged behind the log.
+fn apply_staged(engine: &Engine, following: &mut Following, staged: &Staged) -> Result<()> {
+    let position = following.follower.position().max(following.staged);
+    let mut builder = Builder::new(&engine.dictionary);
+    for (_, event) in staged.behind(position) {
+        // One of a kind that this version does not know: it comes with the log.
+        let Ok(event) = record::take_event(event) else { break };
+        builder.add(&engine.dictionary, &event);
+    }
+    let (events, now) = (builder.len() as u64, engine.now().micros());
+    if events > 0 {
+        for columns in builder.chunks(&engine.dictionary) {
+            following.recovery.apply(Entry::Events(columns), position + 1, now)?;
+        }
+        following.staged = position + events;
+        engine.staging.follow(following.staged);
+        engine.tallies.events.set(following.recovery.events.get());
+        engine.tallies.late.set(following.recovery.late.get());
+        engine.tallies.replayed.add(events);
+    }
+    Ok(())
+}
+
+/// Applies what the log has that was not applied yet.
+fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
+    let Following { follower, recovery, staged, .. } = following;
     let before = follower.position();
     let mut redefined = false;
-    let caught_up = follower.catch_up(&mut |entry, header| {
+    let caught_up = follower.catch_up(&mut |mut entry, header| {
         match &entry {
             Entry::Control(Control::DedupRule(_)) => return Ok(()),
             Entry::Control(_) => redefined = true,
             Entry::Events(_) => {}
+        }
+        // The first of them may have come from the stage before.
+        let known = staged.saturating_sub(header.position.saturating_sub(1)) as usize;
+        if let Entry::Events(columns) = &mut entry
+            && known > 0
+        {
+            let keep: Vec<bool> = (0..columns.len()).map(|row| row >= known).collect();
+            columns.retain(&keep);
+            if columns.is_empty() {
+                return Ok(());
+            }
         }
         recovery.apply(entry, header.position, header.written_at)
     });

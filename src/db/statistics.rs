@@ -80,6 +80,7 @@ pub struct LastCheckpoint {
 }
 
 pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
+    engine.settle();
     let live = engine.gate.enter();
     let views = live.views.clone();
     drop(live);
@@ -105,7 +106,7 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
     let tallies = &engine.tallies;
     Statistics {
         events: tallies.events.get(),
-        position: Position(engine.log.appended()),
+        position: Position(engine.last_position()),
         durable_position: Position(engine.log.durable()),
         last_checkpoint,
         checkpoint_failures,

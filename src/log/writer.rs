@@ -226,6 +226,20 @@ impl Writer {
         }
     }
 
+    /// Makes room for a frame of so many bytes, so that appending one does not need another segment.
+    /// Gives the bytes that there is room for: what other callers append comes off that, but witnesses
+    /// do not.
+    pub(crate) fn make_room(&self, frame_bytes: u64, now: Timestamp) -> Result<u64> {
+        // For frames of other kinds, and the seal, that come in between.
+        const KEPT_BYTES: u64 = 4_096;
+        let mut active = self.active()?;
+        if !active.has_room(frame_bytes + KEPT_BYTES) {
+            self.rotate(&mut active, frame_bytes + KEPT_BYTES, now)?;
+        }
+        let bytes = active.segment.as_ref().map_or(0, |segment| segment.bytes - active.at);
+        Ok(bytes.saturating_sub(KEPT_BYTES))
+    }
+
     /// Appends a control record.
     pub(crate) fn append_control(&self, body: &[u8], now: Timestamp) -> Result<Appended> {
         let mut active = self.active()?;

@@ -50,11 +50,15 @@ struct Item {
 impl Scratch {
     /// Begins with a batch: what [`apply_all`] does by itself.
     pub(crate) fn begin(&mut self, columns: &Columns) {
+        self.begin_rows(columns, 0..columns.len());
+    }
+
+    fn begin_rows(&mut self, columns: &Columns, rows: Range<usize>) {
         self.late.clear();
         self.measures.resize_with(columns.measures.len(), Vec::new);
         for (measures, column) in self.measures.iter_mut().zip(&columns.measures) {
             measures.clear();
-            measures.extend(column.values.iter().map(|value| Measure::new(*value)));
+            measures.extend(column.values[rows.clone()].iter().map(|value| Measure::new(*value)));
         }
     }
 
@@ -167,20 +171,33 @@ fn same_buckets(shape: &Shape, time: Timestamp) -> Range<Timestamp> {
 
 /// Folds the events into the series of every view that takes them.
 pub(crate) fn apply_all(views: &[Arc<ViewTier>], columns: &Columns, scratch: &mut Scratch) {
-    scratch.begin(columns);
-    if columns.len() > 1 {
-        for view in views {
-            view.apply(columns, scratch);
-        }
+    if columns.len() == 1 {
+        let late = apply_row(views, columns, 0, scratch);
+        scratch.late.extend(late.then_some(0));
         return;
     }
-    let time = Timestamp::from_micros(columns.times[0]);
+    scratch.begin(columns);
+    for view in views {
+        view.apply(columns, scratch);
+    }
+}
+
+/// Folds one event of the columns into the series of every view that takes it; says whether it was
+/// late in one of them.
+pub(crate) fn apply_row(
+    views: &[Arc<ViewTier>],
+    columns: &Columns,
+    row: usize,
+    scratch: &mut Scratch,
+) -> bool {
+    scratch.begin_rows(columns, row..row + 1);
+    let time = Timestamp::from_micros(columns.times[row]);
     let measures = &scratch.measures;
     let mut late = false;
     for views in views.chunks(VIEWS) {
         let mut found = SmallVec::<[Found<'_>; VIEWS]>::new();
         for view in views {
-            found.extend(view.find_single(columns));
+            found.extend(view.find_row(columns, row));
         }
         for Found { shard, hash, key, .. } in &found {
             shard.approach(*hash, key);
@@ -195,7 +212,7 @@ pub(crate) fn apply_all(views: &[Arc<ViewTier>], columns: &Columns, scratch: &mu
             late |= shard.observe(slot, &view.plan.shape, time, measure);
         }
     }
-    scratch.late.extend(late.then_some(0));
+    late
 }
 
 /// Where a single event goes in one view.
@@ -207,10 +224,10 @@ struct Found<'a> {
 }
 
 impl ViewTier {
-    /// Locks the shard of the only event, if the view takes it, and asks for the key's place there.
-    fn find_single(&self, columns: &Columns) -> Option<Found<'_>> {
+    /// Locks the shard of an event, if the view takes it, and asks for the key's place there.
+    fn find_row(&self, columns: &Columns, row: usize) -> Option<Found<'_>> {
         let takes = |part: Part, values: &[Sym]| {
-            column(columns, part).is_some_and(|column| values.contains(&column[0]))
+            column(columns, part).is_some_and(|column| values.contains(&column[row]))
         };
         let Plan { names, conditions, key: parts, .. } = &self.plan;
         if !(names.is_empty() || takes(Part::EventName, names))
@@ -220,7 +237,7 @@ impl ViewTier {
         }
         let mut key = Key::new();
         for part in parts {
-            key.push(column(columns, *part).map(|column| column[0]).filter(|s| *s != Sym::NONE)?);
+            key.push(column(columns, *part).map(|column| column[row]).filter(|s| *s != Sym::NONE)?);
         }
         let (shard, hash) = self.place(&key);
         let shard = self.shards[shard].lock();

@@ -11,15 +11,12 @@ use crate::dictionary::{Dictionary, Reader, Sym, same_text};
 
 /// As many texts as wait at most.
 const WAITING_MAX: usize = 96;
-/// The copied texts are forgotten when they take more than this.
-const TEXT_BYTES_MAX: usize = 8 << 10;
 const NOWHERE: u32 = u32::MAX;
 
 #[derive(Default)]
 pub(super) struct Waiting {
-    texts: String,
     items: Vec<Item>,
-    /// The text that came last, by column: events often repeat the value of the one before.
+    /// What came last, by column: events often repeat the value of the one before.
     last: Vec<Last>,
     syms: Vec<Sym>,
 }
@@ -30,21 +27,63 @@ struct Item {
     tag: u32,
     /// The item whose text it is: this one, or the one before in the same column.
     of: u32,
-    start: u32,
-    end: u32,
+    text: Copied,
 }
 
-#[derive(Clone, Copy)]
 struct Last {
-    start: u32,
-    end: u32,
+    text: Copied,
     /// [`Sym::NONE`] while it waits.
     sym: Sym,
     item: u32,
 }
 
 impl Last {
-    const NONE: Last = Last { start: 0, end: 0, sym: Sym::NONE, item: NOWHERE };
+    const NONE: Last = Last { text: Copied::EMPTY, sym: Sym::NONE, item: NOWHERE };
+}
+
+/// A text that most often lies in place.
+#[derive(Clone)]
+enum Copied {
+    Short { bytes: [u8; SHORT_BYTES], len: u8 },
+    Long(Box<str>),
+}
+
+const SHORT_BYTES: usize = 22;
+
+impl Copied {
+    const EMPTY: Copied = Copied::Short { bytes: [0; SHORT_BYTES], len: 0 };
+
+    /// In copies of lengths that the compiler knows: most texts are short, and then a call costs more
+    /// than the copy.
+    #[inline]
+    fn new(text: &str) -> Self {
+        fn ends<const N: usize>(from: &[u8]) -> Option<[u8; SHORT_BYTES]> {
+            let mut to = [0; SHORT_BYTES];
+            *to.first_chunk_mut::<N>()? = *from.first_chunk()?;
+            *to.get_mut(from.len() - N..from.len())?.first_chunk_mut::<N>()? = *from.last_chunk()?;
+            Some(to)
+        }
+        let from = text.as_bytes();
+        let bytes = match from.len() {
+            0..4 => Some(std::array::from_fn(|i| from.get(i).copied().unwrap_or(0))),
+            4..=8 => ends::<4>(from),
+            9..=16 => ends::<8>(from),
+            17..=SHORT_BYTES => ends::<16>(from),
+            _ => None,
+        };
+        match bytes {
+            Some(bytes) => Copied::Short { bytes, len: from.len() as u8 },
+            None => Copied::Long(text.into()),
+        }
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Copied::Short { bytes, len } => &bytes[..*len as usize],
+            Copied::Long(text) => text.as_bytes(),
+        }
+    }
 }
 
 impl Waiting {
@@ -63,34 +102,22 @@ impl Waiting {
         text: &str,
     ) -> Option<Sym> {
         if self.last.len() <= column {
-            self.last.resize(column + 1, Last::NONE);
+            self.last.resize_with(column + 1, || Last::NONE);
         }
-        let (item, column_number) = (self.items.len() as u32, column as u32);
-        let last = self.last[column];
-        let mut new = Item {
-            column: column_number,
-            row: row as u32,
-            tag: 0,
-            of: last.item,
-            start: 0,
-            end: 0,
-        };
-        if last.item != NOWHERE
-            && same_text(&self.texts[last.start as usize..last.end as usize], text)
-        {
+        let (item, row, last) = (self.items.len() as u32, row as u32, &mut self.last[column]);
+        let column = column as u32;
+        if last.item != NOWHERE && same_text(last.text.bytes(), text.as_bytes()) {
             if last.sym != Sym::NONE {
                 return Some(last.sym);
             }
+            self.items.push(Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY });
         } else {
-            new.tag = dictionary.tag(text);
-            reader.prefetch(new.tag);
-            new.of = item;
-            new.start = self.texts.len() as u32;
-            self.texts.push_str(text);
-            new.end = self.texts.len() as u32;
-            self.last[column] = Last { start: new.start, end: new.end, sym: Sym::NONE, item };
+            let tag = dictionary.tag(text);
+            reader.prefetch(tag);
+            let copy = Copied::new(text);
+            *last = Last { text: copy.clone(), sym: Sym::NONE, item };
+            self.items.push(Item { column, row, tag, of: item, text: copy });
         }
-        self.items.push(new);
         None
     }
 
@@ -101,7 +128,7 @@ impl Waiting {
         reader: &mut Reader,
         mut put: impl FnMut(usize, usize, Sym),
     ) {
-        let Waiting { texts, items, last, syms } = self;
+        let Waiting { items, last, syms } = self;
         let own = |(i, item): &(usize, &Item)| item.of as usize == *i;
         for (_, item) in items.iter().enumerate().filter(own) {
             dictionary.approach(reader, item.tag);
@@ -109,8 +136,7 @@ impl Waiting {
         syms.clear();
         for (i, item) in items.iter().enumerate() {
             let sym = if item.of as usize == i {
-                let text = &texts[item.start as usize..item.end as usize];
-                dictionary.intern_tagged(reader, item.tag, text)
+                dictionary.intern_tagged(reader, item.tag, item.text.bytes())
             } else {
                 syms[item.of as usize]
             };
@@ -121,16 +147,25 @@ impl Waiting {
             last.sym = syms[last.item as usize];
         }
         items.clear();
-        if texts.len() > TEXT_BYTES_MAX {
-            texts.clear();
-            last.clear();
-        }
     }
 
     /// Forgets what waits.
     pub(super) fn clear(&mut self) {
         if !self.items.is_empty() {
             *self = Waiting::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_what_the_text_did() {
+        for len in 0..40 {
+            let text: String = ('a'..='z').cycle().take(len).collect();
+            assert_eq!(Copied::new(&text).bytes(), text.as_bytes());
         }
     }
 }

@@ -1,0 +1,319 @@
+//! Single events on their way: staged, gathered, and brought into the log and the views together.
+//!
+//! What a frame of the log and a round through the views cost is mostly paid once, for one event or for
+//! a hundred. So an event that comes by itself is written to the stage (`log/stage.rs`), where the
+//! death of the process does not reach it, joins the columns of those that came before, and has its
+//! position; with that it is acknowledged. A group is *brought in* (appended to the log as one frame,
+//! and applied to every view) when it is full, when it is a tenth of a second old, and before anything
+//! that could tell: a question, a batch, a change of views, a cut, a sync.
+//!
+//! Invariants
+//! 1. Gathered events have the positions behind the log's last one. Whoever appends records to the log
+//!    holds the lock of the gathered events, and there are none.
+//! 2. Every gathered event is in the stage. The stage is written over when they are in the log.
+//! 3. At a cut nothing is gathered: who closes the gate brings in before anything else.
+//! 4. Who asks sees every event that was acknowledged before: nothing is counted as applied before every
+//!    view has it.
+//! 5. The log has room for what is gathered ([`Writer::make_room`]). A full disk shows when an event
+//!    comes that needs the next segment, which is not accepted then.
+//! 6. Where a view keeps only the newest buckets, an event is applied when it comes, because its caller
+//!    is told whether it was late; only the log waits then.
+//!
+//! Next: `record.rs`.
+
+use super::batch::Builder;
+use super::{Engine, Live, Recorded, WORKBENCH};
+use crate::dictionary::Dictionary;
+use crate::error::Result;
+use crate::event::Event;
+use crate::log::Position;
+use crate::log::stage::{self, Stage};
+use crate::log::writer::Draft;
+#[cfg(doc)]
+use crate::log::writer::Writer;
+use crate::options::Durability;
+use crate::record;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::tier::apply::{apply_all, apply_row};
+use crate::time::{Keep, Timestamp};
+use std::time::Duration;
+
+/// Events of one group at most.
+const GROUP_EVENTS_MAX: usize = 128;
+/// Larger events are recorded by themselves.
+const EVENT_BYTES_MAX: usize = 2_048;
+/// How far apart the events of a group may have come: their frame has one time of recording.
+const GROUP_SPAN: Duration = Duration::from_millis(100);
+
+pub(super) struct Staging {
+    gathered: Mutex<Gathered>,
+    /// Held together by who applies groups that are not among the gathered events any more.
+    applying: RwLock<()>,
+    /// Events that joined a group, of those that are applied with it.
+    joined: AtomicU64,
+    /// Those of them that are applied.
+    applied: AtomicU64,
+    /// The position that was given last, to a gathered event.
+    last: AtomicU64,
+}
+
+struct Gathered {
+    builder: Builder,
+    draft: Draft,
+    stage: Option<Stage>,
+    /// When the first of them came.
+    begun: Timestamp,
+    /// Invariant 6, of this group.
+    applied_singly: bool,
+    /// The group was applied; bringing it in failed.
+    applied: bool,
+    /// An upper bound of what a frame of them takes.
+    bytes_max: u64,
+    /// What the log has room for (invariant 5).
+    room: u64,
+    /// For the next group.
+    spare: Option<Builder>,
+}
+
+impl Staging {
+    pub(super) fn new(dictionary: &Dictionary) -> Self {
+        Staging {
+            gathered: Mutex::new(Gathered {
+                builder: Builder::new(dictionary),
+                draft: Draft::default(),
+                stage: None,
+                begun: Timestamp::MIN,
+                applied_singly: false,
+                applied: false,
+                bytes_max: 0,
+                room: 0,
+                spare: None,
+            }),
+            applying: RwLock::new(()),
+            joined: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes the last position of what another process has staged.
+    pub(super) fn follow(&self, last: u64) {
+        self.last.store(last, Release);
+    }
+}
+
+/// An upper bound of what an event adds to a frame: its texts, defined anew, and a column for each of
+/// its parts.
+fn bytes_max(event: &Event<'_>) -> usize {
+    /// A column's name, form and bitmap, a value in it, and what defines a text, the text aside.
+    const PART_BYTES: usize = 5 + 1 + GROUP_EVENTS_MAX / 8 + 10 + 2 * (5 + 2);
+    let parts = event.dims.len() + event.measures.len() + 5;
+    let dims = event.dims.iter().map(|(name, value)| name.len() + value.len());
+    let measures = event.measures.iter().map(|(name, _)| name.len());
+    let rest = [event.name, event.entity.unwrap_or_default(), event.id.unwrap_or_default()];
+    parts * PART_BYTES
+        + dims.chain(measures).sum::<usize>()
+        + rest.map(str::len).iter().sum::<usize>()
+        + event.payload.map_or(0, <[u8]>::len)
+}
+
+impl Gathered {
+    /// Whether the event, whose record is drafted, must wait for the next group.
+    fn is_due(&self, event_bytes: u64, now: Timestamp) -> bool {
+        let apart = self.begun.max(now).micros() - self.begun.min(now).micros();
+        self.builder.len() >= GROUP_EVENTS_MAX
+            || apart as u64 > GROUP_SPAN.as_micros() as u64
+            || self.bytes_max + event_bytes > self.room
+            || self.stage.as_ref().is_some_and(|stage| !stage.has_room())
+    }
+}
+
+impl Engine {
+    /// Whether an event that comes by itself waits for others.
+    #[inline]
+    pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> bool {
+        // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
+        // known at once.
+        durability != Durability::Sync
+            && (self.window.is_none() || event.id.is_none())
+            && bytes_max(event) <= EVENT_BYTES_MAX
+    }
+
+    /// Records an event: into the stage, and into the group.
+    pub(super) fn stage(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
+        let clock = &self.options.clock;
+        let live = self.enter()?;
+        let mut gathered = self.staging.gathered.lock();
+        self.log.check_poison()?;
+        let roughly = clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX);
+        let time = gathered.builder.check_single(self, event, roughly)?;
+        if gathered.stage.is_none() {
+            let stage = Stage::create(&*self.disk, &self.dir, self.home.identity)?;
+            gathered.stage = Some(stage);
+        }
+        let event_bytes = bytes_max(event) as u64;
+        loop {
+            let stage = gathered.stage.as_mut().expect("it was made above, and stays");
+            stage.draft(|out| record::put_event(out, event, time));
+            if gathered.builder.is_empty() || !gathered.is_due(event_bytes, roughly) {
+                break;
+            }
+            gathered = self.none_gathered_of(&live, gathered)?;
+        }
+        if gathered.builder.is_empty() {
+            gathered.room = self.log.make_room(event_bytes, roughly)?;
+            gathered.bytes_max = 0;
+            gathered.begun = roughly;
+            gathered.applied_singly = live.tells_late();
+        }
+        let position = self.log.appended() + gathered.builder.len() as u64 + 1;
+        let Gathered { builder, stage, bytes_max, applied_singly, .. } = &mut *gathered;
+        stage.as_mut().expect("it was made above, and stays").put(position)?;
+        builder.add_at(&self.dictionary, event, time);
+        *bytes_max += event_bytes;
+        self.staging.last.store(position, Release);
+        let late = if *applied_singly {
+            let columns = builder.only_chunk(&self.dictionary);
+            let row = columns.len() - 1;
+            WORKBENCH.with(|bench| {
+                apply_row(&live.views, columns, row, &mut bench.borrow_mut().scratch)
+            })
+        } else {
+            // Under the lock, so that nobody else writes it.
+            self.staging.joined.store(self.staging.joined.load(Acquire) + 1, Release);
+            false
+        };
+        self.tallies.late.add(u64::from(late));
+        drop(gathered);
+        drop(live);
+        if let Durability::Interval(within) = durability {
+            self.signals.want_sync(within);
+        }
+        Ok(Recorded { position: Position(position), duplicate: false, late })
+    }
+
+    /// Brings in what is gathered; gives the lock under which nothing is.
+    pub(super) fn none_gathered(&self, live: &Live) -> Result<MutexGuard<'_, impl Sized>> {
+        let mut gathered = self.staging.gathered.lock();
+        while !gathered.builder.is_empty() {
+            gathered = self.none_gathered_of(live, gathered)?;
+        }
+        Ok(gathered)
+    }
+
+    /// Brings a group in; there may be another one when this returns.
+    fn none_gathered_of<'a>(
+        &'a self,
+        live: &Live,
+        mut gathered: MutexGuard<'a, Gathered>,
+    ) -> Result<MutexGuard<'a, Gathered>> {
+        let staging = &self.staging;
+        let group = &mut *gathered;
+        let columns = group.builder.only_chunk(&self.dictionary);
+        let events = columns.len() as u64;
+        group.draft.events(columns, &self.log, group.begun);
+        let appended = match self.log.append_events(&mut group.draft, columns) {
+            Ok(appended) => appended,
+            Err(error) => {
+                // Acknowledged and in the stage: the answers have it, the next opening logs it.
+                if !std::mem::replace(&mut group.applied, true) && !group.applied_singly {
+                    self.apply(live, &mut group.builder);
+                    staging.applied.fetch_add(events, AcqRel);
+                }
+                return Err(error);
+            }
+        };
+        if let Some(stage) = &mut group.stage {
+            stage.clear();
+        }
+        self.note_appended(&appended);
+        let next = group.spare.take().unwrap_or_else(|| Builder::new(&self.dictionary));
+        let mut builder = std::mem::replace(&mut group.builder, next);
+        let is_applied = std::mem::take(&mut group.applied) || group.applied_singly;
+        if !is_applied {
+            let applying = staging.applying.read();
+            drop(gathered);
+            self.apply(live, &mut builder);
+            drop(applying);
+            staging.applied.fetch_add(events, AcqRel);
+            gathered = staging.gathered.lock();
+        }
+        // Before the gate is left, so that a cut counts whole records only.
+        self.tallies.events.add(events);
+        builder.clear();
+        gathered.spare = Some(builder);
+        Ok(gathered)
+    }
+
+    fn apply(&self, live: &Live, builder: &mut Builder) {
+        WORKBENCH.with(|bench| {
+            let scratch = &mut bench.borrow_mut().scratch;
+            apply_all(&live.views, builder.only_chunk(&self.dictionary), scratch);
+            // Invariant 6: no view can say so.
+            debug_assert_eq!(scratch.late(), 0);
+        });
+    }
+
+    /// Brings in what is gathered, with the gate closed.
+    pub(super) fn bring_in_at(&self, live: &Live) -> Result<()> {
+        self.none_gathered(live).map(|_| ())
+    }
+
+    /// Brings in what is gathered.
+    pub(super) fn bring_in(&self) -> Result<()> {
+        if self.staging.last.load(Acquire) <= self.log.appended() {
+            return Ok(());
+        }
+        let live = self.gate.enter();
+        self.bring_in_at(&live)
+    }
+
+    /// Waits until every event that was acknowledged is in every view: what a question begins with.
+    #[inline]
+    pub(super) fn settle(&self) {
+        // The later one first: what is applied by then had joined before.
+        let applied = self.staging.applied.load(Acquire);
+        if applied != self.staging.joined.load(Acquire) {
+            self.settle_all();
+        }
+    }
+
+    #[cold]
+    fn settle_all(&self) {
+        // On an error they are applied all the same; who records or syncs is told.
+        if let Err(error) = self.bring_in() {
+            tracing::debug!(%error, "gathered events are not in the log");
+        }
+        // Whoever applies a group took this lock before the group left the gathered ones.
+        drop(self.staging.applying.write());
+    }
+
+    /// Makes everything recorded durable; gives the last position.
+    pub(super) fn sync(&self) -> Result<u64> {
+        self.bring_in()?;
+        self.log.sync()
+    }
+
+    /// The last position that was given.
+    pub(super) fn last_position(&self) -> u64 {
+        self.staging.last.load(Acquire).max(self.log.appended())
+    }
+
+    /// Takes the stage away, at the end of the opening; all of its records are durable in the log.
+    pub(super) fn leave_stage(&self) -> Result<()> {
+        match self.staging.gathered.lock().stage.take() {
+            Some(_) => stage::remove(&*self.disk, &self.dir),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Live {
+    /// Whether some view keeps only the newest buckets of a grain, so that an event can be late.
+    fn tells_late(&self) -> bool {
+        let bounded = |(_, keep): &(_, Keep)| *keep != Keep::All;
+        self.views.iter().any(|view| view.plan.shape.grains.iter().any(bounded))
+    }
+}

@@ -1,0 +1,301 @@
+//! The stage: single events that are acknowledged and not in the log yet.
+//!
+//! A frame costs some hundred nanoseconds and a hundred bytes, whatever is in it. So events that come
+//! one by one are gathered, and a group of them goes into the log as one frame. Until it does, they
+//! lie here: a small file, mapped, in which each is a record of its own that says all there is to it.
+//! What is copied there survives the death of the process. It is never synced: what must survive the
+//! power is put into the log and synced there.
+//!
+//! ```text
+//! offset size
+//!  0      8   magic "QUIPUSTG"
+//!  8      4   format version
+//! 12      4   CRC-32 of bytes 0..12 and 16..40
+//! 16     16   the directory's identity, as in MANIFEST
+//! 32      8   salt, another for every opening
+//! 40     24   zero
+//! 64      -   records
+//! ```
+//! A record is `length (4) · checksum (4) · position (8) · event`, filled up with zeros to a multiple
+//! of 8. The length is the event's; the checksum is CRC-32 of the salt, the length, the position and
+//! the event ([`record::put_event`](crate::record::put_event)).
+//!
+//! Invariants
+//! 1. Records lie from the beginning on, at consecutive positions. When they are in the log the next
+//!    one is written over the first: what stands behind the last one is of no worth.
+//! 2. The log comes first. Who reads the stage takes the records behind the log's last position, if the
+//!    first of them is the next one, as far as they are valid and follow each other; any other record
+//!    is in the log, or was lost together with what comes before it in a power cut.
+//! 3. A position is given once in an opening, and every opening makes a stage of its own, with a salt
+//!    of its own, durable before its first record: no record of another history is taken for one
+//!    of this.
+//!
+//! Next: `db/staging.rs`.
+
+use crate::disk::{Access, Disk, File, Filling};
+use crate::error::{Error, Result};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The file, in the directory itself.
+pub(crate) const NAME: &str = "STAGE";
+/// Under this name it is made.
+pub(crate) const UNFINISHED: &str = "STAGE.new";
+pub(crate) const MAGIC: [u8; 8] = *b"QUIPUSTG";
+pub(crate) const FORMAT: u32 = 1;
+pub(crate) const HEADER_BYTES: usize = 64;
+/// Bytes of a record before its event.
+pub(crate) const RECORD_HEADER_BYTES: usize = 16;
+/// The length of the file.
+pub(crate) const STAGE_BYTES: u64 = 64 << 10;
+const ALIGN: usize = 8;
+
+/// The stage of this opening.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    salt: u64,
+    /// Where the next record goes.
+    at: u64,
+    /// Reused for every record.
+    record: Vec<u8>,
+}
+
+impl Stage {
+    /// Makes the stage of an opening, durable when this returns. What an earlier opening left is in the
+    /// log by now, and gone then.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        identity: u128,
+    ) -> Result<Self> {
+        let (path, unfinished) = (dir.join(NAME), dir.join(UNFINISHED));
+        let salt = disk.unique() as u64;
+        let make = || -> io::Result<Arc<dyn File>> {
+            if disk.exists(&unfinished)? {
+                disk.remove(&unfinished)?;
+            }
+            let file = disk.prepare(&unfinished, STAGE_BYTES, Filling::Reserved)?;
+            file.write_at(0, &header(identity, salt))?;
+            file.sync()?;
+            disk.rename(&unfinished, &path)?;
+            disk.sync_dir(dir)?;
+            Ok(file)
+        };
+        let file = make().map_err(|e| Error::io("make the stage of the log", &path, e))?;
+        Ok(Stage { file, path, salt, at: HEADER_BYTES as u64, record: Vec::new() })
+    }
+
+    /// Begins a record: `write` appends the event to it. [`put`](Stage::put) brings it in, if it fits.
+    #[inline]
+    pub(crate) fn draft(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        self.record.clear();
+        self.record.resize(RECORD_HEADER_BYTES, 0);
+        write(&mut self.record);
+        self.record.len()
+    }
+
+    /// Whether the drafted record fits behind those that are there.
+    pub(crate) fn has_room(&self) -> bool {
+        self.at + self.record.len().next_multiple_of(ALIGN) as u64 <= STAGE_BYTES
+    }
+
+    /// Writes the drafted record. On an error it is not there, or not acknowledged.
+    #[inline]
+    pub(crate) fn put(&mut self, position: u64) -> Result<()> {
+        let event_bytes = (self.record.len() - RECORD_HEADER_BYTES) as u32;
+        let event = &self.record[RECORD_HEADER_BYTES..];
+        let checksum = checksum(self.salt, event_bytes, position, event);
+        self.record[0..4].copy_from_slice(&event_bytes.to_le_bytes());
+        self.record[4..8].copy_from_slice(&checksum.to_le_bytes());
+        self.record[8..16].copy_from_slice(&position.to_le_bytes());
+        self.record.resize(self.record.len().next_multiple_of(ALIGN), 0);
+        self.file
+            .write_at(self.at, &self.record)
+            .map_err(|e| Error::io("write to the stage of the log", &self.path, e))?;
+        self.at += self.record.len() as u64;
+        Ok(())
+    }
+
+    /// All records are in the log.
+    pub(crate) fn clear(&mut self) {
+        self.at = HEADER_BYTES as u64;
+    }
+}
+
+/// Takes the stage away, whose records are durable in the log.
+pub(crate) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    for path in [dir.join(NAME), dir.join(UNFINISHED)] {
+        let removed = match disk.exists(&path) {
+            Ok(true) => disk.remove(&path),
+            looked => looked.map(|_| ()),
+        };
+        removed.map_err(|e| Error::io("remove the stage of the log", &path, e))?;
+    }
+    Ok(())
+}
+
+/// The records of a stage that its opening did not bring into the log.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    bytes: Vec<u8>,
+    salt: u64,
+}
+
+impl Staged {
+    /// Reads the stage of `dir`; one that is not there, or not whole, has no records.
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: u128) -> Result<Self> {
+        let path = dir.join(NAME);
+        let read = || -> io::Result<Vec<u8>> {
+            let file = match disk.open(&path, Access::Read) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                file => file?,
+            };
+            let mut bytes = vec![0; file.len()?.min(STAGE_BYTES) as usize];
+            file.read_at(0, &mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|e| Error::io("read the stage of the log", &path, e))?;
+        let salt = bytes.get(32..40).and_then(|salt| salt.first_chunk().copied());
+        let salt = salt.map_or(0, u64::from_le_bytes);
+        let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
+        Ok(if is_ours { Staged { bytes, salt } } else { Staged::default() })
+    }
+
+    /// The position of the first record.
+    pub(crate) fn begins(&self) -> Option<u64> {
+        self.records().next().map(|(at, _)| at)
+    }
+
+    /// The events behind `position` (invariant 2), with their positions.
+    pub(crate) fn behind(&self, position: u64) -> impl Iterator<Item = (u64, &[u8])> {
+        let begins = self.begins().is_some_and(|first| first <= position + 1);
+        let behind = move |(at, _): &(u64, &[u8])| begins && *at > position;
+        self.records().filter(behind)
+    }
+
+    /// The records from the beginning on (invariant 1).
+    fn records(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut rest = self.bytes.get(HEADER_BYTES..).unwrap_or_default();
+        let mut before = None;
+        let next = move || {
+            let (header, behind) = rest.split_first_chunk::<RECORD_HEADER_BYTES>()?;
+            let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| header[at + i]));
+            let at = u64::from(word(8)) | u64::from(word(12)) << 32;
+            let event_bytes = word(0);
+            let event = behind.get(..event_bytes as usize)?;
+            let is_valid = word(4) == checksum(self.salt, event_bytes, at, event);
+            if !is_valid || before.is_some_and(|before| at != before + 1) {
+                return None;
+            }
+            before = Some(at);
+            rest = behind.get(event.len().next_multiple_of(ALIGN)..).unwrap_or_default();
+            Some((at, event))
+        };
+        std::iter::from_fn(next).fuse()
+    }
+}
+
+fn header(identity: u128, salt: u64) -> [u8; HEADER_BYTES] {
+    let mut out = [0; HEADER_BYTES];
+    out[0..8].copy_from_slice(&MAGIC);
+    out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    out[16..32].copy_from_slice(&identity.to_le_bytes());
+    out[32..40].copy_from_slice(&salt.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&out[0..12]);
+    hasher.update(&out[16..40]);
+    out[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    out
+}
+
+fn checksum(salt: u64, event_bytes: u32, position: u64, event: &[u8]) -> u32 {
+    let mut seed = [0; 20];
+    seed[0..8].copy_from_slice(&salt.to_le_bytes());
+    seed[8..12].copy_from_slice(&event_bytes.to_le_bytes());
+    seed[12..20].copy_from_slice(&position.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&seed);
+    hasher.update(event);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::OsDisk;
+
+    fn stage(dir: &Path) -> Stage {
+        Stage::create(&OsDisk, dir, 7).expect("made")
+    }
+
+    fn put(stage: &mut Stage, position: u64, event: &str) {
+        stage.draft(|out| out.extend_from_slice(event.as_bytes()));
+        assert!(stage.has_room());
+        stage.put(position).expect("written");
+    }
+
+    fn read(dir: &Path, identity: u128, behind: u64) -> Vec<(u64, String)> {
+        let staged = Staged::read(&OsDisk, dir, identity).expect("read");
+        let text = |event: &[u8]| String::from_utf8(event.to_vec()).expect("a text");
+        staged.behind(behind).map(|(at, event)| (at, text(event))).collect()
+    }
+
+    #[test]
+    fn records_behind_the_log_come_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(read(dir.path(), 7, 4).is_empty());
+        let mut stage = stage(dir.path());
+        for (position, event) in [(5, "five"), (6, ""), (7, "seven, eight bytes and more")] {
+            put(&mut stage, position, event);
+        }
+        let all = read(dir.path(), 7, 4);
+        assert_eq!(all[0], (5, "five".to_owned()));
+        assert_eq!(all.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [5, 6, 7]);
+        assert_eq!(read(dir.path(), 7, 6), all[2..], "five and six are in the log");
+        assert!(read(dir.path(), 7, 7).is_empty());
+        assert!(read(dir.path(), 7, 3).is_empty(), "four was lost, and what follows it with it");
+        assert!(read(dir.path(), 8, 4).is_empty(), "another directory's");
+    }
+
+    #[test]
+    fn what_was_written_over_is_gone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut stage = stage(dir.path());
+        for position in 1..=9 {
+            put(&mut stage, position, "same length");
+        }
+        stage.clear();
+        put(&mut stage, 10, "same length");
+        assert_eq!(read(dir.path(), 7, 9).len(), 1);
+        assert!(read(dir.path(), 7, 1).is_empty(), "two to nine are in the log, or lost");
+        let again = super::tests::stage(dir.path());
+        assert!(read(dir.path(), 7, 9).is_empty(), "another opening's: {again:?}");
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_the_records() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut stage = stage(dir.path());
+        for position in 1..=3 {
+            put(&mut stage, position, "twelve bytes");
+        }
+        let path = dir.path().join(NAME);
+        let whole = std::fs::read(&path).expect("read");
+        let record_bytes = RECORD_HEADER_BYTES + 16;
+        for at in 0..HEADER_BYTES + 3 * record_bytes {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &bytes).expect("written");
+            let kept = read(dir.path(), 7, 0).len();
+            let padding = at >= HEADER_BYTES && (at - HEADER_BYTES) % record_bytes >= 28;
+            match at.checked_sub(HEADER_BYTES) {
+                None => assert_eq!(kept, 0, "{at}"),
+                Some(_) if padding => assert_eq!(kept, 3, "{at}"),
+                Some(at) => assert_eq!(kept, at / record_bytes),
+            }
+        }
+    }
+}
