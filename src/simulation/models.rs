@@ -315,22 +315,32 @@ fn a_part_of_a_series_is_captured_as_it_was_at_the_cut() {
     first_touch("first touch, parts of series", 1);
 }
 
+fn open(disk: &SimulatedDisk) -> Stepped {
+    let options = Options::new().clock(TestClock::default()).durability(Durability::Memory);
+    let options = options.tiny_segments(2_048).view(View::new("all"));
+    Stepped::open(options, disk, "db").expect("opens")
+}
+
+fn count(db: &Db) -> u64 {
+    db.query("all").expect("a view").totals().expect("read").count
+}
+
+/// A single event, which is staged.
+fn record(db: &Db) {
+    db.record(&Event::new("e")).expect("recorded");
+}
+
+/// An event that goes into the log and the views at once.
+fn record_batch(db: &Db) {
+    let mut batch = db.batch();
+    batch.push(&Event::new("e")).expect("accepted");
+    db.record_batch(&mut batch).expect("recorded");
+}
+
 /// The whole engine, one record against one checkpoint: the snapshot and the log behind it are
 /// everything once, whichever came first.
-#[test]
-fn a_record_is_before_the_cut_or_behind_it() {
-    fn open(disk: &SimulatedDisk) -> Stepped {
-        let options = Options::new().clock(TestClock::default()).durability(Durability::Memory);
-        let options = options.tiny_segments(2_048).view(View::new("all"));
-        Stepped::open(options, disk, "db").expect("opens")
-    }
-    fn record(db: &Db) {
-        db.record(&Event::new("e")).expect("recorded");
-    }
-    fn count(db: &Db) -> u64 {
-        db.query("all").expect("a view").totals().expect("read").count
-    }
-    explore("a record and a checkpoint", Some(2), || {
+fn a_record_and_a_checkpoint(name: &str, record: fn(&Db)) {
+    explore(name, Some(2), move || {
         let disk = SimulatedDisk::new(3);
         let engine = open(&disk);
         record(engine.db());
@@ -341,5 +351,29 @@ fn a_record_is_before_the_cut_or_behind_it() {
         assert_eq!(count(engine.db()), 2);
         let recovered = open(&disk.kill());
         assert_eq!((count(recovered.db()), recovered.db().statistics().events), (2, 2));
+    });
+}
+
+#[test]
+fn a_batch_is_before_the_cut_or_behind_it() {
+    a_record_and_a_checkpoint("a batch and a checkpoint", record_batch);
+}
+
+#[test]
+fn a_staged_event_is_before_the_cut_or_behind_it() {
+    a_record_and_a_checkpoint("a staged event and a checkpoint", record);
+}
+
+/// Whoever brings in a staged event, who asks behind its acknowledgement has it in the answer.
+#[test]
+fn a_question_sees_what_was_staged_before_it() {
+    explore("a question, and a staged event that is brought in", Some(2), || {
+        let engine = open(&SimulatedDisk::new(4));
+        record(engine.db());
+        let db = engine.db().clone();
+        let bringer = spawn(move || db.sync().expect("synced"));
+        assert_eq!(count(engine.db()), 1);
+        bringer.join().expect("done");
+        assert_eq!(count(engine.db()), 1);
     });
 }
