@@ -724,7 +724,8 @@ impl Engine {
         let checkpointed = if self.has_news() { self.checkpoint() } else { Ok(()) };
         let sealed = self.log.close(self.now());
         // Its records are durable in the log.
-        let cleared = if brought_in.is_ok() && sealed.is_ok() { self.leave_stage() } else { Ok(()) };
+        let cleared =
+            if brought_in.is_ok() && sealed.is_ok() { self.leave_stage() } else { Ok(()) };
         let closed = self.storage.close();
         drop(self.lock.lock().take());
         brought_in.and(checkpointed).and(sealed).and(cleared).and(closed)

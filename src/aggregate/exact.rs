@@ -146,15 +146,16 @@ pub(crate) struct Measure {
 
 impl Measure {
     /// "Not measured": NaN, which no event can carry.
-    pub(crate) const NONE: Measure =
-        Measure { value: f64::NAN, narrow: false, pair: Pair::ZERO };
+    pub(crate) const NONE: Measure = Measure { value: f64::NAN, narrow: false, pair: Pair::ZERO };
 
     #[inline]
     pub(crate) fn new(value: f64) -> Self {
         let term = Term::of(value);
-        let narrow = term.is_narrow() & !value.is_nan();
-        // Where it is not, any position in the windows does: what is made of it is not looked at.
-        let position = if narrow { term.position } else { NARROW_POSITIONS.start };
+        let fits = term.is_narrow() & !value.is_nan();
+        // Where it does not, any position in the windows does: zero is zero there, too, and what is
+        // made of others is not looked at.
+        let position = if fits { term.position } else { NARROW_POSITIONS.start };
+        let narrow = fits | (value == 0.0);
         Measure { value, narrow, pair: Narrow::of(Term { position, ..term }) }
     }
 
@@ -165,18 +166,30 @@ impl Measure {
 }
 
 impl Sums {
-    /// Adds what [`Sums::add`] does, with the taking apart done before.
+    /// Adds what [`Sums::add`] does, with the taking apart done before. Gives the bytes by which that
+    /// grew on the heap.
     #[inline]
-    pub(crate) fn add_measure(&mut self, measure: &Measure) {
+    pub(crate) fn add_measure(&mut self, measure: &Measure) -> usize {
         if let State::Narrow(pair) = &mut self.0
             && measure.narrow
+            && pair.merge(&measure.pair)
         {
-            if !pair.merge(&measure.pair) {
+            return 0;
+        }
+        self.add_measure_elsewhere(measure)
+    }
+
+    /// What was added without leaving room goes to full width; what was not is added.
+    #[cold]
+    fn add_measure_elsewhere(&mut self, measure: &Measure) -> usize {
+        let before = self.heap_bytes();
+        match &self.0 {
+            State::Narrow(_) if measure.narrow => {
                 self.widen();
             }
-        } else {
-            self.add(measure.value);
+            _ => self.add(measure.value),
         }
+        self.heap_bytes() - before
     }
 
     /// Memory held outside of the value itself, in bytes.
@@ -478,7 +491,11 @@ impl Narrow {
         let significand = u128::from(term.significand);
         Pair {
             sum: Fixed::of::<SUM_WORDS>(significand, term.position, term.negative),
-            squares: Fixed::of::<SQUARES_WORDS>(significand * significand, 2 * term.position, false),
+            squares: Fixed::of::<SQUARES_WORDS>(
+                significand * significand,
+                2 * term.position,
+                false,
+            ),
         }
     }
 }

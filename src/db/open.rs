@@ -11,8 +11,8 @@
 //! 5. A damaged snapshot is put aside, never overwritten, and only when the log, which goes back to
 //!    its beginning, was found in order and replayed.
 
-use super::catalog::{Catalog, StoredView};
 use super::batch::Builder;
+use super::catalog::{Catalog, StoredView};
 use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
 use super::staging::Staging;
@@ -113,9 +113,10 @@ pub(super) fn open_without_look(
         recovered.last_segment,
         next_position,
     );
-    let staged = recover_stage(&*disk, dir, &home, &log, &dictionary, now, &mut |entry, position| {
-        recovery.apply(entry, position, now.micros())
-    })?;
+    let staged =
+        recover_stage(&*disk, dir, &home, &log, &dictionary, now, &mut |entry, position| {
+            recovery.apply(entry, position, now.micros())
+        })?;
     if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
         // In the log, so that a later opening knows it whatever becomes of this one.
         let control = Control::DedupRule(rule);
@@ -340,7 +341,8 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
     })?;
     refuse_other_kinds(dir, &names)?;
     let lost = |error: Error| {
-        let rest = [STORE, LOG].iter().any(|name| names.iter().any(|other| other == name));
+        let rest =
+            [STORE, LOG, stage::NAME].iter().any(|name| names.iter().any(|other| other == name));
         if error.kind() == ErrorKind::NotQuipu && rest {
             let message = "the manifest is damaged or lost, and the rest of a directory of Quipu's \
                            is there; put the manifest back from a backup";
@@ -351,7 +353,7 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
     if Manifest::open(disk.clone(), dir).map_err(lost)?.is_some() {
         return Ok(true);
     }
-    if names.iter().any(|name| name == STORE) {
+    if names.iter().any(|name| name == STORE || name == stage::NAME) {
         return Err(lost(Error::new(ErrorKind::NotQuipu, "")));
     }
     let ours = [LOCK, LOG, QUARANTINE, manifest::UNFINISHED];

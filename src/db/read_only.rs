@@ -84,6 +84,8 @@ pub(super) struct Following {
     stamp: Option<u64>,
     /// The last position that was read from the stage: the log brings it once more.
     staged: u64,
+    /// The stage as it was read last.
+    stage: Staged,
 }
 
 impl Options {
@@ -220,6 +222,11 @@ impl Following {
     pub(super) fn end(&self) -> (u64, u64) {
         self.follower.end()
     }
+
+    /// The stage, if there is anything in it that is shown and that the log has not.
+    pub(super) fn stage_behind_the_log(&self) -> &[u8] {
+        if self.staged > self.follower.position() { self.stage.upto(self.staged) } else { &[] }
+    }
 }
 
 /// Copies the snapshot, opens the log behind it (invariant 3), and applies that.
@@ -269,7 +276,8 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             lock: None,
         };
         let engine = recovery.sharing_views().engine(ground, catalog.clone());
-        let mut following = Following { follower, recovery, catalog, stamp, staged: 0 };
+        let mut following =
+            Following { follower, recovery, catalog, stamp, staged: 0, stage: Staged::default() };
         let caught_up = catch_up(&engine, &mut following);
         open::check_says_all(dir, &following.catalog, following.follower.given_up(), None)?;
         return match caught_up {
@@ -291,16 +299,17 @@ fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
         // What was staged when the log was read has gone into it since.
         let gone = staged.begins().is_some_and(|first| first > position + 1);
         if !gone || position == before {
-            return apply_staged(engine, following, &staged);
+            following.stage = staged;
+            return apply_staged(engine, following);
         }
     }
 }
 
 /// Applies the events that are staged behind the log.
-fn apply_staged(engine: &Engine, following: &mut Following, staged: &Staged) -> Result<()> {
+fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
     let position = following.follower.position().max(following.staged);
     let mut builder = Builder::new(&engine.dictionary);
-    for (_, event) in staged.behind(position) {
+    for (_, event) in following.stage.behind(position) {
         // One of a kind that this version does not know: it comes with the log.
         let Ok(event) = record::take_event(event) else { break };
         builder.add(&engine.dictionary, &event);

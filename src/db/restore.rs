@@ -13,6 +13,7 @@
 
 use super::background::Threads;
 use super::backup::{Meter, Out, hash_of};
+use super::batch::Builder;
 use super::open::{LOCK, LOG, RESTORING, STORE, open_without_look};
 use super::verify::{Finding, VerifyReport};
 use super::{Db, Progress};
@@ -24,11 +25,13 @@ use crate::log::follow::Frames;
 use crate::log::frame::{FrameKind, Header};
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
+use crate::log::stage::{self, Staged};
 use crate::log::writer::{Draft, Writer};
 use crate::log::{Home, Position};
-use crate::manifest::backup::{self, BackupSet, SegmentPart};
+use crate::manifest::backup::{self, BackupSet, SegmentPart, StagePart};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
+use crate::record;
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -194,7 +197,8 @@ pub(super) fn verify_backup(
     let name = |part: &SegmentPart| Path::new(LOG).join(segment::name(part.number));
     let log = set.segments.iter().map(|part| (name(part), part.part));
     let store = set.snapshot.map(|part| (PathBuf::from(set.snapshot_name()), part));
-    for (name, part) in log.chain(store) {
+    let staged = set.stage.map(|stage| (PathBuf::from(set.stage_name()), stage.part));
+    for (name, part) in log.chain(store).chain(staged) {
         let path = dir.join(name);
         let is_same = match disk.open(&path, Access::Read) {
             Ok(file) => {
@@ -274,7 +278,7 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
         disk.sync_dir(to).map_err(fail)?;
     }
     // Of a name that an earlier attempt left, every file is made anew; the others would be too many.
-    for name in [manifest::NAME, manifest::UNFINISHED, STORE, LOCK] {
+    for name in [manifest::NAME, manifest::UNFINISHED, STORE, LOCK, stage::NAME] {
         if disk.exists(&to.join(name)).map_err(fail)? {
             disk.remove(&to.join(name)).map_err(fail)?;
         }
@@ -333,6 +337,9 @@ impl Restoring<'_> {
                 break;
             }
         }
+        if !end.is_cut {
+            self.copy_stage(keep, &mut end)?;
+        }
         let fits = self.set.snapshot.is_some() && self.set.snapshot_position <= end.position;
         if fits {
             self.copy_snapshot()?;
@@ -344,6 +351,48 @@ impl Restoring<'_> {
         let created = Timestamp::from_micros(self.set.created);
         Manifest::restore(self.disk.clone(), self.to, self.set.identity, created, last)?;
         Ok(end.position)
+    }
+
+    /// The stage of the backup, checked.
+    fn staged(&mut self) -> Result<Staged> {
+        let Some(StagePart { part, .. }) = self.set.stage else {
+            return Ok(Staged::default());
+        };
+        let path = self.from.join(self.set.stage_name());
+        let file = match self.disk.open(&path, Access::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(&path)),
+            opened => opened.map_err(|e| Error::io("read the backup", &path, e))?,
+        };
+        if hash_of(&*file, &path, part.bytes, &mut self.meter)? != part.hash {
+            return Err(damaged(&path, 0));
+        }
+        let mut bytes = vec![0; part.bytes as usize];
+        file.read_at(0, &mut bytes).map_err(|e| Error::io("read the backup", &path, e))?;
+        Ok(Staged::of(bytes, self.set.identity))
+    }
+
+    /// Copies what is wanted of the stage; the opening that follows brings it into the log.
+    fn copy_stage(&mut self, keep: &Keep<'_>, end: &mut LogEnd) -> Result<()> {
+        let staged = self.staged()?;
+        let header = |position| Header {
+            kind: FrameKind::Events,
+            payload_checksum: 0,
+            body_bytes: 0,
+            definition_bytes: 0,
+            records: 1,
+            position,
+            synced: 0,
+            written_at: self.set.taken_at,
+        };
+        let is_wanted = |(position, _): &(u64, &[u8])| keep(&header(*position), 1) > 0;
+        let wanted = staged.behind(end.position).take_while(is_wanted).last();
+        if let Some((position, _)) = wanted {
+            let mut out = Out::create(&self.disk, self.to.join(stage::NAME))?;
+            out.put(staged.upto(position))?;
+            out.settle(&mut self.meter)?;
+            end.position = position;
+        }
+        Ok(())
     }
 
     fn copy_segment(
@@ -477,8 +526,23 @@ impl Restoring<'_> {
         };
         if let Some(last) = self.set.segments.last() {
             let end = (last.number, last.part.bytes);
-            let range = (1, self.set.position);
+            let log_ends = self.set.stage.map_or(self.set.position, |stage| stage.log_position);
+            let range = (1, log_ends);
             reader::replay_range(&home, range, 1, end, &dictionary, &mut apply)?;
+        }
+        let mut builder = Builder::new(&dictionary);
+        let staged = self.staged()?;
+        for (position, event) in staged.behind(due - 1) {
+            let event = record::take_event(event);
+            let event = event.map_err(|_| damaged(&self.from.join(self.set.stage_name()), 0))?;
+            if event.time().is_some_and(|at| at <= time) {
+                builder.add(&dictionary, &event);
+            }
+            due = position + 1;
+        }
+        for columns in builder.chunks(&dictionary).iter_mut().filter(|c| !c.is_empty()) {
+            draft.events(columns, &writer, made_at);
+            writer.append_events(&mut draft, columns)?;
         }
         if due <= self.set.position {
             hole = hole.or(Some((due, self.set.position)));

@@ -22,7 +22,7 @@
 //! Next: `record.rs`.
 
 use super::batch::Builder;
-use super::{Engine, Live, Recorded, WORKBENCH};
+use super::{Engine, Live, Recorded};
 use crate::dictionary::Dictionary;
 use crate::error::Result;
 use crate::event::Event;
@@ -32,11 +32,11 @@ use crate::log::writer::Draft;
 #[cfg(doc)]
 use crate::log::writer::Writer;
 use crate::options::Durability;
-use crate::record;
+use crate::record::{self, Columns};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use crate::sync::{Mutex, MutexGuard, RwLock};
-use crate::tier::apply::{apply_all, apply_row};
+use crate::tier::apply::{Scratch, apply_all, apply_row};
 use crate::time::{Keep, Timestamp};
 use std::time::Duration;
 
@@ -62,6 +62,7 @@ pub(super) struct Staging {
 struct Gathered {
     builder: Builder,
     draft: Draft,
+    scratch: Scratch,
     stage: Option<Stage>,
     /// When the first of them came.
     begun: Timestamp,
@@ -74,7 +75,7 @@ struct Gathered {
     /// What the log has room for (invariant 5).
     room: u64,
     /// For the next group.
-    spare: Option<Builder>,
+    spare: Option<(Builder, Scratch)>,
 }
 
 impl Staging {
@@ -83,6 +84,7 @@ impl Staging {
             gathered: Mutex::new(Gathered {
                 builder: Builder::new(dictionary),
                 draft: Draft::default(),
+                scratch: Scratch::default(),
                 stage: None,
                 begun: Timestamp::MIN,
                 applied_singly: false,
@@ -169,17 +171,14 @@ impl Engine {
             gathered.applied_singly = live.tells_late();
         }
         let position = self.log.appended() + gathered.builder.len() as u64 + 1;
-        let Gathered { builder, stage, bytes_max, applied_singly, .. } = &mut *gathered;
+        let Gathered { builder, scratch, stage, bytes_max, applied_singly, .. } = &mut *gathered;
         stage.as_mut().expect("it was made above, and stays").put(position)?;
         builder.add_at(&self.dictionary, event, time);
         *bytes_max += event_bytes;
         self.staging.last.store(position, Release);
         let late = if *applied_singly {
             let columns = builder.only_chunk(&self.dictionary);
-            let row = columns.len() - 1;
-            WORKBENCH.with(|bench| {
-                apply_row(&live.views, columns, row, &mut bench.borrow_mut().scratch)
-            })
+            apply_row(&live.views, columns, columns.len() - 1, scratch)
         } else {
             // Under the lock, so that nobody else writes it.
             self.staging.joined.store(self.staging.joined.load(Acquire) + 1, Release);
@@ -219,7 +218,7 @@ impl Engine {
             Err(error) => {
                 // Acknowledged and in the stage: the answers have it, the next opening logs it.
                 if !std::mem::replace(&mut group.applied, true) && !group.applied_singly {
-                    self.apply(live, &mut group.builder);
+                    apply_group(live, columns, &mut group.scratch);
                     staging.applied.fetch_add(events, AcqRel);
                 }
                 return Err(error);
@@ -228,32 +227,25 @@ impl Engine {
         if let Some(stage) = &mut group.stage {
             stage.clear();
         }
+        // Before the gate is left, so that a cut counts whole records only.
+        self.tallies.events.add(events);
         self.note_appended(&appended);
-        let next = group.spare.take().unwrap_or_else(|| Builder::new(&self.dictionary));
+        let fresh = || (Builder::new(&self.dictionary), Scratch::default());
+        let (next, scratch) = group.spare.take().unwrap_or_else(fresh);
         let mut builder = std::mem::replace(&mut group.builder, next);
+        let mut scratch = std::mem::replace(&mut group.scratch, scratch);
         let is_applied = std::mem::take(&mut group.applied) || group.applied_singly;
         if !is_applied {
             let applying = staging.applying.read();
             drop(gathered);
-            self.apply(live, &mut builder);
+            apply_group(live, builder.only_chunk(&self.dictionary), &mut scratch);
             drop(applying);
             staging.applied.fetch_add(events, AcqRel);
             gathered = staging.gathered.lock();
         }
-        // Before the gate is left, so that a cut counts whole records only.
-        self.tallies.events.add(events);
         builder.clear();
-        gathered.spare = Some(builder);
+        gathered.spare = Some((builder, scratch));
         Ok(gathered)
-    }
-
-    fn apply(&self, live: &Live, builder: &mut Builder) {
-        WORKBENCH.with(|bench| {
-            let scratch = &mut bench.borrow_mut().scratch;
-            apply_all(&live.views, builder.only_chunk(&self.dictionary), scratch);
-            // Invariant 6: no view can say so.
-            debug_assert_eq!(scratch.late(), 0);
-        });
     }
 
     /// Brings in what is gathered, with the gate closed.
@@ -300,6 +292,12 @@ impl Engine {
         self.log.sync()
     }
 
+    /// Events recorded, in the log or gathered.
+    pub(super) fn events(&self) -> u64 {
+        let gathered = self.staging.gathered.lock();
+        self.tallies.events.get() + gathered.builder.len() as u64
+    }
+
     /// The last position that was given.
     pub(super) fn last_position(&self) -> u64 {
         self.staging.last.load(Acquire).max(self.log.appended())
@@ -312,6 +310,12 @@ impl Engine {
             None => Ok(()),
         }
     }
+}
+
+fn apply_group(live: &Live, columns: &Columns, scratch: &mut Scratch) {
+    apply_all(&live.views, columns, scratch);
+    // Invariant 6: no view can say so.
+    debug_assert_eq!(scratch.late(), 0);
 }
 
 impl Live {

@@ -66,11 +66,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Makes the stage of an opening, durable when this returns. What an earlier opening left is in the
     /// log by now, and gone then.
-    pub(crate) fn create(
-        disk: &dyn Disk,
-        dir: &Path,
-        identity: u128,
-    ) -> Result<Self> {
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: u128) -> Result<Self> {
         let (path, unfinished) = (dir.join(NAME), dir.join(UNFINISHED));
         let salt = disk.unique() as u64;
         let make = || -> io::Result<Arc<dyn File>> {
@@ -158,10 +154,24 @@ impl Staged {
             Ok(bytes)
         };
         let bytes = read().map_err(|e| Error::io("read the stage of the log", &path, e))?;
+        Ok(Staged::of(bytes, identity))
+    }
+
+    /// What the bytes of a stage of this directory say.
+    pub(crate) fn of(bytes: Vec<u8>, identity: u128) -> Self {
         let salt = bytes.get(32..40).and_then(|salt| salt.first_chunk().copied());
         let salt = salt.map_or(0, u64::from_le_bytes);
         let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
-        Ok(if is_ours { Staged { bytes, salt } } else { Staged::default() })
+        if is_ours { Staged { bytes, salt } } else { Staged::default() }
+    }
+
+    /// The bytes of the stage up to the record of this position.
+    pub(crate) fn upto(&self, position: u64) -> &[u8] {
+        let records = self.records().take_while(|(at, _)| *at <= position);
+        let bytes =
+            |(_, event): (u64, &[u8])| RECORD_HEADER_BYTES + event.len().next_multiple_of(ALIGN);
+        let end = HEADER_BYTES + records.map(bytes).sum::<usize>();
+        &self.bytes[..end.min(self.bytes.len())]
     }
 
     /// The position of the first record.

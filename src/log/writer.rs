@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
 /// what was written since opening, but not less than this, up to the options' size: filling
 /// segments with zeros in advance then costs a small log little, and a large one has few segments.
-const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 
 pub(crate) struct Writer {
     home: Home,

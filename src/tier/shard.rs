@@ -34,7 +34,7 @@ pub(crate) const CLEAN: u32 = 0;
 pub(crate) const FLUSHING: u32 = u32::MAX;
 const FIRST_GENERATION: u32 = 1;
 const CHUNK: usize = 256;
-const NO_SLOT: u32 = u32::MAX;
+pub(crate) const NO_SLOT: u32 = u32::MAX;
 
 pub(crate) struct Shard {
     arity: usize,
@@ -227,20 +227,38 @@ impl Shard {
         }
     }
 
-    /// Has the entry found there fetched: the second step. The last is [`Shard::slot_of`].
+    /// Has the entry found there fetched: the second step. Gives its slot, which is most likely that of
+    /// the key, and only likely: [`Shard::slot_at`], the last step, makes sure.
     #[inline]
-    pub(crate) fn approach(&self, hash: u64, key: &[Sym]) {
-        if let [sym] = key {
-            if let Some(slot) = self.by_sym.get(sym_place(*sym)).filter(|slot| **slot != NO_SLOT) {
-                self.prefetch_entry(*slot);
-            }
-        } else if !key.is_empty() {
-            self.table.find(tag_of(hash), |slot| {
+    pub(crate) fn approach(&self, hash: u64, key: &[Sym]) -> u32 {
+        let found = match key {
+            [sym] => self.by_sym.get(sym_place(*sym)).copied(),
+            [] => None,
+            _ => self.table.find(tag_of(hash), |slot| {
                 slots::prefetch(&self.keys[slot as usize * key.len()]);
-                self.prefetch_entry(slot);
                 true
-            });
+            }),
+        };
+        let slot = found.unwrap_or(NO_SLOT);
+        if slot != NO_SLOT {
+            self.prefetch_entry(slot);
         }
+        slot
+    }
+
+    /// The slot of `key`, made if it is new, of which [`approach`](Shard::approach) gave `likely` under
+    /// this hold of the lock. Its entry is to be [touched](Shard::observe).
+    #[inline]
+    pub(crate) fn slot_at(&mut self, likely: u32, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
+        let is_key = |slot: u32| {
+            let stored = &self.keys[slot as usize * key.len()..];
+            // One sym was found by itself.
+            key.len() == 1 || stored.iter().zip(key).all(|(a, b)| a == b)
+        };
+        if likely != NO_SLOT && is_key(likely) {
+            return likely;
+        }
+        self.slot_of(hash, key, shape)
     }
 
     #[inline]
@@ -248,9 +266,8 @@ impl Shard {
         slots::prefetch(&self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]);
     }
 
-    /// The slot of `key`, made if it is new. Its entry is to be [touched](Shard::observe).
-    #[inline]
-    pub(crate) fn slot_of(&mut self, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
+    /// The slot of `key`, made if it is new.
+    fn slot_of(&mut self, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
         match self.find(hash, key) {
             Some(slot) => slot,
             None => self.insert(hash, key, !self.everything_here, false, shape),
@@ -373,7 +390,9 @@ impl Shard {
         }
         entry.touched = true;
         let Observed { late, grown } = change(&mut entry.series, generation);
-        self.account(grown);
+        if grown != 0 {
+            self.account(grown);
+        }
         late
     }
 
