@@ -31,6 +31,8 @@
 
 #[cfg(all(test, shuttle))]
 mod interleavings;
+#[cfg(all(test, loom))]
+mod models;
 
 pub use crate::db::background::Step;
 pub use crate::disk::simulated::{

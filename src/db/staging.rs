@@ -280,10 +280,14 @@ impl Engine {
 
     #[cold]
     fn settle_all(&self) {
-        // On an error they are applied all the same; who records or syncs is told.
-        if let Err(error) = self.bring_in() {
+        // Under the lock of the gathered events, also if the log has all of them: a group that was
+        // appended just now may not be in the hands of who applies it yet. On an error they are applied
+        // all the same; who records or syncs is told.
+        let live = self.gate.enter();
+        if let Err(error) = self.bring_in_at(&live) {
             tracing::debug!(%error, "gathered events are not in the log");
         }
+        drop(live);
         // Whoever applies a group took this lock before the group left the gathered ones.
         drop(self.staging.applying.write());
     }

@@ -27,9 +27,9 @@ use crate::manifest::Manifest;
 use crate::record::{self, Columns};
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use crate::time::Timestamp;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
 /// what was written since opening, but not less than this, up to the options' size: filling
@@ -381,11 +381,15 @@ impl Writer {
     /// Waits until every position up to `target` is durable, syncing if nobody else does.
     pub(crate) fn sync_to(&self, target: u64) -> Result<()> {
         while self.durable() < target {
-            self.check_poison()?;
             let mut commit = self.commit.lock();
             if commit.leading {
                 self.committed.wait(&mut commit);
-            } else if self.durable() < target {
+                continue;
+            }
+            // Under the lock: a leader that fails poisons before it gives the lead back, and a second
+            // sync would succeed although the first has lost what it was to carry.
+            self.check_poison()?;
+            if self.durable() < target {
                 self.lead(commit)?;
             }
         }
