@@ -22,7 +22,7 @@ use super::frame::{self, FrameKind, Header};
 use super::segment::{self, Segment};
 use crate::dictionary::{Dictionary, Sym};
 use crate::disk::Access;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Manifest;
 use crate::record::{self, Columns};
 use crate::sync::atomic::Ordering::{Acquire, Release};
@@ -32,9 +32,11 @@ use crate::time::Timestamp;
 use std::sync::Arc;
 
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
-/// what was written since opening, but not less than this, up to the options' size: filling
-/// segments with zeros in advance then costs a small log little, and a large one has few segments.
-const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+/// what was written since opening, but not less than this, up to the options' size: so a small log
+/// needs few segments, each of which costs several syncs, and a large one has few, too.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+/// Where there is no space for that.
+const SMALL_SEGMENT_BYTES: u64 = 256 << 10;
 
 pub(crate) struct Writer {
     home: Home,
@@ -355,10 +357,16 @@ impl Writer {
         needed: u64,
         now: Timestamp,
     ) -> Result<Segment> {
-        let bytes = bytes.max(FIRST_SEGMENT_BYTES).min(self.segment_bytes_max).max(needed);
+        let within = |bytes: u64| bytes.min(self.segment_bytes_max).max(needed);
+        let (bytes, small) = (within(bytes.max(FIRST_SEGMENT_BYTES)), within(SMALL_SEGMENT_BYTES));
         // One of this number that turned out too small is replaced by a rename; it was never entered,
         // and should this fail it is still there.
-        let segment = Segment::create(&self.home, number, bytes, now)?;
+        let segment = match Segment::create(&self.home, number, bytes, now) {
+            Err(error) if error.kind() == ErrorKind::NoSpace && small < bytes => {
+                Segment::create(&self.home, number, small, now)?
+            }
+            created => created?,
+        };
         self.manifest.note_segment(number)?;
         Ok(segment)
     }
