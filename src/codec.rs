@@ -39,9 +39,9 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// What [`put_bytes`] does, for what is most often short: copies of lengths that the compiler knows are
 /// a few instructions where a call costs more than the copy.
-#[inline(always)]
+#[inline]
 pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    #[inline(always)]
+    #[inline]
     fn ends<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
         if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
             let start = out.len();

@@ -579,9 +579,6 @@ impl Engine {
             BatchOutcome { position: Position(self.last_position()), ..Default::default() };
         if batch.is_empty() {
             self.check_open()?;
-            if durability == Durability::Sync {
-                self.bring_in()?;
-            }
             self.acknowledge(outcome.position.get(), durability)?;
             return Ok(outcome);
         }
@@ -703,6 +700,8 @@ impl Engine {
             }
             Durability::Sync => {
                 self.signals.want_sync(std::time::Duration::from_millis(100));
+                // Of a duplicate it may be the position of an event that is gathered.
+                self.bring_in()?;
                 self.log.sync_to(position)
             }
         }

@@ -50,8 +50,9 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it.
-    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// Takes the lock of the file. `None` when somebody holds it who does not share it. It is made if
+    /// missing, but for [`Sharing::Readers`], who need not be able to write it.
+    fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<Lock>>;
     /// A new, empty file that has no name and vanishes with its last handle.
     fn scratch(&self) -> io::Result<Arc<dyn File>>;
     /// A number that is given once.
@@ -297,11 +298,18 @@ impl Disk for OsDisk {
         fs::remove_file(path)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
-        let options =
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+    fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<Lock>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        if sharing == Sharing::Nobody {
+            options.write(true).create(true).truncate(false);
+        }
         let file = options.open(path)?;
-        match file.try_lock() {
+        let locked = match sharing {
+            Sharing::Readers => file.try_lock_shared(),
+            Sharing::Nobody => file.try_lock(),
+        };
+        match locked {
             Ok(()) => Ok(Some(Lock { _held: Box::new(OsLock(file)) })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(e)) => Err(e),
@@ -448,7 +456,7 @@ impl File for OsFile {
 
 #[cfg(test)]
 mod tests {
-    use super::{Disk, OsDisk, OsLock};
+    use super::{Disk, OsDisk, OsLock, Sharing};
     use std::fs;
 
     #[test]
@@ -459,9 +467,9 @@ mod tests {
         file.try_lock().unwrap();
         let in_child = file.try_clone().unwrap();
         let lock = OsLock(file);
-        assert!(OsDisk.lock(&path).unwrap().is_none());
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_none());
         drop(lock);
-        assert!(OsDisk.lock(&path).unwrap().is_some());
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_some());
         drop(in_child);
     }
 }

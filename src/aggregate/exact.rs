@@ -155,7 +155,7 @@ impl Measure {
         // Where it does not, any position in the windows does: zero is zero there, too, and what is
         // made of others is not looked at.
         let position = if fits { term.position } else { NARROW_POSITIONS.start };
-        let narrow = fits | (value == 0.0);
+        let narrow = fits || value == 0.0;
         Measure { value, narrow, pair: Narrow::of(Term { position, ..term }) }
     }
 

@@ -17,7 +17,7 @@
 
 use super::open::LOG;
 use super::{Db, Engine, Progress, ReadOnlyDb};
-use crate::disk::{Access, Disk, File, Lock};
+use crate::disk::{Access, Disk, File, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Position;
 use crate::log::follow::Frames;
@@ -224,7 +224,7 @@ impl<'a> Copying<'a> {
             disk.sync_dir(to)
         };
         begin().map_err(|e| Error::io("begin a backup", to, e))?;
-        let lock = disk.lock(&to.join(super::open::LOCK));
+        let lock = disk.lock(&to.join(super::open::LOCK), Sharing::Nobody);
         let lock = lock.map_err(|e| Error::io("lock the directory of the backup", to, e))?;
         let lock = lock.ok_or_else(|| {
             let message = "another backup into this directory is under way; wait for it";

@@ -19,7 +19,7 @@ use super::staging::Staging;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling, Lock};
+use crate::disk::{Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry, Recovered};
@@ -70,7 +70,7 @@ pub(super) fn open_without_look(
     options: Options,
 ) -> Result<Engine> {
     let now = options.clock.now();
-    let lock = lock(&*disk, dir)?;
+    let lock = lock(&*disk, dir, Sharing::Nobody)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {
@@ -94,8 +94,7 @@ pub(super) fn open_without_look(
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    let ends = (resume.oldest, recovered.last_segment);
-    recovery.settle(&home, ends, &dictionary)?;
+    recovery.settle(&home, resume.oldest, (recovered.last_segment + 1, 0), &dictionary)?;
     keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
@@ -188,9 +187,9 @@ pub(super) struct Ground {
 }
 
 /// Takes the lock of the directory, or says that somebody has it.
-pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
+pub(super) fn lock(disk: &dyn Disk, dir: &Path, sharing: Sharing) -> Result<Lock> {
     let path = dir.join(LOCK);
-    let lock = disk.lock(&path).map_err(|e| Error::io("take the lock", &path, e))?;
+    let lock = disk.lock(&path, sharing).map_err(|e| Error::io("take the lock", &path, e))?;
     lock.ok_or_else(|| {
         Error::new(
             ErrorKind::Locked,
@@ -507,17 +506,17 @@ impl Recovery {
         }
     }
 
-    /// Fills the views whose backfill was complete and is not in the snapshot.
-    fn settle(
-        &mut self,
+    /// Fills the views whose backfill was complete and is not in the snapshot, from a log that begins
+    /// with the segment `oldest` and ends at `end`.
+    pub(super) fn settle(
+        &self,
         home: &Home,
-        ends: (u64, u64),
+        oldest: u64,
+        end: (u64, u64),
         dictionary: &Arc<Dictionary>,
     ) -> Result<()> {
-        for id in std::mem::take(&mut self.owed) {
-            if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
-                super::backfill::settle(home, tier, ends, dictionary)?;
-            }
+        for tier in self.live.views.iter().filter(|tier| self.owed.contains(&tier.id)) {
+            super::backfill::settle(home, tier, oldest, end, dictionary)?;
         }
         Ok(())
     }

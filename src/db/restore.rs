@@ -19,7 +19,7 @@ use super::verify::{Finding, VerifyReport};
 use super::{Db, Progress};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Access, Disk, Filling, OsDisk};
+use crate::disk::{Access, Disk, Filling, OsDisk, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::follow::Frames;
 use crate::log::frame::{FrameKind, Header};
@@ -177,7 +177,11 @@ pub(super) fn verify_backup(
         return Ok(None);
     }
     // Whoever takes a backup has made it, and removes what the new list does not name.
-    let _lock = if is_there(LOCK)? { Some(super::open::lock(&**disk, dir)?) } else { None };
+    let _lock = if is_there(LOCK)? {
+        Some(super::open::lock(&**disk, dir, Sharing::Readers)?)
+    } else {
+        None
+    };
     let mut report = VerifyReport::new();
     let set = match BackupSet::open(disk, dir) {
         Ok(Some(set)) => set,

@@ -106,8 +106,8 @@ impl Staging {
     }
 }
 
-/// An upper bound of what an event adds to a frame: its texts, defined anew, and a column for each of
-/// its parts.
+/// An upper bound of what an event adds to a frame (its texts, defined anew, and a column for each of
+/// its parts), and of its record in the stage.
 fn bytes_max(event: &Event<'_>) -> usize {
     /// A column's name, form and bitmap, a value in it, and what defines a text, the text aside.
     const PART_BYTES: usize = 5 + 1 + GROUP_EVENTS_MAX / 8 + 10 + 2 * (5 + 2);
@@ -138,9 +138,10 @@ impl Engine {
     pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> bool {
         // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
         // known at once.
+        let staged_bytes_max = self.options.stage_bytes as usize - stage::HEADER_BYTES;
         durability != Durability::Sync
             && (self.window.is_none() || event.id.is_none())
-            && bytes_max(event) <= EVENT_BYTES_MAX
+            && bytes_max(event) <= EVENT_BYTES_MAX.min(staged_bytes_max)
     }
 
     /// Records an event: into the stage, and into the group.
@@ -152,7 +153,12 @@ impl Engine {
         let roughly = clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX);
         let time = gathered.builder.check_single(self, event, roughly)?;
         if gathered.stage.is_none() {
-            let stage = Stage::create(&*self.disk, &self.dir, self.home.identity)?;
+            let stage = Stage::create(
+                &*self.disk,
+                &self.dir,
+                self.home.identity,
+                self.options.stage_bytes,
+            )?;
             gathered.stage = Some(stage);
         }
         let event_bytes = bytes_max(event) as u64;

@@ -47,8 +47,8 @@ pub(crate) const FORMAT: u32 = 1;
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Bytes of a record before its event.
 pub(crate) const RECORD_HEADER_BYTES: usize = 16;
-/// The length of the file.
-pub(crate) const STAGE_BYTES: u64 = 64 << 10;
+/// No stage is longer than this.
+const BYTES_MAX: u64 = 1 << 20;
 const ALIGN: usize = 8;
 
 /// The stage of this opening.
@@ -57,6 +57,7 @@ pub(crate) struct Stage {
     file: Arc<dyn File>,
     path: PathBuf,
     salt: u64,
+    bytes: u64,
     /// Where the next record goes.
     at: u64,
     /// Reused for every record.
@@ -64,16 +65,16 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes the stage of an opening, durable when this returns. What an earlier opening left is in the
+    /// Makes the stage of an opening, of so many bytes, durable when this returns. What an earlier opening left is in the
     /// log by now, and gone then.
-    pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: u128) -> Result<Self> {
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: u128, bytes: u64) -> Result<Self> {
         let (path, unfinished) = (dir.join(NAME), dir.join(UNFINISHED));
         let salt = disk.unique() as u64;
         let make = || -> io::Result<Arc<dyn File>> {
             if disk.exists(&unfinished)? {
                 disk.remove(&unfinished)?;
             }
-            let file = disk.prepare(&unfinished, STAGE_BYTES, Filling::Reserved)?;
+            let file = disk.prepare(&unfinished, bytes, Filling::Reserved)?;
             file.write_at(0, &header(identity, salt))?;
             file.sync()?;
             disk.rename(&unfinished, &path)?;
@@ -81,7 +82,7 @@ impl Stage {
             Ok(file)
         };
         let file = make().map_err(|e| Error::io("make the stage of the log", &path, e))?;
-        Ok(Stage { file, path, salt, at: HEADER_BYTES as u64, record: Vec::new() })
+        Ok(Stage { file, path, salt, bytes, at: HEADER_BYTES as u64, record: Vec::new() })
     }
 
     /// Begins a record: `write` appends the event to it. [`put`](Stage::put) brings it in, if it fits.
@@ -95,7 +96,7 @@ impl Stage {
 
     /// Whether the drafted record fits behind those that are there.
     pub(crate) fn has_room(&self) -> bool {
-        self.at + self.record.len().next_multiple_of(ALIGN) as u64 <= STAGE_BYTES
+        self.at + self.record.len().next_multiple_of(ALIGN) as u64 <= self.bytes
     }
 
     /// Writes the drafted record. On an error it is not there, or not acknowledged.
@@ -149,7 +150,7 @@ impl Staged {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 file => file?,
             };
-            let mut bytes = vec![0; file.len()?.min(STAGE_BYTES) as usize];
+            let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
             file.read_at(0, &mut bytes)?;
             Ok(bytes)
         };
@@ -238,7 +239,7 @@ mod tests {
     use crate::disk::OsDisk;
 
     fn stage(dir: &Path) -> Stage {
-        Stage::create(&OsDisk, dir, 7).expect("made")
+        Stage::create(&OsDisk, dir, 7, 4_096).expect("made")
     }
 
     fn put(stage: &mut Stage, position: u64, event: &str) {

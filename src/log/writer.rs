@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
 /// what was written since opening, but not less than this, up to the options' size: filling
 /// segments with zeros in advance then costs a small log little, and a large one has few segments.
-const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Writer {
     home: Home,
@@ -231,7 +231,7 @@ impl Writer {
     /// do not.
     pub(crate) fn make_room(&self, frame_bytes: u64, now: Timestamp) -> Result<u64> {
         // For frames of other kinds, and the seal, that come in between.
-        const KEPT_BYTES: u64 = 4_096;
+        const KEPT_BYTES: u64 = 8 * frame::HEADER_BYTES as u64;
         let mut active = self.active()?;
         if !active.has_room(frame_bytes + KEPT_BYTES) {
             self.rotate(&mut active, frame_bytes + KEPT_BYTES, now)?;

@@ -126,7 +126,9 @@ impl BackupSet {
         let Self { snapshot_position, snapshot, segments, stage, .. } = self;
         let whole = (identity, created, number, taken_at, position);
         out.extend_from_slice(&codec::encode(&(whole, snapshot_position, snapshot, segments)));
-        stage.iter().for_each(|stage| out.extend_from_slice(&codec::encode(stage)));
+        if let Some(stage) = stage {
+            out.extend_from_slice(&codec::encode(stage));
+        }
     }
 
     fn decode(mut bytes: &[u8]) -> Result<Self, Malformed> {
