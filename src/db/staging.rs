@@ -133,19 +133,26 @@ impl Gathered {
 }
 
 impl Engine {
-    /// Whether an event that comes by itself waits for others.
+    /// Whether an event that comes by itself waits for others: then an upper bound of its bytes.
     #[inline]
-    pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> bool {
+    pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> Option<u64> {
         // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
         // known at once.
         let staged_bytes_max = self.options.stage_bytes as usize - stage::HEADER_BYTES;
-        durability != Durability::Sync
+        let bytes = bytes_max(event);
+        let is_staged = durability != Durability::Sync
             && (self.window.is_none() || event.id.is_none())
-            && bytes_max(event) <= EVENT_BYTES_MAX.min(staged_bytes_max)
+            && bytes <= EVENT_BYTES_MAX.min(staged_bytes_max);
+        is_staged.then_some(bytes as u64)
     }
 
     /// Records an event: into the stage, and into the group.
-    pub(super) fn stage(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
+    pub(super) fn stage(
+        &self,
+        event: &Event<'_>,
+        event_bytes: u64,
+        durability: Durability,
+    ) -> Result<Recorded> {
         let clock = &self.options.clock;
         let live = self.enter()?;
         let mut gathered = self.staging.gathered.lock();
@@ -161,7 +168,6 @@ impl Engine {
             )?;
             gathered.stage = Some(stage);
         }
-        let event_bytes = bytes_max(event) as u64;
         loop {
             let stage = gathered.stage.as_mut().expect("it was made above, and stays");
             stage.draft(|out| record::put_event(out, event, time));
