@@ -97,11 +97,7 @@ impl State {
     #[inline]
     pub(crate) fn observe(&mut self, measure: &Measure) -> usize {
         match self {
-            State::Stats(stats) => {
-                let before = stats.heap_bytes();
-                stats.observe_measure(measure);
-                stats.heap_bytes() - before
-            }
+            State::Stats(stats) => stats.observe_measure(measure),
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// a few instructions where a call costs more than the copy.
 #[inline]
 pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
+    #[inline]
     fn ends<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
         if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
             let start = out.len();
@@ -179,14 +180,20 @@ pub(crate) fn encode<T: bincode::Encode>(value: &T) -> Vec<u8> {
 }
 
 /// Decodes what [`encode`] gave, whole, with a limit on what may be allocated.
-pub(crate) fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, Malformed> {
+pub(crate) fn decode<T: bincode::Decode<()>>(mut bytes: &[u8]) -> Result<T, Malformed> {
+    let value = take_encoded(&mut bytes)?;
+    finished(bytes)?;
+    Ok(value)
+}
+
+/// Decodes what [`encode`] gave off the front of `bytes`, with the same limit.
+pub(crate) fn take_encoded<T: bincode::Decode<()>>(bytes: &mut &[u8]) -> Result<T, Malformed> {
     const BYTES_MAX: usize = 128 << 20;
     let config = bincode::config::standard().with_limit::<BYTES_MAX>();
-    match bincode::decode_from_slice(bytes, config) {
-        Ok((value, used)) if used == bytes.len() => Ok(value),
-        Ok(_) => Err(Malformed("bytes are left over")),
-        Err(_) => Err(Malformed("not an encoding of this type")),
-    }
+    let decoded = bincode::decode_from_slice(bytes, config);
+    let (value, used) = decoded.map_err(|_| Malformed("not an encoding of this type"))?;
+    *bytes = &bytes[used..];
+    Ok(value)
 }
 
 #[cfg(test)]

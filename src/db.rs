@@ -256,8 +256,8 @@ impl Db {
     /// As [`Db::record`].
     pub fn record_with(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
         let engine = self.engine();
-        if engine.is_staged(event, durability) {
-            return engine.stage(event, durability);
+        if let Some(bytes) = engine.is_staged(event, durability) {
+            return engine.stage(event, bytes, durability);
         }
         let mut builder = Builder::new(&engine.dictionary);
         builder.push(engine, event)?;
@@ -579,9 +579,6 @@ impl Engine {
             BatchOutcome { position: Position(self.last_position()), ..Default::default() };
         if batch.is_empty() {
             self.check_open()?;
-            if durability == Durability::Sync {
-                self.bring_in()?;
-            }
             self.acknowledge(outcome.position.get(), durability)?;
             return Ok(outcome);
         }
@@ -703,6 +700,8 @@ impl Engine {
             }
             Durability::Sync => {
                 self.signals.want_sync(std::time::Duration::from_millis(100));
+                // Of a duplicate it may be the position of an event that is gathered.
+                self.bring_in()?;
                 self.log.sync_to(position)
             }
         }

@@ -15,10 +15,10 @@
 use crate::slots::{self, Slots};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{Mutex, OnceLock, RwLock};
 use compact_str::CompactString;
 use std::hash::BuildHasher;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A string's number in this opening's dictionary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,10 +31,18 @@ impl Sym {
 }
 
 const CHUNKS: usize = 23;
+/// A model (`sync.rs`) is to see chunks begun and tables replaced, and the same hashes each time.
+#[cfg(not(loom))]
 const FIRST_CHUNK: usize = 1 << 10;
+#[cfg(loom)]
+const FIRST_CHUNK: usize = 2;
+#[cfg(not(loom))]
+type Hasher = foldhash::quality::RandomState;
+#[cfg(loom)]
+type Hasher = foldhash::quality::FixedState;
 
 pub(crate) struct Dictionary {
-    hasher: foldhash::quality::RandomState,
+    hasher: Hasher,
     table: RwLock<Arc<Slots>>,
     /// Counts replacements of the table.
     version: AtomicUsize,
@@ -65,10 +73,10 @@ impl Dictionary {
     /// A dictionary with room for `expected` strings before its table first grows.
     pub(crate) fn new(expected: usize) -> Self {
         Dictionary {
-            hasher: foldhash::quality::RandomState::default(),
+            hasher: Hasher::default(),
             table: RwLock::new(Arc::new(Slots::with_room(expected.max(FIRST_CHUNK)))),
             version: AtomicUsize::new(0),
-            chunks: [const { OnceLock::new() }; CHUNKS],
+            chunks: std::array::from_fn(|_| OnceLock::new()),
             len: Mutex::new(0),
             text_bytes: AtomicU64::new(0),
         }

@@ -54,9 +54,10 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock of the file, made if missing. `None` when somebody holds it. Who holds
-    /// it may remove the file.
-    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+    /// Takes the lock of the file. `None` when somebody holds it who does not share it. It is made if
+    /// missing, but for [`Sharing::Readers`], who need not be able to write it. Who holds it alone may
+    /// remove the file.
+    fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<Lock>>;
     /// A new, empty file that has no name and vanishes with its last handle.
     fn scratch(&self) -> io::Result<Arc<dyn File>>;
     /// A number that is given once.
@@ -380,12 +381,19 @@ impl Disk for OsDisk {
         fs::remove_file(path)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
-        let options =
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+    fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<Lock>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        if sharing == Sharing::Nobody {
+            options.write(true).create(true).truncate(false);
+        }
         loop {
             let file = options.open(path)?;
-            match file.try_lock() {
+            let locked = match sharing {
+                Sharing::Readers => file.try_lock_shared(),
+                Sharing::Nobody => file.try_lock(),
+            };
+            match locked {
                 Ok(()) => {
                     let held = OsLock(file);
                     // Who had it may have taken the name away; it would be the lock of nothing.
@@ -533,7 +541,7 @@ impl File for OsFile {
 
 #[cfg(test)]
 mod tests {
-    use super::{Disk, OsDisk, OsLock};
+    use super::{Disk, OsDisk, OsLock, Sharing};
     use std::fs;
 
     #[test]
@@ -544,9 +552,9 @@ mod tests {
         file.try_lock().unwrap();
         let in_child = file.try_clone().unwrap();
         let lock = OsLock(file);
-        assert!(OsDisk.lock(&path).unwrap().is_none());
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_none());
         drop(lock);
-        assert!(OsDisk.lock(&path).unwrap().is_some());
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_some());
         drop(in_child);
     }
 
@@ -554,16 +562,16 @@ mod tests {
     fn a_file_that_has_lost_its_name_is_not_the_one_that_is_locked() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
-        let held = OsDisk.lock(&path).unwrap().unwrap();
+        let held = OsDisk.lock(&path, Sharing::Nobody).unwrap().unwrap();
         let other = held.clone();
         let opened = fs::File::open(&path).unwrap();
         assert!(super::is_named(&opened, &path).unwrap());
         OsDisk.remove(&path).unwrap();
         assert!(!super::is_named(&opened, &path).unwrap());
-        let again = OsDisk.lock(&path).unwrap().unwrap();
+        let again = OsDisk.lock(&path, Sharing::Nobody).unwrap().unwrap();
         assert!(!super::is_named(&opened, &path).unwrap());
-        assert!(OsDisk.lock(&path).unwrap().is_none());
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_none());
         drop((held, other, again));
-        assert!(OsDisk.lock(&path).unwrap().is_some());
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_some());
     }
 }

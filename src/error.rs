@@ -115,7 +115,7 @@ impl Error {
             _ => ErrorKind::Io,
         };
         let advice = match (kind, source.kind()) {
-            (ErrorKind::NoSpace, _) => "; free some space and open the directory again",
+            (ErrorKind::NoSpace, _) => "; free some space and try again",
             (_, std::io::ErrorKind::PermissionDenied) => {
                 "; the process needs permission to read and write there"
             }

@@ -61,7 +61,7 @@ pub(crate) struct Few<T, const N: usize> {
 }
 
 impl<T: Copy + Default, const N: usize> Few<T, N> {
-    #[inline(always)]
+    #[inline]
     fn push(mut self, value: T) -> Self {
         if self.len < N {
             self.first[self.len] = value;
@@ -83,7 +83,7 @@ impl<T: Copy + Default, const N: usize> Few<T, N> {
 }
 
 impl<T: Copy + Default, const N: usize> Default for Few<T, N> {
-    #[inline(always)]
+    #[inline]
     fn default() -> Self {
         Few { first: [T::default(); N], len: 0, all: None }
     }
@@ -133,40 +133,40 @@ pub struct Event<'a> {
 
 impl<'a> Event<'a> {
     /// An event of this name, of the moment at which it will be recorded.
-    #[inline(always)]
+    #[inline]
     pub fn new(name: &'a str) -> Self {
         Event { name, ..Event::default() }
     }
 
     /// Says when it happened; without it, the store's clock does when it is recorded.
-    #[inline(always)]
+    #[inline]
     pub fn at(mut self, time: Timestamp) -> Self {
         self.time = Some(time);
         self
     }
 
     /// Adds a dimension: a text by which views group and filter. An empty value is a value.
-    #[inline(always)]
+    #[inline]
     pub fn dim(mut self, dimension: &'a str, value: &'a str) -> Self {
         self.dims = self.dims.push((dimension, value));
         self
     }
 
     /// Adds the measure `value`.
-    #[inline(always)]
+    #[inline]
     pub fn value(self, value: f64) -> Self {
         self.measure(DEFAULT_MEASURE, value)
     }
 
     /// Adds a named measure: a finite number that views sum up.
-    #[inline(always)]
+    #[inline]
     pub fn measure(mut self, measure: &'a str, value: f64) -> Self {
         self.measures = self.measures.push((measure, value));
         self
     }
 
     /// Names the entity (stream) to whose history the event belongs.
-    #[inline(always)]
+    #[inline]
     pub fn entity(mut self, entity: &'a str) -> Self {
         self.entity = Some(entity);
         self
@@ -174,14 +174,14 @@ impl<'a> Event<'a> {
 
     /// Gives the id by which a repeated event is recognised, where the store has a deduplication
     /// window ([`Dedup`](crate::Dedup)).
-    #[inline(always)]
+    #[inline]
     pub fn id(mut self, id: &'a str) -> Self {
         self.id = Some(id);
         self
     }
 
     /// Attaches bytes that are kept in the log and not looked into.
-    #[inline(always)]
+    #[inline]
     pub fn payload(mut self, payload: &'a [u8]) -> Self {
         self.payload = Some(payload);
         self

@@ -97,6 +97,7 @@ pub struct Options {
     /// `None`: as the directory has it, off in a new one.
     pub(crate) dedup: Option<Dedup>,
     pub(crate) segment_bytes: u64,
+    pub(crate) stage_bytes: u64,
     pub(crate) must_exist: bool,
     pub(crate) views: Vec<View>,
 }
@@ -121,6 +122,7 @@ impl Options {
             expected_keys: 0,
             dedup: None,
             segment_bytes: 64 << 20,
+            stage_bytes: 64 << 10,
             must_exist: false,
             views: Vec::new(),
         }

@@ -121,7 +121,7 @@ impl Slots {
         let mask = self.0.len() - 1;
         let mut at = self.place(tag);
         loop {
-            match *self.0[at].get_mut() {
+            match self.0[at].load(Relaxed) {
                 EMPTY => return,
                 word if tag_of(word) == tag && number_of(word) == number => break,
                 _ => at = (at + 1) & mask,
@@ -130,18 +130,18 @@ impl Slots {
         let mut gap = at;
         loop {
             at = (at + 1) & mask;
-            let word = *self.0[at].get_mut();
+            let word = self.0[at].load(Relaxed);
             if word == EMPTY {
                 break;
             }
             let home = tag_of(word) as usize & mask;
             // It may move if its own place is not behind the gap.
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(gap) & mask {
-                *self.0[gap].get_mut() = word;
+                self.0[gap].store(word, Relaxed);
                 gap = at;
             }
         }
-        *self.0[gap].get_mut() = EMPTY;
+        self.0[gap].store(EMPTY, Relaxed);
     }
 }
 

@@ -1,17 +1,19 @@
 //! What threads share: locks, atomics, the gate.
 //!
-//! They are `parking_lot`'s, `crossbeam`'s and the standard library's. Under `--cfg shuttle` they
-//! are those of a scheduler that runs one thread at a time and chooses at each of them who goes on:
-//! the tests in `simulation/interleavings.rs` try orders that a machine would show once in years. What is
-//! never held across another of these may be taken from elsewhere.
+//! They are `parking_lot`'s, `crossbeam`'s and the standard library's. Under `--cfg shuttle` and
+//! `--cfg loom` they are those of a scheduler that runs one thread at a time and chooses at each of
+//! them who goes on: the tests in `simulation/interleavings.rs` (shuttle: many orders of large
+//! scenarios) and `simulation/models.rs` (loom: all orders of small ones, and all that a weakly
+//! ordered memory may show) try orders that a machine would show once in years. What is never held
+//! across another of these may be taken from elsewhere.
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 mod system {
     use crossbeam::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
     use std::sync::PoisonError;
 
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-    pub(crate) use std::sync::atomic;
+    pub(crate) use std::sync::{OnceLock, atomic};
     pub(crate) use std::thread_local;
 
     /// A lock that many enter together and one closes for itself; entering touches no line that
@@ -36,14 +38,35 @@ mod system {
     }
 }
 
-#[cfg(shuttle)]
+#[cfg(any(shuttle, loom))]
 mod scheduled {
-    use shuttle::sync as s;
+    #[cfg(loom)]
+    use loom as scheduler;
+    #[cfg(shuttle)]
+    use shuttle as scheduler;
+
+    use self::scheduler::sync as s;
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
+    #[cfg(loom)]
+    pub(crate) use self::counted as atomic;
+    #[cfg(shuttle)]
     pub(crate) use shuttle::sync::atomic;
+    #[cfg(shuttle)]
     pub(crate) use shuttle::thread_local;
+    #[cfg(shuttle)]
+    pub(crate) use std::sync::OnceLock;
+
+    /// loom's own takes no `const` block.
+    #[cfg(loom)]
+    macro_rules! scheduled_thread_local {
+        ($($(#[$attribute:meta])* static $name:ident: $type:ty = $init:expr;)*) => {
+            loom::thread_local! { $($(#[$attribute])* static $name: $type = $init;)* }
+        };
+    }
+    #[cfg(loom)]
+    pub(crate) use scheduled_thread_local as thread_local;
 
     const WHOLE: &str = "a thread that panics ends the run";
 
@@ -130,6 +153,97 @@ mod scheduled {
         }
     }
 
+    /// loom remembers one access of an atomic, the last, and takes loads for independent of each
+    /// other (its issues 166 and 392). So a load of one thread that a load and a store of another
+    /// follow would never be tried behind that store. Here each load counts itself before: these
+    /// counts depend on each other, and being `Relaxed` they order nothing else.
+    #[cfg(loom)]
+    pub(crate) mod counted {
+        use loom::sync::atomic as a;
+        use std::ops::Deref;
+
+        pub(crate) use loom::sync::atomic::Ordering;
+
+        macro_rules! counted {
+            ($($name:ident: $type:ty),*) => {$(
+                #[derive(Debug)]
+                pub(crate) struct $name {
+                    loads: a::AtomicUsize,
+                    value: a::$name,
+                }
+
+                impl $name {
+                    pub(crate) fn new(value: $type) -> Self {
+                        $name { loads: a::AtomicUsize::new(0), value: a::$name::new(value) }
+                    }
+
+                    pub(crate) fn load(&self, order: Ordering) -> $type {
+                        self.loads.fetch_add(1, Ordering::Relaxed);
+                        self.value.load(order)
+                    }
+                }
+
+                impl Default for $name {
+                    fn default() -> Self {
+                        $name::new(<$type>::default())
+                    }
+                }
+
+                impl Deref for $name {
+                    type Target = a::$name;
+
+                    fn deref(&self) -> &a::$name {
+                        &self.value
+                    }
+                }
+            )*};
+        }
+        counted!(AtomicBool: bool, AtomicU32: u32, AtomicU64: u64, AtomicUsize: usize);
+    }
+
+    /// One whose content another thread may not see yet; the standard library's is always seen at
+    /// once where one thread runs at a time.
+    #[cfg(loom)]
+    pub(crate) struct OnceLock<T> {
+        value: std::sync::OnceLock<T>,
+        is_set: atomic::AtomicBool,
+    }
+
+    #[cfg(loom)]
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            OnceLock { value: std::sync::OnceLock::new(), is_set: atomic::AtomicBool::new(false) }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            if self.is_set.load(atomic::Ordering::Acquire) { self.value.get() } else { None }
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            self.value.set(value)?;
+            self.is_set.store(true, atomic::Ordering::Release);
+            Ok(())
+        }
+
+        pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+            match self.get() {
+                Some(value) => value,
+                None => {
+                    let value = self.value.get_or_init(init);
+                    self.is_set.store(true, atomic::Ordering::Release);
+                    value
+                }
+            }
+        }
+    }
+
+    #[cfg(loom)]
+    impl<T> Default for OnceLock<T> {
+        fn default() -> Self {
+            OnceLock::new()
+        }
+    }
+
     pub(crate) struct Gate<T>(s::RwLock<T>);
     pub(crate) type Entered<'a, T> = s::RwLockReadGuard<'a, T>;
     pub(crate) type Closed<'a, T> = s::RwLockWriteGuard<'a, T>;
@@ -149,7 +263,7 @@ mod scheduled {
     }
 }
 
-#[cfg(shuttle)]
+#[cfg(any(shuttle, loom))]
 pub(crate) use scheduled::*;
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, loom)))]
 pub(crate) use system::*;

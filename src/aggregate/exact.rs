@@ -151,9 +151,11 @@ impl Measure {
     #[inline]
     pub(crate) fn new(value: f64) -> Self {
         let term = Term::of(value);
-        let narrow = term.is_narrow() & !value.is_nan();
-        // Where it is not, any position in the windows does: what is made of it is not looked at.
-        let position = if narrow { term.position } else { NARROW_POSITIONS.start };
+        let fits = term.is_narrow() & !value.is_nan();
+        // Where it does not, any position in the windows does: zero is zero there, too, and what is
+        // made of others is not looked at.
+        let position = if fits { term.position } else { NARROW_POSITIONS.start };
+        let narrow = fits || value == 0.0;
         Measure { value, narrow, pair: Narrow::of(Term { position, ..term }) }
     }
 
@@ -164,18 +166,30 @@ impl Measure {
 }
 
 impl Sums {
-    /// Adds what [`Sums::add`] does, with the taking apart done before.
+    /// Adds what [`Sums::add`] does, with the taking apart done before. Gives the bytes by which that
+    /// grew on the heap.
     #[inline]
-    pub(crate) fn add_measure(&mut self, measure: &Measure) {
+    pub(crate) fn add_measure(&mut self, measure: &Measure) -> usize {
         if let State::Narrow(pair) = &mut self.0
             && measure.narrow
+            && pair.merge(&measure.pair)
         {
-            if !pair.merge(&measure.pair) {
+            return 0;
+        }
+        self.add_measure_elsewhere(measure)
+    }
+
+    /// What was added without leaving room goes to full width; what was not is added.
+    #[cold]
+    fn add_measure_elsewhere(&mut self, measure: &Measure) -> usize {
+        let before = self.heap_bytes();
+        match &self.0 {
+            State::Narrow(_) if measure.narrow => {
                 self.widen();
             }
-        } else {
-            self.add(measure.value);
+            _ => self.add(measure.value),
         }
+        self.heap_bytes() - before
     }
 
     /// Memory held outside of the value itself, in bytes.

@@ -49,11 +49,12 @@ pub struct Summary {
 }
 
 impl Stats {
-    /// What [`observe`](Aggregate::observe) does, for a value that several states observe.
+    /// What [`observe`](Aggregate::observe) does, for a value that several states observe. Gives the
+    /// bytes by which that grew on the heap.
     #[inline]
-    pub(crate) fn observe_measure(&mut self, measure: &Measure) {
+    pub(crate) fn observe_measure(&mut self, measure: &Measure) -> usize {
         self.note(measure.value());
-        self.sums.add_measure(measure);
+        self.sums.add_measure(measure)
     }
 
     #[inline]

@@ -100,20 +100,23 @@ fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
 }
 
 /// Folds in what a replay owes: the rest of a backfill of which the log says that it was complete,
-/// and the snapshot does not have it. The log was read, and begins and ends at these places.
+/// and the snapshot does not have it. The log was read from its `oldest` segment to its `end`. Where
+/// this fails it can be called again, and goes on.
 pub(super) fn settle(
     home: &Home,
     tier: &ViewTier,
-    (oldest, end): (u64, (u64, u64)),
+    oldest: u64,
+    end: (u64, u64),
     dictionary: &Arc<Dictionary>,
 ) -> Result<()> {
     let Backfill::Unfinished { done } = *tier.backfill.lock() else { return Ok(()) };
     let mut scratch = Scratch::default();
-    let mut fold = |entry: Entry<'_>, _: &crate::log::frame::Header| {
+    let mut fold = |entry: Entry<'_>, header: &crate::log::frame::Header| {
         if let Entry::Events(columns) = entry {
             scratch.begin(columns);
             tier.apply(columns, &mut scratch);
         }
+        *tier.backfill.lock() = Backfill::Unfinished { done: header.last_position() };
         Ok(())
     };
     let range = (done + 1, tier.defined_at);

@@ -17,14 +17,14 @@
 
 use super::open::LOG;
 use super::{Db, Engine, Progress, ReadOnlyDb};
-use crate::disk::{self, Access, BLOCK_BYTES, Disk, File, Lock, Unread};
+use crate::disk::{self, Access, BLOCK_BYTES, Disk, File, Lock, Sharing, Unread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Position;
 use crate::log::frame::{self, FrameKind};
 use crate::log::frames::Frames;
 use crate::log::segment::{self, Segment};
 use crate::manifest;
-use crate::manifest::backup::{self, BackupSet, Part, SegmentPart};
+use crate::manifest::backup::{self, BackupSet, Part, SegmentPart, StagePart};
 use crate::snapshot::RedbStorage;
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::Ordering::AcqRel;
@@ -158,7 +158,8 @@ impl super::read_only::Following {
         copying.count(first, end)?;
         copying.snapshot(self.catalog.position)?;
         copying.segments(first, end)?;
-        copying.finish(engine.log.appended())
+        copying.stage(self.stage_behind_the_log())?;
+        copying.finish(engine.last_position())
     }
 }
 
@@ -222,7 +223,7 @@ impl<'a> Copying<'a> {
             disk.sync_dir(to)
         };
         begin().map_err(|e| Error::io("begin a backup", to, e))?;
-        let lock = disk.lock(&to.join(super::open::LOCK));
+        let lock = disk.lock(&to.join(super::open::LOCK), Sharing::Nobody);
         let lock = lock.map_err(|e| Error::io("lock the directory of the backup", to, e))?;
         let lock = lock.ok_or_else(|| {
             let message = "another backup into this directory is under way; wait for it";
@@ -241,6 +242,7 @@ impl<'a> Copying<'a> {
             snapshot_position: 0,
             snapshot: None,
             segments: Vec::new(),
+            stage: None,
         };
         let meter = Meter::new(progress);
         let (copied_bytes, segments_copied) = (0, 0);
@@ -376,6 +378,17 @@ impl<'a> Copying<'a> {
         Ok(SegmentPart { number, part: self.settle(out)?, is_sealed })
     }
 
+    /// Writes down the stage of an owner that did not bring it into the log, if there is anything in it.
+    fn stage(&mut self, bytes: &[u8]) -> Result<()> {
+        if !bytes.is_empty() {
+            let mut out = self.create(&self.set.stage_name())?;
+            out.put(bytes)?;
+            let (part, log_position) = (self.settle(out)?, self.engine.log.appended());
+            self.set.stage = Some(StagePart { part, log_position });
+        }
+        Ok(())
+    }
+
     /// A sealed segment is the one that is known if it begins and ends in the same way: header and
     /// seal have checksums over salt, times and positions.
     fn check_same(&self, segment: &Segment, known: SegmentPart) -> Result<()> {
@@ -435,9 +448,10 @@ impl<'a> Copying<'a> {
                 disk.remove(&self.to.join(LOG).join(name)).map_err(fail)?;
             }
         }
-        let snapshot = self.set.snapshot_name();
+        let named = [self.set.snapshot_name(), self.set.stage_name()];
         for name in disk.list(self.to).map_err(fail)? {
-            if name.starts_with("state-") && name != snapshot {
+            let is_ours = name.starts_with("state-") || name.starts_with("stage-");
+            if is_ours && !named.contains(&name) {
                 disk.remove(&self.to.join(name)).map_err(fail)?;
             }
         }

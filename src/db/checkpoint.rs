@@ -354,7 +354,10 @@ impl Engine {
     /// by the next checkpoint.
     fn remove_retired(&self, first: u64) {
         let retired = segment::numbers(&*self.disk, &self.home.dir).and_then(|mut numbers| {
-            numbers.retain(|number| *number < first);
+            // What somebody has put there meanwhile is not ours to remove.
+            let strays = segment::strays(&self.home, first, u64::MAX)?;
+            let is_stray = |number: u64| strays.iter().any(|stray| stray.number == number);
+            numbers.retain(|number| *number < first && !is_stray(*number));
             for number in numbers {
                 let path = self.home.dir.join(segment::name(number));
                 let fail = |e| Error::io("remove a retired segment", &path, e);

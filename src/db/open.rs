@@ -21,7 +21,7 @@ use super::staging::Staging;
 use super::{Engine, Live, Tallies, background};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Disk, Filling, Lock};
+use crate::disk::{Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Entry};
@@ -69,7 +69,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
 fn open_without_look(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
     let path = dir.join(LOCK);
     let there = disk.exists(&path).map_err(|e| Error::io("look at the directory", dir, e))?;
-    let lock = lock(&*disk, dir)?;
+    let lock = lock(&*disk, dir, Sharing::Nobody)?;
     let place = disk.clone();
     let opened = open_locked(disk, dir, options, lock.clone());
     if opened.is_err() && !there {
@@ -110,7 +110,7 @@ pub(super) fn open_locked(
     let recovered = reader::recover(&home, resume, &dictionary, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
-    recovery.settle(&home, (resume.oldest, recovered.end()), &dictionary)?;
+    recovery.settle(&home, resume.oldest, recovered.end(), &dictionary)?;
     check_says_all(dir, &catalog, recovered.given_up, damaged.as_ref())?;
     let last = recovered.last.max(catalog.position);
     let mut staged = read_stage(&*disk, dir, identity, last, &dictionary)?;
@@ -214,9 +214,9 @@ pub(super) struct Ground {
 }
 
 /// Takes the lock of the directory, or says that somebody has it.
-pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Lock> {
+pub(super) fn lock(disk: &dyn Disk, dir: &Path, sharing: Sharing) -> Result<Lock> {
     let path = dir.join(LOCK);
-    let lock = disk.lock(&path).map_err(|e| Error::io("take the lock", &path, e))?;
+    let lock = disk.lock(&path, sharing).map_err(|e| Error::io("take the lock", &path, e))?;
     lock.ok_or_else(|| {
         Error::new(
             ErrorKind::Locked,
@@ -363,7 +363,8 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
     })?;
     refuse_other_kinds(dir, &names)?;
     let lost = |error: Error| {
-        let rest = [STORE, LOG].iter().any(|name| names.iter().any(|other| other == name));
+        let rest =
+            [STORE, LOG, stage::NAME].iter().any(|name| names.iter().any(|other| other == name));
         if error.kind() == ErrorKind::NotQuipu && rest {
             let message = "the manifest is damaged or lost, and the rest of a directory of Quipu's \
                            is there; put the manifest back from a backup";
@@ -374,7 +375,7 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
     if Manifest::open(disk.clone(), dir).map_err(lost)?.is_some() {
         return Ok(true);
     }
-    if names.iter().any(|name| name == STORE) {
+    if names.iter().any(|name| name == STORE || name == stage::NAME) {
         return Err(lost(Error::new(ErrorKind::NotQuipu, "")));
     }
     let ours = [LOCK, LOG, QUARANTINE, manifest::UNFINISHED];
@@ -528,17 +529,17 @@ impl Recovery {
         }
     }
 
-    /// Fills the views whose backfill was complete and is not in the snapshot.
-    fn settle(
-        &mut self,
+    /// Fills the views whose backfill was complete and is not in the snapshot, from a log that begins
+    /// with the segment `oldest` and ends at `end`.
+    pub(super) fn settle(
+        &self,
         home: &Home,
-        log: (u64, (u64, u64)),
+        oldest: u64,
+        end: (u64, u64),
         dictionary: &Arc<Dictionary>,
     ) -> Result<()> {
-        for id in std::mem::take(&mut self.owed) {
-            if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
-                super::backfill::settle(home, tier, log, dictionary)?;
-            }
+        for tier in self.live.views.iter().filter(|tier| self.owed.contains(&tier.id)) {
+            super::backfill::settle(home, tier, oldest, end, dictionary)?;
         }
         Ok(())
     }

@@ -11,7 +11,8 @@
 //!
 //! The log alone is enough to go on, as long as it is there. The snapshot is copied anew where the
 //! owner has retired what comes next, where it has completed a backfill (what that brought is not behind
-//! the snapshot), where a repair has written the segment anew that is read, and where what came since
+//! the snapshot; where there is no newer snapshot, because it died before, the view is filled from the log
+//! as in a recovery), where a repair has written the segment anew that is read, and where what came since
 //! needs more memory than the budget.
 //!
 //! It is an engine without background threads whose log is not written to; series are read and
@@ -84,6 +85,8 @@ pub(super) struct Following {
     stamp: Option<u64>,
     /// The last position that was read from the stage: the log brings it once more.
     staged: u64,
+    /// The stage as it was read last.
+    stage: Staged,
 }
 
 impl Options {
@@ -145,10 +148,21 @@ impl ReadOnlyDb {
         };
         // Before an error is believed: it may be that file's, which nobody writes to any more.
         let is_replaced = following.follower.is_replaced()?;
-        if is_replaced || behind && stamp(&self.0.disk, engine.dir.as_path())? != following.stamp {
+        let is_newer = |following: &Following| {
+            let stamp = stamp(&self.0.disk, engine.dir.as_path())?;
+            Ok::<bool, Error>(stamp != following.stamp)
+        };
+        if is_replaced || behind && is_newer(&following)? {
             self.begin_anew(&mut following)?;
-        } else {
-            caught_up?;
+            return Ok(self.position());
+        }
+        caught_up?;
+        match settle(&engine, &following) {
+            // Retired since: the next snapshot has what it says.
+            Err(error) if error.kind() == ErrorKind::MissingSegment && is_newer(&following)? => {
+                self.begin_anew(&mut following)?;
+            }
+            settled => settled?,
         }
         Ok(self.position())
     }
@@ -220,6 +234,11 @@ impl Following {
     pub(super) fn end(&self) -> (u64, u64) {
         self.follower.end()
     }
+
+    /// The stage, if there is anything in it that is shown and that the log has not.
+    pub(super) fn stage_behind_the_log(&self) -> &[u8] {
+        if self.staged > self.follower.position() { self.stage.upto(self.staged) } else { &[] }
+    }
 }
 
 /// Copies the snapshot, opens the log behind it (invariant 3), and applies that.
@@ -269,8 +288,10 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             lock: None,
         };
         let engine = recovery.sharing_views().engine(ground, catalog.clone());
-        let mut following = Following { follower, recovery, catalog, stamp, staged: 0 };
-        let caught_up = catch_up(&engine, &mut following);
+        let mut following =
+            Following { follower, recovery, catalog, stamp, staged: 0, stage: Staged::default() };
+        let caught_up =
+            catch_up(&engine, &mut following).and_then(|()| settle(&engine, &following));
         open::check_says_all(dir, &following.catalog, following.follower.given_up(), None)?;
         return match caught_up {
             // All were there when they were opened; what came later was retired since, and what is
@@ -291,16 +312,17 @@ fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
         // What was staged when the log was read has gone into it since.
         let gone = staged.begins().is_some_and(|first| first > position + 1);
         if !gone || position == before {
-            return apply_staged(engine, following, &staged);
+            following.stage = staged;
+            return apply_staged(engine, following);
         }
     }
 }
 
 /// Applies the events that are staged behind the log.
-fn apply_staged(engine: &Engine, following: &mut Following, staged: &Staged) -> Result<()> {
+fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
     let position = following.follower.position().max(following.staged);
     let mut builder = Builder::new(&engine.dictionary);
-    for (_, event) in staged.behind(position) {
+    for (_, event) in following.stage.behind(position) {
         // One of a kind that this version does not know: it comes with the log.
         let Ok(event) = record::take_event(event) else { break };
         builder.add(&engine.dictionary, &event);
@@ -357,6 +379,14 @@ fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
     engine.tallies.replayed.add(follower.position() - before);
     engine.log.follow(follower.position(), follower.durable());
     caught_up
+}
+
+/// Fills the views of which the log says that they are filled, and the snapshot does not have it: its
+/// owner may have died between the two.
+fn settle(engine: &Engine, following: &Following) -> Result<()> {
+    let Following { follower, recovery, catalog, .. } = following;
+    let oldest = catalog.first_segment.max(1);
+    recovery.settle(&engine.home, oldest, follower.end(), &engine.dictionary)
 }
 
 /// Whether the log says of a view that was being filled that it is: the next snapshot has it.

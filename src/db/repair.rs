@@ -53,6 +53,8 @@ pub enum Action {
     GiveUp,
     /// Put aside; the next opening makes it again from the log, without any loss.
     Rebuild,
+    /// Put aside; it has no place in the directory.
+    PutAside,
 }
 
 /// One file of a repair.
@@ -161,6 +163,8 @@ enum Work {
     Manifest,
     /// The place of the segment among those surveyed.
     Segment(usize),
+    /// A file among the segments that is none of them.
+    Stray,
     /// The log says all that is in the store.
     Rebuild,
     /// A new store of these rows.
@@ -186,6 +190,17 @@ impl Plan {
             }
         }
         let survey = &verified.survey;
+        for stray in &survey.strays {
+            let is_there =
+                |number| disk_has(&*site.disk, &site.home.dir.join(segment::name(number)));
+            if let Some(number) = stray.ours.filter(|number| *number >= site.resume.oldest)
+                && !is_there(number)?
+            {
+                return Err(misplaced(&stray.path, &stray.what, number));
+            }
+            let what = format!("put aside: {}", stray.what);
+            plan.steps.push((Work::Stray, step(Action::PutAside, &stray.path, what)));
+        }
         let has_holes = survey.lost().next().is_some() || !survey.given_up.is_empty();
         let reaches_back = survey.first() == Some(1);
         if verified.store_is_damaged && reaches_back && !has_holes {
@@ -207,7 +222,7 @@ impl Plan {
             disk.open(&segment.path, Access::Write).and_then(|file| file.sync()).map_err(fail)?;
         }
         for (work, step) in &self.steps {
-            if !matches!(work, Work::Rebuild) {
+            if !matches!(work, Work::Rebuild | Work::Stray) {
                 copy_aside(disk, &step.path, &place)?;
             }
             match work {
@@ -223,9 +238,12 @@ impl Plan {
                     }
                     salvage::rewrite(&site.home, segment, now)?;
                 }
+                Work::Stray => {
+                    let name = step.path.file_name().unwrap_or_default();
+                    put_aside(disk, &site.home.dir, &name.to_string_lossy(), &place)?;
+                }
                 Work::Rebuild => {
-                    let there = disk.exists(&step.path);
-                    if there.map_err(|e| Error::io("look at", &step.path, e))? {
+                    if disk_has(disk, &step.path)? {
                         put_aside(disk, &site.dir, STORE, &place)?;
                     }
                 }
@@ -248,14 +266,23 @@ fn step(action: Action, path: &Path, what: impl Into<String>) -> RepairStep {
     }
 }
 
+/// A segment of ours under the name of another.
+fn misplaced(path: &Path, what: &str, number: u64) -> Error {
+    let message = format!(
+        "{what}; rename it to {LOG}/{}, and what lies there now to where it belongs, then repair \
+         again: nothing of it has to be given up",
+        segment::name(number)
+    );
+    Error::new(ErrorKind::Corruption, message).at(path, None)
+}
+
+fn disk_has(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    disk.exists(path).map_err(|e| Error::io("look at", path, e))
+}
+
 fn segment_step(site: &Site, segment: &Surveyed) -> Result<RepairStep> {
     if let Beginning::Foreign { ours: Some(number), what } = &segment.beginning {
-        let message = format!(
-            "{what}; rename it to {LOG}/{}, and what lies there now to where it belongs, then \
-             repair again: nothing of it has to be given up",
-            segment::name(*number)
-        );
-        return Err(Error::new(ErrorKind::Corruption, message).at(&segment.path, None));
+        return Err(misplaced(&segment.path, what, *number));
     }
     let mut step = step(Action::Mend, &segment.path, "");
     let (mut mended, mut missing) = (0, false);

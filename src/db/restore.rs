@@ -15,22 +15,25 @@
 
 use super::background::Threads;
 use super::backup::{Meter, Out, hash_of};
+use super::batch::Builder;
 use super::open::{LOCK, LOG, RESTORING, STORE, open_locked};
 use super::verify::{Finding, VerifyReport};
 use super::{Db, Progress};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Access, BLOCK_BYTES, Disk, Filling, Lock, OsDisk};
+use crate::disk::{Access, BLOCK_BYTES, Disk, Filling, Lock, OsDisk, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::frame::{FrameKind, Header};
 use crate::log::frames::Frames;
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
+use crate::log::stage::{self, Staged};
 use crate::log::writer::{Draft, Writer};
 use crate::log::{Home, Position};
-use crate::manifest::backup::{self, BackupSet, SegmentPart};
+use crate::manifest::backup::{self, BackupSet, SegmentPart, StagePart};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
+use crate::record;
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -176,7 +179,11 @@ pub(super) fn verify_backup(
         return Ok(None);
     }
     // Whoever takes a backup has made it, and removes what the new list does not name.
-    let _lock = if is_there(LOCK)? { Some(super::open::lock(&**disk, dir)?) } else { None };
+    let _lock = if is_there(LOCK)? {
+        Some(super::open::lock(&**disk, dir, Sharing::Readers)?)
+    } else {
+        None
+    };
     let mut report = VerifyReport::new();
     let set = match BackupSet::open(disk, dir) {
         Ok(Some(set)) => set,
@@ -196,7 +203,8 @@ pub(super) fn verify_backup(
     let name = |part: &SegmentPart| Path::new(LOG).join(segment::name(part.number));
     let log = set.segments.iter().map(|part| (name(part), part.part));
     let store = set.snapshot.map(|part| (PathBuf::from(set.snapshot_name()), part));
-    for (name, part) in log.chain(store) {
+    let staged = set.stage.map(|stage| (PathBuf::from(set.stage_name()), stage.part));
+    for (name, part) in log.chain(store).chain(staged) {
         let path = dir.join(name);
         let is_same = match disk.open(&path, Access::Read) {
             Ok(file) => {
@@ -266,7 +274,7 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<Lock> {
     let fail = |e| Error::io("make the directory to restore into", to, e);
     look(disk, to)?;
     disk.create_dir(to).map_err(fail)?;
-    let lock = disk.lock(&to.join(LOCK)).map_err(fail)?;
+    let lock = disk.lock(&to.join(LOCK), Sharing::Nobody).map_err(fail)?;
     let lock = lock.ok_or_else(|| {
         let message =
             "another restore into this directory is under way, or it is open; wait for it";
@@ -278,7 +286,7 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<Lock> {
         disk.sync_dir(to).map_err(fail)?;
     }
     // Of a name that an earlier attempt left, every file is made anew; the others would be too many.
-    for name in [manifest::NAME, manifest::UNFINISHED, STORE] {
+    for name in [manifest::NAME, manifest::UNFINISHED, STORE, stage::NAME] {
         if disk.exists(&to.join(name)).map_err(fail)? {
             disk.remove(&to.join(name)).map_err(fail)?;
         }
@@ -356,6 +364,9 @@ impl Restoring<'_> {
                 break;
             }
         }
+        if !end.is_cut {
+            self.copy_stage(keep, &mut end)?;
+        }
         let fits = self.set.snapshot.is_some() && self.set.snapshot_position <= end.position;
         if fits {
             self.copy_snapshot()?;
@@ -367,6 +378,48 @@ impl Restoring<'_> {
         let created = Timestamp::from_micros(self.set.created);
         Manifest::restore(self.disk.clone(), self.to, self.set.identity, created, last)?;
         Ok(end.position)
+    }
+
+    /// The stage of the backup, checked.
+    fn staged(&mut self) -> Result<Staged> {
+        let Some(StagePart { part, .. }) = self.set.stage else {
+            return Ok(Staged::default());
+        };
+        let path = self.from.join(self.set.stage_name());
+        let file = match self.disk.open(&path, Access::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(&path)),
+            opened => opened.map_err(|e| Error::io("read the backup", &path, e))?,
+        };
+        if hash_of(&*file, &path, part.bytes, &mut self.meter)? != part.hash {
+            return Err(damaged(&path, 0));
+        }
+        let mut bytes = vec![0; part.bytes as usize];
+        file.read_at(0, &mut bytes).map_err(|e| Error::io("read the backup", &path, e))?;
+        Ok(Staged::of(bytes, self.set.identity))
+    }
+
+    /// Copies what is wanted of the stage; the opening that follows brings it into the log.
+    fn copy_stage(&mut self, keep: &Keep<'_>, end: &mut LogEnd) -> Result<()> {
+        let staged = self.staged()?;
+        let header = |position| Header {
+            kind: FrameKind::Events,
+            payload_checksum: 0,
+            body_bytes: 0,
+            definition_bytes: 0,
+            records: 1,
+            position,
+            synced: 0,
+            written_at: self.set.taken_at,
+        };
+        let is_wanted = |(position, _): &(u64, &[u8])| keep(&header(*position), 1) > 0;
+        let wanted = staged.behind(end.position).take_while(is_wanted).last();
+        if let Some((position, _)) = wanted {
+            let mut out = Out::create(&self.disk, self.to.join(stage::NAME))?;
+            out.put(staged.upto(position))?;
+            out.settle(&mut self.meter)?;
+            end.position = position;
+        }
+        Ok(())
     }
 
     fn copy_segment(
@@ -491,8 +544,23 @@ impl Restoring<'_> {
         };
         if let Some(last) = self.set.segments.last() {
             let end = (last.number, last.part.bytes);
-            let range = (1, self.set.position);
+            let log_ends = self.set.stage.map_or(self.set.position, |stage| stage.log_position);
+            let range = (1, log_ends);
             reader::replay_range(&home, range, 1, end, &dictionary, &mut apply)?;
+        }
+        let mut builder = Builder::new(&dictionary);
+        let staged = self.staged()?;
+        for (position, event) in staged.behind(due - 1) {
+            let event = record::take_event(event);
+            let event = event.map_err(|_| damaged(&self.from.join(self.set.stage_name()), 0))?;
+            if event.time().is_some_and(|at| at <= time) {
+                builder.add(&dictionary, &event);
+            }
+            due = position + 1;
+        }
+        for columns in builder.chunks(&dictionary).iter_mut().filter(|c| !c.is_empty()) {
+            draft.events(columns, &writer, made_at);
+            writer.append_events(&mut draft, columns)?;
         }
         if due <= self.set.position {
             hole = hole.or(Some((due, self.set.position)));

@@ -1,14 +1,15 @@
 //! A directory that is looked at as it is, damaged or not, without being opened.
 //!
 //! Invariants
-//! 1. Nothing is written: the store is opened held back. The lock is taken; it is made only for
-//!    whoever comes to change something. For those the names that are found are made durable: an
+//! 1. Nothing is written: the store is opened held back. The lock is taken, by those who only look
+//!    shared with each other and without a right to write; it is made only for whoever comes to change
+//!    something. For those the names that are found are made durable: an
 //!    earlier repair may have died behind a rename, and there would be nothing left to do.
 //! 2. Whose directory it is, and where its log begins, is found out whatever file says it no longer.
 
 use super::catalog::Catalog;
 use super::open::{LOCK, LOG, STORE};
-use crate::disk::{Access, Disk, Filling, Lock};
+use crate::disk::{Access, Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Resume};
@@ -59,11 +60,13 @@ impl Site {
             return Err(Error::new(ErrorKind::NotFound, message).at(dir, None));
         }
         // Whoever has it open has made the file; to make one here would change the directory.
-        let lock = if stay == Stay::Changing || disk.exists(&dir.join(LOCK)).map_err(fail)? {
-            Some(super::open::lock(&*disk, dir)?)
-        } else {
-            None
+        let lock = match stay {
+            Stay::Changing => Some(Sharing::Nobody),
+            Stay::Reading => {
+                disk.exists(&dir.join(LOCK)).map_err(fail)?.then_some(Sharing::Readers)
+            }
         };
+        let lock = lock.map(|sharing| super::open::lock(&*disk, dir, sharing)).transpose()?;
         if stay == Stay::Changing {
             super::open::settle_names(&*disk, dir)?;
             if disk.exists(&log).map_err(fail)? {
@@ -73,11 +76,11 @@ impl Site {
         let numbers = segment::numbers(&*disk, &log)?;
         let (manifest, manifest_damage) = match Manifest::open(disk.clone(), dir) {
             Ok(Some(manifest)) => match strangers(&disk, &log, &numbers, manifest.identity)? {
-                Some(_) => {
+                Some(_) if stored_identity(&disk, dir)? != Some(manifest.identity) => {
                     let what = "the manifest belongs to another directory than all segments do";
                     (reconstruct(&disk, dir, &numbers)?, Some(what.to_owned()))
                 }
-                None => (manifest, None),
+                _ => (manifest, None),
             },
             Err(error) if error.kind() == ErrorKind::NotQuipu && numbers.is_empty() => {
                 return Err(error);
@@ -155,14 +158,17 @@ fn without_snapshot(home: &Home, numbers: &[u64], made: u64) -> Result<Resume> {
     Ok(Resume { oldest, segment: oldest, offset: 0, position, made })
 }
 
-/// The headers of the segments that are whole.
-fn whole_headers(disk: &Arc<dyn Disk>, log: &Path, numbers: &[u64]) -> Result<Vec<RawHeader>> {
-    let mut headers = Vec::new();
-    for number in numbers {
+/// The segments' headers, those that are whole.
+fn headers(
+    disk: &Arc<dyn Disk>,
+    log: &Path,
+    numbers: &[u64],
+) -> Result<Vec<(u64, Option<RawHeader>)>> {
+    let header = |number: &u64| {
         let header = RawHeader::of(&**disk, &log.join(segment::name(*number)))?;
-        headers.extend(header.filter(RawHeader::is_whole));
-    }
-    Ok(headers)
+        Ok((*number, header.filter(RawHeader::is_whole)))
+    };
+    numbers.iter().map(header).collect()
 }
 
 /// The identity that all segments have in common, if none has this one.
@@ -172,17 +178,30 @@ fn strangers(
     numbers: &[u64],
     identity: u128,
 ) -> Result<Option<u128>> {
-    let headers = whole_headers(disk, log, numbers)?;
-    let first = headers.first().map(RawHeader::identity);
-    let agree = headers.iter().all(|header| Some(header.identity()) == first);
+    let headers = headers(disk, log, numbers)?;
+    let mut identities = headers.iter().flat_map(|(_, header)| header).map(RawHeader::identity);
+    let first = identities.next();
+    let agree = identities.all(|identity| Some(identity) == first);
     Ok(first.filter(|first| agree && *first != identity))
+}
+
+/// Whose directory the snapshot says that this is, if it can be read.
+fn stored_identity(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<u128>> {
+    let store = dir.join(STORE);
+    if !disk.exists(&store).map_err(|e| Error::io("look at", &store, e))? {
+        return Ok(None);
+    }
+    let identity = RedbStorage::inspect(disk, &store)
+        .and_then(|storage| Catalog::identity(&*storage.snapshot()?));
+    Ok(identity.unwrap_or_default())
 }
 
 /// The manifest that the rest of the directory speaks of.
 fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Manifest> {
     let mut identities: BTreeMap<u128, u64> = BTreeMap::new();
     let mut created = i64::MAX;
-    for header in whole_headers(disk, &dir.join(LOG), numbers)? {
+    let headers = headers(disk, &dir.join(LOG), numbers)?;
+    for header in headers.iter().flat_map(|(_, header)| header) {
         *identities.entry(header.identity()).or_default() += 1;
         created = created.min(header.made_at());
     }
@@ -191,15 +210,8 @@ fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Mani
     {
         return Ok(mended);
     }
-    let store = dir.join(STORE);
-    let stored = if disk.exists(&store).map_err(|e| Error::io("look at", &store, e))? {
-        RedbStorage::inspect(disk, &store)
-            .and_then(|storage| Catalog::identity(&*storage.snapshot()?))
-            .unwrap_or_default()
-            .filter(|stored| identities.is_empty() || identities.contains_key(stored))
-    } else {
-        None
-    };
+    let stored = stored_identity(disk, dir)?
+        .filter(|stored| identities.is_empty() || identities.contains_key(stored));
     let most = identities.iter().max_by_key(|(_, segments)| **segments);
     let identity = stored.or(most.map(|(identity, _)| *identity)).ok_or_else(|| {
         let message = "neither the manifest nor any segment says whose directory this is; put \
@@ -207,6 +219,14 @@ fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Mani
         Error::corruption(&dir.join(manifest::NAME), 0, message)
     })?;
     let created = Timestamp::from_micros(if created == i64::MAX { 0 } else { created });
-    let made = numbers.last().copied().unwrap_or(0);
+    // The last of those that say so of themselves, and what can no longer say it shortly behind.
+    let ours = |(_, header): &&(u64, Option<RawHeader>)| {
+        header.as_ref().is_some_and(|header| header.identity() == identity)
+    };
+    let last = headers.iter().rfind(ours).map_or(0, |(number, _)| *number);
+    let near = last..=last.saturating_add(numbers.len() as u64);
+    let silent =
+        |(number, header): &&(u64, Option<RawHeader>)| header.is_none() && near.contains(number);
+    let made = headers.iter().rfind(silent).map_or(last, |(number, _)| last.max(*number));
     Ok(Manifest::rebuilt(disk.clone(), dir, identity, created, made))
 }

@@ -22,7 +22,7 @@
 //! Next: `record.rs`.
 
 use super::batch::Builder;
-use super::{Engine, Live, Recorded, WORKBENCH};
+use super::{Engine, Live, Recorded};
 use crate::dictionary::Dictionary;
 use crate::error::Result;
 use crate::event::Event;
@@ -32,11 +32,11 @@ use crate::log::writer::Draft;
 #[cfg(doc)]
 use crate::log::writer::Writer;
 use crate::options::Durability;
-use crate::record;
+use crate::record::{self, Columns};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use crate::sync::{Mutex, MutexGuard, RwLock};
-use crate::tier::apply::{apply_all, apply_row};
+use crate::tier::apply::{Scratch, apply_all, apply_row};
 use crate::time::{Keep, Timestamp};
 use std::time::Duration;
 
@@ -62,6 +62,7 @@ pub(super) struct Staging {
 struct Gathered {
     builder: Builder,
     draft: Draft,
+    scratch: Scratch,
     stage: Option<Stage>,
     /// When the first of them came.
     begun: Timestamp,
@@ -74,7 +75,7 @@ struct Gathered {
     /// What the log has room for (invariant 5).
     room: u64,
     /// For the next group.
-    spare: Option<Builder>,
+    spare: Option<(Builder, Scratch)>,
 }
 
 impl Staging {
@@ -83,6 +84,7 @@ impl Staging {
             gathered: Mutex::new(Gathered {
                 builder: Builder::new(dictionary),
                 draft: Draft::default(),
+                scratch: Scratch::default(),
                 stage: None,
                 begun: Timestamp::MIN,
                 applied_singly: false,
@@ -104,8 +106,8 @@ impl Staging {
     }
 }
 
-/// An upper bound of what an event adds to a frame: its texts, defined anew, and a column for each of
-/// its parts.
+/// An upper bound of what an event adds to a frame (its texts, defined anew, and a column for each of
+/// its parts), and of its record in the stage.
 fn bytes_max(event: &Event<'_>) -> usize {
     /// A column's name, form and bitmap, a value in it, and what defines a text, the text aside.
     const PART_BYTES: usize = 5 + 1 + GROUP_EVENTS_MAX / 8 + 10 + 2 * (5 + 2);
@@ -131,18 +133,26 @@ impl Gathered {
 }
 
 impl Engine {
-    /// Whether an event that comes by itself waits for others.
+    /// Whether an event that comes by itself waits for others: then an upper bound of its bytes.
     #[inline]
-    pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> bool {
+    pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> Option<u64> {
         // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
         // known at once.
-        durability != Durability::Sync
+        let staged_bytes_max = self.options.stage_bytes as usize - stage::HEADER_BYTES;
+        let bytes = bytes_max(event);
+        let is_staged = durability != Durability::Sync
             && (self.window.is_none() || event.id.is_none())
-            && bytes_max(event) <= EVENT_BYTES_MAX
+            && bytes <= EVENT_BYTES_MAX.min(staged_bytes_max);
+        is_staged.then_some(bytes as u64)
     }
 
     /// Records an event: into the stage, and into the group.
-    pub(super) fn stage(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
+    pub(super) fn stage(
+        &self,
+        event: &Event<'_>,
+        event_bytes: u64,
+        durability: Durability,
+    ) -> Result<Recorded> {
         let clock = &self.options.clock;
         let live = self.enter()?;
         let mut gathered = self.staging.gathered.lock();
@@ -150,10 +160,14 @@ impl Engine {
         let roughly = clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX);
         let time = gathered.builder.check_single(self, event, roughly)?;
         if gathered.stage.is_none() {
-            let stage = Stage::create(&*self.disk, &self.dir, self.home.identity)?;
+            let stage = Stage::create(
+                &*self.disk,
+                &self.dir,
+                self.home.identity,
+                self.options.stage_bytes,
+            )?;
             gathered.stage = Some(stage);
         }
-        let event_bytes = bytes_max(event) as u64;
         loop {
             let stage = gathered.stage.as_mut().expect("it was made above, and stays");
             stage.draft(|out| record::put_event(out, event, time));
@@ -169,16 +183,14 @@ impl Engine {
             gathered.applied_singly = live.tells_late();
         }
         let position = self.log.appended() + gathered.builder.len() as u64 + 1;
-        let Gathered { builder, stage, bytes_max, applied_singly, .. } = &mut *gathered;
+        let Gathered { builder, scratch, stage, bytes_max, applied_singly, .. } = &mut *gathered;
         stage.as_mut().expect("it was made above, and stays").put(position)?;
         builder.add_at(&self.dictionary, event, time);
         *bytes_max += event_bytes;
         self.staging.last.store(position, Release);
         let late = if *applied_singly {
             let columns = builder.only_chunk(&self.dictionary);
-            let row = columns.len() - 1;
-            WORKBENCH
-                .with(|bench| apply_row(&live.views, columns, row, &mut bench.borrow_mut().scratch))
+            apply_row(&live.views, columns, columns.len() - 1, scratch)
         } else {
             // Under the lock, so that nobody else writes it.
             self.staging.joined.store(self.staging.joined.load(Acquire) + 1, Release);
@@ -218,7 +230,7 @@ impl Engine {
             Err(error) => {
                 // Acknowledged and in the stage: the answers have it, the next opening logs it.
                 if !std::mem::replace(&mut group.applied, true) && !group.applied_singly {
-                    self.apply(live, &mut group.builder);
+                    apply_group(live, columns, &mut group.scratch);
                     staging.applied.fetch_add(events, AcqRel);
                 }
                 return Err(error);
@@ -227,32 +239,25 @@ impl Engine {
         if let Some(stage) = &mut group.stage {
             stage.clear();
         }
+        // Before the gate is left, so that a cut counts whole records only.
+        self.tallies.events.add(events);
         self.note_appended(&appended);
-        let next = group.spare.take().unwrap_or_else(|| Builder::new(&self.dictionary));
+        let fresh = || (Builder::new(&self.dictionary), Scratch::default());
+        let (next, scratch) = group.spare.take().unwrap_or_else(fresh);
         let mut builder = std::mem::replace(&mut group.builder, next);
+        let mut scratch = std::mem::replace(&mut group.scratch, scratch);
         let is_applied = std::mem::take(&mut group.applied) || group.applied_singly;
         if !is_applied {
             let applying = staging.applying.read();
             drop(gathered);
-            self.apply(live, &mut builder);
+            apply_group(live, builder.only_chunk(&self.dictionary), &mut scratch);
             drop(applying);
             staging.applied.fetch_add(events, AcqRel);
             gathered = staging.gathered.lock();
         }
-        // Before the gate is left, so that a cut counts whole records only.
-        self.tallies.events.add(events);
         builder.clear();
-        gathered.spare = Some(builder);
+        gathered.spare = Some((builder, scratch));
         Ok(gathered)
-    }
-
-    fn apply(&self, live: &Live, builder: &mut Builder) {
-        WORKBENCH.with(|bench| {
-            let scratch = &mut bench.borrow_mut().scratch;
-            apply_all(&live.views, builder.only_chunk(&self.dictionary), scratch);
-            // Invariant 6: no view can say so.
-            debug_assert_eq!(scratch.late(), 0);
-        });
     }
 
     /// Brings in what is gathered, with the gate closed.
@@ -281,10 +286,14 @@ impl Engine {
 
     #[cold]
     fn settle_all(&self) {
-        // On an error they are applied all the same; who records or syncs is told.
-        if let Err(error) = self.bring_in() {
+        // Under the lock of the gathered events, also if the log has all of them: a group that was
+        // appended just now may not be in the hands of who applies it yet. On an error they are applied
+        // all the same; who records or syncs is told.
+        let live = self.gate.enter();
+        if let Err(error) = self.bring_in_at(&live) {
             tracing::debug!(%error, "gathered events are not in the log");
         }
+        drop(live);
         // Whoever applies a group took this lock before the group left the gathered ones.
         drop(self.staging.applying.write());
     }
@@ -293,6 +302,12 @@ impl Engine {
     pub(super) fn sync(&self) -> Result<u64> {
         self.bring_in()?;
         self.log.sync()
+    }
+
+    /// Events recorded, in the log or gathered.
+    pub(super) fn events(&self) -> u64 {
+        let gathered = self.staging.gathered.lock();
+        self.tallies.events.get() + gathered.builder.len() as u64
     }
 
     /// The last position that was given.
@@ -307,6 +322,12 @@ impl Engine {
             None => Ok(()),
         }
     }
+}
+
+fn apply_group(live: &Live, columns: &Columns, scratch: &mut Scratch) {
+    apply_all(&live.views, columns, scratch);
+    // Invariant 6: no view can say so.
+    debug_assert_eq!(scratch.late(), 0);
 }
 
 impl Live {

@@ -105,7 +105,7 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
     let log_bytes = numbers.iter().map(|n| bytes_of(&log_dir.join(segment::name(*n)))).sum();
     let tallies = &engine.tallies;
     Statistics {
-        events: tallies.events.get(),
+        events: engine.events(),
         position: Position(engine.last_position()),
         durable_position: Position(engine.log.durable()),
         last_checkpoint,

@@ -185,7 +185,8 @@ impl Finding {
 }
 
 /// Checks a directory: every checksum, every order, and, if asked, the stored series against the
-/// log. It writes nothing, and goes on behind a damage. The directory must not be open.
+/// log. It writes nothing, and goes on behind a damage. The directory must not be open; that it, or the
+/// medium it is on, can be read is enough. Several may verify it at the same time.
 ///
 /// Of a [backup](crate::Db::backup) every file is compared with the hash in its list, whatever the depth.
 ///
@@ -396,7 +397,10 @@ impl<'a> Verification<'a> {
             };
             self.found(Finding::new(&path, meaning, what));
         }
-        for number in numbers.iter().filter(|number| **number < site.resume.oldest) {
+        let strays = segment::strays(&site.home, site.resume.oldest, site.resume.made)?;
+        let is_stray = |number: &u64| strays.iter().any(|stray| stray.number == *number);
+        let retired = numbers.iter().filter(|number| **number < site.resume.oldest);
+        for number in retired.filter(|number| !is_stray(number)) {
             let path = site.home.dir.join(segment::name(*number));
             let what = "a retired segment; the next opening removes it";
             self.found(Finding::new(&path, Meaning::Leftover, what));
@@ -416,6 +420,9 @@ impl<'a> Verification<'a> {
         };
         let progress = &mut |bytes| self.step(bytes);
         let survey = survey(&site.home, site.resume, dictionary, &mut apply, progress)?;
+        for stray in &survey.strays {
+            self.found(Finding::new(&stray.path, Meaning::Corruption, &*stray.what));
+        }
         for segment in &survey.segments {
             self.report.segments += u64::from(!matches!(segment.beginning, Beginning::Missing));
             self.report.frames += segment.frames;

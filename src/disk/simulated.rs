@@ -17,7 +17,7 @@ mod random;
 pub use content::Survival;
 pub use random::Random;
 
-use super::{Access, Disk, File, Filling, Lock};
+use super::{Access, Disk, File, Filling, Lock, Sharing};
 use content::FileContent;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +136,8 @@ struct State {
     image: Image,
     random: Random,
     operations: u64,
-    locked: BTreeSet<usize>,
+    /// By node: how many readers share it; 0 where nobody else may have it.
+    locked: BTreeMap<usize, usize>,
     plan: Option<Plan>,
     off: bool,
     capacity: Option<u64>,
@@ -339,7 +340,7 @@ impl SimulatedDisk {
             image,
             random: Random::new(seed),
             operations: 0,
-            locked: BTreeSet::new(),
+            locked: BTreeMap::new(),
             plan: None,
             off: false,
             capacity: None,
@@ -571,14 +572,18 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+    fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<Lock>> {
         let (mut state, _) = self.begin(OperationKind::Lock, path, NOWHERE)?;
         let node = match state.image.find(path) {
             Ok(node) => node,
+            Err(missing) if sharing == Sharing::Readers => return Err(missing),
             Err(_) => state.image.make(path, Node::File(FileContent::default()))?,
         };
-        if !state.locked.insert(node) {
-            return Ok(None);
+        match (state.locked.get_mut(&node), sharing) {
+            (Some(0), _) | (Some(_), Sharing::Nobody) => return Ok(None),
+            (Some(readers), Sharing::Readers) => *readers += 1,
+            (None, Sharing::Readers) => _ = state.locked.insert(node, 1),
+            (None, Sharing::Nobody) => _ = state.locked.insert(node, 0),
         }
         Ok(Some(Lock { _held: Arc::new(HeldLock { disk: self.clone(), node }) }))
     }
@@ -607,7 +612,11 @@ struct HeldLock {
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        self.disk.0.lock().locked.remove(&self.node);
+        let mut state = self.disk.0.lock();
+        match state.locked.get_mut(&self.node) {
+            Some(readers) if *readers > 1 => *readers -= 1,
+            _ => _ = state.locked.remove(&self.node),
+        }
     }
 }
 

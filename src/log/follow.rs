@@ -51,6 +51,7 @@ pub(crate) struct Follower {
 impl Follower {
     /// A follower that begins behind a snapshot. Every segment it needs is open when this returns.
     pub(crate) fn open(home: &Home, resume: Resume, dictionary: &Arc<Dictionary>) -> Result<Self> {
+        reader::check_strays(home, resume)?;
         let present = segment::numbers(&*home.disk, &home.dir)?;
         let last = present.last().copied().unwrap_or(0).max(resume.made);
         let open = |number| Segment::open(home, number, Access::Read);

@@ -289,8 +289,17 @@ fn rewrite(home: &Home, from: (u64, u64), ends: &[(u64, u64)]) -> Result<()> {
     Ok(())
 }
 
+/// Checks that no file in the log is one that has no place there.
+pub(super) fn check_strays(home: &Home, resume: Resume) -> Result<()> {
+    match segment::strays(home, resume.oldest, resume.made)?.first() {
+        Some(stray) => Err(Error::corruption(&stray.path, 0, stray.what.clone())),
+        None => Ok(()),
+    }
+}
+
 /// Checks that every segment is there, changing nothing; gives the greatest number.
 pub(crate) fn check_presence(home: &Home, resume: Resume) -> Result<u64> {
+    check_strays(home, resume)?;
     let present = segment::numbers(&*home.disk, &home.dir)?;
     // The one that was active at the checkpoint was made if anything was in it.
     let active = resume.segment - u64::from(resume.offset == 0);

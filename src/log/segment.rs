@@ -52,10 +52,62 @@ pub(crate) fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         listed => listed.map_err(|e| Error::io("list the log", dir, e))?,
     };
-    let mut numbers: Vec<u64> =
-        names.iter().filter_map(|name| name.strip_suffix(EXTENSION)?.parse().ok()).collect();
+    let number = |text: &String| {
+        let number = text.strip_suffix(EXTENSION)?.parse().ok()?;
+        // Each number has one name.
+        (name(number) == *text).then_some(number)
+    };
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// A file with the name of a segment that there is no such segment of.
+#[derive(Clone, Debug)]
+pub(crate) struct Stray {
+    pub(crate) number: u64,
+    pub(crate) path: PathBuf,
+    /// The segment of this directory that it is.
+    pub(crate) ours: Option<u64>,
+    pub(crate) what: String,
+}
+
+/// The files that have no place in the log: before its oldest segment, or behind the last one that
+/// was `made`, and not what their names say. One that lies between has taken the place of a segment;
+/// whoever opens that finds it.
+pub(crate) fn strays(home: &Home, oldest: u64, made: u64) -> Result<Vec<Stray>> {
+    let mut strays = Vec::new();
+    for number in numbers(&*home.disk, &home.dir)? {
+        if (oldest..=made).contains(&number) {
+            continue;
+        }
+        let path = home.dir.join(name(number));
+        let header = RawHeader::of(&*home.disk, &path)?.filter(RawHeader::is_whole);
+        let away = "it has no place here: move it away, or let `quipu repair` put it aside";
+        let (ours, what) = match header {
+            Some(header) if header.identity() != home.identity => {
+                let number = header.number();
+                (None, format!("this file is segment {number} of another directory; {away}"))
+            }
+            Some(header) if header.number() != number => {
+                let number = header.number();
+                let what = format!(
+                    "this file is segment {number} of this directory; {away}, or, if that is \
+                     missing, rename it to {}",
+                    name(number)
+                );
+                (Some(number), what)
+            }
+            // The last one may have been made and not been named in the manifest.
+            None if number > made.saturating_add(1) => {
+                let what = format!("{made} is the last segment that was made; {away}");
+                (None, what)
+            }
+            _ => continue,
+        };
+        strays.push(Stray { number, path, ours, what });
+    }
+    Ok(strays)
 }
 
 impl Segment {
@@ -150,10 +202,13 @@ fn read_header(file: &dyn File, path: &Path) -> Result<[u8; HEADER_BYTES]> {
 pub(crate) struct RawHeader([u8; HEADER_BYTES]);
 
 impl RawHeader {
-    /// That of the file at `path`; `None` where it is shorter than that.
+    /// That of the file at `path`; `None` where it is shorter than that, or has been retired.
     pub(crate) fn of(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
         let fail = |e| Error::io("read a segment's header", path, e);
-        let file = disk.open(path, Access::Read).map_err(fail)?;
+        let file = match disk.open(path, Access::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(fail)?,
+        };
         if file.len().map_err(fail)? < HEADER_BYTES as u64 {
             return Ok(None);
         }
@@ -169,7 +224,8 @@ impl RawHeader {
         u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes were asked for"))
     }
 
-    pub(super) fn number(&self) -> u64 {
+    /// The number of the segment.
+    pub(crate) fn number(&self) -> u64 {
         self.word(16)
     }
 

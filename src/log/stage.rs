@@ -16,7 +16,7 @@
 //! 40     24   zero
 //! 64      -   records
 //! ```
-//! A record is `length (4) · checksum (4) · position (8) · event`, filled up with zeros to a multiple
+//! A record is `checksum (4) · length (4) · position (8) · event`, filled up with zeros to a multiple
 //! of 8. The length is the event's; the checksum is CRC-32 of the salt, the length, the position and
 //! the event ([`record::put_event`](crate::record::put_event)).
 //!
@@ -47,8 +47,8 @@ pub(crate) const FORMAT: u32 = 1;
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Bytes of a record before its event.
 pub(crate) const RECORD_HEADER_BYTES: usize = 16;
-/// The length of the file.
-pub(crate) const STAGE_BYTES: u64 = 64 << 10;
+/// No stage is longer than this.
+const BYTES_MAX: u64 = 1 << 20;
 const ALIGN: usize = 8;
 
 /// The stage of this opening.
@@ -56,7 +56,9 @@ const ALIGN: usize = 8;
 pub(crate) struct Stage {
     file: Arc<dyn File>,
     path: PathBuf,
-    salt: u64,
+    /// CRC-32 of the salt: where the checksum of every record begins.
+    salt_checksum: u32,
+    bytes: u64,
     /// Where the next record goes.
     at: u64,
     /// Reused for every record.
@@ -64,16 +66,16 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes the stage of an opening, durable when this returns. What an earlier opening left is in the
+    /// Makes the stage of an opening, of so many bytes, durable when this returns. What an earlier opening left is in the
     /// log by now, and gone then.
-    pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: u128) -> Result<Self> {
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: u128, bytes: u64) -> Result<Self> {
         let (path, unfinished) = (dir.join(NAME), dir.join(UNFINISHED));
         let salt = disk.unique() as u64;
         let make = || -> io::Result<Arc<dyn File>> {
             if disk.exists(&unfinished)? {
                 disk.remove(&unfinished)?;
             }
-            let file = disk.prepare(&unfinished, STAGE_BYTES, Filling::Reserved)?;
+            let file = disk.prepare(&unfinished, bytes, Filling::Reserved)?;
             file.write_at(0, &header(identity, salt))?;
             file.sync()?;
             disk.rename(&unfinished, &path)?;
@@ -81,7 +83,8 @@ impl Stage {
             Ok(file)
         };
         let file = make().map_err(|e| Error::io("make the stage of the log", &path, e))?;
-        Ok(Stage { file, path, salt, at: HEADER_BYTES as u64, record: Vec::new() })
+        let (salt_checksum, at) = (checksum_of_salt(salt), HEADER_BYTES as u64);
+        Ok(Stage { file, path, salt_checksum, bytes, at, record: Vec::new() })
     }
 
     /// Begins a record: `write` appends the event to it. [`put`](Stage::put) brings it in, if it fits.
@@ -95,18 +98,17 @@ impl Stage {
 
     /// Whether the drafted record fits behind those that are there.
     pub(crate) fn has_room(&self) -> bool {
-        self.at + self.record.len().next_multiple_of(ALIGN) as u64 <= STAGE_BYTES
+        self.at + self.record.len().next_multiple_of(ALIGN) as u64 <= self.bytes
     }
 
     /// Writes the drafted record. On an error it is not there, or not acknowledged.
     #[inline]
     pub(crate) fn put(&mut self, position: u64) -> Result<()> {
         let event_bytes = (self.record.len() - RECORD_HEADER_BYTES) as u32;
-        let event = &self.record[RECORD_HEADER_BYTES..];
-        let checksum = checksum(self.salt, event_bytes, position, event);
-        self.record[0..4].copy_from_slice(&event_bytes.to_le_bytes());
-        self.record[4..8].copy_from_slice(&checksum.to_le_bytes());
+        self.record[4..8].copy_from_slice(&event_bytes.to_le_bytes());
         self.record[8..16].copy_from_slice(&position.to_le_bytes());
+        let checksum = checksum(self.salt_checksum, &self.record[4..]);
+        self.record[0..4].copy_from_slice(&checksum.to_le_bytes());
         self.record.resize(self.record.len().next_multiple_of(ALIGN), 0);
         self.file
             .write_at(self.at, &self.record)
@@ -137,7 +139,7 @@ pub(crate) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     bytes: Vec<u8>,
-    salt: u64,
+    salt_checksum: u32,
 }
 
 impl Staged {
@@ -149,15 +151,30 @@ impl Staged {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 file => file?,
             };
-            let mut bytes = vec![0; file.len()?.min(STAGE_BYTES) as usize];
+            let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
             file.read_at(0, &mut bytes)?;
             Ok(bytes)
         };
         let bytes = read().map_err(|e| Error::io("read the stage of the log", &path, e))?;
+        Ok(Staged::of(bytes, identity))
+    }
+
+    /// What the bytes of a stage of this directory say.
+    pub(crate) fn of(bytes: Vec<u8>, identity: u128) -> Self {
         let salt = bytes.get(32..40).and_then(|salt| salt.first_chunk().copied());
         let salt = salt.map_or(0, u64::from_le_bytes);
         let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
-        Ok(if is_ours { Staged { bytes, salt } } else { Staged::default() })
+        let salt_checksum = checksum_of_salt(salt);
+        if is_ours { Staged { bytes, salt_checksum } } else { Staged::default() }
+    }
+
+    /// The bytes of the stage up to the record of this position.
+    pub(crate) fn upto(&self, position: u64) -> &[u8] {
+        let records = self.records().take_while(|(at, _)| *at <= position);
+        let bytes =
+            |(_, event): (u64, &[u8])| RECORD_HEADER_BYTES + event.len().next_multiple_of(ALIGN);
+        let end = HEADER_BYTES + records.map(bytes).sum::<usize>();
+        &self.bytes[..end.min(self.bytes.len())]
     }
 
     /// The position of the first record.
@@ -180,9 +197,9 @@ impl Staged {
             let (header, behind) = rest.split_first_chunk::<RECORD_HEADER_BYTES>()?;
             let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| header[at + i]));
             let at = u64::from(word(8)) | u64::from(word(12)) << 32;
-            let event_bytes = word(0);
-            let event = behind.get(..event_bytes as usize)?;
-            let is_valid = word(4) == checksum(self.salt, event_bytes, at, event);
+            let event = behind.get(..word(4) as usize)?;
+            let whole = &rest[4..RECORD_HEADER_BYTES + event.len()];
+            let is_valid = word(0) == checksum(self.salt_checksum, whole);
             if !is_valid || before.is_some_and(|before| at != before + 1) {
                 return None;
             }
@@ -207,14 +224,15 @@ fn header(identity: u128, salt: u64) -> [u8; HEADER_BYTES] {
     out
 }
 
-fn checksum(salt: u64, event_bytes: u32, position: u64, event: &[u8]) -> u32 {
-    let mut seed = [0; 20];
-    seed[0..8].copy_from_slice(&salt.to_le_bytes());
-    seed[8..12].copy_from_slice(&event_bytes.to_le_bytes());
-    seed[12..20].copy_from_slice(&position.to_le_bytes());
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&seed);
-    hasher.update(event);
+fn checksum_of_salt(salt: u64) -> u32 {
+    crc32fast::hash(&salt.to_le_bytes())
+}
+
+/// The checksum of a record, which is given without it.
+#[inline]
+fn checksum(of_salt: u32, record: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(of_salt);
+    hasher.update(record);
     hasher.finalize()
 }
 
@@ -224,7 +242,7 @@ mod tests {
     use crate::disk::OsDisk;
 
     fn stage(dir: &Path) -> Stage {
-        Stage::create(&OsDisk, dir, 7).expect("made")
+        Stage::create(&OsDisk, dir, 7, 4_096).expect("made")
     }
 
     fn put(stage: &mut Stage, position: u64, event: &str) {

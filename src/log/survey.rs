@@ -21,7 +21,7 @@ use super::Home;
 use super::frame::{self, Defect, Frame, FrameKind, Header};
 use super::frames::{Frames, Located};
 use super::reader::{self, Applied, ReadError, Resume, Translation};
-use super::segment::{self, Segment};
+use super::segment::{self, Segment, Stray};
 use crate::dictionary::Dictionary;
 use crate::disk::Access;
 use crate::error::{Error, ErrorKind, Result};
@@ -125,6 +125,8 @@ pub(crate) struct Survey {
     pub(crate) next: u64,
     /// Positions that an earlier repair gave up.
     pub(crate) given_up: Vec<Range<u64>>,
+    /// Files that have no place in it.
+    pub(crate) strays: Vec<Stray>,
 }
 
 impl Survey {
@@ -154,7 +156,9 @@ pub(crate) fn survey(
     apply: &mut Applied<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Survey> {
-    let present = segment::numbers(&*home.disk, &home.dir)?;
+    let strays = segment::strays(home, resume.oldest, resume.made)?;
+    let mut present = segment::numbers(&*home.disk, &home.dir)?;
+    present.retain(|number| strays.iter().all(|stray| stray.number != *number));
     let last = present.last().copied().unwrap_or(0).max(resume.made);
     let mut surveyor = Surveyor {
         home,
@@ -167,7 +171,7 @@ pub(crate) fn survey(
         in_tail: false,
         claimed: resume.position,
         claims: None,
-        survey: Survey::default(),
+        survey: Survey { strays, ..Survey::default() },
     };
     for number in resume.oldest..=last {
         let surveyed = surveyor.segment(number)?;

@@ -24,19 +24,21 @@ use super::frame::{self, FrameKind, Header};
 use super::segment::{self, Segment};
 use crate::dictionary::{Dictionary, Sym};
 use crate::disk::Access;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Manifest;
 use crate::record::{self, Columns};
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use crate::time::Timestamp;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
-/// what was written since opening, but not less than this, up to the options' size: filling
-/// segments with zeros in advance then costs a small log little, and a large one has few segments.
-const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+/// what was written since opening, but not less than this, up to the options' size: so a small log
+/// needs few segments, each of which costs several syncs, and a large one has few, too.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+/// Where there is no space for that.
+const SMALL_SEGMENT_BYTES: u64 = 256 << 10;
 
 /// How much of a segment relies on the same definitions.
 pub(crate) const EPOCH_BYTES: u64 = 4 << 20;
@@ -254,7 +256,7 @@ impl Writer {
     /// do not.
     pub(crate) fn make_room(&self, frame_bytes: u64, now: Timestamp) -> Result<u64> {
         // For frames of other kinds, and the seal, that come in between.
-        const KEPT_BYTES: u64 = 4_096;
+        const KEPT_BYTES: u64 = 8 * frame::HEADER_BYTES as u64;
         let mut active = self.active()?;
         if !active.has_room(frame_bytes + KEPT_BYTES) {
             self.rotate(&mut active, frame_bytes + KEPT_BYTES, now)?;
@@ -367,10 +369,16 @@ impl Writer {
         needed: u64,
         now: Timestamp,
     ) -> Result<Segment> {
-        let bytes = bytes.max(FIRST_SEGMENT_BYTES).min(self.segment_bytes_max).max(needed);
+        let within = |bytes: u64| bytes.min(self.segment_bytes_max).max(needed);
+        let (bytes, small) = (within(bytes.max(FIRST_SEGMENT_BYTES)), within(SMALL_SEGMENT_BYTES));
         // One of this number that turned out too small is replaced by a rename; it was never entered,
         // and should this fail it is still there.
-        let segment = Segment::create(&self.home, number, bytes, now)?;
+        let segment = match Segment::create(&self.home, number, bytes, now) {
+            Err(error) if error.kind() == ErrorKind::NoSpace && small < bytes => {
+                Segment::create(&self.home, number, small, now)?
+            }
+            created => created?,
+        };
         self.manifest.note_segment(number)?;
         Ok(segment)
     }
@@ -393,11 +401,15 @@ impl Writer {
     /// Waits until every position up to `target` is durable, syncing if nobody else does.
     pub(crate) fn sync_to(&self, target: u64) -> Result<()> {
         while self.durable() < target {
-            self.check_poison()?;
             let mut commit = self.commit.lock();
             if commit.leading {
                 self.committed.wait(&mut commit);
-            } else if self.durable() < target {
+                continue;
+            }
+            // Under the lock: a leader that fails poisons before it gives the lead back, and a second
+            // sync would succeed although the first has lost what it was to carry.
+            self.check_poison()?;
+            if self.durable() < target {
                 self.lead(commit)?;
             }
         }

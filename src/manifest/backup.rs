@@ -4,6 +4,7 @@
 //! BACKUP                  magic "QUIPUBAK" (8) · a sealed value (`codec.rs`) under the key "BACKUP"
 //! log/0000000007.qlog     segments, each up to where it ended; without a seal where there was none
 //! state-0000000003.redb   the snapshot as of the third backup into this directory
+//! stage-0000000003        the events that its owner had staged, where another process took the backup
 //! ```
 //! Invariants
 //! 1. A backup is what `BACKUP` says and nothing else. It is replaced as a whole, when everything it
@@ -28,7 +29,7 @@ pub(crate) const UNFINISHED: &str = "BACKUP.new";
 const BYTES_MAX: u64 = 64 << 20;
 
 /// A backup, as BACKUP describes it.
-#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackupSet {
     /// Of the directory it was taken of, as in its manifest.
     pub(crate) identity: u128,
@@ -45,6 +46,15 @@ pub(crate) struct BackupSet {
     pub(crate) snapshot: Option<Part>,
     /// The segments, by number.
     pub(crate) segments: Vec<SegmentPart>,
+    /// The stage, where its owner did not bring it into the log.
+    pub(crate) stage: Option<StagePart>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub(crate) struct StagePart {
+    pub(crate) part: Part,
+    /// The last position in the log; those behind are staged.
+    pub(crate) log_position: u64,
 }
 
 /// The first bytes of a file.
@@ -69,10 +79,16 @@ impl BackupSet {
         format!("state-{:010}.redb", self.number)
     }
 
+    /// The name of the stage's file.
+    pub(crate) fn stage_name(&self) -> String {
+        format!("stage-{:010}", self.number)
+    }
+
     /// All bytes that it names.
     pub(crate) fn bytes(&self) -> u64 {
         let segments = self.segments.iter().map(|segment| segment.part.bytes);
-        self.snapshot.iter().map(|part| part.bytes).chain(segments).sum()
+        let stage = self.stage.map(|stage| stage.part);
+        self.snapshot.iter().chain(&stage).map(|part| part.bytes).chain(segments).sum()
     }
 
     /// Reads and checks what is in `dir`; `None` when there is none.
@@ -96,7 +112,7 @@ impl BackupSet {
             return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
         }
         let payload = codec::unseal(NAME.as_bytes(), value).map_err(damaged)?;
-        let set: BackupSet = codec::decode(payload).map_err(damaged)?;
+        let set = BackupSet::decode(payload).map_err(damaged)?;
         let follows = |pair: &[SegmentPart]| pair[0].number.checked_add(1) == Some(pair[1].number);
         if !set.segments.windows(2).all(follows) {
             return Err(damaged(Malformed("its segments are not one behind the other")));
@@ -104,9 +120,43 @@ impl BackupSet {
         Ok(Some(set))
     }
 
+    /// The fields in their order; the stage only where there is one.
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self { identity, created, number, taken_at, position, .. } = self;
+        let Self { snapshot_position, snapshot, segments, stage, .. } = self;
+        let whole = (identity, created, number, taken_at, position);
+        out.extend_from_slice(&codec::encode(&(whole, snapshot_position, snapshot, segments)));
+        if let Some(stage) = stage {
+            out.extend_from_slice(&codec::encode(stage));
+        }
+    }
+
+    fn decode(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        type Fields = ((u128, i64, u64, i64, u64), u64, Option<Part>, Vec<SegmentPart>);
+        let (
+            (identity, created, number, taken_at, position),
+            snapshot_position,
+            snapshot,
+            segments,
+        ): Fields = codec::take_encoded(&mut bytes)?;
+        let stage = if bytes.is_empty() { None } else { Some(codec::take_encoded(&mut bytes)?) };
+        codec::finished(bytes)?;
+        Ok(BackupSet {
+            identity,
+            created,
+            number,
+            taken_at,
+            position,
+            snapshot_position,
+            snapshot,
+            segments,
+            stage,
+        })
+    }
+
     /// Makes this the backup in `dir` (invariant 1).
     pub(crate) fn publish(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
-        let value = codec::seal(NAME.as_bytes(), |out| out.extend_from_slice(&codec::encode(self)));
+        let value = codec::seal(NAME.as_bytes(), |out| self.encode(out));
         let bytes = [&MAGIC[..], &value].concat();
         replace(disk, dir, (NAME, UNFINISHED), &bytes)
             .map_err(|e| Error::io("write the list of the backup", &dir.join(NAME), e))

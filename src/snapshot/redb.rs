@@ -120,32 +120,27 @@ impl Held {
         let mut hold = self.file().map(|file| disk::hold(&file, Sharing::Nobody)).transpose()?;
         let mut state = self.state.write();
         let HeldState::Back { file, len, writes } = &*state else { return Ok(hold) };
-        let unfinished = self.path.with_extension("redb.new");
         let target = if let Some(file) = file {
+            write_out(file, *len, writes)?;
             file.clone()
         } else {
+            let unfinished = self.path.with_extension("redb.new");
             if self.disk.exists(&unfinished)? {
                 self.disk.remove(&unfinished)?;
             }
             let target = self.disk.create(&unfinished)?;
             hold = Some(disk::hold(&target, Sharing::Nobody)?);
+            let written = write_out(&target, *len, writes).and_then(|()| {
+                self.disk.rename(&unfinished, &self.path)?;
+                self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))
+            });
+            if written.is_err() {
+                // A half-made file would only hold the space that is missing.
+                let _ = self.disk.remove(&unfinished);
+            }
+            written?;
             target
         };
-        if target.len()? != *len {
-            target.set_len(*len)?;
-        }
-        for (offset, bytes) in writes {
-            target.write_at(*offset, bytes)?;
-        }
-        // A write that came before the file was made shorter may have made it longer again.
-        if target.len()? != *len {
-            target.set_len(*len)?;
-        }
-        target.sync()?;
-        if file.is_none() {
-            self.disk.rename(&unfinished, &self.path)?;
-            self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
-        }
         *state = HeldState::Released(target);
         Ok(hold)
     }
@@ -157,6 +152,21 @@ impl Held {
             HeldState::Released(file) => Some(file.clone()),
         }
     }
+}
+
+/// Writes what was held back, in its order, and makes it durable.
+fn write_out(target: &Arc<dyn File>, len: u64, writes: &[(u64, Vec<u8>)]) -> io::Result<()> {
+    if target.len()? != len {
+        target.set_len(len)?;
+    }
+    for (offset, bytes) in writes {
+        target.write_at(*offset, bytes)?;
+    }
+    // A write that came before the file was made shorter may have made it longer again.
+    if target.len()? != len {
+        target.set_len(len)?;
+    }
+    target.sync()
 }
 
 impl redb::StorageBackend for Backend {
@@ -243,7 +253,7 @@ impl RedbStorage {
         if len <= CHECKED_BYTES && exists {
             Self::check(disk, path)?;
         }
-        let storage = Self::inspect(disk, path)?;
+        let storage = Self::opened(disk, path, Access::Write)?;
         storage.checked.store(len <= CHECKED_BYTES, SeqCst);
         Ok(storage)
     }
@@ -258,11 +268,16 @@ impl RedbStorage {
         Err(Error::new(ErrorKind::Corruption, message).at(path, None))
     }
 
-    /// Opens the store without looking at more of it than that needs. It is to be read only.
+    /// Opens the store without looking at more of it than that needs. It is to be read only, also
+    /// where nothing can be written.
     pub(crate) fn inspect(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::opened(disk, path, Access::Read)
+    }
+
+    fn opened(disk: &Arc<dyn Disk>, path: &Path, access: Access) -> Result<Self> {
         let fail = |e| Error::io("open the snapshot", path, e);
         let file = if disk.exists(path).map_err(fail)? {
-            Some(disk.open(path, Access::Write).map_err(fail)?)
+            Some(disk.open(path, access).map_err(fail)?)
         } else {
             None
         };
@@ -560,7 +575,7 @@ fn failed(path: &Path, error: redb::Error) -> Error {
         redb::Error::Io(e)
             if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
         {
-            Error::io("use the snapshot", path, e)
+            Error::io("read or write the snapshot", path, e)
         }
         // Older formats of redb's were never written here.
         redb::Error::UpgradeRequired(_)

@@ -10,7 +10,7 @@
 //! A single event goes the same steps across views. The shards' locks are held together for that, taken in the order of the views, which is
 //! the same for everybody; nobody else holds more than one.
 
-use super::shard::Shard;
+use super::shard::{NO_SLOT, Shard};
 use super::{Key, ViewTier};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
@@ -199,16 +199,16 @@ pub(crate) fn apply_row(
         for view in views {
             found.extend(view.find_row(columns, row));
         }
-        for Found { shard, hash, key, .. } in &found {
-            shard.approach(*hash, key);
+        for Found { shard, hash, key, likely, .. } in &mut found {
+            *likely = shard.approach(*hash, key);
         }
-        for Found { view, mut shard, hash, key } in found {
+        for Found { view, mut shard, hash, key, likely } in found {
             let measure = |i: usize| {
                 let name = view.plan.measures[i];
                 let at = columns.measures.iter().position(|column| column.name == name);
                 at.map_or(&Measure::NONE, |at| &measures[at][0])
             };
-            let slot = shard.slot_of(hash, &key, &view.plan.shape);
+            let slot = shard.slot_at(likely, hash, &key, &view.plan.shape);
             late |= shard.observe(slot, &view.plan.shape, time, measure);
         }
     }
@@ -221,6 +221,8 @@ struct Found<'a> {
     shard: MutexGuard<'a, Shard>,
     hash: u64,
     key: Key,
+    /// What [`Shard::approach`] gives.
+    likely: u32,
 }
 
 impl ViewTier {
@@ -242,7 +244,7 @@ impl ViewTier {
         let (shard, hash) = self.place(&key);
         let shard = self.shards[shard].lock();
         shard.prefetch(hash, &key);
-        Some(Found { view: self, shard, hash, key })
+        Some(Found { view: self, shard, hash, key, likely: NO_SLOT })
     }
 
     /// Folds the events into the view's series.
@@ -289,14 +291,12 @@ impl ViewTier {
                     for item in items {
                         shard.prefetch(item.hash, &key(item));
                     }
-                    for item in items {
-                        shard.approach(item.hash, &key(item));
-                    }
                 }
                 slots.clear();
-                slots.extend(
-                    items.iter().map(|item| shard.slot_of(item.hash, &key(item), &self.plan.shape)),
-                );
+                slots.extend(items.iter().map(|item| shard.approach(item.hash, &key(item))));
+                for (item, slot) in items.iter().zip(slots.iter_mut()) {
+                    *slot = shard.slot_at(*slot, item.hash, &key(item), &self.plan.shape);
+                }
                 if self.plan.shape.grains.is_empty() {
                     for (item, slot) in items.iter().zip(slots.iter()) {
                         bound.observe(shard, *slot, item.row as usize, &self.plan);

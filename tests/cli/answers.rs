@@ -21,6 +21,22 @@ fn top_orders_by_the_figure_and_then_by_key() {
 }
 
 #[test]
+fn n_is_how_many_rows_at_most() {
+    let shop = Shop::loaded();
+    for command in
+        [&["list", "by_user"][..], &["list", "by_user", "--unordered"], &["top", "by_user"]]
+    {
+        for limit in [&["-n", "2"][..], &["--limit", "2"], &["--n", "2"], &["-n2"]] {
+            let rows = shop.run(&[command, limit].concat()).ok().json_lines();
+            assert_eq!(rows.len(), 2, "{command:?} {limit:?}");
+        }
+        assert_eq!(shop.run(&[command, &["-n", "0"]].concat()).ok().out, "");
+        assert_eq!(shop.run(&[command, &["-n", "99"]].concat()).ok().json_lines().len(), 3);
+        shop.run(&[command, &["-n", "some"]].concat()).failed(2, "--limit <N>");
+    }
+}
+
+#[test]
 fn list_is_in_key_order_and_can_be_cut() {
     let shop = Shop::loaded();
     let list = |args: &[&str]| {

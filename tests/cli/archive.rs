@@ -11,7 +11,11 @@ fn a_backup_is_restored_with_every_answer() {
     let before = answer(&shop);
     let run = shop.run(&["backup", "kept"]).ok();
     assert!(run.err.starts_with("backup of position ") && run.err.contains("copied"), "{run:?}");
-    assert_eq!(run.out, "");
+    let made = run.json();
+    assert_eq!(
+        (&made["segments_copied"], &made["copied_bytes"]),
+        (&made["segments"], &made["bytes"])
+    );
     // More, and a second backup while another process has the directory open.
     let file = shop.file("more.ndjson", EVENTS);
     shop.run(&["load", &file]).ok();
@@ -65,4 +69,24 @@ fn what_cannot_be_restored_is_said_with_a_code() {
     shop.run(&["restore", "kept", "again"]).failed(3, "BACKUP");
     shop.run(&["backup", "kept"]).failed(3, "BACKUP");
     assert_eq!(std::fs::read(&list).unwrap(), bytes);
+}
+
+#[test]
+fn what_was_made_has_every_form() {
+    let shop = Shop::loaded();
+    for (format, fields) in [
+        ("table", ["position", "copied_bytes"]),
+        ("json", ["\"position\":", "\"segments\":"]),
+        ("ndjson", ["{\"position\":", "\"segments_copied\":"]),
+        ("csv", ["position,bytes,copied_bytes,segments,segments_copied\n", ","]),
+        ("markdown", ["| position |", "|--"]),
+    ] {
+        let run = shop.run(&["backup", "kept", "--format", format, "-q"]).ok();
+        assert_eq!(run.err, "");
+        assert!(fields.iter().all(|field| run.out.contains(field)), "{run:?}");
+        let run = shop.run(&["restore", "kept", format, "--format", format]).ok();
+        assert!(run.out.contains("events") && run.err.contains("6 events, 6 views"), "{run:?}");
+    }
+    let made = shop.run(&["restore", "kept", "again", "--format", "json"]).ok().json();
+    assert_eq!((&made["events"], &made["views"]), (&6.into(), &6.into()));
 }

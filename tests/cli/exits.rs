@@ -112,3 +112,40 @@ fn a_reader_that_goes_away_is_no_error() {
         assert_eq!(output.stderr, b"", "{format}");
     }
 }
+
+#[test]
+fn no_command_minds_that_nobody_reads_its_answer() {
+    let shop = Shop::loaded();
+    let file = shop.file("a.ndjson", crate::EVENTS);
+    for command in [
+        &["load", &file][..],
+        &["views"],
+        &["stats"],
+        &["totals", "by_user"],
+        &["top", "by_user"],
+        &["get", "by_user", "ann"],
+        &["backup", "kept"],
+        &["restore", "kept", "again"],
+        &["verify", "--format", "json"],
+        &["--help"],
+        &["load", "--help"],
+    ] {
+        let mut command = shop.command(command);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Closed before anything comes.
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command:?}");
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(!err.contains("standard output") && !err.contains("panicked"), "{err}");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let shop = Shop::loaded();
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    let mut command = shop.command(&["list", "by_user"]);
+    let run = crate::Run::from(command.stdout(full).output().unwrap());
+    run.failed(1, "standard output: No space left");
+}

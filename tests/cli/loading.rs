@@ -1,12 +1,14 @@
 //! `load`: formats, fields, times, bad lines, ids.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::{EVENTS, Shop, exists};
+use crate::{EVENTS, Run, Shop, exists};
 
 const CSV: &str = "\
 event,ts,user,product,category,value
@@ -226,6 +228,7 @@ fn a_damaged_gzip_keeps_what_could_be_read() {
     let file = shop.file("a.ndjson.gz", &whole[..whole.len() / 2]);
     let run = shop.run(&["load", &file]);
     run.failed(1, "cannot be read from line");
+    run.failed(1, "ends in the middle of what is compressed");
     let count = shop.row("by_hour", &[])["count"].as_u64().unwrap();
     assert!(count > 1_000 && count < 30_000, "{count}");
     let told: String =
@@ -433,4 +436,42 @@ fn empty_input_is_no_error() {
         let run = shop.run(&["load", &file]).ok();
         assert!(run.out.contains("0 events recorded"), "{run:?}");
     }
+}
+
+#[test]
+fn names_need_not_be_text() {
+    let shop = Shop::new();
+    let name = OsStr::from_bytes(b"n\xff\xfe.ndjson");
+    std::fs::write(shop.root.path().join(name), EVENTS).unwrap();
+    let load = |bad: &str| {
+        std::fs::write(shop.root.path().join(name), format!("{EVENTS}{bad}")).unwrap();
+        let mut command = shop.command(&["load", "-q"]);
+        Run::from(command.arg(name).output().unwrap()).ok().err
+    };
+    assert_eq!(load(""), "");
+    assert!(load("bad").starts_with("n\u{fffd}\u{fffd}.ndjson:7: "));
+    check_directory_names(&shop);
+}
+
+/// The directories' names, too.
+fn check_directory_names(shop: &Shop) {
+    let name = |bytes| OsStr::from_bytes(bytes);
+    let run = |args: &[&OsStr]| {
+        let mut command = shop.command(&[]);
+        Run::from(command.args(args).output().unwrap()).ok()
+    };
+    let (kept, again) = (name(b"kept\xff"), name(b"again\xff"));
+    run(&[name(b"backup"), kept]);
+    run(&[name(b"restore"), kept, again]);
+    run(&[name(b"verify"), name(b"--dir"), again]);
+    let row = run(&[name(b"get"), name(b"by_hour"), name(b"--dir"), again]).json();
+    assert_eq!(row["count"], 12);
+}
+
+#[test]
+fn a_directory_is_no_file() {
+    let shop = Shop::new();
+    std::fs::create_dir(shop.root.path().join("files")).unwrap();
+    shop.run(&["load", "files"]).failed(1, "files: a directory; name the files in it");
+    assert!(!exists(&shop.dir()));
 }

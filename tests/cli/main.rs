@@ -7,7 +7,10 @@ mod archive;
 mod check;
 mod exits;
 mod formats;
+mod full_disk;
 mod loading;
+mod protected;
+mod stopping;
 mod views;
 
 use std::io::Write as _;

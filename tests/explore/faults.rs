@@ -159,6 +159,8 @@ fn a_disk_that_is_full_for_the_snapshot_leaves_everything_in_the_log() {
     }
     check(db, 0..50, 3);
     assert_eq!(db.statistics().checkpoint_failures, 2);
+    let is_half_made = |path: &std::path::PathBuf| path.ends_with("state.redb.new");
+    assert!(!disk.files().keys().any(is_half_made), "it would hold the space that is missing");
     assert_eq!(db.close().unwrap_err().kind(), ErrorKind::NoSpace);
     // Opening needs no room.
     let engine = start(&disk, options());

@@ -1,7 +1,9 @@
 //! Directories that cannot be opened: the error says which check failed, and nothing in them is
 //! made, changed or removed.
 
-use quipu::{Db, Error, ErrorKind, Event, Options, Retention, Row, TestClock, Timestamp, View};
+use quipu::{
+    Db, Error, ErrorKind, Event, OnInvalid, Options, Retention, Row, TestClock, Timestamp, View,
+};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;
@@ -41,8 +43,8 @@ pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 /// the copy or not, never in the manifest alone.
 pub(crate) fn crash_image(from: &Path, to: &Path) {
     fs::create_dir_all(to.join("log")).unwrap();
-    for name in ["MANIFEST", "LOCK", "state.redb"] {
-        // Before the first checkpoint there is no snapshot.
+    for name in ["MANIFEST", "LOCK", "STAGE", "state.redb"] {
+        // Before the first checkpoint there is no snapshot, before the first single event no stage.
         if from.join(name).exists() {
             fs::copy(from.join(name), to.join(name)).unwrap();
         }
@@ -50,6 +52,11 @@ pub(crate) fn crash_image(from: &Path, to: &Path) {
     for path in segments(from) {
         fs::copy(&path, to.join("log").join(path.file_name().unwrap())).unwrap();
     }
+}
+
+/// Records an event as a frame of its own.
+pub(crate) fn record_alone(db: &Db, event: Event<'_>) {
+    db.record_all([event], OnInvalid::Refuse).unwrap();
 }
 
 /// The segments of a log, oldest first.

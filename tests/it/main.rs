@@ -22,6 +22,8 @@ mod read_only;
 mod recording;
 mod repair;
 mod retention;
+mod staging;
+mod strays;
 mod tidy;
 mod together;
 mod views;

@@ -2,6 +2,7 @@
 //! the directory is changed.
 
 use crate::directory::{contents, crash_image, options, refused, segments};
+use crate::model::copy_dir;
 use quipu::{
     Component, Db, Dedup, Durability, ErrorKind, Event, Grain, Keep, Options, Query, ReadOnlyDb,
     Retention, Row, Timestamp, View,
@@ -389,4 +390,59 @@ fn a_reader_keeps_its_memory_budget() {
     }
     let statistics = reader.statistics();
     assert!(statistics.evictions > 10_000, "{statistics:?}");
+}
+
+/// What the owner has filled a view with is in its next snapshot. It can die before that: when it had not
+/// begun at the last checkpoint (`steps` 0), or had come so far.
+fn check_a_backfill_that_died_before_its_checkpoint(steps: u64) {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, image) = (root.path().join("db"), root.path().join("image"));
+    let owner = options().segment_bytes(64 << 10).open(&dir).unwrap();
+    owner.define(by_user()).unwrap();
+    record(&owner, 0..600, 400);
+    assert!(segments(&dir).len() > 3);
+    owner.define(View::new("late").by(["user"]).stats("value")).unwrap();
+    record(&owner, 600..650, 10);
+    if steps > 0 {
+        let mut step = 0;
+        let part = |_| {
+            step += 1;
+            if step < steps { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        owner.backfill("late", part).unwrap();
+    }
+    owner.checkpoint().unwrap();
+    let snapshot = fs::read(dir.join("state.redb")).unwrap();
+    copy_dir(&dir, &image);
+    let reader = ReadOnlyDb::open(&image).unwrap();
+    match reader.query("late") {
+        Ok(query) => assert_eq!((steps, query.totals().unwrap().count), (0, 50)),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Backfilling, "{steps} steps"),
+    }
+    owner.backfill("late", |_| ControlFlow::Continue(())).unwrap();
+    record(&owner, 650..700, 10);
+    owner.sync().unwrap();
+    // As a kill leaves it: the log has all of it, the snapshot does not.
+    for path in segments(&dir) {
+        fs::copy(&path, image.join("log").join(path.file_name().unwrap())).unwrap();
+    }
+    fs::copy(dir.join("MANIFEST"), image.join("MANIFEST")).unwrap();
+    assert!(fs::read(image.join("state.redb")).unwrap() == snapshot);
+    let late = ReadOnlyDb::open(&image).unwrap();
+    same(&late, &owner);
+    check(&late.query("late").unwrap(), 700);
+    // One that was there before, too, and again.
+    for _ in 0..2 {
+        reader.refresh().unwrap();
+        same(&reader, &owner);
+    }
+    drop((reader, late));
+    let successor = options().segment_bytes(64 << 10).open(&image).unwrap();
+    check(&successor.query("late").unwrap(), 700);
+}
+
+#[test]
+fn a_backfill_whose_owner_died_before_its_checkpoint_is_completed_by_readers() {
+    check_a_backfill_that_died_before_its_checkpoint(0);
+    check_a_backfill_that_died_before_its_checkpoint(3);
 }

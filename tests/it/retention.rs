@@ -1,6 +1,6 @@
 //! Retention: what of the log is let go, when, and what is refused afterwards.
 
-use crate::directory::{NOW, crash_image, options, segments};
+use crate::directory::{NOW, crash_image, options, record_alone, segments};
 use quipu::{Db, ErrorKind, Event, Options, Progress, Retention, Row, TestClock, Timestamp, View};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ fn record(db: &Db, events: std::ops::Range<u64>) {
     let payload = [7; 1_000];
     for n in events {
         let user = format!("user{}", n % 10);
-        db.record(&Event::new("sale").dim("user", &user).value(n as f64).payload(&payload))
-            .unwrap();
+        let event = Event::new("sale").dim("user", &user).value(n as f64);
+        record_alone(db, event.payload(&payload));
     }
 }
 

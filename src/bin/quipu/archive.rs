@@ -2,6 +2,7 @@
 //!
 //! 1. A backup is taken beside the process that has the directory open, and writes nothing into the
 //!    directory if there is none.
+//! 2. What was made is the answer, one row; what it means is told on standard error.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -9,11 +10,13 @@ use std::path::PathBuf;
 use clap::Args;
 use quipu::{ErrorKind, Progress, ReadOnlyDb, Timestamp, Upto};
 
-use crate::args::Place;
+use crate::args::{Output, Place};
 use crate::failure::Failure;
 use crate::instant;
 use crate::number;
 use crate::progress::{Measure, Meter, Show, say};
+use crate::sheet::{Cell, Column, Extent, Sheet};
+use crate::table::Align;
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
@@ -44,6 +47,8 @@ pub(crate) struct BackupArgs {
     /// No progress and no summary
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Make a directory of a backup, as it was or as of an earlier moment
@@ -64,6 +69,8 @@ pub(crate) struct RestoreArgs {
     /// No progress and no summary
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Up to when.
@@ -98,6 +105,14 @@ pub(crate) fn backup(args: &BackupArgs) -> Result<(), Failure> {
         _ => error.into(),
     })?;
     let outcome = db.backup(&args.to, bar(args.quiet))?;
+    let figures = [
+        ("position", outcome.position.get()),
+        ("bytes", outcome.bytes),
+        ("copied_bytes", outcome.copied_bytes),
+        ("segments", outcome.segments),
+        ("segments_copied", outcome.segments_copied),
+    ];
+    answer(&args.output, &figures)?;
     if !args.quiet {
         say(&format!(
             "backup of position {}: {} in {} segments and the snapshot; {} copied",
@@ -113,6 +128,12 @@ pub(crate) fn backup(args: &BackupArgs) -> Result<(), Failure> {
 /// Runs `restore`.
 pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let outcome = quipu::restore(&args.from, &args.to, args.moment.upto(), bar(args.quiet))?;
+    let figures = [
+        ("position", outcome.position.get()),
+        ("events", outcome.events),
+        ("views", outcome.views),
+    ];
+    answer(&args.output, &figures)?;
     if !args.quiet {
         say(&format!(
             "restored {}: position {}, {} events, {} views",
@@ -123,6 +144,16 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// What was made, in one row (2).
+fn answer(output: &Output, figures: &[(&'static str, u64)]) -> Result<(), Failure> {
+    let column = |(name, _): &(&'static str, u64)| Column { name, align: Align::Right, rank: 0 };
+    let columns = figures.iter().map(column).collect();
+    let mut writer = output.start(Sheet { key: None, columns }, Extent::One)?;
+    let cells: Vec<Cell> = figures.iter().map(|(_, figure)| Cell::Count(*figure)).collect();
+    writer.row(&[], &cells)?;
+    Ok(writer.finish()?)
 }
 
 /// Draws a bar of bytes.

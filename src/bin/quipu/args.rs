@@ -13,6 +13,7 @@ use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::failure::Failure;
 use crate::load::LoadArgs;
+use crate::progress::say;
 use crate::sheet::{Extent, Format, Sheet, SheetWriter};
 use crate::state::{CheckpointArgs, StatsArgs, ViewsArgs};
 
@@ -29,7 +30,8 @@ Start here:
 Questions are answered while another process records into the directory; what changes it is not done
 then.
 
-Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open.";
+Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open, 130 and
+143 a load was stopped by Ctrl-C or SIGTERM.";
 
 /// Running answers over events, in a directory.
 #[derive(Debug, Parser)]
@@ -83,10 +85,10 @@ impl Place {
     }
 
     /// Opens a directory to ask it: beside the process that has it open, if there is one, or where
-    /// nothing may be written.
+    /// nothing can be written.
     pub(crate) fn open_to_ask(&self) -> Result<Opened, Failure> {
         match Options::new().must_exist().open(&self.dir) {
-            Err(error) if error.kind() == ErrorKind::Locked || is_write_protected(&error) => {
+            Err(error) if error.kind() == ErrorKind::Locked || cannot_write(&error) => {
                 Ok(Opened::Beside(ReadOnlyDb::open(&self.dir).map_err(advised)?))
             }
             opened => Ok(Opened::Owned(opened.map_err(advised)?)),
@@ -94,11 +96,13 @@ impl Place {
     }
 }
 
-fn is_write_protected(error: &Error) -> bool {
+/// Whether there is no right, or no room, to write.
+fn cannot_write(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
-    source.is_some_and(|e| {
+    let is_protected = source.is_some_and(|e| {
         matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
-    })
+    });
+    is_protected || error.kind() == ErrorKind::NoSpace
 }
 
 /// A directory opened to be asked.
@@ -129,10 +133,16 @@ impl Opened {
         }
     }
 
+    /// The answers were given: that there was no room, or no right, to keep what was replayed for them
+    /// takes nothing from them.
     pub(crate) fn close(self) -> quipu::Result<()> {
-        match self {
-            Self::Owned(db) => db.close(),
-            Self::Beside(_) => Ok(()),
+        let Self::Owned(db) = self else { return Ok(()) };
+        match db.close() {
+            Err(error) if cannot_write(&error) => {
+                say(&format!("quipu: answered, and no checkpoint could be made: {error}"));
+                Ok(())
+            }
+            closed => closed,
         }
     }
 }

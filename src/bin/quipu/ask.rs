@@ -31,6 +31,7 @@ Examples:
 const LIST_EXAMPLES: &str = "\
 Examples:
   quipu list by_category --dir shop
+  quipu list by_user -n 20 --dir shop
   quipu list by_user_product --prefix 17850 --dir shop    (all products of one user)
   quipu list by_user --unordered --format csv --dir shop > users.csv";
 
@@ -49,9 +50,9 @@ pub(crate) struct TopArgs {
     /// The figure that decides
     #[arg(long, value_name = "FIGURE", default_value = "count", value_parser = component())]
     by: Component,
-    /// How many keys
-    #[arg(short, long, value_name = "N", default_value_t = 10)]
-    n: usize,
+    /// At most so many rows
+    #[arg(short = 'n', long, alias = "n", value_name = "N", default_value_t = 10)]
+    limit: usize,
     /// The lowest first
     #[arg(long)]
     ascending: bool,
@@ -82,8 +83,8 @@ pub(crate) struct ListArgs {
     /// Only keys that begin with these parts
     #[arg(long, value_name = "PART", num_args = 1..)]
     prefix: Vec<String>,
-    /// At most so many rows
-    #[arg(long, value_name = "N")]
+    /// At most so many rows [default: all]
+    #[arg(short = 'n', long, alias = "n", value_name = "N")]
     limit: Option<usize>,
     /// In any order, which is faster
     #[arg(long, conflicts_with = "prefix")]
@@ -187,9 +188,9 @@ fn write(answer: &mut Answer, row: &Row) -> io::Result<()> {
 pub(crate) fn top(args: &TopArgs) -> Result<(), Failure> {
     let asked = args.view.ask()?;
     let rows = if args.ascending {
-        asked.query.bottom(args.n, args.by)?
+        asked.query.bottom(args.limit, args.by)?
     } else {
-        asked.query.top(args.n, args.by)?
+        asked.query.top(args.limit, args.by)?
     };
     let mut answer = asked.answer(&args.view.output, Some(args.by), Extent::Many)?;
     for row in rows {

@@ -23,7 +23,7 @@ Examples:
   quipu verify --checksums-only --dir shop
   quipu verify --format json --dir shop | jq .views
   quipu verify --dir /mnt/backup/shop           a backup: every file against the list of hashes
-Nothing is written. Exit code 0: intact; 3: damaged, and the damages are listed; 4: the directory is
+Nothing is written, and nothing needs to be writable. Exit code 0: intact; 3: damaged, and the damages are listed; 4: the directory is
 open. The end of the log that a crash left unsynced is no damage: the next opening cuts it.";
 
 /// Check everything that is stored: checksums, order, and the views against the log
@@ -110,7 +110,7 @@ fn steps(output: &Output, report: &RepairReport) -> Result<(), Failure> {
         column("bytes", Align::Right, 2),
         column("positions", Align::Left, 1),
         column("views", Align::Left, 1),
-        column("what", Align::Left, 0),
+        column("what", Align::Wrapped, 0),
     ];
     let mut writer = output.start(Sheet { key: None, columns }, Extent::Many)?;
     for step in &report.steps {
@@ -189,7 +189,7 @@ fn list(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
         column("offset", Align::Right, 0),
         column("bytes", Align::Right, 3),
         column("positions", Align::Left, 1),
-        column("what", Align::Left, 0),
+        column("what", Align::Wrapped, 0),
     ];
     let mut writer = output.start(Sheet { key: None, columns }, Extent::Many)?;
     for finding in findings {

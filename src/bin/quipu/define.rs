@@ -162,11 +162,11 @@ pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
     };
     told(format!("view {}: {}", args.name, if is_new { "defined" } else { "was there already" }));
     if args.backfill {
-        let events = backfill(&db, &args.name, show)?;
+        let events = backfill(&db, &args.name, show, || true)?;
         told(format!("{} events read from the log", number::grouped(events)));
     } else if is_new && events > 0 {
         told(
-            "hint: it starts with what is recorded from now on; the same command with --backfill \
+            "hint: it starts with what is recorded from now on; the same command with --backfill\n\
              folds in what the log already has"
                 .to_owned(),
         );
@@ -181,14 +181,20 @@ pub(crate) fn drop_view(args: &DropArgs) -> Result<(), Failure> {
     Ok(db.close()?)
 }
 
-/// Folds the log into a view, with a progress bar; returns how many events were read.
-pub(crate) fn backfill(db: &Db, name: &str, show: Show) -> Result<u64, Failure> {
+/// Folds the log into a view, with a progress bar, as long as it `may_go_on`; returns how many events
+/// were read.
+pub(crate) fn backfill(
+    db: &Db,
+    name: &str,
+    show: Show,
+    may_go_on: impl Fn() -> bool,
+) -> Result<u64, Failure> {
     let mut meter: Option<Meter> = None;
     let events = db.backfill(name, |progress| {
         let meter =
             meter.get_or_insert_with(|| Meter::start(Measure::Events, Some(progress.total), show));
         meter.tick(progress.done, progress.done);
-        ControlFlow::Continue(())
+        if may_go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(events)
 }

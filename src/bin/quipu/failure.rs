@@ -1,6 +1,7 @@
 //! Why a command stopped, and the exit code that says so.
 //!
-//! 1. Exit codes are part of the interface: 1 error, 2 usage, 3 corruption, 4 locked.
+//! 1. Exit codes are part of the interface: 1 error, 2 usage, 3 corruption, 4 locked; 130 and 143 are
+//!    the signals' (`interrupt`).
 //! 2. A reader that went away (`quipu list .. | head`) is no failure: nothing is said, exit 0.
 //! 3. Only standard output's errors convert with `?` from [`io::Error`]; a file's error is made
 //!    with [`Failure::file`], so that it names the file.

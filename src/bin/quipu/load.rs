@@ -4,8 +4,13 @@
 //! 2. A directory without views gets the default ones. Where it has events already they are
 //!    backfilled, so that the report never shows a part as the whole.
 //! 3. Memory does not grow with the input: a line, a batch, a buffer.
+//! 4. SIGINT and SIGTERM end it in order: what was read is recorded, the directory is closed, and the
+//!    last line says how to go on.
 
+use std::cell::RefCell;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -16,6 +21,7 @@ use crate::define;
 use crate::failure::Failure;
 use crate::instant::{self, Reading, Unit, Zone};
 use crate::intake::{Intake, OnBad, Tally};
+use crate::interrupt::{Interrupt, Signal, Waited};
 use crate::mapping::{Mapping, Name, Pair, Wanted};
 use crate::progress::{Measure, Meter, Show, say};
 use crate::reading::{self, Layout, Stop};
@@ -32,8 +38,10 @@ Examples:
       --dims user=customer,product=sku,country --measure value=amount --id order_id
   zcat *.gz | quipu load - --dir shop --input-format csv
 
-What is recorded is safe at every moment: a load that is stopped (Ctrl-C, a crash, a power cut)
-keeps the events up to that point, but for at most the last tenth of a second after a power cut.
+An event is recorded within a second of its coming, however slowly standard input brings them. What
+is recorded is safe at every moment: a load that dies (a crash, a power cut) keeps the events up to
+that point, but for at most the last tenth of a second after a power cut. Ctrl-C and SIGTERM stop it
+in order (exit code 130 or 143); the last line then says from which line to go on.
 Loading the same file again counts nothing twice if its events carry ids.";
 
 /// Record the events of NDJSON and CSV files
@@ -42,7 +50,7 @@ Loading the same file again counts nothing twice if its events carry ids.";
 pub(crate) struct LoadArgs {
     /// Files to load: .ndjson, .jsonl, .json, .csv, .tsv, plain or .gz; - is standard input
     #[arg(required = true, value_name = "FILE")]
-    files: Vec<String>,
+    files: Vec<PathBuf>,
     #[command(flatten)]
     place: Place,
     /// Stop at the first bad line; what stands before it stays recorded
@@ -164,18 +172,21 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
     let on_bad = if args.strict { OnBad::Stop } else { OnBad::Count };
     let mapping = args.mapping.mapping(&args.time).map_err(Failure::usage)?;
 
+    let listening = Interrupt::listen();
+    let interrupt = listening.map_err(|error| Failure::new(format!("signals: {error}")))?;
     let db = open(&args.place, &args.time, &args.dedup)?;
     if !args.no_default_views {
-        define_default_views(&db, &mapping, show)?;
+        define_default_views(&db, &mapping, show, &interrupt)?;
     }
 
     let bytes: Option<u64> = sources.iter().map(|source| source.bytes).sum();
     let meter = Meter::start(Measure::Bytes, bytes, show);
-    let mut intake = Intake::new(&db, &mapping, on_bad, meter);
+    let intake = RefCell::new(Intake::new(&db, &mapping, on_bad, meter));
     let bytes_read = BytesRead::default();
     for source in &sources {
-        read(source, &args.input, &mapping, &mut intake, &bytes_read)?;
+        read(source, &args.input, &mapping, &intake, &bytes_read, &interrupt)?;
     }
+    let mut intake = intake.into_inner();
     intake.flush()?;
     db.sync()?;
     let elapsed = intake.meter.elapsed();
@@ -256,10 +267,11 @@ fn read(
     source: &Source,
     input: &InputArgs,
     mapping: &Mapping,
-    intake: &mut Intake<'_>,
+    intake: &RefCell<Intake<'_>>,
     bytes_read: &BytesRead,
+    interrupt: &Interrupt,
 ) -> Result<(), Failure> {
-    let reader = source.open(bytes_read).map_err(|error| Failure::file(&source.name, &error))?;
+    intake.borrow_mut().begin();
     let delimited = |usual| Layout::Delimited {
         delimiter: input.delimiter.unwrap_or(usual),
         columns: input.columns.as_deref(),
@@ -269,25 +281,79 @@ fn read(
         InputFormat::Csv => delimited(b','),
         InputFormat::Tsv => delimited(b'\t'),
     };
-    let read = reading::read(reader, layout, mapping, &mut |line, values| {
-        if intake.line(&source.name, line, values)? {
-            intake.meter.tick(bytes_read.get(), intake.tally.read);
-        }
-        Ok(())
+    // What came up while input was waited for, and is no fault of the input's.
+    let meanwhile = RefCell::new(None);
+    let ask = |input: BorrowedFd<'_>| {
+        let waited = wait(input, intake, interrupt);
+        waited.map_err(|Refusal { failure, error }| {
+            *meanwhile.borrow_mut() = failure;
+            error
+        })
+    };
+    let read = source.open(bytes_read, &ask).map_err(|error| Stop::Unreadable(1, error));
+    let read = read.and_then(|reader| {
+        reading::read(reader, layout, mapping, &mut |line, values| {
+            let mut intake = intake.borrow_mut();
+            if intake.line(&source.name, line, values)? {
+                let read = intake.tally.read;
+                intake.meter.tick(bytes_read.get(), read);
+            }
+            Ok(())
+        })
     });
-    read.map_err(|stop| match stop {
-        Stop::Unreadable(line, error) => broken(source, line, &error, intake),
-        Stop::Columns(why) => Failure::new(format!("{}: {why}", source.name)),
-        Stop::Taker(failure) => failure,
+    let mut intake = intake.borrow_mut();
+    read.map_err(|stop| match (stop, meanwhile.take(), interrupt.signal()) {
+        (Stop::Unreadable(..), None, Some(signal)) => stopped(source, signal, &mut intake),
+        (Stop::Unreadable(line, error), None, None) => broken(source, line, &error, &mut intake),
+        (Stop::Columns(why), ..) => Failure::new(format!("{}: {why}", source.name)),
+        (Stop::Unreadable(..), Some(failure), _) | (Stop::Taker(failure), ..) => failure,
     })
 }
 
-/// An input that cannot be read to its end. What was read of it is recorded.
+/// Why an input is not read on.
+struct Refusal {
+    failure: Option<Failure>,
+    error: io::Error,
+}
+
+/// Waits for input. Events that are to be recorded meanwhile are.
+fn wait(
+    input: BorrowedFd<'_>,
+    intake: &RefCell<Intake<'_>>,
+    interrupt: &Interrupt,
+) -> Result<(), Refusal> {
+    let refused = |failure, why: &str| Refusal { failure, error: io::Error::other(why) };
+    loop {
+        let left = intake.borrow_mut().flush_due();
+        let left = left.map_err(|failure| refused(Some(failure), "not recorded"))?;
+        match interrupt.wait(input, left) {
+            Ok(Waited::Ready) => return Ok(()),
+            Ok(Waited::Signalled) => return Err(refused(None, "a signal")),
+            Ok(Waited::TimedOut) => {}
+            Err(error) => return Err(Refusal { failure: None, error }),
+        }
+    }
+}
+
+/// Ends a load in order (4).
+fn stopped(source: &Source, signal: Signal, intake: &mut Intake<'_>) -> Failure {
+    intake.meter.finish();
+    match intake.flush().and_then(|()| intake.close()) {
+        Ok(()) => signal.stopped(&intake.how_to_go_on(&source.name)),
+        Err(failure) => failure,
+    }
+}
+
+/// An input that cannot be opened, or read to its end. What was read of it is recorded.
 fn broken(source: &Source, line: u64, error: &io::Error, intake: &mut Intake<'_>) -> Failure {
     if let Err(failure) = intake.flush() {
         return failure;
     }
-    Failure::new(format!("{}: cannot be read from line {line} on: {error}", source.name))
+    let why = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it ends in the middle of what is compressed".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::new(format!("{}: cannot be read from line {line} on: {why}", source.name))
         .because(&intake.so_far())
 }
 
@@ -305,7 +371,12 @@ fn complain(intake: &Intake<'_>) {
 }
 
 /// Gives a directory without views the default ones (2).
-fn define_default_views(db: &Db, mapping: &Mapping, show: Show) -> Result<(), Failure> {
+fn define_default_views(
+    db: &Db,
+    mapping: &Mapping,
+    show: Show,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
     let defaults = default_views(mapping);
     let has_events = db.statistics().events > 0;
     let views = db.views()?;
@@ -319,7 +390,13 @@ fn define_default_views(db: &Db, mapping: &Mapping, show: Show) -> Result<(), Fa
         let name = view.name().to_owned();
         db.define(view)?;
         if has_events {
-            define::backfill(db, &name, show)?;
+            let filled = define::backfill(db, &name, show, || interrupt.signal().is_none());
+            if let (Err(_), Some(signal)) = (&filled, interrupt.signal()) {
+                db.close()?;
+                let message = "nothing of the input is recorded yet; the same command goes on";
+                return Err(signal.stopped(message));
+            }
+            filled?;
         }
     }
     Ok(())

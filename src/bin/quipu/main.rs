@@ -2,7 +2,8 @@
 //!
 //! 1. It reaches nothing of the engine but its public interface.
 //! 2. Answers go to standard output, everything else to standard error.
-//! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked; a closed pipe is no error.
+//! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked, 130 and 143 stopped by a signal; a
+//!    closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
 //! (`ask`), the views (`define`), the state (`state`), its checks (`check`), backups (`archive`);
@@ -17,6 +18,7 @@ mod load;
 mod delimited;
 mod instant;
 mod intake;
+mod interrupt;
 mod lines;
 mod mapping;
 mod ndjson;

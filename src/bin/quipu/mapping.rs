@@ -149,6 +149,15 @@ impl Mapping {
         Ok(())
     }
 
+    /// Whether these values have an id for their event.
+    pub(crate) fn identifies(&self, values: &Values<'_>) -> bool {
+        self.id.is_some_and(|slot| match &values[slot] {
+            Value::Missing => false,
+            Value::Text(text) => !text.is_empty(),
+            _ => true,
+        })
+    }
+
     /// How many slots a line has.
     pub(crate) fn slots(&self) -> usize {
         self.fields.len()

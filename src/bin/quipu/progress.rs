@@ -136,7 +136,7 @@ fn clock(time: Duration) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long a command runs is no event's time")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

@@ -5,11 +5,14 @@
 //! 2. The format follows from the name or from `--input-format`; it is never guessed from the
 //!    content. Gzip is known by its first two bytes, whatever the name.
 //! 3. Progress is counted in the bytes as they are stored, compressed or not.
+//! 4. Before each read of the file itself somebody else is asked, who may wait for it and do other
+//!    things meanwhile, or refuse it.
 
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::ValueEnum;
@@ -48,42 +51,52 @@ const BUFFER_BYTES: usize = 128 * 1024;
 
 impl Source {
     /// Looks at a path of the command line; `-` is standard input (1, 2).
-    pub(crate) fn find(path: &str, format: Option<InputFormat>) -> Result<Self, Failure> {
-        if path == "-" {
+    pub(crate) fn find(path: &Path, format: Option<InputFormat>) -> Result<Self, Failure> {
+        if path.as_os_str() == "-" {
             let format = format.unwrap_or(InputFormat::Ndjson);
             return Ok(Self { name: "standard input".to_owned(), format, bytes: None, path: None });
         }
-        let format = format.or_else(|| by_name(path)).ok_or_else(|| {
+        let name = path.display().to_string();
+        let failed = |error: io::Error| Failure::file(&name, &error);
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(Failure::new(format!("{name}: a directory; name the files in it")));
+        }
+        let format = format.or_else(|| by_name(&name)).ok_or_else(|| {
             Failure::usage(format!(
-                "{path}: the name does not tell the format (.ndjson, .jsonl, .json, .csv, .tsv, \
+                "{name}: the name does not tell the format (.ndjson, .jsonl, .json, .csv, .tsv, \
                  each also with .gz); say --input-format"
             ))
         })?;
-        let failed = |error: io::Error| Failure::file(path, &error);
-        let metadata = std::fs::metadata(path).map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(Failure::new(format!("{path}: a directory; name the files in it")));
-        }
         if metadata.is_file() {
             // Whether we may read it. A pipe would not survive being opened twice.
             File::open(path).map_err(failed)?;
         }
         let bytes = metadata.is_file().then_some(metadata.len());
-        Ok(Self { name: path.to_owned(), format, bytes, path: Some(PathBuf::from(path)) })
+        Ok(Self { name, format, bytes, path: Some(path.to_owned()) })
     }
 
-    /// Opens it; what is read of it is added to `read` as it is stored (3).
-    pub(crate) fn open(&self, read: &BytesRead) -> io::Result<Box<dyn BufRead>> {
-        let input: Box<dyn Read> = match &self.path {
-            None => Box::new(io::stdin().lock()),
-            Some(path) => Box::new(File::open(path)?),
+    /// Opens it; what is read of it is added to `read` as it is stored (3), and `ask` is called before
+    /// (4).
+    pub(crate) fn open<'a>(
+        &self,
+        read: &BytesRead,
+        ask: &'a Ask<'a>,
+    ) -> io::Result<Box<dyn BufRead + 'a>> {
+        let input = match &self.path {
+            // Without the standard library's buffer, in which lines would lie unseen by who waits.
+            None => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+            Some(path) => File::open(path)?,
         };
-        decoded(Counted { input, read: Rc::clone(read) })
+        decoded(Counted { input, read: Rc::clone(read), ask })
     }
 }
 
+/// Asked before each read of a file.
+pub(crate) type Ask<'a> = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + 'a;
+
 /// The content of what is plain or gzip (2).
-pub(crate) fn decoded(mut input: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
+pub(crate) fn decoded<'a>(mut input: impl Read + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
     let mut head = Vec::with_capacity(2);
     input.by_ref().take(2).read_to_end(&mut head)?;
     let is_gzip = head == [0x1f, 0x8b];
@@ -107,13 +120,15 @@ fn by_name(path: &str) -> Option<InputFormat> {
     }
 }
 
-struct Counted {
-    input: Box<dyn Read>,
+struct Counted<'a> {
+    input: File,
     read: BytesRead,
+    ask: &'a Ask<'a>,
 }
 
-impl Read for Counted {
+impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (self.ask)(self.input.as_fd())?;
         let bytes = self.input.read(buffer)?;
         self.read.set(self.read.get() + bytes as u64);
         Ok(bytes)
@@ -138,13 +153,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused_with_its_name() {
-        let refused = |path: &str, format| Source::find(path, format).unwrap_err();
-        assert_eq!(refused("a.txt", None).code(), 2);
+        let refused = |path: &str, format| Source::find(Path::new(path), format).unwrap_err();
+        assert_eq!(refused(env!("CARGO_MANIFEST_PATH"), None).code(), 2);
         let absent = refused("/absent/a.csv", None);
         assert_eq!(absent.code(), 1);
         assert!(absent.to_string().contains("/absent/a.csv"));
         assert!(refused("/", Some(InputFormat::Csv)).to_string().contains("directory"));
-        assert_eq!(Source::find("-", None).unwrap().format, InputFormat::Ndjson);
+        assert_eq!(Source::find(Path::new("-"), None).unwrap().format, InputFormat::Ndjson);
     }
 
     #[test]
@@ -159,10 +174,10 @@ mod tests {
         }
         for (content, text) in [(stored.as_slice(), "a,b\n1,2\n"), (b"a", "a"), (b"", "")] {
             std::fs::write(&path, content).unwrap();
-            let source = Source::find(path.to_str().unwrap(), None).unwrap();
+            let source = Source::find(&path, None).unwrap();
             let read = BytesRead::default();
             let mut found = String::new();
-            source.open(&read).unwrap().read_to_string(&mut found).unwrap();
+            source.open(&read, &|_| Ok(())).unwrap().read_to_string(&mut found).unwrap();
             assert_eq!(found, text);
             assert_eq!(Some(read.get()), source.bytes);
         }

@@ -66,22 +66,32 @@ pub(crate) fn views(args: &ViewsArgs) -> Result<(), Failure> {
         key: None,
         columns: vec![
             column("name", Align::Left, 0),
-            column("key", Align::Left, 2),
+            column("key", Align::Left, 3),
             column("keys", Align::Right, 0),
-            column("state", Align::Left, 3),
+            column("state", Align::Left, 2),
             column("defined_at", Align::Right, 4),
-            column("definition", Align::Left, 1),
+            column("definition", Align::Wrapped, 1),
         ],
     };
     let mut writer = args.output.start(sheet, Extent::Many)?;
+    let format = args.output.format();
     for status in db.views()? {
-        writer.row(&[], &view_cells(&status))?;
+        writer.row(&[], &view_cells(&status, format))?;
     }
     writer.finish()?;
     Ok(db.close()?)
 }
 
-fn view_cells(status: &ViewStatus) -> [Cell; 6] {
+fn view_cells(status: &ViewStatus, format: Format) -> [Cell; 6] {
+    let definition = status.view.to_string();
+    // A table has the name already, some columns to the left.
+    let name = status.view.name();
+    let names = [format!("{name}: "), format!("{name:?}: ")];
+    let text = names.iter().find_map(|name| definition.strip_prefix(name));
+    let definition = match text.filter(|_| format == Format::Table) {
+        Some(text) => text.to_owned(),
+        None => definition,
+    };
     let state = match &status.backfill {
         None => "ready".to_owned(),
         Some(progress) => format!("backfilled {} of {}", progress.done, progress.total),
@@ -92,7 +102,7 @@ fn view_cells(status: &ViewStatus) -> [Cell; 6] {
         Cell::Count(status.keys),
         Cell::Text(state),
         Cell::Count(status.defined_at.get()),
-        Cell::Text(status.view.to_string()),
+        Cell::Text(definition),
     ]
 }
 

@@ -1,10 +1,10 @@
 //! Rows laid out in columns for people.
 //!
 //! 1. A table never exceeds the terminal while columns of rank above 0 are left to hide; what is
-//!    hidden is named in a last line.
+//!    hidden is named in a last line. A column of sentences is broken into lines before.
 //! 2. The numbers of a column have the same decimals, so that their points stand in one line.
 
-use comfy_table::{CellAlignment, ColumnConstraint, Table, TableComponent, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, Table, TableComponent, Width, presets};
 
 use crate::number;
 use crate::sheet::{self, Cell, Sheet};
@@ -14,6 +14,8 @@ use crate::sheet::{self, Cell, Sheet};
 pub(crate) enum Align {
     Left,
     Right,
+    /// Left; a sentence, which may take several lines.
+    Wrapped,
 }
 
 /// For whom a table is.
@@ -26,6 +28,11 @@ pub(crate) enum Style {
 
 /// How many characters of a key part a terminal of known width shows.
 const KEY_CHARS_MAX: usize = 40;
+
+/// How narrow a column of sentences gets before others are hidden for it.
+const SENTENCE_CHARS: usize = 40;
+/// How narrow it gets when there is nothing more to hide.
+const SENTENCE_CHARS_MIN: usize = 20;
 
 /// The whole table, header first, each line ended.
 pub(crate) fn layout(sheet: &Sheet, rows: &[Vec<Cell>], style: Style) -> String {
@@ -81,8 +88,14 @@ pub(crate) fn layout(sheet: &Sheet, rows: &[Vec<Cell>], style: Style) -> String 
 /// Hides the columns that are missed least until the table fits; returns their names (1).
 fn hide_until(table: &mut Table, sheet: &Sheet, key_parts: usize, width: u16) -> Vec<&'static str> {
     let widths = table.column_max_content_widths();
+    let sentence = sheet.columns.iter().position(|column| column.align == Align::Wrapped);
+    let sentence = sentence.map(|i| key_parts + i);
     // One space on either side of every cell.
-    let mut total: usize = widths.iter().map(|width| usize::from(*width) + 2).sum();
+    let taken = |(i, width): (usize, &u16)| match usize::from(*width) {
+        width if Some(i) == sentence => width.min(SENTENCE_CHARS) + 2,
+        width => width + 2,
+    };
+    let mut total: usize = widths.iter().enumerate().map(taken).sum();
     let mut by_rank: Vec<usize> = (0..sheet.columns.len()).collect();
     by_rank.sort_by_key(|i| std::cmp::Reverse(sheet.columns[*i].rank));
     let mut hidden = Vec::new();
@@ -95,6 +108,11 @@ fn hide_until(table: &mut Table, sheet: &Sheet, key_parts: usize, width: u16) ->
         }
         total -= usize::from(widths[key_parts + i]) + 2;
         hidden.push(sheet.columns[i].name);
+    }
+    if let Some((i, column)) = sentence.and_then(|i| Some((i, table.column_mut(i)?))) {
+        let others = total - taken((i, &widths[i]));
+        let room = usize::from(width).saturating_sub(others + 2).max(SENTENCE_CHARS_MIN);
+        column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(room as u16 + 2)));
     }
     hidden
 }
@@ -164,6 +182,28 @@ mod tests {
         let text = layout(&sheet, &rows, Style::Terminal(Some(5)));
         assert!(text.contains("mean, sum"), "{text}");
         assert!(text.contains("1,234"), "{text}");
+    }
+
+    #[test]
+    fn a_sentence_is_broken_into_lines_before_a_column_goes() {
+        let column = |name, align, rank| Column { name, align, rank };
+        let columns = vec![
+            column("name", Align::Left, 0),
+            column("state", Align::Left, 1),
+            column("definition", Align::Wrapped, 0),
+        ];
+        let sheet = Sheet { key: None, columns };
+        let text = "by country and currency, events sale refund, count, stats of value, 72 hours";
+        let cells = ["eu", "ready", text].map(|text| Cell::Text(text.to_owned()));
+        let rows = [cells.to_vec()];
+        for (width, lines, shown) in [(60, 4, true), (50, 4, false), (20, 7, false)] {
+            let laid = layout(&sheet, &rows, Style::Terminal(Some(width)));
+            let table: Vec<&str> = laid.lines().filter(|line| !line.contains("no room")).collect();
+            let widest = table.iter().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(usize::from(width.max(30))), "{laid}");
+            assert_eq!((table.len(), laid.contains("ready")), (lines, shown), "{laid}");
+        }
+        assert!(layout(&sheet, &rows, Style::Markdown).contains(text), "it is one cell");
     }
 
     #[test]

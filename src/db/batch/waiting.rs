@@ -31,18 +31,18 @@ struct Item {
 }
 
 struct Last {
-    text: Copied,
-    /// [`Sym::NONE`] while it waits.
-    sym: Sym,
+    /// The item whose text it is, [`NOWHERE`] where none waits.
     item: u32,
+    /// Where none waits: the text, and its sym, [`Sym::NONE`] where there was none yet.
+    text: Copied,
+    sym: Sym,
 }
 
 impl Last {
-    const NONE: Last = Last { text: Copied::EMPTY, sym: Sym::NONE, item: NOWHERE };
+    const NONE: Last = Last { item: NOWHERE, text: Copied::EMPTY, sym: Sym::NONE };
 }
 
 /// A text that most often lies in place.
-#[derive(Clone)]
 enum Copied {
     Short { bytes: [u8; SHORT_BYTES], len: u8 },
     Long(Box<str>),
@@ -107,18 +107,18 @@ impl Waiting {
         }
         let (item, row, last) = (self.items.len() as u32, row as u32, &mut self.last[column]);
         let column = column as u32;
-        if last.item != NOWHERE && same_text(last.text.bytes(), text.as_bytes()) {
-            if last.sym != Sym::NONE {
+        if last.item == NOWHERE {
+            if last.sym != Sym::NONE && same_text(last.text.bytes(), text.as_bytes()) {
                 return Some(last.sym);
             }
+        } else if same_text(self.items[last.item as usize].text.bytes(), text.as_bytes()) {
             self.items.push(Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY });
-        } else {
-            let tag = dictionary.tag(text);
-            reader.prefetch(tag);
-            let copy = Copied::new(text);
-            *last = Last { text: copy.clone(), sym: Sym::NONE, item };
-            self.items.push(Item { column, row, tag, of: item, text: copy });
+            return None;
         }
+        last.item = item;
+        let tag = dictionary.tag(text);
+        reader.prefetch(tag);
+        self.items.push(Item { column, row, tag, of: item, text: Copied::new(text) });
         None
     }
 
@@ -144,8 +144,10 @@ impl Waiting {
             syms.push(sym);
             put(item.column as usize, item.row as usize, sym);
         }
-        for last in last.iter_mut().filter(|last| last.item != NOWHERE && last.sym == Sym::NONE) {
-            last.sym = syms[last.item as usize];
+        for last in last.iter_mut().filter(|last| last.item != NOWHERE) {
+            let item = std::mem::replace(&mut last.item, NOWHERE) as usize;
+            last.sym = syms[item];
+            last.text = std::mem::replace(&mut items[item].text, Copied::EMPTY);
         }
         items.clear();
     }

@@ -245,15 +245,32 @@ fn a_killed_process_gives_its_locks_back_and_leaves_what_it_wrote() {
     let disk = disk();
     let file = durable(&disk, "f", b"old");
     file.write_at(0, b"new").unwrap();
-    let held = disk.lock(&path("l")).unwrap().unwrap();
-    assert!(disk.lock(&path("l")).unwrap().is_none());
+    let held = disk.lock(&path("l"), Sharing::Nobody).unwrap().unwrap();
+    assert!(disk.lock(&path("l"), Sharing::Nobody).unwrap().is_none());
     let after = disk.kill();
     assert_eq!(content(&after, "f").unwrap(), b"new");
-    assert!(after.lock(&path("l")).unwrap().is_some());
+    assert!(after.lock(&path("l"), Sharing::Nobody).unwrap().is_some());
     let later = content(&after.power_cut(Survival::None), "f").unwrap();
     assert_eq!(later, b"old", "it was in the page cache only");
     drop(held);
-    assert!(disk.lock(&path("l")).unwrap().is_some());
+    assert!(disk.lock(&path("l"), Sharing::Nobody).unwrap().is_some());
+}
+
+#[test]
+fn readers_share_a_lock_with_each_other_and_make_none() {
+    let disk = disk();
+    let lock = |sharing| disk.lock(&path("l"), sharing).unwrap();
+    assert!(disk.lock(&path("l"), Sharing::Readers).is_err());
+    drop(lock(Sharing::Nobody).unwrap());
+    let (first, second) = (lock(Sharing::Readers).unwrap(), lock(Sharing::Readers).unwrap());
+    assert!(lock(Sharing::Nobody).is_none());
+    drop(first);
+    assert!(lock(Sharing::Nobody).is_none(), "the second one still has it");
+    drop(second);
+    let alone = lock(Sharing::Nobody).unwrap();
+    assert!(lock(Sharing::Readers).is_none());
+    drop(alone);
+    assert!(lock(Sharing::Readers).is_some());
 }
 
 #[test]

@@ -1,0 +1,232 @@
+//! Single events wait for each other before they go into the log and the views; nobody can tell.
+
+use crate::directory::{NOW, crash_image, options, segments};
+use quipu::{
+    Db, Dedup, Durability, Event, Grain, Keep, ReadOnlyDb, TestClock, Timestamp, Upto, View,
+};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+fn by_user() -> View {
+    View::new("by_user").by(["user"]).stats("value")
+}
+
+fn record(db: &Db, events: std::ops::Range<u64>) {
+    for n in events {
+        let user = format!("user{}", n % 7);
+        let event = Event::new("sale").dim("user", &user).value(n as f64);
+        db.record_with(&event, Durability::Memory).unwrap();
+    }
+}
+
+fn count(db: &Db) -> u64 {
+    db.query("by_user").unwrap().totals().unwrap().count
+}
+
+/// The bytes of the log that are not blank.
+fn log_bytes(dir: &Path) -> usize {
+    let filled = |path: &std::path::PathBuf| {
+        fs::read(path).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
+    };
+    segments(dir).iter().map(filled).sum()
+}
+
+#[test]
+fn a_question_answers_with_every_event_that_was_acknowledged() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path().join("db")).unwrap();
+    db.define(by_user()).unwrap();
+    let query = db.query("by_user").unwrap();
+    for n in 0..300 {
+        record(&db, n..n + 1);
+        if n % 5 == 0 {
+            assert_eq!(query.totals().unwrap().count, n + 1);
+        }
+        let user = format!("user{}", n % 7);
+        if n % 7 == 3 {
+            assert_eq!(query.get(&[&user]).unwrap().unwrap().count, n / 7 + 1);
+        }
+        assert_eq!((db.position().get(), db.statistics().events), (n + 2, n + 1));
+    }
+    assert_eq!(query.rows().unwrap().count(), 7);
+    assert_eq!(query.key_count().unwrap(), 7);
+}
+
+#[test]
+fn events_that_come_one_by_one_take_the_log_little_more_than_a_batch() {
+    let root = tempfile::tempdir().unwrap();
+    let (singles, batch) = (root.path().join("singles"), root.path().join("batch"));
+    let db = options().open(&singles).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..5_000);
+    db.close().unwrap();
+    let db = options().open(&batch).unwrap();
+    db.define(by_user()).unwrap();
+    let mut events = db.batch();
+    for n in 0..5_000_u64 {
+        let user = format!("user{}", n % 7);
+        events.push(&Event::new("sale").dim("user", &user).value(n as f64)).unwrap();
+    }
+    db.record_batch(&mut events).unwrap();
+    db.close().unwrap();
+    assert!(log_bytes(&singles) < log_bytes(&batch) * 3 / 2);
+}
+
+#[test]
+fn what_is_staged_when_the_process_dies_is_there_when_it_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    for events in [0, 1, 7, 127, 128, 129, 400] {
+        record(&db, 0..events);
+        let before = (count(&db), log_bytes(&dir));
+        record(&db, 0..3);
+        assert_eq!(log_bytes(&dir), before.1, "the three are in the stage");
+        let image = root.path().join(format!("image{events}"));
+        crash_image(&dir, &image);
+        let again = options().open(&image).unwrap();
+        assert_eq!(count(&again), before.0 + 3);
+        assert_eq!(again.position(), db.position());
+        assert!(!image.join("STAGE").exists(), "they are in the log now");
+        // And stay so, whatever became of them since.
+        record(&again, 0..2);
+        let second = root.path().join(format!("second{events}"));
+        crash_image(&image, &second);
+        assert_eq!(count(&options().open(&second).unwrap()), before.0 + 5);
+        assert_eq!(count(&db), before.0 + 3);
+    }
+    db.close().unwrap();
+    assert!(!dir.join("STAGE").exists());
+}
+
+#[test]
+fn a_stage_that_was_brought_in_is_not_counted_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..50);
+    let stage = fs::read(dir.join("STAGE")).unwrap();
+    assert_eq!(count(&db), 50);
+    db.sync().unwrap();
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    fs::write(image.join("STAGE"), &stage).unwrap();
+    assert_eq!(count(&options().open(&image).unwrap()), 50);
+    // Of another directory, cut short, or garbage: none of its records is taken.
+    for bytes in [&stage[..70], &stage[64..], b"", &[7; 5_000][..]] {
+        let again = root.path().join(format!("again{}", bytes.len()));
+        crash_image(&dir, &again);
+        fs::write(again.join("STAGE"), bytes).unwrap();
+        assert_eq!(count(&options().open(&again).unwrap()), 50);
+    }
+}
+
+#[test]
+fn readers_see_what_is_staged_and_what_became_of_it_once() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..10);
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    let seen = |reader: &ReadOnlyDb| reader.query("by_user").unwrap().totals().unwrap().count;
+    assert_eq!((seen(&reader), reader.position()), (10, db.position()));
+    let mut recorded = 10;
+    for step in 0..40 {
+        record(&db, recorded..recorded + step);
+        recorded += step;
+        match step % 4 {
+            0 => drop(db.sync().unwrap()),
+            1 => db.checkpoint().unwrap(),
+            _ => {}
+        }
+        assert_eq!(reader.refresh().unwrap(), db.position());
+        assert_eq!((seen(&reader), reader.statistics().events), (recorded, recorded));
+    }
+    record(&db, 0..5);
+    let backup = root.path().join("backup");
+    let go_on = |_| ControlFlow::Continue(());
+    reader.refresh().unwrap();
+    let taken = reader.backup(&backup, go_on).unwrap();
+    assert_eq!(taken.position, db.position());
+    for (n, upto) in [
+        Upto::Everything,
+        Upto::Position(taken.position),
+        Upto::Position((taken.position.get() - 2).into()),
+        Upto::EventTime(Timestamp::MAX),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let to = root.path().join(format!("to{n}"));
+        quipu::restore(&backup, &to, upto, go_on).unwrap();
+        let left_out = if n == 2 { 2 } else { 0 };
+        assert_eq!(count(&options().open(&to).unwrap()), recorded + 5 - left_out);
+    }
+    assert!(quipu::verify(&backup, quipu::Depth::Refold, |_| {}).unwrap().findings.is_empty());
+    // A flipped bit in the backup's stage is damage, and an owner's backup has none.
+    let staged = |dir: &Path| {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.to_string_lossy().contains("stage-")).collect::<Vec<_>>()
+    };
+    let [path] = &staged(&backup)[..] else { panic!("one stage is in the backup") };
+    let mut bytes = fs::read(path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(path, bytes).unwrap();
+    assert_eq!(quipu::verify(&backup, quipu::Depth::Refold, |_| {}).unwrap().findings.len(), 1);
+    let error = quipu::restore(&backup, root.path().join("no"), Upto::Everything, go_on);
+    assert_eq!(error.unwrap_err().kind(), quipu::ErrorKind::Corruption);
+    db.backup(&backup, go_on).unwrap();
+    assert!(staged(&backup).is_empty());
+}
+
+#[test]
+fn a_caller_is_told_that_its_event_was_late_also_where_events_wait() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(Timestamp::from_secs(NOW));
+    let db = options().clock(clock.clone()).open(root.path().join("db")).unwrap();
+    db.define(View::new("hours").grain(Grain::Hour, Keep::Last(2))).unwrap();
+    let at = |hours: u64| {
+        let time = Timestamp::from_secs(NOW).saturating_sub(Duration::from_secs(hours * 3_600));
+        db.record(&Event::new("e").at(time)).unwrap().late
+    };
+    assert_eq!([5, 1, 0, 1, 2, 0].map(at), [false, false, false, false, true, false]);
+    assert_eq!(db.statistics().late, 1);
+    assert_eq!(db.query("hours").unwrap().totals().unwrap().count, 6);
+}
+
+#[test]
+fn a_duplicate_is_durable_with_what_was_gathered_before_it() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().dedup(Dedup::Last(100)).open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    db.record(&Event::new("sale").id("one").dim("user", "a")).unwrap();
+    record(&db, 0..5);
+    let again = Event::new("sale").id("one").dim("user", "a");
+    let twice = db.record_with(&again, Durability::Sync).unwrap();
+    assert!(twice.duplicate);
+    assert_eq!((twice.position, db.durable_position()), (db.position(), db.position()));
+}
+
+#[test]
+fn a_restore_as_of_a_time_of_recording_parts_events_that_came_apart() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(Timestamp::from_secs(NOW));
+    let dir = root.path().join("db");
+    let db = options().clock(clock.clone()).open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    for second in 0..10 {
+        clock.set(Timestamp::from_secs(NOW + second));
+        record(&db, 0..4);
+    }
+    let (backup, to) = (root.path().join("backup"), root.path().join("to"));
+    db.backup(&backup, |_| ControlFlow::Continue(())).unwrap();
+    let upto = Upto::RecordedAt(Timestamp::from_secs(NOW + 4));
+    quipu::restore(&backup, &to, upto, |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(count(&options().open(&to).unwrap()), 20);
+}
