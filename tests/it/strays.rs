@@ -1,7 +1,7 @@
 //! What has the name of a segment and is none of the directory's is named, and is never read, removed
 //! or taken for one that was lost.
 
-use crate::corruption::contents;
+use crate::directory::contents;
 use quipu::{
     Action, Db, Depth, ErrorKind, Event, Meaning, Options, ReadOnlyDb, Repair, Retention, View,
 };
