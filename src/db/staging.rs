@@ -4,12 +4,12 @@
 //! a hundred. So an event that comes by itself is written to the stage (`log/stage.rs`), where the
 //! death of the process does not reach it, joins the columns of those that came before, and has its
 //! position; with that it is acknowledged. A group is *brought in* (appended to the log as one frame,
-//! and applied to every view) when it is full, when it is a tenth of a second old, and before anything
-//! that could tell: a question, a batch, a change of views, a cut, a sync.
+//! and applied to every view) when it is full, when an event comes that is a tenth of a second behind its
+//! first, and before anything that could tell: a question, a batch, a change of views, a cut, a sync.
 //!
 //! Invariants
 //! 1. Gathered events have the positions behind the log's last one. Whoever appends records to the log
-//!    holds the lock of the gathered events, and there are none.
+//!    holds the lock of the gathered events, or has closed the gate, and there are none.
 //! 2. Every gathered event is in the stage. The stage is written over when they are in the log.
 //! 3. At a cut nothing is gathered: who closes the gate brings in before anything else.
 //! 4. Who asks sees every event that was acknowledged before: nothing is counted as applied before every
