@@ -193,7 +193,7 @@ impl Builder {
     }
 
     /// Whether the present chunk must not take the event.
-    fn is_full_for(&self, event: &Event<'_>) -> bool {
+    pub(super) fn is_full_for(&self, event: &Event<'_>) -> bool {
         let columns = &self.chunks[self.at];
         columns.len() >= FRAME_EVENTS_MAX
             || columns.dims.len() + event.dims.len() > FRAME_COLUMNS_MAX

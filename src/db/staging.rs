@@ -123,9 +123,11 @@ fn bytes_max(event: &Event<'_>) -> usize {
 
 impl Gathered {
     /// Whether the event, whose record is drafted, must wait for the next group.
-    fn is_due(&self, event_bytes: u64, now: Timestamp) -> bool {
+    fn is_due(&self, event: &Event<'_>, event_bytes: u64, now: Timestamp) -> bool {
         let apart = self.begun.max(now).micros() - self.begun.min(now).micros();
-        self.builder.len() >= GROUP_EVENTS_MAX
+        self.applied
+            || self.builder.len() >= GROUP_EVENTS_MAX
+            || self.builder.is_full_for(event)
             || apart as u64 > GROUP_SPAN.as_micros() as u64
             || self.bytes_max + event_bytes > self.room
             || self.stage.as_ref().is_some_and(|stage| !stage.has_room())
@@ -171,7 +173,7 @@ impl Engine {
         loop {
             let stage = gathered.stage.as_mut().expect("it was made above, and stays");
             stage.draft(|out| record::put_event(out, event, time));
-            if gathered.builder.is_empty() || !gathered.is_due(event_bytes, roughly) {
+            if gathered.builder.is_empty() || !gathered.is_due(event, event_bytes, roughly) {
                 break;
             }
             gathered = self.none_gathered_of(&live, gathered)?;
@@ -267,7 +269,9 @@ impl Engine {
 
     /// Brings in what is gathered.
     pub(super) fn bring_in(&self) -> Result<()> {
-        if self.staging.last.load(Acquire) <= self.log.appended() {
+        // Under the lock: whoever was acknowledged before, or saw a promise of a sync that this one
+        // keeps, is counted for certain.
+        if self.staging.gathered.lock().builder.is_empty() {
             return Ok(());
         }
         let live = self.gate.enter();
