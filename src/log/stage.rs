@@ -140,6 +140,7 @@ pub(crate) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
 pub(crate) struct Staged {
     bytes: Vec<u8>,
     salt_checksum: u32,
+    is_damaged: bool,
 }
 
 impl Staged {
@@ -169,7 +170,17 @@ impl Staged {
         let salt = salt.map_or(0, u64::from_le_bytes);
         let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
         let salt_checksum = checksum_of_salt(salt);
-        if is_ours { Staged { bytes, salt_checksum } } else { Staged::default() }
+        if is_ours {
+            return Staged { bytes, salt_checksum, is_damaged: false };
+        }
+        // It is made under another name, and whole when it gets this one.
+        let is_damaged = bytes.iter().any(|byte| *byte != 0);
+        Staged { is_damaged, ..Staged::default() }
+    }
+
+    /// Whether there is something that is no stage of this directory.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// The bytes of the stage up to the record of this position.
