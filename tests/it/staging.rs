@@ -2,7 +2,8 @@
 
 use crate::directory::{NOW, crash_image, options, segments};
 use quipu::{
-    Db, Dedup, Durability, Event, Grain, Keep, ReadOnlyDb, TestClock, Timestamp, Upto, View,
+    Db, Dedup, Depth, Durability, Event, Grain, Keep, Meaning, ReadOnlyDb, TestClock, Timestamp,
+    Upto, View,
 };
 use std::fs;
 use std::ops::ControlFlow;
@@ -100,6 +101,24 @@ fn what_is_staged_when_the_process_dies_is_there_when_it_comes_back() {
     }
     db.close().unwrap();
     assert!(!dir.join("STAGE").exists());
+}
+
+#[test]
+fn verify_takes_the_stage_of_a_killed_process_for_what_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..3);
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    assert!(image.join("STAGE").exists());
+    fs::write(image.join("STAGE.new"), b"QUIPUSTG").unwrap();
+    let report = quipu::verify(&image, Depth::Refold, |_| {}).unwrap();
+    // Called foreign, it might be deleted, and what was acknowledged with it.
+    assert!(report.findings.iter().all(|found| found.meaning != Meaning::Foreign), "{report:?}");
+    let left = |name: &str| report.findings.iter().any(|found| found.path == image.join(name));
+    assert!(!left("STAGE") && left("STAGE.new"), "{report:?}");
 }
 
 #[test]
