@@ -421,6 +421,9 @@ impl<'a> Verification<'a> {
         };
         let progress = &mut |bytes| self.step(bytes);
         let survey = survey(&site.home, site.resume, dictionary, &mut apply, progress)?;
+        if let Some(error) = site.stage_damage()? {
+            self.found(Finding::of(&error, &site.dir.join(stage::NAME)));
+        }
         for stray in &survey.strays {
             self.found(Finding::new(&stray.path, Meaning::Corruption, &*stray.what));
         }

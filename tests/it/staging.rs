@@ -1,9 +1,9 @@
 //! Single events wait for each other before they go into the log and the views; nobody can tell.
 
-use crate::directory::{NOW, crash_image, options, segments};
+use crate::directory::{NOW, contents, crash_image, options, segments};
 use quipu::{
-    Db, Dedup, Depth, Durability, Event, Grain, Keep, Meaning, ReadOnlyDb, TestClock, Timestamp,
-    Upto, View,
+    Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Meaning, ReadOnlyDb, TestClock,
+    Timestamp, Upto, View,
 };
 use std::fs;
 use std::ops::ControlFlow;
@@ -135,12 +135,41 @@ fn a_stage_that_was_brought_in_is_not_counted_twice() {
     crash_image(&dir, &image);
     fs::write(image.join("STAGE"), &stage).unwrap();
     assert_eq!(count(&options().open(&image).unwrap()), 50);
-    // Of another directory, cut short, or garbage: none of its records is taken.
-    for bytes in [&stage[..70], &stage[64..], b"", &[7; 5_000][..]] {
-        let again = root.path().join(format!("again{}", bytes.len()));
-        crash_image(&dir, &again);
-        fs::write(again.join("STAGE"), bytes).unwrap();
-        assert_eq!(count(&options().open(&again).unwrap()), 50);
+    let again = root.path().join("again");
+    crash_image(&dir, &again);
+    fs::write(again.join("STAGE"), &stage[..70]).unwrap();
+    assert_eq!(count(&options().open(&again).unwrap()), 50, "cut in a record: that one is none");
+}
+
+#[test]
+fn a_stage_with_a_damaged_header_is_named_and_put_aside_by_a_repair() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..50);
+    db.sync().unwrap();
+    record(&db, 50..60);
+    let mut flipped = fs::read(dir.join("STAGE")).unwrap();
+    flipped[33] ^= 4;
+    for (n, bytes) in [&flipped[..], &flipped[64..], b"", &[7; 5_000]].into_iter().enumerate() {
+        let image = root.path().join(format!("image{n}"));
+        crash_image(&dir, &image);
+        let stage = image.join("STAGE");
+        fs::write(&stage, bytes).unwrap();
+        let before = contents(&image);
+        let error = options().open(&image).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
+        let error = ReadOnlyDb::open(&image).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
+        let report = quipu::verify(&image, quipu::Depth::Refold, |_| {}).unwrap();
+        assert_eq!(report.damages().map(|found| found.path.clone()).collect::<Vec<_>>(), [stage]);
+        assert!(contents(&image) == before);
+        let done = quipu::repair(&image, quipu::Repair::Apply, |_| {}).unwrap();
+        assert_eq!(done.steps.len(), 1);
+        let kept = done.quarantine.unwrap().join("STAGE");
+        assert_eq!(fs::read(kept).unwrap(), bytes);
+        assert_eq!(count(&options().open(&image).unwrap()), 50, "what was in the log");
     }
 }
 
