@@ -33,7 +33,7 @@
 //! Next: `db/staging.rs`.
 
 use crate::disk::{Access, Disk, File, Filling};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,6 +140,7 @@ pub(crate) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
 pub(crate) struct Staged {
     bytes: Vec<u8>,
     salt_checksum: u32,
+    is_damaged: bool,
 }
 
 impl Staged {
@@ -156,6 +157,10 @@ impl Staged {
             Ok(bytes)
         };
         let bytes = read().map_err(|e| Error::io("read the stage of the log", &path, e))?;
+        if is_newer(&bytes) {
+            let message = "the stage of the log was written by newer software; use that";
+            return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
+        }
         Ok(Staged::of(bytes, identity))
     }
 
@@ -165,7 +170,17 @@ impl Staged {
         let salt = salt.map_or(0, u64::from_le_bytes);
         let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
         let salt_checksum = checksum_of_salt(salt);
-        if is_ours { Staged { bytes, salt_checksum } } else { Staged::default() }
+        if is_ours {
+            return Staged { bytes, salt_checksum, is_damaged: false };
+        }
+        // It is made under another name, and whole when it gets this one.
+        let is_damaged = bytes.iter().any(|byte| *byte != 0);
+        Staged { is_damaged, ..Staged::default() }
+    }
+
+    /// Whether there is something that is no stage of this directory.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// The bytes of the stage up to the record of this position.
@@ -217,11 +232,28 @@ fn header(identity: u128, salt: u64) -> [u8; HEADER_BYTES] {
     out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     out[16..32].copy_from_slice(&identity.to_le_bytes());
     out[32..40].copy_from_slice(&salt.to_le_bytes());
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&out[0..12]);
-    hasher.update(&out[16..40]);
-    out[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    let sum = checksum_of_header(&out);
+    out[12..16].copy_from_slice(&sum);
     out
+}
+
+fn checksum_of_header(header: &[u8; HEADER_BYTES]) -> [u8; 4] {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&header[0..12]);
+    hasher.update(&header[16..40]);
+    hasher.finalize().to_le_bytes()
+}
+
+/// Whether these are the bytes of a stage in a later format, which may hold what only a later version
+/// can read. A damaged header says nothing.
+fn is_newer(bytes: &[u8]) -> bool {
+    let newer = |header: &&[u8; HEADER_BYTES]| {
+        let format = u32::from_le_bytes([8, 9, 10, 11].map(|at| header[at]));
+        header.starts_with(&MAGIC)
+            && format > FORMAT
+            && header[12..16] == checksum_of_header(header)
+    };
+    bytes.first_chunk().filter(newer).is_some()
 }
 
 fn checksum_of_salt(salt: u64) -> u32 {
@@ -311,5 +343,21 @@ mod tests {
                 Some(at) => assert_eq!(kept, at / record_bytes),
             }
         }
+    }
+
+    #[test]
+    fn a_stage_of_a_later_format_is_refused_and_not_taken_for_an_empty_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        put(&mut stage(dir.path()), 1, "event");
+        let path = dir.path().join(NAME);
+        let mut bytes = std::fs::read(&path).expect("read");
+        bytes[8] += 1;
+        std::fs::write(&path, &bytes).expect("written");
+        assert!(read(dir.path(), 7, 0).is_empty(), "a flipped bit is no later format");
+        let sum = checksum_of_header(bytes.first_chunk().expect("a header"));
+        bytes[12..16].copy_from_slice(&sum);
+        std::fs::write(&path, &bytes).expect("written");
+        let error = Staged::read(&OsDisk, dir.path(), 7).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
     }
 }

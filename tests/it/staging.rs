@@ -2,7 +2,8 @@
 
 use crate::directory::{NOW, crash_image, options, segments};
 use quipu::{
-    Db, Dedup, Durability, Event, Grain, Keep, ReadOnlyDb, TestClock, Timestamp, Upto, View,
+    Db, Dedup, Depth, Durability, Event, Grain, Keep, Meaning, ReadOnlyDb, TestClock, Timestamp,
+    Upto, View,
 };
 use std::fs;
 use std::ops::ControlFlow;
@@ -100,6 +101,24 @@ fn what_is_staged_when_the_process_dies_is_there_when_it_comes_back() {
     }
     db.close().unwrap();
     assert!(!dir.join("STAGE").exists());
+}
+
+#[test]
+fn verify_takes_the_stage_of_a_killed_process_for_what_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..3);
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    assert!(image.join("STAGE").exists());
+    fs::write(image.join("STAGE.new"), b"QUIPUSTG").unwrap();
+    let report = quipu::verify(&image, Depth::Refold, |_| {}).unwrap();
+    // Called foreign, it might be deleted, and what was acknowledged with it.
+    assert!(report.findings.iter().all(|found| found.meaning != Meaning::Foreign), "{report:?}");
+    let left = |name: &str| report.findings.iter().any(|found| found.path == image.join(name));
+    assert!(!left("STAGE") && left("STAGE.new"), "{report:?}");
 }
 
 #[test]
@@ -229,4 +248,42 @@ fn a_restore_as_of_a_time_of_recording_parts_events_that_came_apart() {
     let upto = Upto::RecordedAt(Timestamp::from_secs(NOW + 4));
     quipu::restore(&backup, &to, upto, |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(count(&options().open(&to).unwrap()), 20);
+}
+
+#[test]
+fn single_events_of_many_dimensions_and_measures_fit_into_frames() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(View::new("all").stats("value")).unwrap();
+    for n in 0..40 {
+        let names: Vec<String> = (0..28).map(|part| format!("part{n}of{part}")).collect();
+        let event = Event::new("wide").value(1.0);
+        let event = names.iter().fold(event, |event, name| match n % 2 {
+            0 => event.dim(name, "x"),
+            _ => event.measure(name, 1.0),
+        });
+        db.record_with(&event, Durability::Memory).unwrap();
+    }
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    for db in [db, options().open(&image).unwrap()] {
+        assert_eq!(db.query("all").unwrap().totals().unwrap().count, 40);
+        db.close().unwrap();
+    }
+}
+
+#[test]
+fn a_stage_that_a_dead_process_left_is_not_taken_for_another_program_s() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, image) = (root.path().join("db"), root.path().join("image"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..5);
+    crash_image(&dir, &image);
+    fs::write(image.join("STAGE.new"), "half").unwrap();
+    let report = quipu::verify(&image, quipu::Depth::Refold, |_| {}).unwrap();
+    let of = |name: &str| report.findings.iter().find(|finding| finding.path.ends_with(name));
+    assert!(of("STAGE").is_none(), "{report:?}");
+    assert_eq!(of("STAGE.new").unwrap().meaning, quipu::Meaning::Leftover);
 }
