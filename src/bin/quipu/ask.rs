@@ -32,7 +32,7 @@ const LIST_EXAMPLES: &str = "\
 Examples:
   quipu list by_category --dir shop
   quipu list by_user -n 20 --dir shop
-  quipu list by_user_product --prefix 17850 --dir shop      (one user's products)
+  quipu list by_user_product --prefix 17850 --dir shop   (one user's products)
   quipu list by_user --unordered --format csv --dir shop > users.csv";
 
 const TOTALS_EXAMPLES: &str = "\
