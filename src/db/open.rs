@@ -12,7 +12,7 @@
 //!    its beginning, was found in order and replayed.
 
 use super::batch::Builder;
-use super::catalog::{Catalog, StoredView};
+use super::catalog::{Catalog, StoredView, known_zone};
 use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
 use super::staging::Staging;
@@ -34,7 +34,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Gate, Mutex};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
-use crate::time::Timestamp;
+use crate::time::{TimeZone, Timestamp};
 use dashmap::DashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,6 +94,7 @@ pub(super) fn open_without_look(
     let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
+    let zone = recovery.zone_to_take(dir, options.time_zone)?;
     recovery.settle(&home, resume.oldest, (recovered.last_segment + 1, 0), &dictionary)?;
     keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
     if recovered.cut_bytes > 0 {
@@ -122,6 +123,13 @@ pub(super) fn open_without_look(
         let appended = log.append_control(&codec::encode(&control), now)?;
         log.sync_to(appended.last)?;
         recovery.set_rule(rule);
+    }
+    if let Some(zone) = zone {
+        // Before any view that has its calendar, and durable before anything is counted by it.
+        let control = Control::TimeZone { name: zone.name().to_owned() };
+        let appended = log.append_control(&codec::encode(&control), now)?;
+        log.sync_to(appended.last)?;
+        recovery.live.zone = Some(zone);
     }
     let ground = Ground {
         dir: dir.to_owned(),
@@ -420,10 +428,12 @@ pub(super) struct Recovery {
 
 impl Recovery {
     pub(super) fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
+        let zone = catalog.zone.unwrap_or_default();
         let tier = |stored: &StoredView| {
             Arc::new(ViewTier::new(
                 stored.id,
                 stored.view.clone(),
+                zone,
                 stored.defined_at,
                 stored.backfill,
                 &dictionary,
@@ -437,7 +447,12 @@ impl Recovery {
         events.set(catalog.events);
         late.set(catalog.late);
         Recovery {
-            live: Live { views, next_view: catalog.next_view, purge: catalog.purge.clone() },
+            live: Live {
+                views,
+                next_view: catalog.next_view,
+                purge: catalog.purge.clone(),
+                zone: catalog.zone,
+            },
             rule,
             window: (rule != Dedup::Off).then(|| Window::new(rule, catalog.position == 0)),
             stale_ids: false,
@@ -521,6 +536,21 @@ impl Recovery {
         Ok(())
     }
 
+    /// The zone that the directory is to be given, if it is asked for and has none of its own.
+    fn zone_to_take(&self, dir: &Path, asked: Option<TimeZone>) -> Result<Option<TimeZone>> {
+        let kept = self.live.zone.unwrap_or_default();
+        let Some(asked) = asked.filter(|asked| *asked != kept) else { return Ok(None) };
+        if self.live.may_take_zone() {
+            return Ok(Some(asked));
+        }
+        let message = format!(
+            "the directory has the time zone {kept}, not {asked}: its views are counted by the \
+             calendar of {kept}; open it with that or without one, or load it anew into another \
+             directory"
+        );
+        Err(Error::new(ErrorKind::TimeZoneConflict, message).at(dir, None))
+    }
+
     fn set_rule(&mut self, rule: Dedup) {
         self.rule = rule;
         match (&mut self.window, rule) {
@@ -573,6 +603,7 @@ impl Recovery {
                 let tier = ViewTier::new(
                     id,
                     view,
+                    self.live.zone.unwrap_or_default(),
                     position,
                     Backfill::NotAsked,
                     &self.dictionary,
@@ -593,6 +624,13 @@ impl Recovery {
                 }
             }
             Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
+            Entry::Control(Control::TimeZone { name }) => {
+                if !self.live.may_take_zone() {
+                    let why = format!("the time zone is changed to {name} under a view");
+                    return Err(Error::new(ErrorKind::Corruption, why));
+                }
+                self.live.zone = Some(known_zone(&name)?);
+            }
         }
         Ok(())
     }

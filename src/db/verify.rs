@@ -279,7 +279,9 @@ impl<'a> Verification<'a> {
         let dictionary = Arc::new(Dictionary::new(0));
         let mut folded: Vec<Refold> = Vec::new();
         let as_of = site.catalog.as_ref().map_or(0, |catalog| catalog.position);
-        let mut first = Refold::new(groups.first().map_or(&[], Vec::as_slice), as_of, &dictionary);
+        let zone = site.catalog.as_ref().and_then(|catalog| catalog.zone).unwrap_or_default();
+        let mut first =
+            Refold::new(groups.first().map_or(&[], Vec::as_slice), zone, as_of, &dictionary);
         let mut events = 0;
         this.log(refold.then_some(&dictionary), &mut |entry, position| {
             if let reader::Entry::Events(columns) = entry {
@@ -295,7 +297,7 @@ impl<'a> Verification<'a> {
             if let Some(folded) = folded.pop() {
                 this.compare(&folded, &counted)?;
             }
-            let mut next = Refold::new(group, as_of, &dictionary);
+            let mut next = Refold::new(group, zone, as_of, &dictionary);
             this.fold_again(&dictionary, &mut next)?;
             folded.push(next);
         }
@@ -554,8 +556,13 @@ impl<'a> Verification<'a> {
                     counted.blocks.entry(id).or_default().1 += 1;
                     return Ok(());
                 }
-                let blocks = check_series_row(snapshot, key, value, &view.view.shape())
-                    .map_err(|error| error.message().to_owned())?;
+                let blocks = check_series_row(
+                    snapshot,
+                    key,
+                    value,
+                    &view.view.shape(catalog.zone.unwrap_or_default()),
+                )
+                .map_err(|error| error.message().to_owned())?;
                 *counted.series.entry(id).or_default() += 1;
                 counted.blocks.entry(id).or_default().0 += blocks;
                 Ok(())

@@ -27,3 +27,4 @@ mod strays;
 mod tidy;
 mod together;
 mod views;
+mod zones;
