@@ -5,6 +5,7 @@
 mod backfill;
 mod backup;
 mod budget;
+mod calendar;
 mod corruption;
 mod crash;
 mod dedup;
