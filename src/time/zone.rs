@@ -69,9 +69,20 @@ struct Change {
 
 /// The changes of a zone, by time.
 #[derive(Debug)]
-struct Rules(&'static [Change]);
+struct Rules {
+    changes: &'static [Change],
+    /// For each stretch from the first of [`STRETCHES`] on the change that rules when it begins: from
+    /// there it is a step or two to any moment in it.
+    index: Vec<u16>,
+}
 
-const UTC: Rules = Rules(&[Change { at: i64::MIN, offset: 0 }]);
+static UTC: Rules = Rules { changes: &[Change { at: i64::MIN, offset: 0 }], index: Vec::new() };
+
+/// A stretch is 2^44 microseconds, 203 days: hardly a zone changes more than twice in it.
+const STRETCH_BITS: u32 = 44;
+/// Those that the scanned days are in.
+const STRETCHES: Range<i64> =
+    (SCANNED_DAYS.start * DAY) >> STRETCH_BITS..(SCANNED_DAYS.end * DAY) >> STRETCH_BITS;
 
 impl TimeZone {
     /// UTC, the default.
@@ -107,7 +118,7 @@ impl TimeZone {
 
     /// How far the zone's clocks are ahead of UTC at `moment`, in seconds; negative to the west.
     pub fn offset_seconds(self, moment: Timestamp) -> i32 {
-        (self.rules.0[self.rules.at(moment.micros())].offset / SECOND) as i32
+        (self.rules.changes[self.rules.at(moment.micros())].offset / SECOND) as i32
     }
 }
 
@@ -205,14 +216,25 @@ impl Rules {
             }
             from = to;
         }
+        let ruling = |stretch: i64| {
+            let begin = stretch << STRETCH_BITS;
+            changes.partition_point(|change| change.at <= begin).saturating_sub(1) as u16
+        };
+        let index = STRETCHES.map(ruling).collect();
         // Once for each zone in the life of a process.
-        Rules(changes.leak())
+        Rules { changes: changes.leak(), index }
     }
 
     /// The place of the change that rules at `t`.
     #[inline]
     fn at(&self, t: i64) -> usize {
-        self.0.partition_point(|change| change.at <= t).saturating_sub(1)
+        let stretch = (t >> STRETCH_BITS).clamp(STRETCHES.start, STRETCHES.end - 1);
+        let begin = self.index.get((stretch - STRETCHES.start) as usize).copied();
+        let mut at = usize::from(begin.unwrap_or(0));
+        while self.changes.get(at + 1).is_some_and(|next| next.at <= t) {
+            at += 1;
+        }
+        at
     }
 
     /// Whether no change is near enough to matter to a bucket of at most a day at `t`, which the
@@ -220,8 +242,8 @@ impl Rules {
     #[inline]
     fn is_quiet(&self, at: usize, t: i64) -> bool {
         // Before the first one there is no time.
-        (at == 0 || t.saturating_sub(self.0[at].at) > REACH)
-            && self.0.get(at + 1).is_none_or(|next| next.at.saturating_sub(t) > REACH)
+        (at == 0 || t.saturating_sub(self.changes[at].at) > REACH)
+            && self.changes.get(at + 1).is_none_or(|next| next.at.saturating_sub(t) > REACH)
     }
 
     #[inline]
@@ -299,8 +321,8 @@ impl Rules {
     #[inline]
     fn least(&self, unit: i64, t: i64) -> i64 {
         let at = self.at(t);
-        let mut least = Self::plain(unit, t, self.0[at]);
-        for change in &self.0[at + 1..] {
+        let mut least = Self::plain(unit, t, self.changes[at]);
+        for change in &self.changes[at + 1..] {
             if change.at.saturating_sub(t) > REACH {
                 break;
             }
@@ -311,7 +333,7 @@ impl Rules {
 
     /// The number at `t` in a longer bucket `outer`, at whose start a new one begins.
     fn within(&self, unit: i64, t: i64, outer: Range<i64>) -> i64 {
-        let first = |start: i64| Self::plain(unit, start, self.0[self.at(start)]);
+        let first = |start: i64| Self::plain(unit, start, self.changes[self.at(start)]);
         self.least(unit, t).min(first(outer.end) - 1).max(first(outer.start))
     }
 
@@ -322,24 +344,24 @@ impl Rules {
         if self.is_quiet(at, t) {
             return true;
         }
-        let shift = Self::shift(unit, self.0[at]);
-        let near = |change: &&Change| (change.at.saturating_sub(t)).saturating_abs() <= REACH;
-        let begin = self.0[..at].iter().rposition(|change| change.at < t.saturating_sub(REACH));
-        let mut near = self.0[begin.map_or(0, |before| before + 1)..].iter().filter(near);
-        let ruling = begin.map_or(self.0[0], |before| self.0[before]);
-        Self::shift(unit, ruling) == shift
+        let shift = Self::shift(unit, self.changes[at]);
+        let begin = self.changes[..=at].iter().rposition(|c| c.at < t.saturating_sub(REACH));
+        let begin = begin.unwrap_or(0);
+        let near = self.changes[begin + 1..].iter();
+        let mut near = near.take_while(|change| change.at.saturating_sub(t) <= REACH);
+        Self::shift(unit, self.changes[begin]) == shift
             && near.all(|change| {
                 let edge = change.at.saturating_add(shift).rem_euclid(unit) == 0;
-                change.at == i64::MIN || (Self::shift(unit, *change) == shift && edge)
+                Self::shift(unit, *change) == shift && edge
             })
     }
 
     /// The first moment of which `number` is at least `bucket`, that never decreasing.
     fn first(&self, unit: i64, bucket: i64, number: impl Fn(i64) -> i64) -> i64 {
         let edge = bucket.saturating_mul(unit);
-        let guess = edge.saturating_sub(Self::shift(unit, self.0[self.at(edge)]));
-        if self.is_quiet(self.at(edge), edge) {
-            return guess;
+        let at = self.at(edge);
+        if self.is_quiet(at, edge) {
+            return edge.saturating_sub(Self::shift(unit, self.changes[at]));
         }
         // Edges and changes are at whole seconds; the answer lies in (low, high].
         let seconds = edge.div_euclid(SECOND);
