@@ -258,8 +258,8 @@ impl Db {
     /// As [`Db::record`].
     pub fn record_with(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
         let engine = self.engine();
-        if engine.is_staged(event, durability) {
-            return engine.stage(event, durability);
+        if let Some(bytes) = engine.is_staged(event, durability) {
+            return engine.stage(event, bytes, durability);
         }
         let mut builder = Builder::new(&engine.dictionary);
         builder.push(engine, event)?;

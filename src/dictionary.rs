@@ -137,9 +137,9 @@ impl Dictionary {
     }
 
     /// Notes that segment `segment` defines `sym`; the log's writer calls it under its lock.
-    pub(crate) fn define_in(&self, sym: Sym, segment: u32) {
+    pub(crate) fn define_in(&self, sym: Sym, epoch: u32) {
         let (chunk, at) = self.chunk(sym);
-        chunk.defined_in[at].store(segment, Relaxed);
+        chunk.defined_in[at].store(epoch, Relaxed);
     }
 
     pub(crate) fn len(&self) -> usize {

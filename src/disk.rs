@@ -10,6 +10,8 @@
 //!    copy on write, and compress zeros, promise less: there a full disk can show in a mapped write.)
 //! 4. The lock of a file ([`hold`]) is for processes that share it: who reads it while another one may
 //!    write. The death of a process gives it back.
+//! 5. Nothing is mapped for reading: a sector that cannot be read is an error with its place
+//!    ([`Unread`]), where touching a mapped one would end the process.
 //!
 //! The real disk makes small writes to a prepared file through a memory map: what is copied there
 //! survives the process without a system call, and `fdatasync` makes it survive the power. A sync
@@ -24,12 +26,14 @@
 #[cfg(feature = "simulation")]
 pub(crate) mod simulated;
 
+use crate::error::Error;
 use parking_lot::Mutex;
 use std::fmt::Debug;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -51,7 +55,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Takes the lock of the file. `None` when somebody holds it who does not share it. It is made if
-    /// missing, but for [`Sharing::Readers`], who need not be able to write it.
+    /// missing, but for [`Sharing::Readers`], who need not be able to write it. Who holds it alone may
+    /// remove the file.
     fn lock(&self, path: &Path, sharing: Sharing) -> io::Result<Option<Lock>>;
     /// A new, empty file that has no name and vanishes with its last handle.
     fn scratch(&self) -> io::Result<Arc<dyn File>>;
@@ -168,11 +173,6 @@ pub(crate) trait File: Debug + Send + Sync {
         Ok(())
     }
 
-    /// The content for reading, if it can be had without a copy. The file must not be made shorter
-    /// while this is held.
-    fn map(&self) -> Option<memmap2::Mmap> {
-        None
-    }
     /// Waits for the lock of the file and takes it; [`hold`] gives it back, too. Files that no other
     /// process can reach need none.
     fn lock(&self, _sharing: Sharing) -> io::Result<()> {
@@ -181,6 +181,78 @@ pub(crate) trait File: Debug + Send + Sync {
     fn unlock(&self) {}
     /// Gives up the system's copy of what is synced, so that reading it again asks the disk.
     fn forget_cached(&self) {}
+}
+
+/// Why a part of a file could not be read, and from which byte on.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) at: u64,
+    pub(crate) error: io::Error,
+}
+
+impl Unread {
+    /// The error for whoever was `doing` something with the file at `path`.
+    pub(crate) fn told(self, doing: &str, path: &Path) -> Error {
+        Error::io(doing, path, self.error).at(path, Some(self.at))
+    }
+}
+
+/// How exactly the place of a failed read is looked for: what systems read at once.
+const PAGE_BYTES: u64 = 4_096;
+
+/// Fills `out` with what lies at `offset` and behind. Of a read that fails the first page that cannot
+/// be read is looked for.
+pub(crate) fn read(file: &dyn File, offset: u64, out: &mut [u8]) -> Result<(), Unread> {
+    let mut done = 0;
+    while done < out.len() {
+        let at = offset + done as u64;
+        match file.read_some(at, &mut out[done..]) {
+            Ok(0) => return Err(Unread { at, error: io::ErrorKind::UnexpectedEof.into() }),
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let mut rest = &mut out[done..];
+                let mut page = at;
+                while !rest.is_empty() {
+                    let n = (PAGE_BYTES - page % PAGE_BYTES).min(rest.len() as u64);
+                    let (part, behind) = rest.split_at_mut(n as usize);
+                    if let Err(error) = file.read_at(page, part) {
+                        return Err(Unread { at: page, error });
+                    }
+                    rest = behind;
+                    page += n;
+                }
+                // It failed all the same, and who knows what it will do next.
+                return Err(Unread { at, error });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bytes read at once where a file is read from one end to the other.
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
+
+/// Is given the place of a block, and its bytes.
+type SeeBlock<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
+
+/// Hands these bytes of the file at `path` to `see`, block by block, with the place of each.
+pub(crate) fn each_block(
+    file: &dyn File,
+    path: &Path,
+    bytes: Range<u64>,
+    doing: &str,
+    see: &mut SeeBlock<'_>,
+) -> Result<(), Error> {
+    let Range { start: mut at, end } = bytes;
+    let mut block = vec![0; end.saturating_sub(at).min(BLOCK_BYTES as u64) as usize];
+    while at < end {
+        let part = &mut block[..(end - at).min(BLOCK_BYTES as u64) as usize];
+        read(file, at, part).map_err(|unread| unread.told(doing, path))?;
+        see(at, part)?;
+        at += part.len() as u64;
+    }
+    Ok(())
 }
 
 /// With whom the lock of a file is shared.
@@ -207,9 +279,10 @@ impl Drop for Hold {
     }
 }
 
-/// Held for the life of an opening; dropping it gives the lock back.
+/// Held for the life of an opening; dropping it and its clones gives the lock back.
+#[derive(Clone)]
 pub(crate) struct Lock {
-    _held: Box<dyn Send + Sync>,
+    _held: Arc<dyn Send + Sync>,
 }
 
 impl Debug for Lock {
@@ -230,6 +303,16 @@ impl Drop for OsLock {
     fn drop(&mut self) {
         // Should it fail, closing the file does the same, a moment later.
         let _ = self.0.unlock();
+    }
+}
+
+/// Whether `path` is the name of this file.
+fn is_named(file: &fs::File, path: &Path) -> io::Result<bool> {
+    let is_same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    match fs::metadata(path) {
+        Ok(named) => Ok(is_same(named, file.metadata()?)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -304,15 +387,23 @@ impl Disk for OsDisk {
         if sharing == Sharing::Nobody {
             options.write(true).create(true).truncate(false);
         }
-        let file = options.open(path)?;
-        let locked = match sharing {
-            Sharing::Readers => file.try_lock_shared(),
-            Sharing::Nobody => file.try_lock(),
-        };
-        match locked {
-            Ok(()) => Ok(Some(Lock { _held: Box::new(OsLock(file)) })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(e),
+        loop {
+            let file = options.open(path)?;
+            let locked = match sharing {
+                Sharing::Readers => file.try_lock_shared(),
+                Sharing::Nobody => file.try_lock(),
+            };
+            match locked {
+                Ok(()) => {
+                    let held = OsLock(file);
+                    // Who had it may have taken the name away; it would be the lock of nothing.
+                    if is_named(&held.0, path)? {
+                        return Ok(Some(Lock { _held: Arc::new(held) }));
+                    }
+                }
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(e)) => return Err(e),
+            }
         }
     }
 
@@ -423,12 +514,6 @@ impl File for OsFile {
         self.file.sync_data()
     }
 
-    fn map(&self) -> Option<memmap2::Mmap> {
-        // SAFETY: the file is the engine's own, under its lock or sealed; the engine never makes a
-        // sealed segment shorter while it reads it (caller's contract above).
-        unsafe { memmap2::Mmap::map(&self.file) }.ok()
-    }
-
     fn lock(&self, sharing: Sharing) -> io::Result<()> {
         loop {
             let locked = match sharing {
@@ -471,5 +556,22 @@ mod tests {
         drop(lock);
         assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_some());
         drop(in_child);
+    }
+
+    #[test]
+    fn a_file_that_has_lost_its_name_is_not_the_one_that_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let held = OsDisk.lock(&path, Sharing::Nobody).unwrap().unwrap();
+        let other = held.clone();
+        let opened = fs::File::open(&path).unwrap();
+        assert!(super::is_named(&opened, &path).unwrap());
+        OsDisk.remove(&path).unwrap();
+        assert!(!super::is_named(&opened, &path).unwrap());
+        let again = OsDisk.lock(&path, Sharing::Nobody).unwrap().unwrap();
+        assert!(!super::is_named(&opened, &path).unwrap());
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_none());
+        drop((held, other, again));
+        assert!(OsDisk.lock(&path, Sharing::Nobody).unwrap().is_some());
     }
 }

@@ -11,12 +11,14 @@
 //! 4. Nothing is appended after a failed write or sync (the writer is poisoned).
 //!
 //! In reading order: [`frame`] (bytes), [`segment`] (a file of them), [`stage`] (single events on
-//! their way into a frame), [`writer`] (append and group commit), [`reader`] (replay and recovery), [`follow`] (reading what another process writes),
+//! their way into a frame), [`writer`] (append and group commit), [`frames`] (walking a segment),
+//! [`reader`] (replay and recovery), [`follow`] (reading what another process writes),
 //! [`survey`] and [`salvage`] (reading past damages, writing what is good of a segment anew). Which
 //! segments are kept is decided with a checkpoint (`db/checkpoint.rs`).
 
 pub(crate) mod follow;
 pub(crate) mod frame;
+pub(crate) mod frames;
 pub(crate) mod reader;
 pub(crate) mod salvage;
 pub(crate) mod segment;

@@ -23,7 +23,9 @@
 //! (a bitmap of n bits, then the syms of those present), 3 all the same (one sym). Presence is the
 //! same form byte (0, 1 or 2) and, for 2, the bitmap.
 //!
-//! Definitions: `(sym · length · UTF-8)*` to the end. Control body: bincode of [`Control`].
+//! Definitions: `(sym · length · UTF-8)*` to the end. A last one of the number of [`Sym::NONE`] defines
+//! nothing; its text is a checksum of those before it ([`seal_definitions`]). Control body: bincode of
+//! [`Control`].
 //!
 //! An event by itself, as it lies in the stage (texts are `length · UTF-8`):
 //! ```text
@@ -563,6 +565,34 @@ pub(crate) fn put_definition(out: &mut Vec<u8>, sym: Sym, dictionary: &Dictionar
     codec::put_bytes(out, dictionary.text(sym).as_bytes());
 }
 
+/// Definitions beside a body of at least so many bytes are sealed: a page. A shorter frame is seldom damaged
+/// in its body alone, and a seal would cost it more.
+pub(crate) const SEALED_BODY_BYTES: usize = 4_096;
+/// Number, length and text of a seal: the checksum in fives of seven bits, the lowest first.
+const SEAL_BYTES: usize = 11;
+
+fn seal_of(definitions: &[u8]) -> [u8; SEAL_BYTES] {
+    let sum = crc32fast::hash(definitions);
+    let mut seal = [0xff, 0xff, 0xff, 0xff, 0x0f, 5, 0, 0, 0, 0, 0];
+    for (at, byte) in seal[6..].iter_mut().enumerate() {
+        *byte = (sum >> (7 * at)) as u8 & 0x7f;
+    }
+    seal
+}
+
+/// Seals the definitions that `out` has behind `from`: they can be trusted by themselves then, where the
+/// body of their frame is damaged. To a reader that does not know of seals it is a string nobody uses.
+pub(crate) fn seal_definitions(out: &mut Vec<u8>, from: usize) {
+    let seal = seal_of(&out[from..]);
+    out.extend_from_slice(&seal);
+}
+
+/// Whether these definitions are sealed, and are what was sealed.
+pub(crate) fn are_sealed(definitions: &[u8]) -> bool {
+    let split = definitions.split_last_chunk();
+    split.is_some_and(|(sealed, seal)| *seal == seal_of(sealed))
+}
+
 /// Calls `define` with each definition in `bytes`.
 pub(crate) fn each_definition(
     mut bytes: &[u8],
@@ -572,7 +602,9 @@ pub(crate) fn each_definition(
         let sym = codec::take_u32(&mut bytes)?;
         let text = std::str::from_utf8(codec::take_bytes(&mut bytes)?)
             .map_err(|_| Malformed("a defined string is not UTF-8"))?;
-        define(sym, text)?;
+        if sym != Sym::NONE.0 {
+            define(sym, text)?;
+        }
     }
     Ok(())
 }
@@ -581,6 +613,38 @@ pub(crate) fn each_definition(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sealed_definitions_are_those_that_were_sealed(
+            texts in prop::collection::vec(".{0,9}", 0..9),
+            at: prop::sample::Index,
+            change in 1..=255_u8,
+        ) {
+            let dictionary = Dictionary::new(0);
+            let mut reader = dictionary.reader();
+            let syms: Vec<Sym> =
+                texts.iter().map(|text| dictionary.intern(&mut reader, text)).collect();
+            let mut out = b"before".to_vec();
+            for sym in &syms {
+                put_definition(&mut out, *sym, &dictionary);
+            }
+            prop_assert!(!are_sealed(&out[6..]));
+            seal_definitions(&mut out, 6);
+            let mut definitions = out.split_off(6);
+            prop_assert!(are_sealed(&definitions));
+            let mut read = Vec::new();
+            let whole = each_definition(&definitions, |sym, text| {
+                read.push((Sym(sym), text.to_owned()));
+                Ok(())
+            });
+            prop_assert_eq!(whole, Ok(()));
+            prop_assert_eq!(read, syms.into_iter().zip(texts).collect::<Vec<_>>());
+            let at = at.index(definitions.len());
+            definitions[at] ^= change;
+            prop_assert!(!are_sealed(&definitions));
+        }
+    }
 
     fn sym() -> impl Strategy<Value = Sym> {
         prop_oneof![3 => (0_u32..300).prop_map(Sym), 1 => Just(Sym::NONE)]

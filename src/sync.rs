@@ -166,14 +166,13 @@ mod scheduled {
 
         macro_rules! counted {
             ($($name:ident: $type:ty),*) => {$(
-                #[derive(Debug, Default)]
+                #[derive(Debug)]
                 pub(crate) struct $name {
                     loads: a::AtomicUsize,
                     value: a::$name,
                 }
 
                 impl $name {
-                    #[allow(dead_code, reason = "not of each type")]
                     pub(crate) fn new(value: $type) -> Self {
                         $name { loads: a::AtomicUsize::new(0), value: a::$name::new(value) }
                     }
@@ -181,6 +180,12 @@ mod scheduled {
                     pub(crate) fn load(&self, order: Ordering) -> $type {
                         self.loads.fetch_add(1, Ordering::Relaxed);
                         self.value.load(order)
+                    }
+                }
+
+                impl Default for $name {
+                    fn default() -> Self {
+                        $name::new(<$type>::default())
                     }
                 }
 

@@ -17,6 +17,7 @@
 //! Next: `tier/shard.rs`, then `snapshot.rs`.
 
 pub(crate) mod apply;
+pub(crate) mod room;
 pub(crate) mod shard;
 
 use crate::dictionary::{Dictionary, Sym};
@@ -27,8 +28,10 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::time::TimeZone;
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
+use room::Room;
 use shard::{Lookup, Shard};
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Shards of a view that has a key; one without has a single series and a single shard.
 pub(crate) const SHARDS: usize = 16;
@@ -80,8 +83,11 @@ impl ViewTier {
         let plan = Plan::new(&view, zone, dictionary);
         let shards = if plan.key.is_empty() { 1 } else { SHARDS };
         let expected = if plan.key.is_empty() { 1 } else { expected_keys.div_ceil(shards) };
-        let shard =
-            || CachePadded::new(Mutex::new(Shard::new(plan.key.len(), expected, stored_rows > 0)));
+        let room = Arc::new(Room::default());
+        let shard = || {
+            let shard = Shard::new(plan.key.len(), expected, stored_rows > 0, room.clone());
+            CachePadded::new(Mutex::new(shard))
+        };
         let shards = std::iter::repeat_with(shard).take(shards).collect();
         ViewTier {
             id,

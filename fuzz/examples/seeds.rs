@@ -28,6 +28,25 @@ fn main() {
     segments(file(&mut files, "0000000001.qlog"));
     snapshot(file(&mut files, "state.redb"));
     imports();
+    stages();
+}
+
+/// Events as a stage has them: plain, with everything, and one of unknown flags.
+fn stages() {
+    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    let time = 1_699_990_000_000_000_i64.to_le_bytes();
+    let value = 2.5_f64.to_le_bytes();
+    let begin = |flags: u8| [&time[..], &[flags], &text("sale")].concat();
+    let plain = [begin(0), vec![1], text("user"), text("user 1"), vec![1], text("value")].concat();
+    let plain = [&plain[..], &value].concat();
+    let all = [begin(7), vec![0, 0], text("cart"), text("event 1"), text("payload")].concat();
+    let strange = [begin(8), vec![0, 0]].concat();
+    const RIGHT: u8 = 1 | 2;
+    let write = |name, pieces: &[Piece<'_>]| write("stage", name, &input(pieces));
+    write("two", &[(RIGHT, &plain), (RIGHT, &all)]);
+    write("short", &[(RIGHT, &plain), (RIGHT | 4, &all)]);
+    write("strange", &[(RIGHT, &strange)]);
+    write("apart", &[(1 | 3 << 4, &plain), (1, &plain), (0, &all)]);
 }
 
 /// A whole log, the frames of one over several segments, and one that was never written to.

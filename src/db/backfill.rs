@@ -100,7 +100,7 @@ fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
 }
 
 /// Folds in what a replay owes: the rest of a backfill of which the log says that it was complete,
-/// and the snapshot does not have it. The log is in order from its `oldest` segment to its `end`. Where
+/// and the snapshot does not have it. The log was read from its `oldest` segment to its `end`. Where
 /// this fails it can be called again, and goes on.
 pub(super) fn settle(
     home: &Home,

@@ -17,11 +17,11 @@
 
 use super::open::LOG;
 use super::{Db, Engine, Progress, ReadOnlyDb};
-use crate::disk::{Access, Disk, File, Lock, Sharing};
+use crate::disk::{self, Access, BLOCK_BYTES, Disk, File, Lock, Sharing, Unread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Position;
-use crate::log::follow::Frames;
 use crate::log::frame::{self, FrameKind};
+use crate::log::frames::Frames;
 use crate::log::segment::{self, Segment};
 use crate::manifest;
 use crate::manifest::backup::{self, BackupSet, Part, SegmentPart, StagePart};
@@ -29,13 +29,12 @@ use crate::snapshot::RedbStorage;
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::Ordering::AcqRel;
 use serde::Serialize;
+use std::io::ErrorKind::UnexpectedEof;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Bytes copied at a time.
-pub(super) const BLOCK_BYTES: usize = 1 << 20;
 /// How often a backup of a directory with another owner begins again behind retired segments.
 const ATTEMPTS: usize = 10;
 
@@ -296,13 +295,7 @@ impl<'a> Copying<'a> {
         let fail = |e| Error::io("copy the snapshot", &from, e);
         let mut out = self.create(&self.set.snapshot_name())?;
         let len = source.len().map_err(fail)?;
-        let mut block = vec![0; BLOCK_BYTES];
-        while out.at < len {
-            let bytes = (len - out.at).min(BLOCK_BYTES as u64) as usize;
-            source.read_at(out.at, &mut block[..bytes]).map_err(fail)?;
-            out.put(&block[..bytes])?;
-            self.meter.add(bytes as u64)?;
-        }
+        out.copy(&*source, &from, len, &mut self.meter)?;
         let path = out.path.clone();
         self.set.snapshot = Some(self.settle(out)?);
         // Invariant 1: it is to replace the one of the backup before, which may be whole.
@@ -352,11 +345,8 @@ impl<'a> Copying<'a> {
                 Out { file, path, at: 0, known: Some(known.part), hasher: Xxh3::new() }
             }
         };
-        let mut header = [0; segment::HEADER_BYTES];
-        let fail = |e| Error::io("read a segment of the log", &from, e);
-        segment.file.read_at(0, &mut header).map_err(fail)?;
-        let mut block = header.to_vec();
-        let mut frames = Frames::new(segment, end.unwrap_or(u64::MAX));
+        let mut block = segment.header()?.to_vec();
+        let mut frames = Frames::up_to(segment, end.unwrap_or(u64::MAX));
         let mut is_sealed = false;
         loop {
             let ended = is_sealed || end.is_some_and(|end| frames.at() >= end);
@@ -403,15 +393,24 @@ impl<'a> Copying<'a> {
     /// seal have checksums over salt, times and positions.
     fn check_same(&self, segment: &Segment, known: SegmentPart) -> Result<()> {
         let path = self.to.join(LOG).join(segment::name(segment.number));
-        let fail = |e| Error::io("read the backup", &path, e);
-        let copy = self.engine.disk.open(&path, Access::Read).map_err(fail)?;
+        let copy = self.engine.disk.open(&path, Access::Read);
+        let copy = copy.map_err(|e| Error::io("read the backup", &path, e))?;
         let mut here = [0; segment::HEADER_BYTES];
         let mut there = [0; segment::HEADER_BYTES];
         let last = known.part.bytes.saturating_sub(frame::HEADER_BYTES as u64);
         for (at, bytes) in [(0, segment::HEADER_BYTES), (last, frame::HEADER_BYTES)] {
-            copy.read_at(at, &mut there[..bytes]).map_err(fail)?;
-            let read = segment.file.read_at(at, &mut here[..bytes]);
-            if read.is_err() || here != there {
+            disk::read(&*copy, at, &mut there[..bytes])
+                .map_err(|unread| unread.told("read the backup", &path))?;
+            match disk::read(&*segment.file, at, &mut here[..bytes]) {
+                // It is shorter than what is known of it.
+                Err(Unread { error, .. }) if error.kind() == UnexpectedEof => {
+                    return Err(self.diverged());
+                }
+                read => {
+                    read.map_err(|unread| unread.told("read a segment of the log", &segment.path))?;
+                }
+            }
+            if here != there {
                 return Err(self.diverged());
             }
         }
@@ -517,6 +516,20 @@ impl Out {
         write.map_err(|e| Error::io("write the copy", &self.path, e))
     }
 
+    /// Adds the first `bytes` of the file at `from`.
+    pub(super) fn copy(
+        &mut self,
+        source: &dyn File,
+        from: &Path,
+        bytes: u64,
+        meter: &mut Meter<'_>,
+    ) -> Result<()> {
+        disk::each_block(source, from, 0..bytes, "read what is copied", &mut |_, block| {
+            self.put(block)?;
+            meter.add(block.len() as u64)
+        })
+    }
+
     /// Makes the copy durable and compares what the disk says with what was written.
     pub(super) fn settle(self, meter: &mut Meter<'_>) -> Result<Part> {
         self.file.sync().map_err(|e| Error::io("sync the copy", &self.path, e))?;
@@ -538,23 +551,16 @@ pub(super) fn hash_of(
     bytes: u64,
     meter: &mut Meter<'_>,
 ) -> Result<u128> {
-    let mut hasher = Xxh3::new();
-    let mut block = vec![0; BLOCK_BYTES];
-    let mut at = 0;
-    while at < bytes {
-        let n = (bytes - at).min(BLOCK_BYTES as u64) as usize;
-        match file.read_at(at, &mut block[..n]) {
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                let there = file.len().unwrap_or(at);
-                let message = format!("the file ends here; it should have {bytes} bytes");
-                return Err(Error::corruption(path, there, message));
-            }
-            read => read.map_err(|e| Error::io("read", path, e))?,
-        }
-        hasher.update(&block[..n]);
-        meter.add(n as u64)?;
-        at += n as u64;
+    let there = file.len().map_err(|e| Error::io("read", path, e))?;
+    if there < bytes {
+        let message = format!("the file ends here; it should have {bytes} bytes");
+        return Err(Error::corruption(path, there, message));
     }
+    let mut hasher = Xxh3::new();
+    disk::each_block(file, path, 0..bytes, "read", &mut |_, block| {
+        hasher.update(block);
+        meter.add(block.len() as u64)
+    })?;
     Ok(hasher.digest128())
 }
 

@@ -78,6 +78,10 @@ impl Catalog {
             let message = format!("the catalog in the snapshot is damaged: {malformed}");
             Error::corruption(path, 0, message)
         };
+        if codec::is_newer(ROW, &value) {
+            let message = "the snapshot was written by newer software; use that";
+            return Err(Error::new(ErrorKind::NewerFormat, message).at(path, None));
+        }
         let (mut catalog, zone) =
             codec::unseal(ROW, &value).and_then(Catalog::decode).map_err(damaged)?;
         catalog.zone =

@@ -82,15 +82,27 @@ fn decode_totals(row_key: &[u8], value: &[u8], shape: &Shape) -> Result<(Series,
     Ok((Series::decode_row(payload, shape)?, as_of))
 }
 
-/// Checks a series row and its blocks; gives the number of those.
+/// What a stored series is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weight {
+    /// Its blocks of buckets.
+    pub(super) blocks: u64,
+    /// What it takes on the heap, blocks included.
+    pub(super) heap_bytes: u64,
+}
+
+/// Checks a series row and its blocks.
 pub(super) fn check_series_row(
     snapshot: &dyn Snapshot,
     row_key: &[u8],
     value: &[u8],
     shape: &Shape,
-) -> Result<u64> {
+) -> Result<Weight> {
     let (series, _) = decode_series(snapshot, row_key, value, shape, Path::new(""))?;
-    Ok(series.rings().iter().map(|ring| ring.blocks().len() as u64).sum())
+    Ok(Weight {
+        blocks: series.rings().iter().map(|ring| ring.blocks().len() as u64).sum(),
+        heap_bytes: series.heap_bytes() as u64,
+    })
 }
 
 /// A series row without the blocks that are not there, if the rest of it is good; and whether there

@@ -1,8 +1,10 @@
 //! Opening: checks first, then the lock, then the snapshot, then the log behind it.
 //!
 //! Invariants
-//! 1. A directory that is not ours, is locked, or has another format is left exactly as it was:
-//!    nothing is made in it before its names and its manifest were looked at.
+//! 1. A directory that is refused is left exactly as it was, whatever the reason: nothing is made in it
+//!    before its names and its manifest were looked at, and nothing of its log and snapshot is changed
+//!    before all of it was read that is to be read. (Where the disk fails while that is brought in
+//!    order, a later opening goes on with it.)
 //! 2. Things are made in this order: `LOCK`, `log/`, `MANIFEST`; with the first record a segment,
 //!    with the first checkpoint `state.redb`. So a directory without a manifest holds nothing of
 //!    worth and may be begun again, if it holds nothing else.
@@ -22,7 +24,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
-use crate::log::reader::{self, Entry, Recovered};
+use crate::log::reader::{self, Entry};
 use crate::log::segment;
 use crate::log::stage::{self, Staged};
 use crate::log::writer::{Draft, Writer};
@@ -63,14 +65,28 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<
     open_without_look(disk, dir, options)
 }
 
-/// Opens a directory that is there and ours, be it that only its restorer may.
-pub(super) fn open_without_look(
+/// Opens a directory that is there and ours.
+fn open_without_look(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
+    let path = dir.join(LOCK);
+    let there = disk.exists(&path).map_err(|e| Error::io("look at the directory", dir, e))?;
+    let lock = lock(&*disk, dir, Sharing::Nobody)?;
+    let place = disk.clone();
+    let opened = open_locked(disk, dir, options, lock.clone());
+    if opened.is_err() && !there {
+        // Invariant 1. Should it fail: an empty file is left.
+        let _ = place.remove(&path);
+    }
+    opened
+}
+
+/// Opens a directory whose lock is held, be it that only its restorer may.
+pub(super) fn open_locked(
     disk: Arc<dyn Disk>,
     dir: &Path,
     options: Options,
+    lock: Lock,
 ) -> Result<Engine> {
     let now = options.clock.now();
-    let lock = lock(&*disk, dir, Sharing::Nobody)?;
     // Another process may have made it between the look and the lock.
     let manifest = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {
@@ -91,12 +107,17 @@ pub(super) fn open_without_look(
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
     let resume = catalog.resume(manifest.segments_made());
-    let recovered = reader::recover(&home, resume, &dictionary, now, &mut |entry, header| {
+    let recovered = reader::recover(&home, resume, &dictionary, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
     let zone = recovery.zone_to_take(dir, options.time_zone)?;
-    recovery.settle(&home, resume.oldest, (recovered.last_segment + 1, 0), &dictionary)?;
-    keep_evidence(&*disk, dir, &catalog, &recovered, damaged.as_ref(), now)?;
+    recovery.settle(&home, resume.oldest, recovered.end(), &dictionary)?;
+    check_says_all(dir, &catalog, recovered.given_up, damaged.as_ref())?;
+    let last = recovered.last.max(catalog.position);
+    let mut staged = read_stage(&*disk, dir, identity, last, &dictionary)?;
+    // Nothing is refused any more (invariant 1).
+    recovered.settle(&home, now)?;
+    keep_evidence(&*disk, dir, damaged.as_ref(), now)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -104,19 +125,19 @@ pub(super) fn open_without_look(
             "the unsynced tail of the log was cut"
         );
     }
-    let next_position = recovered.last.max(catalog.position) + 1;
     let log = Writer::start(
         home.clone(),
         manifest.clone(),
         dictionary.clone(),
         options.segment_bytes,
         recovered.last_segment,
-        next_position,
+        last + 1,
     );
-    let staged =
-        recover_stage(&*disk, dir, &home, &log, &dictionary, now, &mut |entry, position| {
-            recovery.apply(entry, position, now.micros())
-        })?;
+    let from_stage = staged.len() as u64;
+    bring_in(&mut staged, &log, &dictionary, now, &mut |entry, position| {
+        recovery.apply(entry, position, now.micros())
+    })?;
+    stage::remove(&*disk, dir)?;
     if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
         // In the log, so that a later opening knows it whatever becomes of this one.
         let control = Control::DedupRule(rule);
@@ -142,43 +163,49 @@ pub(super) fn open_without_look(
         lock: Some(lock),
     };
     let engine = recovery.engine(ground, catalog);
-    engine.tallies.replayed.set(recovered.replayed + staged);
+    engine.tallies.replayed.set(recovered.replayed + from_stage);
     engine.tallies.rebuilt.set(u64::from(damaged.is_some()));
     Ok(engine)
 }
 
-/// Brings into the log what is only in the stage of the opening before, durable when it returns, and
-/// applies it. Gives the number of events.
-fn recover_stage(
+/// Reads what is only in the stage of the opening before, behind the log's position `last`.
+fn read_stage(
     disk: &dyn Disk,
     dir: &Path,
-    home: &Home,
-    log: &Writer,
+    identity: u128,
+    last: u64,
     dictionary: &Dictionary,
-    now: Timestamp,
-    apply: &mut dyn FnMut(Entry<'_>, u64) -> Result<()>,
-) -> Result<u64> {
-    let staged = Staged::read(disk, dir, home.identity)?;
+) -> Result<Builder> {
+    let staged = Staged::read(disk, dir, identity)?;
     let mut builder = Builder::new(dictionary);
-    for (_, event) in staged.behind(log.appended()) {
+    for (_, event) in staged.behind(last) {
         // Valid, and of a kind that this version does not know.
         let event = record::take_event(event).map_err(|malformed| {
             Error::corruption(&dir.join(stage::NAME), 0, format!("a staged event: {malformed}"))
         })?;
         builder.add(dictionary, &event);
     }
-    let (mut draft, mut events) = (Draft::default(), 0);
-    if !builder.is_empty() {
-        for columns in builder.chunks(dictionary) {
-            draft.events(columns, log, now);
-            let appended = log.append_events(&mut draft, columns)?;
-            events += columns.len() as u64;
-            apply(Entry::Events(columns), appended.first)?;
-        }
-        log.sync()?;
+    Ok(builder)
+}
+
+/// Brings staged events into the log, durable when it returns, and applies them.
+fn bring_in(
+    staged: &mut Builder,
+    log: &Writer,
+    dictionary: &Dictionary,
+    now: Timestamp,
+    apply: &mut dyn FnMut(Entry<'_>, u64) -> Result<()>,
+) -> Result<()> {
+    if staged.is_empty() {
+        return Ok(());
     }
-    stage::remove(disk, dir)?;
-    Ok(events)
+    let mut draft = Draft::default();
+    for columns in staged.chunks(dictionary) {
+        draft.events(columns, log, now);
+        let appended = log.append_events(&mut draft, columns)?;
+        apply(Entry::Events(columns), appended.first)?;
+    }
+    log.sync().map(|_| ())
 }
 
 /// What an engine stands on.
@@ -233,17 +260,13 @@ fn store(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<Sto
     }
 }
 
-/// The log is replayed: whether it says all that was in a snapshot that is lost or damaged. Then a
-/// damaged one is put aside.
+/// Puts a damaged snapshot aside; the log, which was replayed, says all that was in it.
 fn keep_evidence(
     disk: &dyn Disk,
     dir: &Path,
-    catalog: &Catalog,
-    recovered: &Recovered,
     damaged: Option<&Error>,
     now: Timestamp,
 ) -> Result<()> {
-    check_says_all(dir, catalog, recovered.given_up, damaged)?;
     if let Some(error) = damaged {
         let to = quarantine(disk, dir, now)?;
         put_aside(disk, dir, STORE, &to)?;

@@ -5,8 +5,9 @@
 //! read. Folding just that through the same `apply` must give the same rows: merging is associative
 //! and commutative to the byte, so it does not matter in which order and parts it happened.
 //!
-//! Memory: the series of the views that are folded, all at once, as if they were resident, and the
-//! dictionary. Views are taken in groups of about [`GROUP_BYTES`]; each group reads the log once.
+//! Memory: the series of the views that are folded and their buckets, all at once, as if they were
+//! resident, and the dictionary. What that will be the stored series say. Views are taken in groups of
+//! at most [`GROUP_BYTES`], a larger view alone; each group reads the log once.
 
 use super::catalog::StoredView;
 use super::verify::{Finding, Meaning};
@@ -24,9 +25,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Estimated memory of the views that are folded together.
-const GROUP_BYTES: u64 = 1 << 30;
-/// What a series takes in memory, its key and its place in the tables included; more with buckets.
+/// Expected memory of the views that are folded together.
+pub(super) const GROUP_BYTES: u64 = 1 << 30;
+/// What a series takes in memory beside the heap, its key and its place in the tables included.
 const SERIES_BYTES: u64 = 512;
 /// Differences of one view that are listed one by one.
 const LISTED_MAX: u64 = 100;
@@ -54,15 +55,25 @@ pub(super) struct Refold {
     dictionary: Arc<Dictionary>,
 }
 
-/// Puts views together that are folded in one pass.
-pub(super) fn groups(views: Vec<StoredView>) -> Vec<Vec<StoredView>> {
+/// What the series of a view will take, of which the stored ones need so much on the heap.
+pub(super) fn expected_bytes(view: &StoredView, heap_bytes: u64) -> u64 {
+    view.rows.saturating_mul(SERIES_BYTES).saturating_add(heap_bytes)
+}
+
+/// Puts views together that are folded in one pass; `heap_bytes` says what the stored series of a view
+/// need on the heap.
+pub(super) fn groups(
+    views: Vec<StoredView>,
+    heap_bytes: &dyn Fn(u32) -> u64,
+    group_bytes: u64,
+) -> Vec<Vec<StoredView>> {
     let mut groups: Vec<Vec<StoredView>> = Vec::new();
     let mut left = 0;
     for view in views {
-        let bytes = view.rows.saturating_mul(SERIES_BYTES);
+        let bytes = expected_bytes(&view, heap_bytes(view.id));
         if bytes > left || groups.is_empty() {
             groups.push(Vec::new());
-            left = GROUP_BYTES;
+            left = group_bytes;
         }
         left = left.saturating_sub(bytes);
         if let Some(group) = groups.last_mut() {
@@ -98,6 +109,12 @@ impl Refold {
     /// The ids of the views.
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         self.views.iter().map(|(view, _)| view.id)
+    }
+
+    /// What the folded series take.
+    #[cfg(test)]
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.views.iter().map(|(_, tier)| tier.totals().live_bytes).sum()
     }
 
     /// Takes in what a frame of the log holds.

@@ -16,7 +16,7 @@ use super::site::{Site, Stay};
 use super::verify::{Depth, Finding, Positions, Verification};
 use super::{backfill::Progress, load};
 use crate::codec;
-use crate::disk::{Access, Disk, OsDisk};
+use crate::disk::{self, Access, Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key;
 use crate::log::salvage;
@@ -30,9 +30,6 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Bytes copied at once.
-const COPIED: usize = 1 << 20;
 
 /// Whether a repair says what it would do, or does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -503,12 +500,8 @@ fn copy_aside(disk: &dyn Disk, path: &Path, place: &Path) -> Result<()> {
     let from = disk.open(path, Access::Read).map_err(fail)?;
     let len = from.len().map_err(fail)?;
     let file = disk.create(&to).map_err(fail)?;
-    let mut buffer = vec![0; COPIED];
-    let mut at = 0;
-    while at < len {
-        let part = &mut buffer[..(len - at).min(COPIED as u64) as usize];
-        from.read_at(at, part).and_then(|()| file.write_at(at, part)).map_err(fail)?;
-        at += part.len() as u64;
-    }
+    disk::each_block(&*from, path, 0..len, "copy a damaged file", &mut |at, block| {
+        file.write_at(at, block).map_err(fail)
+    })?;
     file.sync().and_then(|()| disk.sync_dir(place)).map_err(fail)
 }

@@ -10,19 +10,21 @@
 //! 2. As long as `RESTORING` is in the directory nobody else opens it.
 //! 3. The restored directory is opened, recovered and checkpointed once before `RESTORING` is taken
 //!    away. A restore that dies before that is begun again; one that dies behind it is whole.
+//! 4. The lock of the directory is held from before anything else is made in it until `RESTORING` is
+//!    gone. So of two restores into one directory one is refused, and changes nothing.
 
 use super::background::Threads;
 use super::backup::{Meter, Out, hash_of};
 use super::batch::Builder;
-use super::open::{LOCK, LOG, RESTORING, STORE, open_without_look};
+use super::open::{LOCK, LOG, RESTORING, STORE, open_locked};
 use super::verify::{Finding, VerifyReport};
 use super::{Db, Progress};
 use crate::codec;
 use crate::dictionary::Dictionary;
-use crate::disk::{Access, Disk, Filling, OsDisk, Sharing};
+use crate::disk::{Access, BLOCK_BYTES, Disk, Filling, Lock, OsDisk, Sharing};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::follow::Frames;
 use crate::log::frame::{FrameKind, Header};
+use crate::log::frames::Frames;
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
 use crate::log::stage::{self, Staged};
@@ -38,8 +40,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes written at a time.
-const BLOCK_BYTES: usize = super::backup::BLOCK_BYTES;
 /// The greatest size of a segment of a log that is written anew.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -103,7 +103,8 @@ pub struct RestoreOutcome {
 ///
 /// # Errors
 /// `NotFound`, `NotQuipu` where `from` is no backup; `Corruption` where it is damaged, with file and
-/// offset; `Invalid` when `to` is not empty, or the position is behind the backup's; `LogRetired` when
+/// offset; `Locked` when another restore into `to` is under way; `Invalid` when `to` is not empty, or the
+/// position is behind the backup's; `LogRetired` when
 /// the log in the backup does not reach back far enough, or a repair had given up a part of it that is
 /// needed; `Stopped`, `Io`, `NoSpace`. What was begun in `to` is not opened by anybody, and may be
 /// restored into again.
@@ -130,7 +131,7 @@ pub(crate) fn restore_on(
     if matches!(upto, Upto::EventTime(_)) && !reaches_back(&set) {
         return Err(too_late(&disk, &set, from));
     }
-    claim(&disk, to)?;
+    let lock = claim(&disk, to)?;
     let mut restoring =
         Restoring { disk: disk.clone(), set, from, to, meter: Meter::new(progress) };
     restoring.meter.total = 2 * restoring.set.bytes();
@@ -145,8 +146,9 @@ pub(crate) fn restore_on(
             if header.written_at <= time.micros() { positions } else { 0 }
         })?,
     };
-    let outcome = prove(disk, to, position)?;
+    let outcome = prove(disk, to, lock.clone(), position)?;
     restoring.complete()?;
+    drop(lock);
     Ok(outcome)
 }
 
@@ -266,23 +268,25 @@ fn home_of(disk: &Arc<dyn Disk>, identity: u128, dir: &Path) -> Home {
     Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling: Filling::Reserved }
 }
 
-/// Takes the target: not there, empty, or left by a restore that was interrupted.
-fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
+/// Takes the target: not there, empty, or left by a restore that was interrupted. It is locked until
+/// the restore has ended (invariant 4).
+fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<Lock> {
     let fail = |e| Error::io("make the directory to restore into", to, e);
-    let names =
-        if disk.exists(to).map_err(fail)? { disk.list(to).map_err(fail)? } else { Vec::new() };
-    let is_ours = names.iter().any(|name| name == RESTORING);
-    if let Some(other) = names.first().filter(|_| !is_ours) {
-        let message = format!("the directory holds {other:?}; restore into an empty or a new one");
-        return Err(Error::invalid(message).at(to, None));
-    }
+    look(disk, to)?;
     disk.create_dir(to).map_err(fail)?;
-    if !is_ours {
+    let lock = disk.lock(&to.join(LOCK), Sharing::Nobody).map_err(fail)?;
+    let lock = lock.ok_or_else(|| {
+        let message =
+            "another restore into this directory is under way, or it is open; wait for it";
+        Error::new(ErrorKind::Locked, message).at(to, None)
+    })?;
+    // Another one may have been completed before the lock was ours.
+    if !look(disk, to)? {
         disk.create(&to.join(RESTORING)).and_then(|file| file.sync()).map_err(fail)?;
         disk.sync_dir(to).map_err(fail)?;
     }
     // Of a name that an earlier attempt left, every file is made anew; the others would be too many.
-    for name in [manifest::NAME, manifest::UNFINISHED, STORE, LOCK, stage::NAME] {
+    for name in [manifest::NAME, manifest::UNFINISHED, STORE, stage::NAME] {
         if disk.exists(&to.join(name)).map_err(fail)? {
             disk.remove(&to.join(name)).map_err(fail)?;
         }
@@ -293,12 +297,31 @@ fn claim(disk: &Arc<dyn Disk>, to: &Path) -> Result<()> {
         disk.remove(&log.join(name)).map_err(fail)?;
     }
     disk.sync_dir(&log).map_err(fail)?;
-    disk.sync_dir(to).map_err(fail)
+    disk.sync_dir(to).map_err(fail)?;
+    Ok(lock)
+}
+
+/// Whether a restore was begun in the target; an error where there is anything else in it.
+fn look(disk: &Arc<dyn Disk>, to: &Path) -> Result<bool> {
+    let fail = |e| Error::io("look at the directory to restore into", to, e);
+    let names =
+        if disk.exists(to).map_err(fail)? { disk.list(to).map_err(fail)? } else { Vec::new() };
+    if names.iter().any(|name| name == RESTORING) {
+        return Ok(true);
+    }
+    match names.iter().find(|name| *name != LOCK) {
+        None => Ok(false),
+        Some(other) => {
+            let message =
+                format!("the directory holds {other:?}; restore into an empty or a new one");
+            Err(Error::invalid(message).at(to, None))
+        }
+    }
 }
 
 /// Opens what was restored (invariant 3).
-fn prove(disk: Arc<dyn Disk>, to: &Path, position: u64) -> Result<RestoreOutcome> {
-    let engine = open_without_look(disk, to, Options::new().must_exist())?;
+fn prove(disk: Arc<dyn Disk>, to: &Path, lock: Lock, position: u64) -> Result<RestoreOutcome> {
+    let engine = open_locked(disk, to, Options::new().must_exist(), lock)?;
     let db = Db::start(Arc::new(engine), Threads::none())?;
     if db.position().get() != position {
         let message = format!(
@@ -413,11 +436,8 @@ impl Restoring<'_> {
             return Err(damaged(&from, 0));
         }
         let mut out = Out::create(&self.disk, self.to.join(LOG).join(segment::name(part.number)))?;
-        let mut header = [0; segment::HEADER_BYTES];
-        let fail = |e| Error::io("read a segment of the backup", &from, e);
-        source.file.read_at(0, &mut header).map_err(fail)?;
-        let mut block = header.to_vec();
-        let mut frames = Frames::new(source, part.part.bytes);
+        let mut block = source.header()?.to_vec();
+        let mut frames = Frames::up_to(source, part.part.bytes);
         let mut is_sealed = false;
         while frames.at() < part.part.bytes && !end.is_cut {
             let at = frames.at();
@@ -475,13 +495,7 @@ impl Restoring<'_> {
             return Err(damaged(&from, 0));
         }
         let mut out = Out::create(&self.disk, self.to.join(STORE))?;
-        let mut block = vec![0; BLOCK_BYTES];
-        while out.at < part.bytes {
-            let bytes = (part.bytes - out.at).min(BLOCK_BYTES as u64) as usize;
-            source.read_at(out.at, &mut block[..bytes]).map_err(fail)?;
-            out.put(&block[..bytes])?;
-            self.meter.add(bytes as u64)?;
-        }
+        out.copy(&*source, &from, part.bytes, &mut self.meter)?;
         if out.settle(&mut self.meter)?.hash != part.hash {
             return Err(damaged(&from, 0));
         }

@@ -4,12 +4,12 @@
 //! a hundred. So an event that comes by itself is written to the stage (`log/stage.rs`), where the
 //! death of the process does not reach it, joins the columns of those that came before, and has its
 //! position; with that it is acknowledged. A group is *brought in* (appended to the log as one frame,
-//! and applied to every view) when it is full, when it is a tenth of a second old, and before anything
-//! that could tell: a question, a batch, a change of views, a cut, a sync.
+//! and applied to every view) when it is full, when an event comes that is a tenth of a second behind its
+//! first, and before anything that could tell: a question, a batch, a change of views, a cut, a sync.
 //!
 //! Invariants
 //! 1. Gathered events have the positions behind the log's last one. Whoever appends records to the log
-//!    holds the lock of the gathered events, and there are none.
+//!    holds the lock of the gathered events, or has closed the gate, and there are none.
 //! 2. Every gathered event is in the stage. The stage is written over when they are in the log.
 //! 3. At a cut nothing is gathered: who closes the gate brings in before anything else.
 //! 4. Who asks sees every event that was acknowledged before: nothing is counted as applied before every
@@ -133,19 +133,26 @@ impl Gathered {
 }
 
 impl Engine {
-    /// Whether an event that comes by itself waits for others.
+    /// Whether an event that comes by itself waits for others: then an upper bound of its bytes.
     #[inline]
-    pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> bool {
+    pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> Option<u64> {
         // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
         // known at once.
         let staged_bytes_max = self.options.stage_bytes as usize - stage::HEADER_BYTES;
-        durability != Durability::Sync
+        let bytes = bytes_max(event);
+        let is_staged = durability != Durability::Sync
             && (self.window.is_none() || event.id.is_none())
-            && bytes_max(event) <= EVENT_BYTES_MAX.min(staged_bytes_max)
+            && bytes <= EVENT_BYTES_MAX.min(staged_bytes_max);
+        is_staged.then_some(bytes as u64)
     }
 
     /// Records an event: into the stage, and into the group.
-    pub(super) fn stage(&self, event: &Event<'_>, durability: Durability) -> Result<Recorded> {
+    pub(super) fn stage(
+        &self,
+        event: &Event<'_>,
+        event_bytes: u64,
+        durability: Durability,
+    ) -> Result<Recorded> {
         let clock = &self.options.clock;
         let live = self.enter()?;
         let mut gathered = self.staging.gathered.lock();
@@ -161,7 +168,6 @@ impl Engine {
             )?;
             gathered.stage = Some(stage);
         }
-        let event_bytes = bytes_max(event) as u64;
         loop {
             let stage = gathered.stage.as_mut().expect("it was made above, and stays");
             stage.draft(|out| record::put_event(out, event, time));

@@ -40,7 +40,8 @@ pub enum Depth {
     Checksums,
     /// That, every record read, and every series folded again from the log, where the log still has
     /// what is in it, and compared with the stored one to the byte. Needs memory for the series of
-    /// the views, in groups of some 1 GiB, and for the dictionary.
+    /// the views and their buckets, in groups of views of some 1 GiB (a larger view is a group of its
+    /// own), and for the dictionary.
     #[default]
     Refold,
 }
@@ -249,15 +250,13 @@ struct Counted {
     series: HashMap<u32, u64>,
     /// Blocks that series rows speak of, and rows that are blocks.
     blocks: HashMap<u32, (u64, u64)>,
+    /// What the series take on the heap, buckets included.
+    heap_bytes: HashMap<u32, u64>,
 }
 
 impl<'a> Verification<'a> {
-    pub(super) fn run(
-        site: &'a Site,
-        depth: Depth,
-        progress: &'a mut dyn FnMut(Progress),
-    ) -> Result<Self> {
-        let mut this = Verification {
+    fn begin(site: &'a Site, depth: Depth, progress: &'a mut dyn FnMut(Progress)) -> Self {
+        Verification {
             site,
             depth,
             progress,
@@ -268,14 +267,33 @@ impl<'a> Verification<'a> {
             },
             survey: Survey::default(),
             store_is_damaged: false,
-        };
+        }
+    }
+
+    pub(super) fn run(
+        site: &'a Site,
+        depth: Depth,
+        progress: &'a mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        let mut this = Verification::begin(site, depth, progress);
         this.names()?;
+        // The store first: what is in it says what a group of views will take. What is found there is
+        // told behind what is found in the log.
+        let of_names = this.report.findings.len();
+        let counted = this.store()?;
+        let of_store = this.report.findings.split_off(of_names);
         let views = site.catalog.as_ref().map(|catalog| catalog.views.clone()).unwrap_or_default();
         let refold = depth == Depth::Refold;
-        let groups = if refold { refold::groups(views.clone()) } else { Vec::new() };
+        let groups = if refold {
+            let heap_bytes = |id| counted.heap_bytes.get(&id).copied().unwrap_or(0);
+            refold::groups(views.clone(), &heap_bytes, refold::GROUP_BYTES)
+        } else {
+            Vec::new()
+        };
         let log_bytes = this.log_bytes();
         let store_bytes = this.bytes_of(&site.dir.join(STORE));
         this.done.total = log_bytes * groups.len().max(1) as u64 + store_bytes;
+        this.step(store_bytes);
         let dictionary = Arc::new(Dictionary::new(0));
         let mut folded: Vec<Refold> = Vec::new();
         let as_of = site.catalog.as_ref().map_or(0, |catalog| catalog.position);
@@ -290,7 +308,7 @@ impl<'a> Verification<'a> {
             first.apply(entry, position);
         })?;
         this.count_events(events, as_of);
-        let counted = this.store(store_bytes)?;
+        this.report.findings.extend(of_store);
         folded.push(first);
         for group in groups.iter().skip(1) {
             // One after the other: that is what bounds the memory.
@@ -471,7 +489,7 @@ impl<'a> Verification<'a> {
     }
 
     /// Checks every row of the store by itself.
-    fn store(&mut self, bytes: u64) -> Result<Counted> {
+    fn store(&mut self) -> Result<Counted> {
         let mut counted = Counted::default();
         let site = self.site;
         let path = site.dir.join(STORE);
@@ -509,7 +527,6 @@ impl<'a> Verification<'a> {
                 behind = page.into_iter().last().map(|(key, _)| key);
             }
         }
-        self.step(bytes);
         Ok(counted)
     }
 
@@ -556,15 +573,12 @@ impl<'a> Verification<'a> {
                     counted.blocks.entry(id).or_default().1 += 1;
                     return Ok(());
                 }
-                let blocks = check_series_row(
-                    snapshot,
-                    key,
-                    value,
-                    &view.view.shape(catalog.zone.unwrap_or_default()),
-                )
-                .map_err(|error| error.message().to_owned())?;
+                let shape = view.view.shape(catalog.zone.unwrap_or_default());
+                let weight = check_series_row(snapshot, key, value, &shape)
+                    .map_err(|error| error.message().to_owned())?;
                 *counted.series.entry(id).or_default() += 1;
-                counted.blocks.entry(id).or_default().0 += blocks;
+                counted.blocks.entry(id).or_default().0 += weight.blocks;
+                *counted.heap_bytes.entry(id).or_default() += weight.heap_bytes;
                 Ok(())
             }
         }
@@ -685,7 +699,7 @@ fn findings_of(segment: &Surveyed, findings: &mut Vec<Finding>) {
                 findings.push(new(what).at(*byte..*byte + 1));
                 continue;
             }
-            PieceState::Damaged { positions, why } => (Some(positions), *why, false),
+            PieceState::Damaged { positions, why, .. } => (Some(positions), *why, false),
             PieceState::Unreadable { positions, why } => (Some(positions), *why, true),
         };
         match (&mut open, positions) {
@@ -741,5 +755,70 @@ impl Stretch {
         }
         finding.positions = Positions::of(&self.positions);
         finding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Event, Grain, Keep, Options, TestClock, Timestamp, View};
+
+    /// Views that differ in what takes the memory: keys, buckets, the aggregates in the buckets.
+    fn views() -> [View; 4] {
+        [
+            View::new("keys").by(["user"]),
+            View::new("pairs").by(["user", "hour"]).stats("value"),
+            View::new("minutes").by(["shop"]).grain(Grain::Minute, Keep::All),
+            View::new("stats").by(["shop"]).stats("value").grain(Grain::Minute, Keep::All),
+        ]
+    }
+
+    #[test]
+    fn views_are_folded_together_by_what_their_series_and_buckets_take() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("db");
+        let clock = TestClock::at(Timestamp::from_secs(1_700_000_000));
+        let db = Options::new().clock(clock).open(&dir).unwrap();
+        for view in views() {
+            db.define(view).unwrap();
+        }
+        for n in 0..20_000 {
+            let (user, shop) = (format!("user {}", n % 3_000), format!("shop {}", n % 3));
+            let (at, hour) = (Timestamp::from_secs(n * 60), (n / 60 % 24).to_string());
+            let event = Event::new("e").at(at).dim("user", &user).dim("shop", &shop);
+            db.record(&event.dim("hour", &hour).value(n as f64)).unwrap();
+        }
+        db.close().unwrap();
+
+        let site = Site::enter(Arc::new(OsDisk), &dir, Stay::Reading).unwrap();
+        let mut quietly = |_| {};
+        let mut verification = Verification::begin(&site, Depth::Refold, &mut quietly);
+        let counted = verification.store().unwrap();
+        let heap_bytes = |id| counted.heap_bytes.get(&id).copied().unwrap_or(0);
+        let stored = site.catalog.as_ref().unwrap().views.clone();
+        let dictionary = Arc::new(Dictionary::new(0));
+        for view in &stored {
+            let expected = refold::expected_bytes(view, heap_bytes(view.id));
+            let one = std::slice::from_ref(view);
+            let mut folded = Refold::new(one, u64::MAX - 1, &dictionary);
+            verification.fold_again(&dictionary, &mut folded).unwrap();
+            let taken = folded.memory_bytes();
+            let name = view.view.name();
+            assert!(expected >= taken, "{name}: {taken} bytes, of which {expected} were expected");
+            assert!(expected < taken * 4, "{name}: {taken} bytes, {expected} were expected");
+        }
+        // Together up to the size of a group, and in their order; what is larger is alone.
+        let of = |view: &StoredView| refold::expected_bytes(view, heap_bytes(view.id));
+        for group_bytes in [1, of(&stored[0]) + of(&stored[1]), u64::MAX] {
+            let groups = refold::groups(stored.clone(), &heap_bytes, group_bytes);
+            let ids = groups.iter().flatten().map(|view| view.id);
+            assert!(ids.eq(stored.iter().map(|view| view.id)));
+            for group in &groups {
+                let bytes: u64 = group.iter().map(of).sum();
+                assert!(bytes <= group_bytes || group.len() == 1, "{bytes} of {group_bytes}");
+            }
+        }
+        assert_eq!(refold::groups(stored.clone(), &heap_bytes, 1).len(), 4);
+        assert_eq!(refold::groups(stored, &heap_bytes, u64::MAX).len(), 1);
     }
 }

@@ -585,7 +585,7 @@ impl Disk for SimulatedDisk {
             (None, Sharing::Readers) => _ = state.locked.insert(node, 1),
             (None, Sharing::Nobody) => _ = state.locked.insert(node, 0),
         }
-        Ok(Some(Lock { _held: Box::new(HeldLock { disk: self.clone(), node }) }))
+        Ok(Some(Lock { _held: Arc::new(HeldLock { disk: self.clone(), node }) }))
     }
 
     fn scratch(&self) -> io::Result<Arc<dyn File>> {

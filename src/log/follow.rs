@@ -3,8 +3,7 @@
 //! The writer may append while this reads, go on to another segment, cut a segment behind its seal,
 //! retire old ones, die, and be started again. Hence:
 //!
-//! 1. Nothing is mapped (a file that is cut would take its pages away), and nothing is remembered of
-//!    bytes that were not a valid frame: they are read again.
+//! 1. Nothing is remembered of bytes that were not a valid frame: they are read again.
 //! 2. A frame that is not valid is where the log ends now, blank or half written. It is damage only
 //!    where a valid header behind it claims that it was durable, and it is still not valid when it
 //!    is read again *after* that claim: what a claim vouches for was written before it.
@@ -14,125 +13,16 @@
 //! Next: `db/read_only.rs`.
 
 use super::Home;
-use super::frame::{self, Defect, Frame, FrameKind, Header};
+use super::frame::{Defect, FrameKind};
+use super::frames::{Frames, Located};
 use super::reader::{self, Applied, Resume, Translation};
 use super::segment::{self, Segment};
 use crate::dictionary::Dictionary;
 use crate::disk::Access;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::Columns;
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// Bytes read at a time, at first and when there is much to read.
-const WINDOW_BYTES_MIN: usize = 64 << 10;
-const WINDOW_BYTES_MAX: usize = 1 << 20;
-
-/// The frames of one segment, read through a window of its bytes.
-pub(crate) struct Frames {
-    pub(crate) segment: Segment,
-    /// The bytes from `start` on.
-    window: Vec<u8>,
-    start: u64,
-    /// Where the next frame begins.
-    at: u64,
-    /// What lies behind this is not looked at.
-    end: u64,
-    window_bytes: usize,
-}
-
-/// A valid frame and its bytes.
-pub(crate) struct Located<'a> {
-    pub(crate) frame: Frame<'a>,
-    pub(crate) raw: &'a [u8],
-}
-
-impl Frames {
-    /// The frames of `segment` up to `end`.
-    pub(crate) fn new(segment: Segment, end: u64) -> Self {
-        let at = segment::HEADER_BYTES as u64;
-        let window_bytes = WINDOW_BYTES_MIN;
-        Frames { segment, window: Vec::new(), start: at, at, end, window_bytes }
-    }
-
-    /// Where the next frame begins.
-    pub(crate) fn at(&self) -> u64 {
-        self.at
-    }
-
-    /// The next frame. A defect leaves the place as it is.
-    pub(crate) fn next(&mut self) -> Result<Result<Located<'_>, Defect>> {
-        let (at, salt) = (self.at, self.segment.salt);
-        self.fill(frame::HEADER_BYTES)?;
-        if let Ok(header) = Header::decode(self.ahead(), at, salt) {
-            self.fill(header.frame_bytes() as usize)?;
-        }
-        let (header, next_position) = match Frame::decode(self.ahead(), at, salt) {
-            Ok(frame) => (frame.header, frame.next_position),
-            Err(defect) => return Ok(Err(defect)),
-        };
-        self.at += header.frame_bytes();
-        let raw = &self.window[(at - self.start) as usize..(self.at - self.start) as usize];
-        let body_end = frame::HEADER_BYTES + header.body_bytes as usize;
-        let (body, rest) = (&raw[frame::HEADER_BYTES..body_end], &raw[body_end..]);
-        let definitions = &rest[..header.definition_bytes as usize];
-        Ok(Ok(Located { frame: Frame { header, body, definitions, next_position }, raw }))
-    }
-
-    /// Goes back to a frame, to read it and what is behind it anew.
-    fn go_back(&mut self, at: u64) {
-        self.at = at;
-        self.window.clear();
-        self.window_bytes = WINDOW_BYTES_MIN;
-    }
-
-    /// What the window has from the present place on.
-    fn ahead(&self) -> &[u8] {
-        self.window.get((self.at - self.start) as usize..).unwrap_or_default()
-    }
-
-    /// Brings `wanted` bytes into the window, or as many as there are.
-    fn fill(&mut self, wanted: usize) -> Result<()> {
-        if self.ahead().len() >= wanted {
-            return Ok(());
-        }
-        if !self.window.is_empty() {
-            self.window_bytes = (self.window_bytes * 2).min(WINDOW_BYTES_MAX);
-        }
-        self.start = self.at;
-        loop {
-            let fail = |e| Error::io("read a segment of the log", &self.segment.path, e);
-            let there = self.segment.file.len().map_err(fail)?.min(self.end);
-            let bytes = there.saturating_sub(self.at).min(self.window_bytes.max(wanted) as u64);
-            self.window.resize(bytes as usize, 0);
-            match self.segment.file.read_at(self.at, &mut self.window) {
-                // It was cut in between.
-                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {}
-                read => return read.map_err(fail),
-            }
-        }
-    }
-
-    /// The greatest `synced` that any valid header at or behind the present place claims.
-    fn claims_behind(&self) -> Result<u64> {
-        let mut greatest = 0;
-        let mut frames = Frames::new(self.segment.clone(), self.end);
-        frames.at = self.at;
-        loop {
-            // A header may reach over the end of a window.
-            frames.window.clear();
-            frames.fill(WINDOW_BYTES_MAX)?;
-            let bytes = frames.ahead();
-            if bytes.len() < frame::HEADER_BYTES {
-                return Ok(greatest);
-            }
-            let claimed = reader::greatest_claim(bytes, frames.at, self.segment.salt);
-            greatest = greatest.max(claimed);
-            let step = bytes.len() - frame::HEADER_BYTES + 1;
-            frames.at += (step as u64).next_multiple_of(frame::ALIGN);
-        }
-    }
-}
 
 /// Applies the records of a log as they come.
 pub(crate) struct Follower {
@@ -236,7 +126,7 @@ impl Follower {
                     let (translation, columns) = (&mut self.translation, &mut self.columns);
                     let read = reader::read(&frame, wanted, translation, columns, apply);
                     if let Err(error) = read {
-                        frames.go_back(at);
+                        frames.go_to(at);
                         return Err(reader::place(error, &path, at));
                     }
                     self.expected = Some(frame.next_position);
@@ -257,7 +147,7 @@ impl Follower {
                     }
                     let claimed = self.claims(defect, due)?;
                     if let Some(frames) = &mut self.frames {
-                        frames.go_back(at);
+                        frames.go_to(at);
                     }
                     if claimed < due {
                         self.looked = true;
@@ -281,7 +171,7 @@ impl Follower {
             Segment::open(&self.home, self.number, Access::Read)?
         };
         self.translation.forget();
-        self.frames = Some(Frames::new(segment, u64::MAX));
+        self.frames = Some(Frames::new(segment));
         Ok(true)
     }
 
@@ -296,7 +186,7 @@ impl Follower {
         }
         // What is behind the end is blank nearly always; all of it is looked at once, and then only
         // as far as it was read anyway.
-        let is_blank = defect == Defect::Blank && frames.ahead().iter().all(|byte| *byte == 0);
+        let is_blank = defect == Defect::Blank && frames.is_blank_ahead();
         let thorough = !self.looked || !is_blank;
         if thorough {
             claimed = claimed.max(frames.claims_behind()?);
@@ -311,7 +201,7 @@ impl Follower {
                 opened => opened?,
             };
             claimed = claimed.max(if thorough {
-                Frames::new(later, u64::MAX).claims_behind()?
+                Frames::new(later).claims_behind()?
             } else {
                 reader::first_frame(&later).ok().flatten().map_or(0, |header| header.synced)
             });

@@ -100,6 +100,20 @@ impl FrameKind {
 }
 
 impl Header {
+    /// That of a frame without records, body and definitions.
+    pub(crate) fn empty(kind: FrameKind, position: u64, synced: u64, written_at: i64) -> Self {
+        Header {
+            kind,
+            payload_checksum: crc32fast::hash(&[]),
+            body_bytes: 0,
+            definition_bytes: 0,
+            records: 0,
+            position,
+            synced,
+            written_at,
+        }
+    }
+
     /// The frame's length, padding included.
     pub(crate) fn frame_bytes(&self) -> u64 {
         (HEADER_BYTES as u64 + u64::from(self.body_bytes) + u64::from(self.definition_bytes))
@@ -218,7 +232,11 @@ impl<'a> Frame<'a> {
 
     /// Reads the frame at `offset`; `bytes` begin there and reach to the segment's end.
     pub(crate) fn decode(bytes: &'a [u8], offset: u64, salt: u64) -> Result<Self, Defect> {
-        let header = Header::decode(bytes, offset, salt)?;
+        Frame::of(Header::decode(bytes, offset, salt)?, bytes)
+    }
+
+    /// The frame of this header, with which `bytes` begin.
+    pub(crate) fn of(header: Header, bytes: &'a [u8]) -> Result<Self, Defect> {
         let body_end = HEADER_BYTES + header.body_bytes as usize;
         let end = body_end + header.definition_bytes as usize;
         let (Some(payload), Some(padding)) =

@@ -7,23 +7,23 @@
 //! 2. a valid header behind it (at any multiple of 8 in this segment, or in a later one) claims
 //!    `synced` at or behind it.
 //!
-//! Proof makes it corruption: an error, and nothing is touched. No proof makes it the unsynced
-//! tail: the segment is cut and sealed there, and later segments, which hold unsynced frames only,
-//! are cut to nothing and sealed too.
+//! Proof makes it corruption: an error. No proof makes it the unsynced tail: the segment is cut and
+//! sealed there, and later segments, which hold unsynced frames only, are cut to nothing and sealed too.
+//! Reading touches nothing; the log is brought in order when its opener has nothing more to refuse.
 //!
 //! Next: `db/open.rs`, which drives recovery.
 
 use super::Home;
 use super::frame::{self, Defect, Frame, FrameKind, Header};
+use super::frames::{Frames, Located};
 use super::segment::{self, Segment};
 use crate::codec::Malformed;
 use crate::dictionary::{Dictionary, Reader as DictionaryReader, Sym};
-use crate::disk::{Access, Disk};
+use crate::disk::{self, Access, Disk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{self, Columns, Control};
 use crate::time::Timestamp;
 use std::collections::{HashMap, VecDeque};
-use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,42 +31,6 @@ use std::sync::Arc;
 pub(crate) enum Entry<'a> {
     Events(&'a mut Columns),
     Control(Control),
-}
-
-/// The content of a segment, mapped or read.
-pub(crate) enum Content {
-    Map(memmap2::Mmap),
-    Bytes(Vec<u8>),
-}
-
-impl Deref for Content {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Content::Map(map) => map,
-            Content::Bytes(bytes) => bytes,
-        }
-    }
-}
-
-impl Content {
-    pub(crate) fn sealed(segment: &Segment) -> Result<Self> {
-        match segment.file.map() {
-            Some(map) if map.len() as u64 == segment.bytes => Ok(Content::Map(map)),
-            _ => Content::read(segment, segment.bytes),
-        }
-    }
-
-    /// The first `bytes` of a segment that is still written behind them.
-    pub(crate) fn read(segment: &Segment, bytes: u64) -> Result<Self> {
-        let mut content = vec![0; bytes as usize];
-        segment
-            .file
-            .read_at(0, &mut content)
-            .map_err(|e| Error::io("read a segment of the log", &segment.path, e))?;
-        Ok(Content::Bytes(content))
-    }
 }
 
 /// Turns the numbers that one segment uses into this opening's syms.
@@ -89,6 +53,14 @@ impl Translation {
     pub(super) fn forget(&mut self) {
         self.dense.fill(Sym::NONE);
         self.sparse.clear();
+    }
+
+    /// Takes in a frame's definitions.
+    pub(super) fn take_in(&mut self, definitions: &[u8]) -> Result<(), Malformed> {
+        record::each_definition(definitions, |number, text| {
+            self.define(number, text);
+            Ok(())
+        })
     }
 
     fn define(&mut self, number: u32, text: &str) {
@@ -117,70 +89,31 @@ impl Translation {
     }
 }
 
-/// Walks the frames of one segment.
-pub(super) struct Walk<'a> {
-    bytes: &'a [u8],
-    salt: u64,
-    pub(super) at: u64,
-}
-
-impl<'a> Walk<'a> {
-    pub(super) fn new(bytes: &'a [u8], salt: u64) -> Self {
-        Walk { bytes, salt, at: segment::HEADER_BYTES as u64 }
-    }
-
-    /// The next frame; behind it lies `self.at`. A defect leaves `self.at` where it is.
-    pub(super) fn next(&mut self) -> Result<Frame<'a>, Defect> {
-        let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
-        let frame = Frame::decode(rest, self.at, self.salt)?;
-        self.at += frame.header.frame_bytes();
-        Ok(frame)
-    }
-
-    /// Every valid header at or behind `self.at`, whatever became of its payload, and its place.
-    pub(super) fn headers_behind(&self) -> impl Iterator<Item = (u64, Header)> {
-        headers(self.bytes.get(self.at as usize..).unwrap_or_default(), self.at, self.salt)
-    }
-
-    /// The greatest `synced` that any of them claims.
-    pub(super) fn claims_behind(&self) -> u64 {
-        let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
-        greatest_claim(rest, self.at, self.salt)
-    }
-}
-
-/// How much of the log is written back at a time.
-const REWRITE_BYTES: u64 = 1 << 20;
-
-/// Every valid header in `bytes`, which begin at `offset` of a segment, and its place.
-fn headers(bytes: &[u8], offset: u64, salt: u64) -> impl Iterator<Item = (u64, Header)> {
-    let last = bytes.len().saturating_sub(frame::HEADER_BYTES - 1);
-    (0..last).step_by(frame::ALIGN as usize).filter_map(move |at| {
-        if bytes[at..at + 4] != frame::MAGIC {
-            return None;
-        }
-        let place = offset + at as u64;
-        Header::decode(&bytes[at..], place, salt).ok().map(|header| (place, header))
-    })
-}
-
-/// The greatest `synced` that any of those headers claims.
-pub(super) fn greatest_claim(bytes: &[u8], offset: u64, salt: u64) -> u64 {
-    headers(bytes, offset, salt).map(|(_, header)| header.synced).max().unwrap_or(0)
-}
-
-/// What recovery found.
-#[derive(Clone, Copy, Debug, Default)]
+/// What recovery found, and what it has left to be done ([`Recovered::settle`]).
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Recovered {
     /// The last position in the log, or the snapshot's where the log holds none.
     pub(crate) last: u64,
     pub(crate) replayed: u64,
-    /// Bytes that are not blank and were cut as the unsynced tail.
+    /// Bytes from the first to the last one that is not blank of what is to be cut as the unsynced
+    /// tail.
     pub(crate) cut_bytes: u64,
     /// The greatest number of a segment that there is; the next opening starts one behind it.
     pub(crate) last_segment: u64,
     /// Positions behind the snapshot's that a repair gave up, the first ones of them.
     pub(crate) given_up: Option<(u64, u64)>,
+    /// What the page cache alone may have: from this place on, in segments that end there.
+    unproved: (u64, u64),
+    ends: Vec<(u64, u64)>,
+    tail: Option<Tail>,
+}
+
+/// Where the unsynced tail begins.
+#[derive(Clone, Debug)]
+struct Tail {
+    segment: Segment,
+    offset: u64,
+    position: u64,
 }
 
 /// A way to say how far a long reading has come: records read, and records in all if known.
@@ -201,12 +134,12 @@ pub(crate) struct Resume {
     pub(crate) made: u64,
 }
 
-/// Brings the log in order after any crash and applies everything behind the snapshot.
+/// Reads the log after any crash and applies everything behind the snapshot. Nothing is changed:
+/// whoever finds nothing to refuse brings it in order with [`Recovered::settle`].
 pub(crate) fn recover(
     home: &Home,
     resume: Resume,
     dictionary: &Arc<Dictionary>,
-    now: Timestamp,
     apply: &mut Applied<'_>,
 ) -> Result<Recovered> {
     let Home { disk, dir, .. } = home;
@@ -214,91 +147,97 @@ pub(crate) fn recover(
     disk.sync_dir(dir).map_err(|e| Error::io("sync the directory of the log", dir, e))?;
 
     let mut proved = Proved::new(resume);
-    let mut ends = Vec::new();
-    let mut recovered = Recovered { last: resume.position, ..Recovered::default() };
+    let mut recovered = Recovered { last: resume.position, last_segment, ..Recovered::default() };
     let mut expected: Option<u64> = None;
     let mut translation = Translation::new(dictionary);
     let mut columns = Columns::default();
-    let mut number = resume.segment;
-    while number <= last_segment {
+    for number in resume.segment..=last_segment {
         let segment = Segment::open(home, number, Access::Read)?;
-        let content = Content::sealed(&segment)?;
-        let mut walk = Walk::new(&content, segment.salt);
+        let mut frames = Frames::new(segment.clone());
         translation.forget();
         let mut sealed = false;
         let defect = loop {
-            let at = walk.at;
-            match walk.next() {
-                Ok(frame) => {
-                    let position = frame.header.position;
-                    if expected.is_none() && position > resume.position + 1 {
-                        return Err(gap(&segment.path, at, resume.position + 1, position));
-                    }
-                    if expected.is_some_and(|expected| expected != position) {
-                        return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
-                    }
-                    expected = Some(frame.next_position);
-                    proved.pass(&frame.header, (number, walk.at));
-                    sealed = frame.header.kind == FrameKind::Seal;
-                    let wanted = position > resume.position;
-                    recovered.given_up =
-                        recovered.given_up.or_else(|| frame.lost_behind(resume.position));
-                    read(&frame, wanted, &mut translation, &mut columns, apply)
-                        .map_err(|error| place(error, &segment.path, at))?;
-                    if wanted {
-                        recovered.replayed += u64::from(frame.header.records);
-                    }
-                    recovered.last = recovered.last.max(frame.next_position.saturating_sub(1));
-                }
+            let at = frames.at();
+            let frame = match frames.next()? {
+                Ok(Located { frame, .. }) => frame,
                 Err(defect) => break defect,
+            };
+            let position = frame.header.position;
+            if expected.is_none() && position > resume.position + 1 {
+                return Err(gap(&segment.path, at, resume.position + 1, position));
             }
+            if expected.is_some_and(|expected| expected != position) {
+                return Err(gap(&segment.path, at, expected.unwrap_or(0), position));
+            }
+            expected = Some(frame.next_position);
+            proved.pass(&frame.header, (number, at + frame.header.frame_bytes()));
+            sealed = frame.header.kind == FrameKind::Seal;
+            let wanted = position > resume.position;
+            recovered.given_up = recovered.given_up.or_else(|| frame.lost_behind(resume.position));
+            read(&frame, wanted, &mut translation, &mut columns, apply)
+                .map_err(|error| place(error, &segment.path, at))?;
+            if wanted {
+                recovered.replayed += u64::from(frame.header.records);
+            }
+            recovered.last = recovered.last.max(frame.next_position.saturating_sub(1));
         };
-        ends.push((number, walk.at));
+        let at = frames.at();
+        recovered.ends.push((number, at));
         if let Defect::Unknown(kind) = defect {
-            return Err(newer_kind(kind, &segment.path, walk.at));
+            return Err(newer_kind(kind, &segment.path, at));
         }
         if sealed {
-            number += 1;
             continue;
         }
         // No seal: this is the end of the log, or damage (see above).
         let position = expected.unwrap_or(resume.position + 1);
-        let mut claimed = resume.position.max(walk.claims_behind());
-        if number == resume.segment && walk.at < resume.offset {
+        let mut claimed = resume.position;
+        let used_end = frames.look_behind(&mut |_, header| claimed = claimed.max(header.synced))?;
+        if number == resume.segment && at < resume.offset {
             claimed = claimed.max(position);
         }
         for later in number + 1..=last_segment {
-            let segment = Segment::open(home, later, Access::Read)?;
-            let content = Content::sealed(&segment)?;
-            claimed = claimed.max(Walk::new(&content, segment.salt).claims_behind());
+            let later = Frames::new(Segment::open(home, later, Access::Read)?);
+            claimed = claimed.max(later.claims_behind()?);
         }
         if claimed >= position {
-            return Err(damage(&segment.path, walk.at, defect, (position, claimed)));
+            return Err(damage(&segment.path, at, defect, (position, claimed)));
         }
-        let tail = &content[walk.at.min(content.len() as u64) as usize..];
-        recovered.cut_bytes +=
-            tail.len() as u64 - tail.iter().rev().take_while(|byte| **byte == 0).count() as u64;
-        let cut = walk.at;
-        drop(content);
-        // The seals below claim it.
-        rewrite(home, proved.end, &ends)?;
-        // Later segments first: as long as this one is not sealed, a crash in between is recovered
-        // in the same way again.
-        for later in (number + 1..=last_segment).rev() {
-            let later = Segment::open(home, later, Access::Read)?;
-            seal_at(&**disk, &later, segment::HEADER_BYTES as u64, position, position - 1, now)?;
-        }
-        seal_at(&**disk, &segment, cut, position, position - 1, now)?;
-        recovered.last_segment = last_segment;
+        recovered.cut_bytes = used_end - at;
+        recovered.unproved = proved.end;
+        recovered.tail = Some(Tail { segment, offset: at, position });
         return Ok(recovered);
     }
     // Every segment is sealed. The snapshot was made of records that were durable in them.
     if let Some(next) = expected.filter(|next| *next <= resume.position) {
         return Err(short(&dir.join(segment::name(last_segment)), next - 1, resume.position));
     }
-    rewrite(home, proved.end, &ends)?;
-    recovered.last_segment = last_segment;
+    recovered.unproved = proved.end;
     Ok(recovered)
+}
+
+impl Recovered {
+    /// The segment in which the log ends and its place there; 0 in one that is not there yet.
+    pub(crate) fn end(&self) -> (u64, u64) {
+        let behind = (self.last_segment + 1, 0);
+        self.tail.as_ref().map_or(behind, |tail| (tail.segment.number, tail.offset))
+    }
+
+    /// Brings the log in order: what was read is durable when this returns, the unsynced tail is cut,
+    /// and every segment is sealed.
+    pub(crate) fn settle(&self, home: &Home, now: Timestamp) -> Result<()> {
+        // The seals below claim it.
+        rewrite(home, self.unproved, &self.ends)?;
+        let Some(Tail { segment, offset, position }) = &self.tail else { return Ok(()) };
+        let (disk, synced) = (&*home.disk, position - 1);
+        // Later segments first: as long as this one is not sealed, a crash in between is recovered in
+        // the same way again.
+        for later in (segment.number + 1..=self.last_segment).rev() {
+            let later = Segment::open(home, later, Access::Read)?;
+            seal_at(disk, &later, segment::HEADER_BYTES as u64, *position, synced, now)?;
+        }
+        seal_at(disk, segment, *offset, *position, synced, now)
+    }
 }
 
 /// How far the log is proved to be durable, as frame after frame is passed.
@@ -339,19 +278,13 @@ impl Proved {
 fn rewrite(home: &Home, from: (u64, u64), ends: &[(u64, u64)]) -> Result<()> {
     for &(number, end) in ends.iter().filter(|end| **end > from) {
         let segment = Segment::open(home, number, Access::Write)?;
-        let mut at = if number == from.0 { from.1 } else { segment::HEADER_BYTES as u64 };
-        let mut write_back = || {
-            let mut bytes = vec![0; (end - at).min(REWRITE_BYTES) as usize];
-            while at < end {
-                let n = (end - at).min(REWRITE_BYTES);
-                let bytes = &mut bytes[..n as usize];
-                segment.file.read_at(at, bytes)?;
-                segment.file.write_at(at, bytes)?;
-                at += n;
-            }
-            segment.file.sync()
-        };
-        write_back().map_err(|e| Error::io("sync the log", &segment.path, e))?;
+        let Segment { file, path, .. } = &segment;
+        let fail = |e| Error::io("sync the log", path, e);
+        let begin = if number == from.0 { from.1 } else { segment::HEADER_BYTES as u64 };
+        disk::each_block(&**file, path, begin..end, "sync the log", &mut |at, bytes| {
+            file.write_at(at, bytes).map_err(fail)
+        })?;
+        file.sync().map_err(fail)?;
     }
     Ok(())
 }
@@ -403,16 +336,7 @@ pub(crate) fn seal_at(
     synced: u64,
     now: Timestamp,
 ) -> Result<()> {
-    let seal = Header {
-        kind: FrameKind::Seal,
-        payload_checksum: crc32fast::hash(&[]),
-        body_bytes: 0,
-        definition_bytes: 0,
-        records: 0,
-        position,
-        synced,
-        written_at: now.micros(),
-    };
+    let seal = Header::empty(FrameKind::Seal, position, synced, now.micros());
     let seal = seal.encode(offset, segment.salt);
     let write = || {
         let file = disk.open(&segment.path, Access::Write)?;
@@ -492,10 +416,7 @@ pub(super) fn read(
     columns: &mut Columns,
     apply: &mut Applied<'_>,
 ) -> Result<(), ReadError> {
-    record::each_definition(frame.definitions, |number, text| {
-        translation.define(number, text);
-        Ok(())
-    })?;
+    translation.take_in(frame.definitions)?;
     let records = frame.header.records;
     match frame.header.kind {
         FrameKind::Control if records != 1 => {
@@ -572,22 +493,16 @@ pub(crate) fn replay_range(
             break;
         }
         let segment = Segment::open(home, number, Access::Read)?;
-        let content = match Content::read(&segment, length.unwrap_or(segment.bytes)) {
-            // A segment that was left may be cut behind its seal between opening and reading it.
-            Err(_) if length.is_none() => {
-                let segment = Segment::open(home, number, Access::Read)?;
-                Content::read(&segment, segment.bytes)?
-            }
-            content => content?,
-        };
-        let mut walk = Walk::new(&content, segment.salt);
+        // A segment that was left may be cut behind its seal while it is read.
+        let mut frames = Frames::up_to(segment.clone(), length.unwrap_or(u64::MAX));
         translation.forget();
         let mut sealed = false;
-        while length.map_or(!sealed, |length| walk.at < length) {
-            let at = walk.at;
-            let frame = walk.next().map_err(|_| {
-                Error::corruption(&segment.path, at, "the log is damaged here; nothing was changed")
-            })?;
+        while length.map_or(!sealed, |length| frames.at() < length) {
+            let at = frames.at();
+            let Ok(Located { frame, .. }) = frames.next()? else {
+                let message = "the log is damaged here; nothing was changed";
+                return Err(Error::corruption(&segment.path, at, message));
+            };
             let position = frame.header.position;
             if let Some(expected) = expected.filter(|expected| *expected != position) {
                 return Err(gap(&segment.path, at, expected, position));
@@ -615,10 +530,8 @@ pub(crate) fn first_frame(segment: &Segment) -> Result<Option<Header>> {
     if segment.bytes < at + bytes.len() as u64 {
         return Ok(None);
     }
-    segment
-        .file
-        .read_at(at, &mut bytes)
-        .map_err(|e| Error::io("read a segment of the log", &segment.path, e))?;
+    disk::read(&*segment.file, at, &mut bytes)
+        .map_err(|unread| unread.told("read a segment of the log", &segment.path))?;
     match Header::decode(&bytes, at, segment.salt) {
         Ok(header) => Ok(Some(header)),
         Err(Defect::Blank) => Ok(None),

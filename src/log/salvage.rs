@@ -9,62 +9,79 @@
 //! 3. A segment that was written anew ends with a seal.
 
 use super::Home;
-use super::frame::{self, FrameKind, Header};
-use super::reader::{Content, Walk, seal_at};
+use super::frame::{self, Frame, FrameKind, Header};
+use super::frames::{Frames, Located};
+use super::reader::seal_at;
 use super::segment::{self, Segment};
-use super::survey::{Beginning, PieceState, Surveyed};
-use crate::disk::Access;
+use super::survey::{Beginning, Piece, PieceState, Surveyed};
+use crate::disk::{Access, BLOCK_BYTES, File};
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
+use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The new segment, as it grows.
 struct Draft {
-    bytes: Vec<u8>,
+    file: Arc<dyn File>,
+    /// So much of it is in the file, and the rest is here.
+    written: u64,
+    block: Vec<u8>,
     salt: u64,
     next_position: u64,
+    now: Timestamp,
 }
 
 impl Draft {
     /// Appends a frame. What the header says of its payload is taken as it is.
-    fn put(&mut self, header: Header, payload: &[&[u8]]) {
-        let at = self.bytes.len() as u64;
-        self.bytes.extend_from_slice(&header.encode(at, self.salt));
+    fn put(&mut self, header: Header, payload: &[&[u8]]) -> io::Result<()> {
+        let at = self.written + self.block.len() as u64;
+        self.block.extend_from_slice(&header.encode(at, self.salt));
         for part in payload {
-            self.bytes.extend_from_slice(part);
+            self.block.extend_from_slice(part);
         }
-        self.bytes.resize(self.bytes.len().next_multiple_of(frame::ALIGN as usize), 0);
+        // Blocks that were written have left a multiple of it behind.
+        self.block.resize(self.block.len().next_multiple_of(frame::ALIGN as usize), 0);
+        if self.block.len() < BLOCK_BYTES { Ok(()) } else { self.flush() }
     }
 
-    fn put_lost(&mut self, positions: &Range<u64>, definitions: &[u8], now: Timestamp) {
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_at(self.written, &self.block)?;
+        self.written += self.block.len() as u64;
+        self.block.clear();
+        Ok(())
+    }
+
+    /// Takes over a frame of the old segment.
+    fn take(&mut self, frame: &Frame<'_>) -> io::Result<()> {
+        // The new one has its own, behind everything.
+        if frame.header.kind != FrameKind::Seal {
+            self.put(frame.header, &[frame.body, frame.definitions])?;
+        }
+        self.next_position = frame.next_position;
+        Ok(())
+    }
+
+    fn put_lost(&mut self, positions: &Range<u64>, definitions: &[u8]) -> io::Result<()> {
         self.next_position = positions.start;
         let body = positions.end.to_le_bytes();
         let mut checksum = crc32fast::Hasher::new();
         checksum.update(&body);
         checksum.update(definitions);
         let header = Header {
-            kind: FrameKind::Lost,
             payload_checksum: checksum.finalize(),
             body_bytes: frame::LOST_BODY_BYTES as u32,
             definition_bytes: definitions.len() as u32,
-            ..self.empty(now)
+            ..self.empty(FrameKind::Lost)
         };
-        self.put(header, &[&body, definitions]);
+        self.put(header, &[&body, definitions])?;
         self.next_position = positions.end;
+        Ok(())
     }
 
     /// The header of a frame without records. It claims nothing.
-    fn empty(&self, now: Timestamp) -> Header {
-        Header {
-            kind: FrameKind::Seal,
-            payload_checksum: crc32fast::hash(&[]),
-            body_bytes: 0,
-            definition_bytes: 0,
-            records: 0,
-            position: self.next_position,
-            synced: 0,
-            written_at: now.micros(),
-        }
+    fn empty(&self, kind: FrameKind) -> Header {
+        Header::empty(kind, self.next_position, 0, self.now.micros())
     }
 }
 
@@ -74,70 +91,84 @@ pub(crate) fn rewrite(home: &Home, surveyed: &Surveyed, now: Timestamp) -> Resul
     let Home { disk, dir, identity, .. } = home;
     let Surveyed { number, path, .. } = surveyed;
     let fail = |e| Error::io("write a segment of the log anew", path, e);
+    let unfinished = dir.join(format!("{number:010}.new"));
+    let create = || {
+        if disk.exists(&unfinished)? {
+            disk.remove(&unfinished)?;
+        }
+        disk.create(&unfinished)
+    };
     let salt = segment::salt_of(*identity, *number, now.micros());
     let header = segment::header(*identity, *number, salt, now.micros());
     // Without a frame of its own it goes on where the log ends.
     let end = surveyed.tail.as_ref().map_or(1, |_| surveyed.tail_position);
-    let first = surveyed.first.unwrap_or(end);
-    let mut draft = Draft { bytes: header.to_vec(), salt, next_position: first };
-    let mut old = Vec::new();
-    let mut old_salt = 0;
-    if !matches!(surveyed.beginning, Beginning::Missing) {
-        let file = disk.open(path, Access::Read).map_err(fail)?;
-        let bytes = file.len().map_err(fail)?;
-        let raw = Segment { number: *number, salt: 0, path: path.clone(), file, bytes };
-        old = Content::sealed(&raw)?.to_vec();
-        old_salt = match surveyed.beginning {
-            Beginning::Damaged { salt } => salt.unwrap_or(0),
-            _ => segment::RawHeader::read(&old).map_or(0, |header| header.salt()),
-        };
-    }
-    for piece in &surveyed.pieces {
-        if let PieceState::Mended { byte, bit } = piece.state {
-            old[byte as usize] ^= 1 << bit;
-        }
-    }
-    for piece in &surveyed.pieces {
-        match &piece.state {
-            PieceState::Damaged { positions, .. } if positions.is_empty() => {
+    let next_position = surveyed.first.unwrap_or(end);
+    let (file, block) = (create().map_err(fail)?, header.to_vec());
+    let mut draft = Draft { file, written: 0, block, salt, next_position, now };
+    let mut old = old_frames(home, surveyed)?;
+    for Piece { bytes, state } in &surveyed.pieces {
+        if let PieceState::Damaged { positions, definitions, .. } = state {
+            if positions.is_empty() {
                 draft.next_position = positions.end;
+                continue;
             }
-            PieceState::Damaged { positions, .. } => draft.put_lost(positions, &[], now),
-            PieceState::Unreadable { positions, .. } => {
-                let mut walk = Walk::new(&old, old_salt);
-                walk.at = piece.bytes.start;
-                let frame = walk.next().map_err(|_| changed(surveyed, piece.bytes.start))?;
-                draft.put_lost(positions, frame.definitions, now);
-            }
-            PieceState::Kept | PieceState::Mended { .. } => {
-                let mut walk = Walk::new(&old, old_salt);
-                walk.at = piece.bytes.start;
-                while walk.at < piece.bytes.end {
-                    let at = walk.at;
-                    let frame = walk.next().map_err(|_| changed(surveyed, at))?;
-                    if frame.header.kind != FrameKind::Seal {
-                        draft.put(frame.header, &[frame.body, frame.definitions]);
-                    }
-                    draft.next_position = frame.next_position;
+            let definitions = match &mut old {
+                Some(old) if !definitions.is_empty() => {
+                    old.go_to(definitions.start);
+                    old.peek((definitions.end - definitions.start) as usize)?
                 }
+                _ => &[],
+            };
+            draft.put_lost(positions, definitions).map_err(fail)?;
+            continue;
+        }
+        let old = old.as_mut().ok_or_else(|| changed(surveyed, bytes.start))?;
+        old.go_to(bytes.start);
+        if let PieceState::Mended { byte, bit } = state {
+            let salt = old.segment.salt;
+            let mut mended = old.peek((bytes.end - bytes.start) as usize)?.to_vec();
+            if let Some(byte) = mended.get_mut((byte - bytes.start) as usize) {
+                *byte ^= 1 << bit;
+            }
+            let frame = Frame::decode(&mended, bytes.start, salt);
+            draft.take(&frame.map_err(|_| changed(surveyed, bytes.start))?).map_err(fail)?;
+            continue;
+        }
+        while old.at() < bytes.end {
+            let at = old.at();
+            let Ok(Located { frame, .. }) = old.next()? else { return Err(changed(surveyed, at)) };
+            if let PieceState::Unreadable { positions, .. } = state {
+                draft.put_lost(positions, frame.definitions).map_err(fail)?;
+            } else {
+                draft.take(&frame).map_err(fail)?;
             }
         }
     }
-    let seal = draft.empty(now);
-    draft.put(seal, &[]);
-    let unfinished = dir.join(format!("{number:010}.new"));
-    let write = || {
-        if disk.exists(&unfinished)? {
-            disk.remove(&unfinished)?;
-        }
-        let file = disk.create(&unfinished)?;
-        file.write_at(0, &draft.bytes)?;
-        file.sync()?;
+    let seal = draft.empty(FrameKind::Seal);
+    let finish = |draft: &mut Draft| {
+        draft.put(seal, &[])?;
+        draft.flush()?;
+        draft.file.sync()?;
         disk.rename(&unfinished, path)?;
         disk.sync_dir(dir)
     };
-    write().map_err(fail)?;
+    finish(&mut draft).map_err(fail)?;
     Ok(draft.next_position)
+}
+
+/// The frames of the damaged segment; none where it is missing, or nothing says how to read it.
+fn old_frames(home: &Home, surveyed: &Surveyed) -> Result<Option<Frames>> {
+    let number = surveyed.number;
+    match surveyed.beginning {
+        Beginning::Intact => Segment::open(home, number, Access::Read).map(Frames::new).map(Some),
+        Beginning::Damaged { salt: Some(salt) } => {
+            let segment = Segment::unchecked(home, number, Access::Read)?;
+            Ok(Some(Frames::new(Segment { salt, ..segment })))
+        }
+        Beginning::Damaged { salt: None } | Beginning::Missing | Beginning::Foreign { .. } => {
+            Ok(None)
+        }
+    }
 }
 
 /// Cuts the unsynced tail off that segments behind a damaged one hold: what recovery does, where the

@@ -19,7 +19,7 @@
 //! Next: `writer.rs`.
 
 use super::Home;
-use crate::disk::{Access, Disk, File};
+use crate::disk::{self, Access, Disk, File};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
 use std::path::{Path, PathBuf};
@@ -132,26 +132,19 @@ impl Segment {
 
     /// Opens segment `number` and checks its header.
     pub(crate) fn open(home: &Home, number: u64, access: Access) -> Result<Self> {
-        let Home { disk, dir, identity, .. } = home;
-        let path = dir.join(name(number));
-        let file = match disk.open(&path, access) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(missing(&path));
-            }
-            opened => opened.map_err(|e| Error::io("open a segment of the log", &path, e))?,
-        };
-        let bytes = file.len().map_err(|e| Error::io("open a segment of the log", &path, e))?;
-        let mut header = [0; HEADER_BYTES];
-        if bytes < HEADER_BYTES as u64 {
-            return Err(Error::corruption(&path, bytes, "the segment ends inside its header"));
+        let identity = home.identity;
+        let segment = Segment::unchecked(home, number, access)?;
+        let Segment { path, bytes, .. } = &segment;
+        if *bytes < HEADER_BYTES as u64 {
+            return Err(Error::corruption(path, *bytes, "the segment ends inside its header"));
         }
-        file.read_at(0, &mut header).map_err(|e| Error::io("read a segment's header", &path, e))?;
+        let header = segment.header()?;
         let word = |at: usize| {
             let bytes = header[at..at + 8].try_into();
             u64::from_le_bytes(bytes.expect("eight bytes were asked for"))
         };
         if header[0..8] != MAGIC || header[12..16] != checksum(&header).to_le_bytes() {
-            return Err(Error::corruption(&path, 0, "the segment's header is damaged"));
+            return Err(Error::corruption(path, 0, "the segment's header is damaged"));
         }
         let format = word(8) as u32;
         if format > FORMAT {
@@ -159,11 +152,11 @@ impl Segment {
                 "the segment has format {format}; this software knows formats up to {FORMAT}; \
                  use a newer one"
             );
-            return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
+            return Err(Error::new(ErrorKind::NewerFormat, message).at(path, None));
         }
         if word(16) != number || header[32..48] != identity.to_le_bytes() {
             return Err(Error::corruption(
-                &path,
+                path,
                 16,
                 format!(
                     "this file is segment {} of {}; segment {number} of this directory belongs \
@@ -177,18 +170,38 @@ impl Segment {
                 ),
             ));
         }
-        Ok(Segment { number, salt: word(24), path, file, bytes })
+        Ok(Segment { salt: word(24), ..segment })
     }
+
+    /// Opens segment `number`, whatever its header says; its salt is left to the caller.
+    pub(crate) fn unchecked(home: &Home, number: u64, access: Access) -> Result<Self> {
+        let path = home.dir.join(name(number));
+        let fail = |e| Error::io("open a segment of the log", &path, e);
+        let file = match home.disk.open(&path, access) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(&path)),
+            opened => opened.map_err(fail)?,
+        };
+        let bytes = file.len().map_err(fail)?;
+        Ok(Segment { number, salt: 0, path, file, bytes })
+    }
+
+    /// The bytes of its header.
+    pub(crate) fn header(&self) -> Result<[u8; HEADER_BYTES]> {
+        read_header(&*self.file, &self.path)
+    }
+}
+
+fn read_header(file: &dyn File, path: &Path) -> Result<[u8; HEADER_BYTES]> {
+    let mut header = [0; HEADER_BYTES];
+    disk::read(file, 0, &mut header)
+        .map_err(|unread| unread.told("read a segment's header", path))?;
+    Ok(header)
 }
 
 /// The header of a segment as it stands, whether it can be opened or not.
 pub(crate) struct RawHeader([u8; HEADER_BYTES]);
 
 impl RawHeader {
-    pub(super) fn read(content: &[u8]) -> Option<Self> {
-        content.first_chunk().copied().map(RawHeader)
-    }
-
     /// That of the file at `path`; `None` where it is shorter than that, or has been retired.
     pub(crate) fn of(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
         let fail = |e| Error::io("read a segment's header", path, e);
@@ -199,9 +212,7 @@ impl RawHeader {
         if file.len().map_err(fail)? < HEADER_BYTES as u64 {
             return Ok(None);
         }
-        let mut header = [0; HEADER_BYTES];
-        file.read_at(0, &mut header).map_err(fail)?;
-        Ok(Some(RawHeader(header)))
+        Ok(Some(RawHeader(read_header(&*file, path)?)))
     }
 
     /// Whether the header is intact after all: that of a segment which does not belong here.

@@ -16,7 +16,7 @@
 //! 40     24   zero
 //! 64      -   records
 //! ```
-//! A record is `length (4) · checksum (4) · position (8) · event`, filled up with zeros to a multiple
+//! A record is `checksum (4) · length (4) · position (8) · event`, filled up with zeros to a multiple
 //! of 8. The length is the event's; the checksum is CRC-32 of the salt, the length, the position and
 //! the event ([`record::put_event`](crate::record::put_event)).
 //!
@@ -56,7 +56,8 @@ const ALIGN: usize = 8;
 pub(crate) struct Stage {
     file: Arc<dyn File>,
     path: PathBuf,
-    salt: u64,
+    /// CRC-32 of the salt: where the checksum of every record begins.
+    salt_checksum: u32,
     bytes: u64,
     /// Where the next record goes.
     at: u64,
@@ -82,7 +83,8 @@ impl Stage {
             Ok(file)
         };
         let file = make().map_err(|e| Error::io("make the stage of the log", &path, e))?;
-        Ok(Stage { file, path, salt, bytes, at: HEADER_BYTES as u64, record: Vec::new() })
+        let (salt_checksum, at) = (checksum_of_salt(salt), HEADER_BYTES as u64);
+        Ok(Stage { file, path, salt_checksum, bytes, at, record: Vec::new() })
     }
 
     /// Begins a record: `write` appends the event to it. [`put`](Stage::put) brings it in, if it fits.
@@ -103,11 +105,10 @@ impl Stage {
     #[inline]
     pub(crate) fn put(&mut self, position: u64) -> Result<()> {
         let event_bytes = (self.record.len() - RECORD_HEADER_BYTES) as u32;
-        let event = &self.record[RECORD_HEADER_BYTES..];
-        let checksum = checksum(self.salt, event_bytes, position, event);
-        self.record[0..4].copy_from_slice(&event_bytes.to_le_bytes());
-        self.record[4..8].copy_from_slice(&checksum.to_le_bytes());
+        self.record[4..8].copy_from_slice(&event_bytes.to_le_bytes());
         self.record[8..16].copy_from_slice(&position.to_le_bytes());
+        let checksum = checksum(self.salt_checksum, &self.record[4..]);
+        self.record[0..4].copy_from_slice(&checksum.to_le_bytes());
         self.record.resize(self.record.len().next_multiple_of(ALIGN), 0);
         self.file
             .write_at(self.at, &self.record)
@@ -138,7 +139,7 @@ pub(crate) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     bytes: Vec<u8>,
-    salt: u64,
+    salt_checksum: u32,
 }
 
 impl Staged {
@@ -163,7 +164,8 @@ impl Staged {
         let salt = bytes.get(32..40).and_then(|salt| salt.first_chunk().copied());
         let salt = salt.map_or(0, u64::from_le_bytes);
         let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
-        if is_ours { Staged { bytes, salt } } else { Staged::default() }
+        let salt_checksum = checksum_of_salt(salt);
+        if is_ours { Staged { bytes, salt_checksum } } else { Staged::default() }
     }
 
     /// The bytes of the stage up to the record of this position.
@@ -195,9 +197,9 @@ impl Staged {
             let (header, behind) = rest.split_first_chunk::<RECORD_HEADER_BYTES>()?;
             let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| header[at + i]));
             let at = u64::from(word(8)) | u64::from(word(12)) << 32;
-            let event_bytes = word(0);
-            let event = behind.get(..event_bytes as usize)?;
-            let is_valid = word(4) == checksum(self.salt, event_bytes, at, event);
+            let event = behind.get(..word(4) as usize)?;
+            let whole = &rest[4..RECORD_HEADER_BYTES + event.len()];
+            let is_valid = word(0) == checksum(self.salt_checksum, whole);
             if !is_valid || before.is_some_and(|before| at != before + 1) {
                 return None;
             }
@@ -222,14 +224,15 @@ fn header(identity: u128, salt: u64) -> [u8; HEADER_BYTES] {
     out
 }
 
-fn checksum(salt: u64, event_bytes: u32, position: u64, event: &[u8]) -> u32 {
-    let mut seed = [0; 20];
-    seed[0..8].copy_from_slice(&salt.to_le_bytes());
-    seed[8..12].copy_from_slice(&event_bytes.to_le_bytes());
-    seed[12..20].copy_from_slice(&position.to_le_bytes());
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&seed);
-    hasher.update(event);
+fn checksum_of_salt(salt: u64) -> u32 {
+    crc32fast::hash(&salt.to_le_bytes())
+}
+
+/// The checksum of a record, which is given without it.
+#[inline]
+fn checksum(of_salt: u32, record: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(of_salt);
+    hasher.update(record);
     hasher.finalize()
 }
 

@@ -9,7 +9,9 @@
 //! 1. Nothing is written, and a piece that is kept was checked: frame by both checksums, its place
 //!    in the chain of positions, and, where strings are read, its content.
 //! 2. The pieces of a segment lie in order and cover it from its header to its last frame.
-//! 3. A frame of which exactly one bit is flipped is *mended*: of the bits of a payload of at most
+//! 3. Of a frame that is lost the definitions are kept where they are whole: they are sealed
+//!    (`record.rs`) where its body is long enough to be damaged alone.
+//! 4. A frame of which exactly one bit is flipped is *mended*: of the bits of a payload of at most
 //!    [`MENDED_BYTES_MAX`] the checksum says which one it was. Bytes damaged in any other way pass
 //!    for that with a chance of at most 1 to 4,096, and must still be a frame's content.
 //!
@@ -17,17 +19,18 @@
 
 use super::Home;
 use super::frame::{self, Defect, Frame, FrameKind, Header};
-use super::reader::{Applied, Content, ReadError, Resume, Translation, Walk, read};
+use super::frames::{Frames, Located};
+use super::reader::{self, Applied, ReadError, Resume, Translation};
 use super::segment::{self, Segment, Stray};
 use crate::dictionary::Dictionary;
 use crate::disk::Access;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Columns;
+use crate::record::{self, Columns};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Payloads up to this length are mended (invariant 3).
+/// Payloads up to this length are mended (invariant 4).
 const MENDED_BYTES_MAX: usize = 128 << 10;
 
 /// A stretch of a segment.
@@ -44,8 +47,9 @@ pub(crate) enum PieceState {
     Kept,
     /// A valid frame, when this bit of the file is turned back.
     Mended { byte: u64, bit: u8 },
-    /// These positions are lost; nothing more is known of the bytes.
-    Damaged { positions: Range<u64>, why: &'static str },
+    /// These positions are lost. Of the bytes nothing more is known than that the definitions that lie
+    /// here, if any, are whole.
+    Damaged { positions: Range<u64>, definitions: Range<u64>, why: &'static str },
     /// The frame is intact, but its records cannot be read; what it defines is kept.
     Unreadable { positions: Range<u64>, why: &'static str },
 }
@@ -85,6 +89,12 @@ pub(crate) struct Surveyed {
     pub(crate) tail_position: u64,
     pub(crate) frames: u64,
     pub(crate) records: u64,
+}
+
+impl PieceState {
+    fn damaged(positions: Range<u64>, why: &'static str) -> Self {
+        PieceState::Damaged { positions, definitions: 0..0, why }
+    }
 }
 
 impl Surveyed {
@@ -174,12 +184,6 @@ pub(crate) fn survey(
     Ok(surveyor.survey)
 }
 
-/// From `at` to the last byte that is not blank.
-fn tail(content: &[u8], at: u64) -> Range<u64> {
-    let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
-    at..end.max(at)
-}
-
 fn bytes_of(home: &Home, number: u64) -> u64 {
     let path = home.dir.join(segment::name(number));
     home.disk.open(&path, Access::Read).and_then(|file| file.len()).unwrap_or(0)
@@ -221,11 +225,8 @@ impl Surveyor<'_> {
             records: 0,
         };
         let header_end = segment::HEADER_BYTES as u64;
-        let (segment, content) = match Segment::open(self.home, number, Access::Read) {
-            Ok(segment) => {
-                let content = Content::sealed(&segment)?;
-                (segment, content)
-            }
+        let segment = match Segment::open(self.home, number, Access::Read) {
+            Ok(segment) => segment,
             Err(error) => match error.kind() {
                 ErrorKind::MissingSegment => {
                     found.beginning = Beginning::Missing;
@@ -248,12 +249,13 @@ impl Surveyor<'_> {
         if let Some((translation, _)) = &mut self.strings {
             translation.forget();
         }
+        let mut frames = Frames::new(segment);
         if self.in_tail {
             // Valid or not, what lies behind the beginning of the tail belongs to it.
-            found.tail = Some(tail(&content, header_end));
+            found.tail = Some(header_end..frames.look_behind(&mut |_, _| ())?);
             found.tail_position = self.expected.unwrap_or(self.resume.position + 1);
         } else {
-            self.frames(&mut found, &segment, &content)?;
+            self.frames(&mut found, &mut frames)?;
         }
         Ok(found)
     }
@@ -265,14 +267,9 @@ impl Surveyor<'_> {
         path: &Path,
         found: &mut Surveyed,
         error: &Error,
-    ) -> Result<Option<(Segment, Content)>> {
+    ) -> Result<Option<Segment>> {
         let Home { disk, identity, .. } = self.home;
-        let fail = |e| Error::io("read a segment of the log", path, e);
-        let file = disk.open(path, Access::Read).map_err(fail)?;
-        let bytes = file.len().map_err(fail)?;
-        let mut segment = Segment { number, salt: 0, path: path.to_owned(), file, bytes };
-        let content = Content::sealed(&segment)?;
-        let Some(header) = segment::RawHeader::read(&content) else {
+        let Some(header) = segment::RawHeader::of(&**disk, path)? else {
             found.beginning = Beginning::Damaged { salt: None };
             return Ok(None);
         };
@@ -281,66 +278,76 @@ impl Surveyor<'_> {
             found.beginning = Beginning::Foreign { ours, what: error.message().to_owned() };
             return Ok(None);
         }
-        let proved = header
-            .salts(*identity, number)
-            .into_iter()
-            .flatten()
-            .find(|salt| Walk::new(&content, *salt).headers_behind().next().is_some());
-        let blank = content[segment::HEADER_BYTES..].iter().all(|byte| *byte == 0);
-        found.beginning = Beginning::Damaged { salt: proved };
-        if proved.is_none() && !blank {
-            return Ok(None);
+        let mut segment = Segment::unchecked(self.home, number, Access::Read)?;
+        let mut is_blank = true;
+        for salt in header.salts(*identity, number).into_iter().flatten() {
+            segment.salt = salt;
+            let (mut valid, frames) = (false, Frames::new(segment.clone()));
+            is_blank = frames.look_behind(&mut |_, _| valid = true)? == frames.at();
+            if valid {
+                found.beginning = Beginning::Damaged { salt: Some(salt) };
+                return Ok(Some(segment));
+            }
         }
-        segment.salt = proved.unwrap_or(0);
-        Ok(Some((segment, content)))
+        found.beginning = Beginning::Damaged { salt: None };
+        segment.salt = 0;
+        Ok(is_blank.then_some(segment))
     }
 
-    fn frames(&mut self, found: &mut Surveyed, segment: &Segment, content: &[u8]) -> Result<()> {
-        let mut walk = Walk::new(content, segment.salt);
-        // The valid headers from the first defect on, looked for once.
-        let mut headers: Option<Vec<(u64, Header)>> = None;
+    fn frames(&mut self, found: &mut Surveyed, frames: &mut Frames) -> Result<()> {
+        let number = frames.segment.number;
+        // The valid headers from the first defect on, and the end of what is not blank, looked for
+        // once.
+        let mut looked: Option<(Vec<(u64, Header)>, u64)> = None;
         while !found.sealed {
-            let at = walk.at;
-            let defect = match walk.next() {
-                Ok(frame) => {
-                    self.frame(found, &frame, at..walk.at, None)?;
+            let at = frames.at();
+            let defect = match frames.next()? {
+                Ok(Located { frame, .. }) => {
+                    let end = at + frame.header.frame_bytes();
+                    self.frame(found, &frame, at..end, None)?;
                     continue;
                 }
                 Err(Defect::Unknown(kind)) => {
-                    let message =
-                        format!("a record of kind {kind} was written by newer software; use that");
-                    return Err(
-                        Error::new(ErrorKind::NewerFormat, message).at(&segment.path, Some(at))
-                    );
+                    return Err(reader::newer_kind(kind, &frames.segment.path, at));
                 }
                 Err(defect) => defect,
             };
-            let headers = headers.get_or_insert_with(|| walk.headers_behind().collect());
+            let (headers, used_end) = match &mut looked {
+                Some(looked) => looked,
+                none => {
+                    let mut headers = Vec::new();
+                    let end =
+                        frames.look_behind(&mut |place, header| headers.push((place, *header)))?;
+                    none.insert((headers, end))
+                }
+            };
+            let used_end = (*used_end).max(at);
             let behind = &headers[headers.partition_point(|(place, _)| *place < at)..];
             let position = self.expected.unwrap_or(self.resume.position + 1);
             let synced = behind.iter().map(|(_, header)| header.synced).max().unwrap_or(0);
-            let is_damage = self.is_proved(segment.number, at, position)
+            let is_damage = self.is_proved(number, at, position)
                 || synced >= position
-                || self.claims_of_later(segment.number)? >= position;
+                || self.claims_of_later(number)? >= position;
             // A segment that was made and not used, behind one whose end is lost.
             let unused = self.open_loss.is_some()
                 && at == segment::HEADER_BYTES as u64
-                && content[at as usize..].iter().all(|byte| *byte == 0)
-                && self.claims_of_later(segment.number)? == 0;
+                && used_end == at
+                && self.claims_of_later(number)? == 0;
             if !is_damage || unused {
                 self.in_tail = true;
-                found.tail = Some(tail(content, at));
+                found.tail = Some(at..used_end);
                 found.tail_position = position;
                 return Ok(());
             }
             self.claimed = self.claimed.max(synced);
-            if let Some((byte, bit, bytes)) = mend(content, at, segment.salt) {
-                let frame = Frame::decode(&bytes, at, segment.salt);
+            if let Some((byte, bit, bytes)) = mend(frames)? {
+                let frame = Frame::decode(&bytes, at, frames.segment.salt);
                 if let Ok(frame) = frame
                     && self.expected.is_none_or(|expected| expected == frame.header.position)
                 {
-                    walk.at = at + frame.header.frame_bytes();
-                    self.frame(found, &frame, at..walk.at, Some((byte, bit)))?;
+                    let end = at + frame.header.frame_bytes();
+                    frames.go_to(end);
+                    self.frame(found, &frame, at..end, Some((byte, bit)))?;
                     continue;
                 }
             }
@@ -349,32 +356,64 @@ impl Surveyor<'_> {
                 Defect::Payload(_) => "a frame's content is not what its checksum says",
                 Defect::Header | Defect::Unknown(_) => "no valid frame, where one had been synced",
             };
-            let good = behind.iter().find(|(place, header)| {
-                *place > at
-                    && header.position >= position
-                    && Frame::decode(&content[*place as usize..], *place, segment.salt).is_ok()
-            });
-            if let Some((place, header)) = good {
+            if let Defect::Payload(header) = defect
+                && header.kind == FrameKind::Events
+                && header.position >= position
+                && self.defining(found, frames, &header, why)?
+            {
+                continue;
+            }
+            if let Some((place, header)) = next_valid(frames, behind, position)? {
                 // A retired log may begin anywhere that is not behind what the snapshot has.
                 let begins = header.position.min(self.resume.position + 1);
                 let positions = self.expected.unwrap_or(begins)..header.position;
-                found.push(at..*place, PieceState::Damaged { positions, why });
+                found.push(at..place, PieceState::damaged(positions, why));
                 found.first = found.first.or(self.expected);
                 self.expected = Some(header.position);
-                walk.at = *place;
+                frames.go_to(place);
                 continue;
             }
             // Positions of headers whose content is lost are known to have been.
             let known = behind.iter().map(|(_, header)| header.last_position()).max();
             self.claimed = self.claimed.max(known.unwrap_or(0));
-            self.lose_rest(found, at..(content.len() as u64).max(at), why);
+            self.lose_rest(found, at..frames.segment.bytes.max(at), why);
             return Ok(());
         }
-        let rest = &content[(walk.at as usize).min(content.len())..];
-        if let Some(last) = rest.iter().rposition(|byte| *byte != 0) {
-            found.litter = Some(walk.at..walk.at + last as u64 + 1);
-        }
+        let at = frames.at();
+        found.litter =
+            Some(at..frames.look_behind(&mut |_, _| ())?).filter(|range| !range.is_empty());
         Ok(())
+    }
+
+    /// Takes in the definitions of the frame at the present place, whose header is valid and whose
+    /// content is not, if they are whole; the walk goes on behind it.
+    fn defining(
+        &mut self,
+        found: &mut Surveyed,
+        frames: &mut Frames,
+        header: &Header,
+        why: &'static str,
+    ) -> Result<bool> {
+        let (at, behind) = (frames.at(), frames.at() + header.frame_bytes());
+        let begins = at + frame::HEADER_BYTES as u64 + u64::from(header.body_bytes);
+        frames.go_to(begins);
+        let bytes = frames.peek(header.definition_bytes as usize)?;
+        let defined = bytes.len() == header.definition_bytes as usize && record::are_sealed(bytes);
+        if defined && let Some((translation, _)) = &mut self.strings {
+            // Sealed is what the writer wrote; should it be malformed all the same, who uses it is.
+            let _ = translation.take_in(bytes);
+        }
+        let definitions = begins..begins + bytes.len() as u64;
+        frames.go_to(if defined { behind } else { at });
+        if defined {
+            self.close_loss(header.position);
+            let retired = header.position.min(self.resume.position + 1);
+            let positions = self.expected.unwrap_or(retired)..header.last_position() + 1;
+            found.first = found.first.or(Some(positions.start));
+            self.expected = Some(positions.end);
+            found.push(at..behind, PieceState::Damaged { positions, definitions, why });
+        }
+        Ok(defined)
     }
 
     /// Takes in a valid frame.
@@ -394,13 +433,13 @@ impl Surveyor<'_> {
         if position < expected {
             let why = "the frame repeats positions that are there already";
             let positions = expected..expected;
-            found.push(bytes, PieceState::Damaged { positions, why });
+            found.push(bytes, PieceState::damaged(positions, why));
             return Ok(());
         }
         if position > expected {
             let why = "records are missing between two frames";
             let positions = expected..position;
-            found.push(bytes.start..bytes.start, PieceState::Damaged { positions, why });
+            found.push(bytes.start..bytes.start, PieceState::damaged(positions, why));
             found.first = found.first.or(Some(expected));
         }
         found.first = found.first.or(Some(position));
@@ -419,7 +458,7 @@ impl Surveyor<'_> {
             None => PieceState::Kept,
         };
         if let Some((translation, columns)) = &mut self.strings {
-            match read(frame, true, translation, columns, self.apply) {
+            match reader::read(frame, true, translation, columns, self.apply) {
                 Ok(()) => {}
                 Err(ReadError::Failed(error)) => return Err(error),
                 Err(ReadError::Malformed(why)) => {
@@ -447,8 +486,7 @@ impl Surveyor<'_> {
             for later in number + 1..=self.last {
                 // One that cannot be read is reported when its turn comes.
                 let Ok(segment) = Segment::open(self.home, later, Access::Read) else { continue };
-                let content = Content::sealed(&segment)?;
-                claims.push((later, Walk::new(&content, segment.salt).claims_behind()));
+                claims.push((later, Frames::new(segment).claims_behind()?));
             }
             self.claims = Some(claims);
         }
@@ -461,7 +499,7 @@ impl Surveyor<'_> {
         let from = self.expected.unwrap_or(self.resume.position + 1);
         let positions = from..from;
         found.first = found.first.or(self.expected);
-        found.pieces.push(Piece { bytes, state: PieceState::Damaged { positions, why } });
+        found.pieces.push(Piece { bytes, state: PieceState::damaged(positions, why) });
         // Of several in a row the first one has them.
         self.open_loss.get_or_insert((found.number, found.pieces.len() - 1));
     }
@@ -497,39 +535,61 @@ impl Surveyor<'_> {
     }
 }
 
-/// The one flipped bit of the frame at `at`: byte and bit in the file, and the frame as it was.
-fn mend(content: &[u8], at: u64, salt: u64) -> Option<(u64, u8, Vec<u8>)> {
-    let rest = content.get(at as usize..)?;
-    let header = rest.first_chunk::<{ frame::HEADER_BYTES }>()?;
-    match Header::decode(header, at, salt) {
-        Ok(valid) => {
-            let end = valid.frame_bytes() as usize;
-            let payload =
-                frame::HEADER_BYTES + valid.body_bytes as usize + valid.definition_bytes as usize;
-            if payload > MENDED_BYTES_MAX || end > rest.len() {
-                return None;
+/// The first of these headers behind the present place that a valid frame has, of this position or a
+/// later one. Where the walk stands afterwards is left open.
+fn next_valid(
+    frames: &mut Frames,
+    headers: &[(u64, Header)],
+    position: u64,
+) -> Result<Option<(u64, Header)>> {
+    let at = frames.at();
+    for (place, header) in headers {
+        if *place > at && header.position >= position {
+            frames.go_to(*place);
+            if frames.next()?.is_ok() {
+                return Ok(Some((*place, *header)));
             }
-            let mut bytes = rest[..end].to_vec();
-            if let Some(padding) = bytes[payload..].iter().position(|byte| *byte != 0) {
-                // Whatever is in the padding, it was zero.
-                let byte = payload + padding;
-                let bit = bytes[byte].trailing_zeros() as u8;
-                bytes[byte] ^= 1 << bit;
-                return Some((at + byte as u64, bit, bytes));
-            }
-            let (byte, bit) = frame::flipped_bit(&bytes[frame::HEADER_BYTES..payload], &valid)?;
-            let byte = frame::HEADER_BYTES + byte;
-            bytes[byte] ^= 1 << bit;
-            Some((at + byte as u64, bit, bytes))
         }
-        Err(_) => (0..frame::HEADER_BYTES * 8).find_map(|bit| {
-            let (byte, bit) = (bit / 8, (bit % 8) as u8);
-            let mut header = *header;
-            header[byte] ^= 1 << bit;
-            let valid = Header::decode(&header, at, salt).ok()?;
-            let mut bytes = rest.get(..valid.frame_bytes() as usize)?.to_vec();
-            bytes[..frame::HEADER_BYTES].copy_from_slice(&header);
-            Some((at + byte as u64, bit, bytes))
-        }),
     }
+    Ok(None)
+}
+
+/// The one flipped bit of the frame at the present place: byte and bit in the file, and the frame as
+/// it was.
+fn mend(frames: &mut Frames) -> Result<Option<(u64, u8, Vec<u8>)>> {
+    let (at, salt) = (frames.at(), frames.segment.salt);
+    let Some(header) = frames.peek(frame::HEADER_BYTES)?.first_chunk().copied() else {
+        return Ok(None);
+    };
+    let decode = |header: &[u8; frame::HEADER_BYTES]| Header::decode(header, at, salt).ok();
+    let Some(valid) = decode(&header) else {
+        let mended = (0..frame::HEADER_BYTES * 8).find_map(|bit| {
+            let (mut header, byte, bit) = (header, bit / 8, (bit % 8) as u8);
+            header[byte] ^= 1 << bit;
+            decode(&header).map(|valid| (header, valid.frame_bytes(), byte, bit))
+        });
+        let Some((header, frame_bytes, byte, bit)) = mended else { return Ok(None) };
+        let mut bytes = frames.peek(frame_bytes as usize)?.to_vec();
+        bytes[..frame::HEADER_BYTES].copy_from_slice(&header);
+        return Ok(Some((at + byte as u64, bit, bytes)));
+    };
+    let payload = frame::HEADER_BYTES + valid.body_bytes as usize + valid.definition_bytes as usize;
+    if payload > MENDED_BYTES_MAX {
+        return Ok(None);
+    }
+    let mut bytes = frames.peek(valid.frame_bytes() as usize)?.to_vec();
+    if (bytes.len() as u64) < valid.frame_bytes() {
+        return Ok(None);
+    }
+    let padding = bytes[payload..].iter().position(|byte| *byte != 0);
+    let flipped = match padding.map(|padding| payload + padding) {
+        // Whatever is in the padding, it was zero.
+        Some(byte) => Some((byte, bytes[byte].trailing_zeros() as u8)),
+        None => frame::flipped_bit(&bytes[frame::HEADER_BYTES..payload], &valid)
+            .map(|(byte, bit)| (frame::HEADER_BYTES + byte, bit)),
+    };
+    Ok(flipped.map(|(byte, bit)| {
+        bytes[byte] ^= 1 << bit;
+        (at + byte as u64, bit, bytes)
+    }))
 }

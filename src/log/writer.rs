@@ -10,8 +10,10 @@
 //! 5. A segment is entered only when a whole one is ready (made, synced, named in the manifest);
 //!    running out of space shows there, with nothing written and nothing poisoned. The first one of
 //!    an opening is made by its first append, so an opening that only asks leaves nothing behind.
-//! 6. A sym is marked as defined in a segment when the frame with its definition is put there, under
-//!    the lock, and not before.
+//! 6. A sym is marked as defined in an epoch when the frame with its definition is put there, under
+//!    the lock, and not before. An epoch is a stretch of a segment, of at most [`EPOCH_BYTES`] and a
+//!    frame; each defines again what it uses. So what a frame defines is lost, with it, to the rest of
+//!    its epoch at the most.
 //! 7. Locks are taken in the order active, spare. Who makes a segment holds `spare` until nobody
 //!    else can want to make one of the same number.
 //!
@@ -22,19 +24,24 @@ use super::frame::{self, FrameKind, Header};
 use super::segment::{self, Segment};
 use crate::dictionary::{Dictionary, Sym};
 use crate::disk::Access;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Manifest;
 use crate::record::{self, Columns};
-use crate::sync::atomic::Ordering::{Acquire, Release};
-use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use crate::time::Timestamp;
 use std::sync::Arc;
 
 /// The first segment's size where the options do not ask for less. Each next one holds a quarter of
-/// what was written since opening, but not less than this, up to the options' size: filling
-/// segments with zeros in advance then costs a small log little, and a large one has few segments.
-const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+/// what was written since opening, but not less than this, up to the options' size: so a small log
+/// needs few segments, each of which costs several syncs, and a large one has few, too.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+/// Where there is no space for that.
+const SMALL_SEGMENT_BYTES: u64 = 256 << 10;
+
+/// How much of a segment relies on the same definitions.
+pub(crate) const EPOCH_BYTES: u64 = 4 << 20;
 
 pub(crate) struct Writer {
     home: Home,
@@ -51,6 +58,8 @@ pub(crate) struct Writer {
     durable: AtomicU64,
     /// The number of the active segment, for looks without the lock.
     segment_number: AtomicU64,
+    /// The number of the epoch, from 1 with the first segment of this opening; raised under the lock.
+    epoch: AtomicU32,
     poison: OnceLock<Error>,
 }
 
@@ -61,6 +70,8 @@ struct Active {
     number: u64,
     /// Where the next frame goes.
     at: u64,
+    /// Where the epoch began.
+    epoch_at: u64,
     next_position: u64,
     /// Bytes of the segments that were left since opening.
     left_bytes: u64,
@@ -96,9 +107,9 @@ pub(crate) struct Draft {
     frame: Vec<u8>,
     body_bytes: usize,
     body_checksum: crc32fast::Hasher,
-    /// The segment against which `undefined` was made.
-    segment: u64,
-    /// Syms that the segment may not define yet; all others used are defined there for sure.
+    /// The epoch against which `undefined` was made.
+    epoch: u32,
+    /// Syms that the epoch may not define yet; all others used are defined there for sure.
     undefined: Vec<Sym>,
     written_at: i64,
 }
@@ -118,10 +129,10 @@ impl Draft {
 
     fn look_for_undefined(&mut self, columns: &Columns, writer: &Writer) {
         self.undefined.clear();
-        self.segment = writer.segment_number.load(Acquire);
-        let (dictionary, segment) = (&*writer.dictionary, self.segment as u32);
+        self.epoch = writer.epoch.load(Acquire);
+        let (dictionary, epoch) = (&*writer.dictionary, self.epoch);
         columns.each_sym(|sym| {
-            if dictionary.defined_in(sym) != segment {
+            if dictionary.defined_in(sym) != epoch {
                 self.undefined.push(sym);
             }
         });
@@ -159,10 +170,12 @@ impl Writer {
             dictionary,
             segment_bytes_max,
             segment_number: AtomicU64::new(last_segment),
+            epoch: AtomicU32::new(0),
             active: Mutex::new(Active {
                 segment: None,
                 number: last_segment,
                 at: 0,
+                epoch_at: 0,
                 next_position,
                 left_bytes: 0,
                 witnessed: 0,
@@ -183,16 +196,22 @@ impl Writer {
     pub(crate) fn append_events(&self, draft: &mut Draft, columns: &Columns) -> Result<Appended> {
         let mut active = self.active()?;
         loop {
-            if active.number != draft.segment {
+            if active.at - active.epoch_at >= EPOCH_BYTES {
+                self.begin_epoch(&mut active);
+            }
+            let epoch = self.epoch.load(Acquire);
+            if epoch != draft.epoch {
                 draft.look_for_undefined(columns, self);
             }
-            let segment = active.number as u32;
             // Another thread may have defined some since the draft was made.
-            draft.undefined.retain(|sym| self.dictionary.defined_in(*sym) != segment);
+            draft.undefined.retain(|sym| self.dictionary.defined_in(*sym) != epoch);
             let definitions_at = frame::HEADER_BYTES + draft.body_bytes;
             draft.frame.truncate(definitions_at);
             for &sym in &draft.undefined {
                 record::put_definition(&mut draft.frame, sym, &self.dictionary);
+            }
+            if draft.body_bytes >= record::SEALED_BODY_BYTES && !draft.undefined.is_empty() {
+                record::seal_definitions(&mut draft.frame, definitions_at);
             }
             let mut checksum = draft.body_checksum.clone();
             checksum.update(&draft.frame[definitions_at..]);
@@ -220,10 +239,16 @@ impl Writer {
                 continue;
             }
             for &sym in &draft.undefined {
-                self.dictionary.define_in(sym, segment);
+                self.dictionary.define_in(sym, epoch);
             }
             return self.put(&mut active, &header, &mut draft.frame);
         }
+    }
+
+    /// From the next frame on nothing is defined.
+    fn begin_epoch(&self, active: &mut Active) {
+        active.epoch_at = active.at;
+        self.epoch.fetch_add(1, AcqRel);
     }
 
     /// Makes room for a frame of so many bytes, so that appending one does not need another segment.
@@ -265,14 +290,10 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Appended> {
         let mut header = Header {
-            kind,
             payload_checksum: crc32fast::hash(body),
             body_bytes: body.len() as u32,
-            definition_bytes: 0,
             records,
-            position: active.next_position,
-            synced: 0,
-            written_at: now.micros(),
+            ..Header::empty(kind, active.next_position, 0, now.micros())
         };
         if !active.has_room(header.frame_bytes()) {
             self.rotate(active, header.frame_bytes(), now)?;
@@ -306,16 +327,8 @@ impl Writer {
 
     /// Seals the active segment; every other frame has left room for this one.
     fn put_seal(&self, active: &mut Active, now: Timestamp) -> Result<()> {
-        let seal = Header {
-            kind: FrameKind::Seal,
-            payload_checksum: crc32fast::hash(&[]),
-            body_bytes: 0,
-            definition_bytes: 0,
-            records: 0,
-            position: active.next_position,
-            synced: self.durable.load(Acquire),
-            written_at: now.micros(),
-        };
+        let (position, synced) = (active.next_position, self.durable.load(Acquire));
+        let seal = Header::empty(FrameKind::Seal, position, synced, now.micros());
         self.put(active, &seal, &mut [0; frame::HEADER_BYTES]).map(|_| ())
     }
 
@@ -344,6 +357,7 @@ impl Writer {
             active.unsynced.push((left, active.at));
         }
         active.at = segment::HEADER_BYTES as u64;
+        self.begin_epoch(active);
         drop(spare);
         Ok(())
     }
@@ -355,10 +369,16 @@ impl Writer {
         needed: u64,
         now: Timestamp,
     ) -> Result<Segment> {
-        let bytes = bytes.max(FIRST_SEGMENT_BYTES).min(self.segment_bytes_max).max(needed);
+        let within = |bytes: u64| bytes.min(self.segment_bytes_max).max(needed);
+        let (bytes, small) = (within(bytes.max(FIRST_SEGMENT_BYTES)), within(SMALL_SEGMENT_BYTES));
         // One of this number that turned out too small is replaced by a rename; it was never entered,
         // and should this fail it is still there.
-        let segment = Segment::create(&self.home, number, bytes, now)?;
+        let segment = match Segment::create(&self.home, number, bytes, now) {
+            Err(error) if error.kind() == ErrorKind::NoSpace && small < bytes => {
+                Segment::create(&self.home, number, small, now)?
+            }
+            created => created?,
+        };
         self.manifest.note_segment(number)?;
         Ok(segment)
     }

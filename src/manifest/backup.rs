@@ -107,7 +107,7 @@ impl BackupSet {
         };
         let value = bytes.strip_prefix(&MAGIC);
         let value = value.ok_or_else(|| damaged(Malformed("it does not begin as one")))?;
-        if value.first().is_some_and(|version| *version > codec::VALUE_VERSION) {
+        if codec::is_newer(NAME.as_bytes(), value) {
             let message = "the backup was written by newer software; use that";
             return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
         }

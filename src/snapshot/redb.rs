@@ -213,9 +213,6 @@ impl redb::StorageBackend for Backend {
         }
     }
 }
-
-/// Bytes copied at a time.
-const COPY_BYTES: usize = 1 << 20;
 /// As much of the file changes with each commit: redb's header, with its transaction numbers.
 const STAMP_BYTES: usize = 512;
 
@@ -303,14 +300,9 @@ impl RedbStorage {
         };
         let len = hold.file.len().map_err(fail)?;
         let copy = disk.scratch().map_err(fail)?;
-        let mut block = vec![0; COPY_BYTES];
-        let mut at = 0;
-        while at < len {
-            let bytes = (len - at).min(COPY_BYTES as u64) as usize;
-            hold.file.read_at(at, &mut block[..bytes]).map_err(fail)?;
-            copy.write_at(at, &block[..bytes]).map_err(fail)?;
-            at += bytes as u64;
-        }
+        disk::each_block(&*hold.file, path, 0..len, "copy the snapshot", &mut |at, block| {
+            copy.write_at(at, block).map_err(fail)
+        })?;
         Ok((Self::open_held(disk, path, Some(copy), len)?, Some(hold)))
     }
 
@@ -585,7 +577,9 @@ fn failed(path: &Path, error: redb::Error) -> Error {
         {
             Error::io("read or write the snapshot", path, e)
         }
-        redb::Error::Io(_)
+        // Older formats of redb's were never written here.
+        redb::Error::UpgradeRequired(_)
+        | redb::Error::Io(_)
         | redb::Error::Corrupted(_)
         | redb::Error::RepairAborted
         | redb::Error::TableDoesNotExist(_)
@@ -594,13 +588,6 @@ fn failed(path: &Path, error: redb::Error) -> Error {
             Error::new(ErrorKind::Corruption, format!("the snapshot is damaged: {error}"))
                 .at(path, None)
         }
-        redb::Error::UpgradeRequired(version) => Error::new(
-            ErrorKind::NewerFormat,
-            format!(
-                "the snapshot has redb's file format {version}, which this software does not read"
-            ),
-        )
-        .at(path, None),
         other => Error::new(ErrorKind::Io, format!("the snapshot cannot be used: {other}"))
             .at(path, None)
             .because(other),

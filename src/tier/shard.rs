@@ -14,11 +14,12 @@
 //! 4. `everything_here`: no key of the shard has a stored row without being resident, so an absent
 //!    key is a new key and nothing has to be read to know that.
 //!
-//! Entries lie in chunks that do not move once they are full; growing copies the table of slots
-//! only. A chunk is filled with blank entries when it is made: one run through memory, while the
+//! Entries lie in chunks that do not move (`tier/room.rs`), but for the first ones, which are in a
+//! vector that grows; growing copies the table of slots only. A chunk is filled with blank entries when it is made: one run through memory, while the
 //! entries of a batch's new keys would each be written into a cold line.
 //! Next: `tier/apply.rs`.
 
+use super::room::{Chunk, Room};
 use super::{Key, SHARDS, ShardTotals, hash_key};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
@@ -45,7 +46,10 @@ pub(crate) struct Shard {
     by_sym: Vec<u32>,
     /// The keys of all slots, `arity` syms each.
     keys: Vec<Sym>,
-    chunks: Vec<Vec<Entry>>,
+    /// The first entries, as long as there are fewer than a chunk's.
+    few: Vec<Entry>,
+    chunks: Vec<Chunk<Entry>>,
+    room: Arc<Room>,
     /// Slots that have been used; those behind are blank.
     used: u32,
     /// Used slots without an entry.
@@ -166,13 +170,15 @@ fn sym_place(sym: Sym) -> usize {
 
 impl Shard {
     /// An empty shard with room for `expected` keys; `stored` if the store may have rows of it.
-    pub(crate) fn new(arity: usize, expected: usize, stored: bool) -> Self {
+    pub(crate) fn new(arity: usize, expected: usize, stored: bool, room: Arc<Room>) -> Self {
         Shard {
             arity,
             table: Slots::with_room(if arity == 1 { 0 } else { expected }),
             by_sym: Vec::with_capacity(if arity == 1 { expected } else { 0 }),
             keys: Vec::with_capacity(expected * arity),
+            few: Vec::new(),
             chunks: Vec::new(),
+            room,
             used: 0,
             free: Vec::new(),
             generation: FIRST_GENERATION,
@@ -196,7 +202,18 @@ impl Shard {
 
     #[inline]
     fn entry(&mut self, slot: u32) -> &mut Entry {
-        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        match self.chunks.get_mut(slot as usize / CHUNK) {
+            Some(chunk) => &mut chunk[slot as usize % CHUNK],
+            None => &mut self.few[slot as usize],
+        }
+    }
+
+    #[inline]
+    fn entry_of(&self, slot: u32) -> &Entry {
+        match self.chunks.get(slot as usize / CHUNK) {
+            Some(chunk) => &chunk[slot as usize % CHUNK],
+            None => &self.few[slot as usize],
+        }
     }
 
     #[inline]
@@ -263,7 +280,7 @@ impl Shard {
 
     #[inline]
     fn prefetch_entry(&self, slot: u32) {
-        slots::prefetch(&self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]);
+        slots::prefetch(self.entry_of(slot));
     }
 
     /// The slot of `key`, made if it is new.
@@ -317,30 +334,28 @@ impl Shard {
 
     /// Slots that there are, blank ones included.
     fn blanks_end(&self) -> usize {
-        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+        self.chunks.len() * CHUNK + self.few.len()
     }
 
     fn add_blanks(&mut self, shape: &Shape) {
-        // A shard of one or two keys should not cost a whole chunk; only the first one grows.
-        let len = match self.chunks.as_slice() {
-            [] => 4,
-            [first] if first.len() < CHUNK => first.len() * 4,
-            _ => CHUNK,
-        };
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::new());
-        }
-        let at = self.chunks.len() - 1;
-        let chunk = &mut self.chunks[at];
-        chunk.reserve_exact(len - chunk.len());
-        chunk.resize_with(len, || Entry {
+        let blank = || Entry {
             mark: CLEAN,
             partial: false,
             stored: false,
             touched: false,
             live: false,
             series: Series::blank(shape),
-        });
+        };
+        // A shard of one or two keys should not cost a whole chunk.
+        let few = (self.few.len() * 4).max(4);
+        if self.chunks.is_empty() && few < CHUNK {
+            self.few.reserve_exact(few - self.few.len());
+            self.few.resize_with(few, blank);
+        } else {
+            let mut first = std::mem::take(&mut self.few).into_iter();
+            let chunk = self.room.chunk(CHUNK, || first.next().unwrap_or_else(blank));
+            self.chunks.push(chunk);
+        }
     }
 
     /// Makes room for one more key.
@@ -619,7 +634,7 @@ impl Shard {
     ) -> Option<u32> {
         let end = self.used.min(from.saturating_add(n));
         for slot in from..end {
-            let entry = &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
+            let entry = self.entry_of(slot);
             if entry.live {
                 see(self.key(slot), (!entry.partial).then_some(&entry.series));
             }
@@ -634,7 +649,7 @@ impl Shard {
 
     pub(crate) fn totals(&self) -> ShardTotals {
         let resident = self.live as u64;
-        let chunks: usize = self.chunks.iter().map(Vec::capacity).sum();
+        let chunks = self.chunks.len() * CHUNK + self.few.capacity();
         let table = self.table.bytes() + self.by_sym.capacity() * 4;
         let memory = chunks * size_of::<Entry>()
             + self.keys.capacity() * size_of::<Sym>()

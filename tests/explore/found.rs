@@ -1,7 +1,9 @@
 //! What the exploration found, each made small.
 
-use quipu::simulation::{Fault, OperationKind, SimulatedDisk, Stepped, Survival};
-use quipu::{Db, Durability, ErrorKind, Event, OnInvalid, Options, Retention, TestClock, View};
+use quipu::simulation::{Fault, OperationKind, SimulatedDisk, Stepped, Survival, restore_on};
+use quipu::{
+    Db, Durability, ErrorKind, Event, OnInvalid, Options, Retention, TestClock, Upto, View,
+};
 use std::io;
 use std::ops::ControlFlow;
 
@@ -144,4 +146,83 @@ fn a_backfill_whose_checkpoint_failed_is_complete_when_it_says_so() {
     assert_eq!(fill(&engine).unwrap(), 0, "everything was read before");
     let after = open(&disk.power_cut(Survival::None), options());
     assert_eq!(after.db().query("late").unwrap().totals().unwrap().count, 50);
+}
+
+/// The rest of a backfill is read last, from segments that the snapshot covers. Where they are damaged the
+/// opening is refused, and the torn end of the log is still there.
+#[test]
+fn an_opening_that_misses_what_a_backfill_needs_changes_nothing() {
+    let disk = SimulatedDisk::new(1);
+    let engine = open(&disk, options().durability(Durability::Memory));
+    for _ in 0..4 {
+        record(engine.db(), 300);
+    }
+    engine.db().close().unwrap();
+    let engine = open(&disk, options().durability(Durability::Memory));
+    engine.db().define(View::new("late")).unwrap();
+    engine.db().checkpoint().unwrap();
+    disk.plan(|op| {
+        let of_store = op.path.to_string_lossy().contains("state.redb");
+        let failing = of_store && op.kind == OperationKind::Write;
+        failing.then_some(Fault::Error(io::ErrorKind::Other))
+    });
+    assert!(engine.db().backfill("late", |_| ControlFlow::Continue(())).is_err());
+    disk.heal();
+    engine.db().sync().unwrap();
+    record(engine.db(), 1);
+    let killed = disk.kill();
+    let first = std::path::Path::new("db/log/0000000001.qlog");
+    let whole = killed.files()[first].clone();
+    let mut damaged = whole.clone();
+    damaged[200] ^= 1;
+    let (last, mut torn) = killed
+        .files()
+        .into_iter()
+        .rfind(|(path, bytes)| path.starts_with("db/log") && bytes[64..].iter().any(|b| *b != 0))
+        .unwrap();
+    let end = torn.iter().rposition(|byte| *byte != 0).unwrap();
+    torn[end] ^= 0xff;
+    assert_ne!(first, last);
+    killed.replace(first, Some(&damaged));
+    killed.replace(&last, Some(&torn));
+    killed.replace("db/LOCK", None);
+    let before = killed.files();
+    let error = Stepped::open(options(), &killed, "db").unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(first)), "{error}");
+    assert!(killed.files() == before, "a file was changed");
+    killed.replace(first, Some(&whole));
+    let engine = open(&killed, options());
+    assert_eq!(engine.db().query("late").unwrap().totals().unwrap().count, 1_200);
+}
+
+/// Of two restores at once one is done, and the other one is told; never is there a mixture.
+#[test]
+fn restores_into_one_directory_exclude_each_other() {
+    let source = SimulatedDisk::new(1);
+    let engine = open(&source, options());
+    for _ in 0..4 {
+        record(engine.db(), 300);
+    }
+    engine.db().backup("backup", |_| ControlFlow::Continue(())).unwrap();
+    let position = engine.db().position();
+    drop(engine);
+    let (mut locked, mut rounds) = (0, 0);
+    while locked < 5 && rounds < 500 {
+        rounds += 1;
+        let disk = source.kill();
+        let restore =
+            || restore_on(&disk, "backup", "to", Upto::Everything, |_| ControlFlow::Continue(()));
+        let ends = std::thread::scope(|scope| {
+            let both = [scope.spawn(restore), scope.spawn(restore)];
+            both.map(|thread| thread.join().unwrap())
+        });
+        let refusals: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
+        assert_eq!(refusals.len(), 1, "{ends:?}");
+        let kind = refusals[0].kind();
+        assert!(matches!(kind, ErrorKind::Locked | ErrorKind::Invalid), "{ends:?}");
+        locked += u64::from(kind == ErrorKind::Locked);
+        let engine = Stepped::open(options(), &disk, "to").unwrap();
+        assert_eq!(engine.db().position(), position);
+    }
+    assert!(locked > 0, "they never met");
 }

@@ -2,7 +2,8 @@
 //!
 //! `cuts.rs` explores power cuts, `faults_everywhere.rs` fails each operation, `controls.rs` shows
 //! that both see what they are to see. `backup.rs` and `repair.rs` do both to backups, restores,
-//! repairs and openings that rebuild a snapshot. A failure prints the command that repeats it. Environment:
+//! repairs and openings that rebuild a snapshot; `sectors.rs` lets each sector of a log be one that
+//! cannot be read. A failure prints the command that repeats it. Environment:
 //!
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
@@ -29,6 +30,7 @@ mod found;
 mod repair;
 mod run;
 mod script;
+mod sectors;
 #[path = "../model/mod.rs"]
 mod truth;
 

@@ -1,9 +1,8 @@
 //! A torn tail is cut; damage is reported; nothing is overwritten.
 
-use crate::directory::record_alone;
+use crate::directory::{frames, record_alone, refused};
 use crate::model::copy_dir;
 use quipu::{Db, ErrorKind, Event, Options, Timestamp, View};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,30 +38,6 @@ fn image(root: &Path, synced: u64, unsynced: u64) -> PathBuf {
     image
 }
 
-pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(contents(&path));
-        } else {
-            all.insert(path.clone(), fs::read(&path).unwrap());
-        }
-    }
-    all
-}
-
-/// The log's frames of a segment: offset and length, found by their magic.
-fn frames(bytes: &[u8]) -> Vec<(usize, usize)> {
-    let mut starts: Vec<usize> = (64..bytes.len().saturating_sub(4))
-        .step_by(8)
-        .filter(|at| bytes[*at..].starts_with(b"QFR1"))
-        .collect();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    starts.push(end.next_multiple_of(8));
-    starts.windows(2).map(|pair| (pair[0], pair[1] - pair[0])).collect()
-}
-
 fn last_segment(dir: &Path) -> PathBuf {
     let mut names: Vec<PathBuf> =
         fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -83,18 +58,18 @@ fn a_torn_tail_is_cut_at_every_length_of_the_last_records() {
     let original = fs::read(&segment).unwrap();
     let frames = frames(&original);
     let last_three = &frames[frames.len() - 3..];
-    let end = last_three[2].0 + last_three[2].1;
-    for cut in last_three[0].0..end {
+    for cut in last_three[0].start..last_three[2].end {
         // Short file, and zeros behind the cut.
         for zeros in [false, true] {
             let mut torn = original[..cut].to_vec();
             if zeros {
                 torn.resize(original.len(), 0);
             }
-            let whole = last_three.iter().filter(|(at, len)| {
+            let whole = last_three.iter().filter(|frame| {
                 // A frame ends in up to seven bytes of padding, zeros like those behind the cut.
-                let blank_after_cut = original[cut.min(at + len)..at + len].iter().all(|b| *b == 0);
-                *at < cut && (at + len <= cut || (zeros && blank_after_cut))
+                let behind_cut = &original[cut.min(frame.end)..frame.end];
+                let blank = behind_cut.iter().all(|byte| *byte == 0);
+                frame.start < cut && (frame.end <= cut || (zeros && blank))
             });
             let expected = 46 - 3 + whole.count() as u64;
             fs::write(&segment, &torn).unwrap();
@@ -120,17 +95,14 @@ fn a_flipped_bit_in_what_was_synced_is_reported_and_nothing_is_changed() {
     let segment = last_segment(&image);
     let original = fs::read(&segment).unwrap();
     let frames = frames(&original);
-    let synced_end = frames[frames.len() - 2].0;
+    let synced_end = frames[frames.len() - 2].start;
     for at in 0..synced_end {
         let mut flipped = original.clone();
         flipped[at] ^= 1 << (at % 8);
         fs::write(&segment, &flipped).unwrap();
-        let before = contents(&image);
-        let error = options().open(&image).unwrap_err();
-        let newer = (8..12).contains(&at) && error.kind() == ErrorKind::NewerFormat;
-        assert!(newer || error.kind() == ErrorKind::Corruption, "byte {at}: {error}");
+        let error = refused(&image, || options().open(&image));
+        assert_eq!(error.kind(), ErrorKind::Corruption, "byte {at}: {error}");
         assert_eq!(error.path(), Some(segment.as_path()), "byte {at}");
-        assert!(contents(&image) == before, "byte {at}: a file was changed");
     }
     fs::write(&segment, &original).unwrap();
     assert_eq!(count(&options().open(&image).unwrap()), 42);
@@ -142,8 +114,7 @@ fn a_flipped_bit_in_the_unsynced_tail_loses_that_tail_only() {
     let image = image(root.path(), 40, 1);
     let segment = last_segment(&image);
     let original = fs::read(&segment).unwrap();
-    let (at, len) = *frames(&original).last().unwrap();
-    for at in at..at + len {
+    for at in frames(&original).pop().unwrap() {
         let mut flipped = original.clone();
         flipped[at] ^= 0x10;
         fs::write(&segment, &flipped).unwrap();
@@ -182,11 +153,9 @@ fn each_segment_that_is_lost_swapped_or_foreign_is_named() {
     let aside = root.path().join("aside");
     for segment in &segments {
         fs::rename(segment, &aside).unwrap();
-        let before = contents(&dir);
-        let error = options().open(&dir).unwrap_err();
+        let error = refused(&dir, || options().open(&dir));
         assert_eq!(error.kind(), ErrorKind::MissingSegment, "{error}");
         assert_eq!(error.path(), Some(segment.as_path()));
-        assert!(contents(&dir) == before);
         fs::rename(&aside, segment).unwrap();
     }
     let swap = |a: &Path, b: &Path| {
@@ -195,13 +164,13 @@ fn each_segment_that_is_lost_swapped_or_foreign_is_named() {
         fs::rename(&aside, b).unwrap();
     };
     swap(&segments[1], &segments[2]);
-    assert_eq!(options().open(&dir).unwrap_err().kind(), ErrorKind::Corruption);
+    assert_eq!(refused(&dir, || options().open(&dir)).kind(), ErrorKind::Corruption);
     swap(&segments[1], &segments[2]);
     let other = root.path().join("other");
     options().open(&other).unwrap().define(View::new("by_user").by(["user"])).unwrap();
     let own = fs::read(&segments[0]).unwrap();
     fs::copy(other.join("log/0000000001.qlog"), &segments[0]).unwrap();
-    let error = options().open(&dir).unwrap_err();
+    let error = refused(&dir, || options().open(&dir));
     assert_eq!(error.kind(), ErrorKind::Corruption);
     assert!(error.to_string().contains("another directory"), "{error}");
     fs::write(&segments[0], own).unwrap();

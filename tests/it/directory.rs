@@ -5,8 +5,9 @@ use quipu::{
     Db, Error, ErrorKind, Event, OnInvalid, Options, Retention, Row, TestClock, Timestamp, View,
 };
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,17 +67,33 @@ pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Opening fails with `kind`, and everything below `root` is as it was.
-fn fails(root: &Path, dir: &Path, options: Options, kind: ErrorKind) -> Error {
+/// The frames of a segment, found by their magic.
+pub(crate) fn frames(segment: &[u8]) -> Vec<Range<usize>> {
+    let magic = |at: &usize| segment[*at..].starts_with(b"QFR1");
+    let ends = segment.len().saturating_sub(4);
+    let mut starts: Vec<usize> = (64..ends).step_by(8).filter(magic).collect();
+    let end = segment.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    starts.push(end.next_multiple_of(8));
+    starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+}
+
+/// The call, an opening say, is refused, and everything below `root` is as it was.
+pub(crate) fn refused<T: Debug>(root: &Path, call: impl FnOnce() -> quipu::Result<T>) -> Error {
     let before = contents(root);
-    let error = options.open(dir).unwrap_err();
-    assert_eq!(error.kind(), kind, "{error}");
+    let error = call().unwrap_err();
     let after = contents(root);
     let names = |all: &BTreeMap<PathBuf, _>| all.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&after), names(&before), "after {error}");
     let changed: Vec<_> = before.iter().filter(|(path, old)| after[*path] != **old).collect();
     let changed: Vec<_> = changed.into_iter().map(|(path, _)| path).collect();
     assert!(changed.is_empty(), "changed by {error}: {changed:?}");
+    error
+}
+
+/// Opening fails with `kind`, and everything below `root` is as it was.
+fn fails(root: &Path, dir: &Path, options: Options, kind: ErrorKind) -> Error {
+    let error = refused(root, || options.open(dir));
+    assert_eq!(error.kind(), kind, "{error}");
     error
 }
 
@@ -405,7 +422,7 @@ fn a_directory_where_nothing_may_be_made_is_an_error() {
             fs::write(dir.join(name), "").unwrap();
         }
         let before = contents(&dir);
-        options().open(&dir).unwrap_err();
+        refused(&dir, || options().open(&dir));
         assert_eq!(contents(&dir), before);
     }
 }

@@ -10,7 +10,7 @@ mod log;
 #[allow(unreachable_pub, dead_code, reason = "the fuzz targets use all of it")]
 mod store;
 
-use crate::corruption::contents;
+use crate::directory;
 use log::{Frame, frames, kind};
 use quipu::{Db, Dedup, Error, ErrorKind, Event, Options, Retention, View};
 use std::fs;
@@ -49,9 +49,7 @@ fn closed(root: &Path) -> PathBuf {
 /// What the opening refuses, having changed nothing.
 #[track_caller]
 fn refused(dir: &Path, what: &str) -> Error {
-    let before = contents(dir);
-    let error = options().open(dir).expect_err(what);
-    assert!(contents(dir) == before, "{what}: a file was changed");
+    let error = directory::refused(dir, || options().open(dir));
     assert!(error.path().is_some(), "{what}: {error}");
     error
 }

@@ -5,6 +5,7 @@
 //! `cargo test --test it matrix -- --nocapture` prints the figures of `durability.md`. With
 //! `QUIPU_MATRIX=full` every bit of the log is flipped, and a bit of every byte of the snapshot's pages.
 
+use crate::directory::frames;
 use quipu::{
     Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Options, Repair,
     TestClock, Timestamp, View,
@@ -189,15 +190,6 @@ fn template(root: &Path) -> Template {
 const ACTIVE: &str = "log/0000000002.qlog";
 const SEALED: &str = "log/0000000001.qlog";
 
-/// The frames of a segment: offset and length, found by their magic.
-fn frames(bytes: &[u8]) -> Vec<Range<usize>> {
-    let magic = |at: &usize| bytes[*at..].starts_with(b"QFR1");
-    let mut starts: Vec<usize> = (64..bytes.len() - 4).step_by(8).filter(magic).collect();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    starts.push(end.next_multiple_of(8));
-    starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
-}
-
 #[derive(Default, Debug, Clone, Copy)]
 struct Tally {
     cases: u64,
@@ -251,10 +243,7 @@ impl Matrix<'_> {
             Err(error) => {
                 let fitting = matches!(
                     error.kind(),
-                    ErrorKind::Corruption
-                        | ErrorKind::MissingSegment
-                        | ErrorKind::NewerFormat
-                        | ErrorKind::NotQuipu
+                    ErrorKind::Corruption | ErrorKind::MissingSegment | ErrorKind::NotQuipu
                 );
                 assert!(fitting && error.path().is_some(), "{what}: {error}");
                 assert!(damaged, "{what}: verify does not see why: {error}");
@@ -286,9 +275,9 @@ impl Matrix<'_> {
             (Ok(plan), Ok(done)) => (plan, done),
             (plan, done) => {
                 let kind = done.map(|_| ()).unwrap_err().kind();
-                let named = [ErrorKind::NewerFormat, ErrorKind::Corruption, ErrorKind::NotQuipu];
+                let named = [ErrorKind::Corruption, ErrorKind::NotQuipu];
                 assert!(plan.is_err() && named.contains(&kind), "{what}: {kind:?}");
-                assert!(!lossless || kind == ErrorKind::NewerFormat, "{what}: {kind:?}");
+                assert!(!lossless, "{what}: {kind:?}");
                 return;
             }
         };

@@ -52,7 +52,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // 6 edges
-    ("simulation", &["db", "disk", "view"]),
+    // Models of threads drive parts of the engine by themselves.
+    ("simulation", &["db", "disk", "log", "manifest", "record", "series", "tier", "view"]),
 ];
 
 /// Everybody may use these.

@@ -1,7 +1,7 @@
 //! Backups, restored directories, readers and repairs together: what one of them leaves is what the
 //! others find.
 
-use crate::directory::{contents, crash_image, options, segments};
+use crate::directory::{contents, crash_image, frames, options, refused, segments};
 use quipu::{
     Db, Depth, ErrorKind, Event, Grain, Keep, Meaning, Position, Progress, ReadOnlyDb, Repair,
     Timestamp, Upto, View, restore,
@@ -184,12 +184,40 @@ fn a_reader_does_not_take_a_log_with_a_hole_for_all_there_was() {
     let totals = reader.query("by_user").unwrap().totals().unwrap();
     assert_eq!((totals.count, totals.summary().unwrap().sum), kept());
     fs::remove_file(dir.join("state.redb")).unwrap();
-    let before = contents(&dir);
-    let error = ReadOnlyDb::open(&dir).unwrap_err();
+    let error = refused(&dir, || ReadOnlyDb::open(&dir));
     assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
     assert!(error.to_string().contains("52 to 61"), "{error}");
-    assert!(contents(&dir) == before);
-    assert_eq!(options().open(&dir).unwrap_err().kind(), ErrorKind::Corruption);
+    assert_eq!(refused(&dir, || options().open(&dir)).kind(), ErrorKind::Corruption);
+}
+
+/// What is refused last is the hole, when the end of the log was read and found to be torn.
+#[test]
+fn an_opening_that_is_refused_leaves_the_torn_end_of_the_log_and_no_lock() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, killed) = (with_a_hole(root.path(), None), root.path().join("killed"));
+    let db = options().open(&dir).unwrap();
+    record(&db, 13..15);
+    crash_image(&dir, &killed);
+    drop(db);
+    let last = segments(&killed).into_iter().rfind(|path| has_frames(path)).unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    let frame = frames(&bytes).pop().unwrap();
+    bytes[frame.start + 70..frame.end].fill(0);
+    fs::write(&last, &bytes).unwrap();
+    for name in ["state.redb", "LOCK"] {
+        fs::remove_file(killed.join(name)).unwrap();
+        let error = refused(&killed, || options().open(&killed));
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+        assert!(error.to_string().contains("52 to 61"), "{error}");
+    }
+    // It was torn, and what is in front of it is there when the hole is said to be all right.
+    quipu::repair(&killed, Repair::Apply, |_| {}).unwrap();
+    let db = options().open(&killed).unwrap();
+    assert_eq!(db.position().get(), 1 + 14 * 10);
+}
+
+fn has_frames(segment: &Path) -> bool {
+    fs::read(segment).unwrap()[64..].starts_with(b"QFR1")
 }
 
 #[test]
