@@ -75,7 +75,7 @@ fn main() {
     let spans = spans.into_iter().fold(by_user(), |view, n| view.grain(hours(n), Keep::All));
     let mut sales = synthetic(EVENTS);
     sales.sort_by_key(|sale| sale.time);
-    let mut shuffled = sales.clone();
+    let mut shuffled = synthetic(EVENTS);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for at in (1..shuffled.len()).rev() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

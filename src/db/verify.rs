@@ -761,7 +761,7 @@ impl Stretch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, Grain, Keep, Options, TestClock, Timestamp, View};
+    use crate::{Event, Grain, Keep, Options, TestClock, TimeZone, Timestamp, View};
 
     /// Views that differ in what takes the memory: keys, buckets, the aggregates in the buckets.
     fn views() -> [View; 4] {
@@ -800,7 +800,7 @@ mod tests {
         for view in &stored {
             let expected = refold::expected_bytes(view, heap_bytes(view.id));
             let one = std::slice::from_ref(view);
-            let mut folded = Refold::new(one, u64::MAX - 1, &dictionary);
+            let mut folded = Refold::new(one, TimeZone::UTC, u64::MAX - 1, &dictionary);
             verification.fold_again(&dictionary, &mut folded).unwrap();
             let taken = folded.memory_bytes();
             let name = view.view.name();

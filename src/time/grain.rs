@@ -229,8 +229,7 @@ impl Grain {
             Grain::Month30 => Some(30 * DAY),
             Grain::Year365 => Some(365 * DAY),
             Grain::Every(period) => Some(i64::from(period.0.get()) * SECOND),
-            Grain::Minute | Grain::Hour => None,
-            Grain::Day | Grain::Week | Grain::Month | Grain::Year => None,
+            _ => None,
         }
     }
 
