@@ -265,7 +265,8 @@ fn a_grain_that_cannot_be_is_refused_at_definition() {
 fn presets_are_definitions_like_others() {
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path().join("db")).unwrap();
-    let presets: [(&str, fn(View) -> View, &str); 3] = [
+    type Preset = (&'static str, fn(View) -> View, &'static str);
+    let presets: [Preset; 3] = [
         (
             "counter",
             View::counter_grains,
