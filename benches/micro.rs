@@ -4,7 +4,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput};
 use quipu::aggregate::{Aggregate, Stats};
-use quipu::{Event, Grain, Timestamp};
+use quipu::{Event, Grain, TimeZone, Timestamp};
 use std::hint::black_box;
 
 const VALUES: usize = 4_096;
@@ -87,6 +87,14 @@ fn words(criterion: &mut Criterion) {
     for grain in [Grain::Hour, Grain::Month] {
         group.bench_function(format!("bucket/{grain:?}"), |bench| {
             bench.iter(|| grain.bucket(black_box(time)));
+        });
+    }
+    // Near a change of the clocks nothing can be had from the rule of the day.
+    let paris: TimeZone = "Europe/Paris".parse().expect("a zone of the database");
+    let change = Timestamp::from_secs(1_711_846_800);
+    for (name, time) in [("any_day", time), ("day_of_a_change", change)] {
+        group.bench_function(format!("span/Day/Europe_Paris/{name}"), |bench| {
+            bench.iter(|| paris.span(Grain::Day, paris.bucket(Grain::Day, black_box(time))));
         });
     }
     group.finish();

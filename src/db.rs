@@ -64,7 +64,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
-use crate::time::Timestamp;
+use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use dashmap::DashMap;
 use std::cell::RefCell;
@@ -136,6 +136,8 @@ struct Live {
     next_view: u32,
     /// Views that were dropped and whose rows are still in the store.
     purge: Vec<u32>,
+    /// The time zone that the directory was given; `None` is UTC, until it is given one.
+    zone: Option<TimeZone>,
 }
 
 /// Counters for statistics.
@@ -454,6 +456,12 @@ impl Db {
         &self.engine().dir
     }
 
+    /// The time zone of the directory ([`Options::time_zone`]), whose calendar the buckets of days,
+    /// weeks, months and years follow.
+    pub fn time_zone(&self) -> TimeZone {
+        self.engine().zone()
+    }
+
     /// Checkpoints, seals the log and gives the directory back. Later calls on any clone give
     /// [`ErrorKind::Closed`]; closing again does nothing.
     ///
@@ -494,6 +502,10 @@ impl Engine {
     /// The present, by the store's clock, inside of the times that are accepted.
     fn now(&self) -> Timestamp {
         self.options.clock.now().clamp(Timestamp::MIN, Timestamp::MAX)
+    }
+
+    fn zone(&self) -> TimeZone {
+        self.gate.enter().zone.unwrap_or_default()
     }
 
     fn check_open(&self) -> Result<()> {
@@ -734,10 +746,16 @@ impl Engine {
 }
 
 impl Live {
+    /// Whether nothing here depends on a time zone yet.
+    fn may_take_zone(&self) -> bool {
+        self.zone.is_none() && self.views.is_empty()
+    }
+
     fn define(&mut self, id: u32, view: View, position: u64, engine: &Engine) {
-        let expected = engine.options.expected_keys;
+        let (dictionary, expected) = (&engine.dictionary, engine.options.expected_keys);
+        let zone = self.zone.unwrap_or_default();
         let tier =
-            ViewTier::new(id, view, position, Backfill::NotAsked, &engine.dictionary, 0, expected);
+            ViewTier::new(id, view, zone, position, Backfill::NotAsked, dictionary, 0, expected);
         self.next_view = self.next_view.max(id + 1);
         let tier = Arc::new(tier);
         engine.by_name.insert(tier.view.name().into(), tier.clone());

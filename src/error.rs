@@ -39,6 +39,8 @@ pub enum ErrorKind {
     UnknownView,
     /// A view of that name exists with another definition.
     ViewConflict,
+    /// The directory has another time zone than the one asked for.
+    TimeZoneConflict,
     /// The view's backfill from the log is not complete yet.
     Backfilling,
     /// The part of the log that is needed was retired by the retention policy.

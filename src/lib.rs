@@ -97,7 +97,7 @@ pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Bucket, Component, Query, Row, Rows};
-pub use time::{Clock, Grain, Keep, SystemClock, TestClock, Timestamp};
+pub use time::{Clock, Grain, Keep, Period, SystemClock, TestClock, TimeZone, Timestamp};
 pub use view::View;
 
 /// The guides: how it holds together, what is on disk, what it withstands, recipes, figures, what is

@@ -3,7 +3,7 @@
 use crate::db::Db;
 use crate::disk::OsDisk;
 use crate::error::Result;
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, SystemClock, TimeZone};
 use crate::view::View;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,6 +96,8 @@ pub struct Options {
     pub(crate) expected_keys: usize,
     /// `None`: as the directory has it, off in a new one.
     pub(crate) dedup: Option<Dedup>,
+    /// `None`: as the directory has it, UTC in a new one.
+    pub(crate) time_zone: Option<TimeZone>,
     pub(crate) segment_bytes: u64,
     pub(crate) stage_bytes: u64,
     pub(crate) must_exist: bool,
@@ -121,6 +123,7 @@ impl Options {
             memory_budget: 1 << 30,
             expected_keys: 0,
             dedup: None,
+            time_zone: None,
             segment_bytes: 64 << 20,
             stage_bytes: 64 << 10,
             must_exist: false,
@@ -186,6 +189,34 @@ impl Options {
         self
     }
 
+    /// The time zone whose calendar days, weeks, months and years follow; UTC by default. A directory
+    /// keeps the one with which its first view was defined: an opening that does not say goes on with
+    /// it, and one that asks for another is refused.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("shop");
+    /// use quipu::{Db, ErrorKind, Event, Grain, Keep, Options, TimeZone, Timestamp, View};
+    ///
+    /// let by_day = View::new("by_day").grain(Grain::Day, Keep::All);
+    /// let db = Options::new().time_zone("Europe/Paris".parse()?).view(by_day).open(&dir)?;
+    /// // Half past midnight in Paris, the day before in UTC.
+    /// let moment = Timestamp::parse_rfc3339("2024-07-01T00:30:00+02:00")?;
+    /// db.record(&Event::new("sale").at(moment))?;
+    /// let day = &db.query("by_day")?.buckets(&[], Grain::Day)?[0];
+    /// assert_eq!(day.start.to_string(), "2024-06-30T22:00:00.000Z");
+    /// db.close()?;
+    ///
+    /// assert_eq!(Db::open(&dir)?.time_zone().name(), "Europe/Paris");
+    /// let error = Options::new().time_zone(TimeZone::UTC).open(&dir).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::TimeZoneConflict);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn time_zone(mut self, zone: TimeZone) -> Self {
+        self.time_zone = Some(zone);
+        self
+    }
+
     /// The largest size of a segment of the log, 64 MiB by default, between 64 KiB and 1 GiB. The
     /// first segment of an opening is smaller.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
@@ -209,7 +240,7 @@ impl Options {
     ///
     /// # Errors
     /// `Locked`, `NotQuipu`, `NewerFormat`, `MissingSegment`, `Corruption`, `NotFound`, `Io`,
-    /// `NoSpace`: see [`ErrorKind`](crate::ErrorKind). A directory that fails these checks is left
+    /// `NoSpace`, `TimeZoneConflict`: see [`ErrorKind`](crate::ErrorKind). A directory that fails these checks is left
     /// exactly as it was.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Db> {
         Db::open_with(Arc::new(OsDisk), dir.as_ref(), self)
@@ -222,6 +253,7 @@ impl std::fmt::Debug for Options {
             .field("durability", &self.durability)
             .field("retention", &self.retention)
             .field("dedup", &self.dedup)
+            .field("time_zone", &self.time_zone)
             .field("memory_budget", &self.memory_budget)
             .finish_non_exhaustive()
     }

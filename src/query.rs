@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::abridged;
 use crate::key;
 use crate::series::{Cell, Series};
-use crate::time::{Grain, Timestamp};
+use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use answer::Value;
 use std::cell::RefCell;
@@ -28,6 +28,8 @@ use std::vec;
 /// Where a view's series come from.
 pub(crate) trait Source: Send + Sync {
     fn view(&self) -> &View;
+    /// The time zone of the store.
+    fn zone(&self) -> TimeZone;
     fn get(&self, parts: &[&str]) -> Result<Option<Series>>;
     /// Calls `see` with every key's totals, in no order; it may be called while a lock is held.
     /// `between` is called now and then while none is, and can end it.
@@ -100,6 +102,11 @@ impl Query {
     /// The view's definition.
     pub fn view(&self) -> &View {
         self.source.view()
+    }
+
+    /// The time zone of the store, whose calendar the view's buckets follow.
+    pub fn time_zone(&self) -> TimeZone {
+        self.source.zone()
     }
 
     /// Takes the components of another measure than the view's first.
@@ -246,7 +253,7 @@ impl Query {
     /// # Errors
     /// `Corruption`, `Io`.
     pub fn totals(&self) -> Result<Row> {
-        let mut all = Cell::empty(&self.view().shape());
+        let mut all = Cell::empty(&self.view().shape(self.time_zone()));
         self.source.each(&mut |_, total| all.merge(total), &mut || ControlFlow::Continue(()))?;
         Ok(self.row(Vec::new(), &all))
     }
@@ -267,10 +274,10 @@ impl Query {
     pub fn buckets(&self, key: &[&str], grain: Grain) -> Result<Vec<Bucket>> {
         let grains = self.view().grains();
         let Some(at) = grains.iter().position(|(kept, _)| *kept == grain) else {
-            let kept: Vec<&str> = grains.iter().map(|(grain, _)| grain.name()).collect();
+            let kept: Vec<String> = grains.iter().map(|(grain, _)| grain.to_string()).collect();
             let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
             return Err(Error::invalid(format!(
-                "the view {:?} keeps no buckets by {grain}; it keeps: {kept}",
+                "the view {:?} keeps no buckets of {grain}; it keeps: {kept}",
                 self.view().name()
             )));
         };
@@ -278,11 +285,11 @@ impl Query {
             return self.get(key).map(|_| Vec::new());
         }
         let Some(series) = self.source.get(key)? else { return Ok(Vec::new()) };
-        let bucket = |(number, cell): (i64, &Cell)| Bucket {
-            start: grain.start(number),
-            end: grain.start(number.saturating_add(1)),
-            count: cell.count(),
-            stats: self.summaries(cell),
+        let zone = self.time_zone();
+        let bucket = |(number, cell): (i64, &Cell)| {
+            let span = zone.span(grain, number);
+            let (count, stats) = (cell.count(), self.summaries(cell));
+            Bucket { start: span.start, end: span.end, count, stats }
         };
         Ok(series.rings()[at].buckets().map(bucket).collect())
     }

@@ -68,6 +68,10 @@ pub(crate) enum Control {
     BackfillDone {
         id: u32,
     },
+    /// Views defined from here on have the calendar of this time zone, given by its name.
+    TimeZone {
+        name: String,
+    },
 }
 
 /// A named column, one value an event.

@@ -1,7 +1,7 @@
 //! A ring: the buckets of one grain, each a cell, of which the newest are kept.
 //!
 //! Invariants
-//! 1. Buckets have absolute numbers ([`Grain::bucket`]); the newest seen, and nothing else, decides
+//! 1. Buckets have absolute numbers ([`TimeZone::bucket`](crate::TimeZone::bucket)); the newest seen, and nothing else, decides
 //!    which are kept: exactly those with `number >= keep.oldest(newest)`. So any order of events
 //!    and any merge order leaves the same buckets.
 //! 2. Buckets live in blocks of [`BLOCK_BUCKETS`] neighbours, sorted by number; a block is never
@@ -12,7 +12,7 @@
 
 use crate::codec::{self, Malformed};
 use crate::series::{Cell, Shape};
-use crate::time::{Grain, Keep, Timestamp};
+use crate::time::Keep;
 
 /// Memory of a cell in a block.
 const CELL_BYTES: usize = size_of::<(u8, Cell)>();
@@ -44,16 +44,14 @@ pub(crate) struct Block {
 }
 
 impl Ring {
-    /// The bucket that an event at `time` counts in, made when it is not there. `None` when it is
-    /// older than what is kept.
+    /// Bucket `number`, made when it is not there. `None` when it is older than what is kept.
     pub(crate) fn bucket_mut(
         &mut self,
-        (grain, keep): (Grain, Keep),
-        time: Timestamp,
+        keep: Keep,
+        number: i64,
         shape: &Shape,
         mark: u32,
     ) -> Option<&mut Cell> {
-        let number = grain.bucket(time);
         let newest = self.newest.map_or(number, |newest| newest.max(number));
         if number < keep.oldest(newest) {
             return None;

@@ -12,14 +12,15 @@
 use crate::aggregate::{Aggregate, Count, Kind, Malformed, Measure, State};
 use crate::codec;
 use crate::ring::Ring;
-use crate::time::{Grain, Keep, Timestamp};
+use crate::time::{Calendar, Leaf, Timestamp};
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// What a view's series are made of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shape {
     pub(crate) kinds: Vec<Kind>,
-    pub(crate) grains: Vec<(Grain, Keep)>,
+    pub(crate) calendar: Arc<Calendar>,
 }
 
 /// A count of events, the span of their times, and a state for each aggregate.
@@ -168,8 +169,8 @@ impl Series {
     /// Makes a ring for each grain, unless they are there.
     #[inline]
     pub(crate) fn make_rings(&mut self, shape: &Shape) {
-        if self.rings.is_none() && !shape.grains.is_empty() {
-            self.rings = Some(Box::new(vec![Ring::default(); shape.grains.len()]));
+        if self.rings.is_none() && !shape.calendar.grains.is_empty() {
+            self.rings = Some(Box::new(vec![Ring::default(); shape.calendar.grains.len()]));
         }
     }
 
@@ -187,11 +188,13 @@ impl Series {
         self.rings.as_deref_mut().map_or(&mut [], Vec::as_mut_slice)
     }
 
-    /// Folds in an event; `mark` is left on every block that changes.
+    /// Folds in an event, the leaf being turned to its time where there are rings; `mark` is left on
+    /// every block that changes.
     #[inline]
     pub(crate) fn observe<'m>(
         &mut self,
         shape: &Shape,
+        leaf: &Leaf,
         time: Timestamp,
         measure: impl Fn(usize) -> &'m Measure + Copy,
         mark: u32,
@@ -199,9 +202,10 @@ impl Series {
         let grown = self.total.observe(time, measure);
         let mut observed = Observed { late: false, grown: grown as isize };
         if let Some(rings) = &mut self.rings {
-            for (ring, grain) in rings.iter_mut().zip(&shape.grains) {
+            let grains = shape.calendar.grains.iter().zip(leaf.numbers());
+            for (ring, ((_, keep), number)) in rings.iter_mut().zip(grains) {
                 let before = ring.heap_bytes();
-                match ring.bucket_mut(*grain, time, shape, mark) {
+                match ring.bucket_mut(*keep, number, shape, mark) {
                     Some(cell) => {
                         let grown = cell.observe(time, measure);
                         ring.grew(grown);
@@ -214,14 +218,21 @@ impl Series {
         observed
     }
 
-    /// Folds in the cell of some events that all lie in the same bucket of every grain: what
+    /// Folds in the cell of some events that all lie in the buckets of this leaf: what
     /// [`observe`](Series::observe) of each would do.
-    pub(crate) fn merge_run(&mut self, run: &Cell, shape: &Shape, mark: u32) -> Observed {
+    pub(crate) fn merge_run(
+        &mut self,
+        run: &Cell,
+        shape: &Shape,
+        leaf: &Leaf,
+        mark: u32,
+    ) -> Observed {
         let before = self.heap_bytes() as isize;
         self.total.merge(run);
         let mut late = false;
-        for (ring, grain) in self.rings_mut().iter_mut().zip(&shape.grains) {
-            match ring.bucket_mut(*grain, run.last, shape, mark) {
+        let grains = shape.calendar.grains.iter().zip(leaf.numbers());
+        for (ring, ((_, keep), number)) in self.rings_mut().iter_mut().zip(grains) {
+            match ring.bucket_mut(*keep, number, shape, mark) {
                 Some(cell) => {
                     let before = cell.heap_bytes();
                     cell.merge(run);
@@ -236,7 +247,7 @@ impl Series {
 
     pub(crate) fn merge(&mut self, other: &Series, shape: &Shape, mark: u32) {
         self.total.merge(&other.total);
-        let grains = &shape.grains;
+        let grains = &shape.calendar.grains;
         for ((ring, other), (_, keep)) in self.rings_mut().iter_mut().zip(other.rings()).zip(grains)
         {
             ring.merge(other, *keep, shape, mark);
@@ -257,8 +268,8 @@ impl Series {
     /// Reads [`encode_row`](Series::encode_row)'s bytes; the rings' blocks are still empty.
     pub(crate) fn decode_row(mut bytes: &[u8], shape: &Shape) -> Result<Self, Malformed> {
         let total = Cell::decode(&mut bytes, shape)?;
-        let mut rings = Vec::with_capacity(shape.grains.len());
-        for _ in &shape.grains {
+        let mut rings = Vec::with_capacity(shape.calendar.grains.len());
+        for _ in &shape.calendar.grains {
             rings.push(Ring::decode_directory(&mut bytes)?);
         }
         codec::finished(bytes)?;
@@ -281,10 +292,17 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::{Grain, Keep};
     use proptest::prelude::*;
 
+    fn calendar(grains: &[(Grain, Keep)]) -> Arc<Calendar> {
+        let zone = "America/St_Johns".parse().unwrap();
+        Arc::new(Calendar { zone, grains: grains.to_vec() })
+    }
+
     fn shape(keep: Keep) -> Shape {
-        Shape { kinds: vec![Kind::Stats; 2], grains: vec![(Grain::Hour, keep), (Grain::Day, keep)] }
+        let calendar = calendar(&[(Grain::Hour, keep), (Grain::Day, keep)]);
+        Shape { kinds: vec![Kind::Stats; 2], calendar }
     }
 
     fn fold(shape: &Shape, events: &[(i64, f64)]) -> Series {
@@ -292,7 +310,7 @@ mod tests {
         for (hours, value) in events {
             let time = Timestamp::from_secs(hours * 3_600);
             let measure = Measure::new(*value);
-            series.observe(shape, time, |_| &measure, 1);
+            series.observe(shape, &Leaf::at(&shape.calendar, time), time, |_| &measure, 1);
         }
         series
     }
@@ -332,13 +350,16 @@ mod tests {
             let (mut each, mut together) = (fold(&shape, &before), fold(&shape, &before));
             let mut cell = Cell::empty(&shape);
             let mut late = false;
+            // An hour of St. John's begins at half past one of UTC's.
+            let at = |second: &i64| Timestamp::from_secs(hour * 3_600 + 1_800 + second);
+            let leaf = Leaf::at(&shape.calendar, at(&0));
             for (second, value) in &run {
-                let time = Timestamp::from_secs(hour * 3_600 + second);
+                let time = at(second);
                 let measure = Measure::new(*value);
-                late = each.observe(&shape, time, |_| &measure, 1).late;
+                late = each.observe(&shape, &leaf, time, |_| &measure, 1).late;
                 cell.observe(time, |_| &measure);
             }
-            prop_assert_eq!(together.merge_run(&cell, &shape, 1).late, late);
+            prop_assert_eq!(together.merge_run(&cell, &shape, &leaf, 1).late, late);
             prop_assert_eq!(together.bytes(), each.bytes());
             prop_assert_eq!(together.heap_bytes(), each.heap_bytes());
         }
@@ -376,15 +397,16 @@ mod tests {
 
     #[test]
     fn a_rotated_bucket_is_in_the_totals_only() {
-        let shape = Shape { kinds: vec![], grains: vec![(Grain::Hour, Keep::Last(2))] };
+        let shape = Shape { kinds: vec![], calendar: calendar(&[(Grain::Hour, Keep::Last(2))]) };
         let mut series = Series::empty(&shape);
-        let at = |hours: i64| Timestamp::from_secs(hours * 3_600);
-        for hours in [10, 11, 12, 10] {
-            let observed = series.observe(&shape, at(hours), |_| &Measure::NONE, 1);
+        for hours in [490_010, 490_011, 490_012, 490_010] {
+            let time = Timestamp::from_secs(hours * 3_600);
+            let leaf = Leaf::at(&shape.calendar, time);
+            let observed = series.observe(&shape, &leaf, time, |_| &Measure::NONE, 1);
             assert_eq!(observed.late, series.total.count() == 4);
         }
         let buckets: Vec<_> = series.rings()[0].buckets().map(|(n, c)| (n, c.count())).collect();
-        assert_eq!(buckets, [(11, 1), (12, 1)]);
+        assert_eq!(buckets, [(490_011, 1), (490_012, 1)]);
         assert_eq!(series.total.count(), 4);
     }
 }

@@ -25,6 +25,7 @@ use crate::series::Series;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::time::TimeZone;
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
 use room::Room;
@@ -67,17 +68,19 @@ pub(crate) enum Backfill {
 }
 
 impl ViewTier {
-    /// A view without series here; the snapshot holds `stored_rows` of it.
+    /// A view without series here, in the store's time zone; the snapshot holds `stored_rows` of it.
+    #[expect(clippy::too_many_arguments, reason = "each is a fact of its own, said in two places")]
     pub(crate) fn new(
         id: u32,
         view: View,
+        zone: TimeZone,
         defined_at: u64,
         backfill: Backfill,
         dictionary: &Dictionary,
         stored_rows: u64,
         expected_keys: usize,
     ) -> Self {
-        let plan = Plan::new(&view, dictionary);
+        let plan = Plan::new(&view, zone, dictionary);
         let shards = if plan.key.is_empty() { 1 } else { SHARDS };
         let expected = if plan.key.is_empty() { 1 } else { expected_keys.div_ceil(shards) };
         let room = Arc::new(Room::default());

@@ -1,4 +1,5 @@
-//! Time: the moment type, the clock that gives it, and the grains that cut it into buckets.
+//! Time: the moment type, the clock that gives it, the grains that cut it into buckets, and the zones
+//! whose calendars they follow.
 //!
 //! Invariants
 //! 1. Nothing outside this module asks the operating system for the time (`clippy.toml` bans it).
@@ -7,12 +8,16 @@
 //!
 //! Next: `event.rs`.
 
+mod calendar;
 mod clock;
 mod grain;
+mod zone;
 
+pub(crate) use calendar::{Calendar, Leaf};
 pub(crate) use clock::Stopwatch;
 pub use clock::{Clock, SystemClock, TestClock};
-pub use grain::{Grain, Keep};
+pub use grain::{Grain, Keep, Period};
+pub use zone::TimeZone;
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};

@@ -14,10 +14,11 @@ use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EVENT_DIMENSION, Limits, abridged};
 use crate::series::Shape;
-use crate::time::{Grain, Keep};
+use crate::time::{Calendar, Grain, Keep, TimeZone};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::fmt;
+use std::sync::Arc;
 
 /// A stored definition: which events (filter), grouped by which dimensions (key), measured how
 /// (aggregates), kept in which time buckets (grains).
@@ -124,6 +125,68 @@ impl View {
         self
     }
 
+    /// Keeps buckets of several grains.
+    fn preset(self, grains: &[(Grain, u32)]) -> Self {
+        grains.iter().fold(self, |view, (grain, n)| view.grain(*grain, Keep::Last(*n)))
+    }
+
+    /// Keeps what a counter is asked for most: 60 minutes, 72 hours, 56 days, 52 weeks, 12 months and
+    /// 4 years.
+    ///
+    /// ```
+    /// use quipu::View;
+    ///
+    /// let view = View::new("by_event").by(["event"]).counter_grains();
+    /// assert_eq!(
+    ///     view.to_string(),
+    ///     "by_event: by event, count, \
+    ///      60 minutes, 72 hours, 56 days, 52 weeks, 12 months, 4 years",
+    /// );
+    /// ```
+    pub fn counter_grains(self) -> Self {
+        self.preset(&[
+            (Grain::Minute, 60),
+            (Grain::Hour, 72),
+            (Grain::Day, 56),
+            (Grain::Week, 52),
+            (Grain::Month, 12),
+            (Grain::Year, 4),
+        ])
+    }
+
+    /// Keeps what limits on rates need: 120 seconds, 120 minutes and 48 hours. Each reaches twice as
+    /// far as a limit per minute, per hour or per day, so that one of them can be asked to the second,
+    /// minute or hour.
+    ///
+    /// ```
+    /// use quipu::View;
+    ///
+    /// let view = View::new("requests").by(["client"]).rate_limit_grains();
+    /// assert_eq!(view.grains().len(), 3);
+    /// ```
+    pub fn rate_limit_grains(self) -> Self {
+        self.preset(&[(Grain::Second, 120), (Grain::Minute, 120), (Grain::Hour, 48)])
+    }
+
+    /// Keeps what reports compare: 168 hours (a week), 400 days (a year and the month before it), 106
+    /// ISO weeks and 36 months (this year against the ones before), and all years.
+    ///
+    /// ```
+    /// use quipu::View;
+    ///
+    /// let view = View::new("revenue").by(["country"]).stats("value").analytics_grains();
+    /// assert_eq!(view.grains().len(), 5);
+    /// ```
+    pub fn analytics_grains(self) -> Self {
+        self.preset(&[
+            (Grain::Hour, 168),
+            (Grain::Day, 400),
+            (Grain::Week, 106),
+            (Grain::Month, 36),
+        ])
+        .grain(Grain::Year, Keep::All)
+    }
+
     /// The view's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -196,7 +259,7 @@ impl View {
             if let Keep::Last(n) = keep
                 && !(1..=Keep::MAX).contains(n)
             {
-                return refuse(format!("{n} buckets of a {grain}; 1 to {} can be kept", Keep::MAX));
+                return refuse(format!("{n} buckets of {grain}; 1 to {} can be kept", Keep::MAX));
             }
         }
         for condition in &self.conditions {
@@ -234,10 +297,11 @@ impl View {
         Ok(self)
     }
 
-    pub(crate) fn shape(&self) -> Shape {
+    /// What its series are made of where the store has this time zone.
+    pub(crate) fn shape(&self, zone: TimeZone) -> Shape {
         Shape {
             kinds: self.aggregates.iter().map(|Measured::Stats(_)| Kind::Stats).collect(),
-            grains: self.grains.clone(),
+            calendar: Arc::new(Calendar { zone, grains: self.grains.clone() }),
         }
     }
 
@@ -306,11 +370,11 @@ impl fmt::Display for View {
             write!(f, ", stats of {}", Name(measure))?;
         }
         for (grain, keep) in &self.grains {
-            match keep {
-                Keep::All => write!(f, ", all {grain}s")?,
-                Keep::Last(1) => write!(f, ", 1 {grain}")?,
-                Keep::Last(n) => write!(f, ", {n} {grain}s")?,
-            }
+            let kept = match keep {
+                Keep::All => grain.counted("all", false),
+                Keep::Last(n) => grain.counted(&n.to_string(), *n == 1),
+            };
+            write!(f, ", {kept}")?;
         }
         Ok(())
     }
@@ -334,7 +398,7 @@ pub(crate) enum Part {
 }
 
 impl Plan {
-    pub(crate) fn new(view: &View, dictionary: &Dictionary) -> Self {
+    pub(crate) fn new(view: &View, zone: TimeZone, dictionary: &Dictionary) -> Self {
         let mut reader = dictionary.reader();
         let mut sym = |text: &str| dictionary.intern(&mut reader, text);
         let mut part = |name: &String| match name.as_str() {
@@ -351,7 +415,7 @@ impl Plan {
             conditions,
             key,
             measures: view.measures().map(&mut sym).collect(),
-            shape: view.shape(),
+            shape: view.shape(zone),
         }
     }
 }

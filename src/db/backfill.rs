@@ -54,7 +54,7 @@ pub(super) fn run(
         let gate = engine.enter()?;
         if let Entry::Events(columns) = entry {
             scratch.begin(columns);
-            tier.apply(columns, &mut scratch);
+            tier.apply(columns, 0, &mut scratch);
             read += columns.len() as u64;
         }
         let done = header.last_position();
@@ -114,7 +114,7 @@ pub(super) fn settle(
     let mut fold = |entry: Entry<'_>, header: &crate::log::frame::Header| {
         if let Entry::Events(columns) = entry {
             scratch.begin(columns);
-            tier.apply(columns, &mut scratch);
+            tier.apply(columns, 0, &mut scratch);
         }
         *tier.backfill.lock() = Backfill::Unfinished { done: header.last_position() };
         Ok(())

@@ -9,13 +9,14 @@ use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
 use crate::tier::Backfill;
+use crate::time::TimeZone;
 use crate::view::View;
 use std::path::Path;
 
 /// The key of the catalog's row in `Table::Meta`.
 pub(super) const ROW: &[u8] = b"catalog";
 
-#[derive(Clone, Debug, Default, bincode::Encode, bincode::Decode)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Catalog {
     /// The directory that the store belongs to, as in the manifest.
     pub(super) identity: u128,
@@ -39,7 +40,16 @@ pub(super) struct Catalog {
     pub(super) dedup: Dedup,
     /// When the checkpoint was made, microseconds since 1970.
     pub(super) checkpointed_at: i64,
+    /// The time zone that the directory was given; `None` where it has none of its own, which is UTC.
+    pub(super) zone: Option<TimeZone>,
 }
+
+/// What is always in the row, in its order.
+type Fields = (
+    (u128, u64, u64, u64, u64, u64),
+    (u32, Vec<StoredView>, Vec<u32>),
+    (u64, u64, u64, Dedup, i64),
+);
 
 #[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
 pub(super) struct StoredView {
@@ -49,6 +59,15 @@ pub(super) struct StoredView {
     pub(super) backfill: Backfill,
     /// Series rows in the store.
     pub(super) rows: u64,
+}
+
+/// A directory's time zone by its name. A name that is none was valid to the software that wrote it,
+/// whose database of zones was another.
+pub(super) fn known_zone(name: &str) -> Result<TimeZone> {
+    name.parse().map_err(|error: Error| {
+        let message = format!("the directory's time zone is not known here: {}", error.message());
+        Error::new(ErrorKind::NewerFormat, message)
+    })
 }
 
 impl Catalog {
@@ -63,8 +82,10 @@ impl Catalog {
             let message = "the snapshot was written by newer software; use that";
             return Err(Error::new(ErrorKind::NewerFormat, message).at(path, None));
         }
-        let mut catalog: Catalog =
-            codec::unseal(ROW, &value).and_then(codec::decode).map_err(damaged)?;
+        let (mut catalog, zone) =
+            codec::unseal(ROW, &value).and_then(Catalog::decode).map_err(damaged)?;
+        catalog.zone =
+            zone.map(|zone| known_zone(&zone)).transpose().map_err(|e| e.at(path, None))?;
         if catalog.identity != identity {
             let message = "the snapshot belongs to another directory; put this one's back";
             return Err(Error::corruption(path, 0, message));
@@ -79,8 +100,8 @@ impl Catalog {
     /// The identity in the catalog, if there is one that can be read.
     pub(super) fn identity(snapshot: &dyn Snapshot) -> Result<Option<u128>> {
         let value = snapshot.get(Table::Meta, ROW)?;
-        let catalog = value.map(|value| codec::unseal(ROW, &value).and_then(codec::decode));
-        Ok(catalog.and_then(|read: Result<Catalog, _>| read.ok()).map(|catalog| catalog.identity))
+        let catalog = value.map(|value| codec::unseal(ROW, &value).and_then(Catalog::decode));
+        Ok(catalog.and_then(Result::ok).map(|(catalog, _)| catalog.identity))
     }
 
     /// Whether it comes from a store; the default one does not.
@@ -136,7 +157,48 @@ impl Catalog {
     }
 
     pub(super) fn row(&self) -> (Vec<u8>, Option<Vec<u8>>) {
-        let value = codec::seal(ROW, |out| out.extend_from_slice(&codec::encode(self)));
-        (ROW.to_vec(), Some(value))
+        (ROW.to_vec(), Some(codec::seal(ROW, |out| self.encode(out))))
+    }
+
+    /// The fields in their order; the name of the time zone only where there is one, so that the row
+    /// of a directory without one is what it was before there were any.
+    fn encode(&self, out: &mut Vec<u8>) {
+        let Self { identity, sequence, position, segment, offset, first_segment, .. } = self;
+        let Self { next_view, views, purge, .. } = self;
+        let Self { events, late, duplicates, dedup, checkpointed_at, zone, .. } = self;
+        let place = (identity, sequence, position, segment, offset, first_segment);
+        let counts = (events, late, duplicates, dedup, checkpointed_at);
+        out.extend_from_slice(&codec::encode(&(place, (next_view, views, purge), counts)));
+        if let Some(zone) = zone {
+            out.extend_from_slice(&codec::encode(&zone.name()));
+        }
+    }
+
+    /// Reads [`encode`](Catalog::encode)'s bytes; the zone, which may be unknown here, by its name.
+    fn decode(mut bytes: &[u8]) -> Result<(Self, Option<String>), Malformed> {
+        let (place, defined, counts): Fields = codec::take_encoded(&mut bytes)?;
+        let zone = if bytes.is_empty() { None } else { Some(codec::take_encoded(&mut bytes)?) };
+        codec::finished(bytes)?;
+        let (identity, sequence, position, segment, offset, first_segment) = place;
+        let (next_view, views, purge) = defined;
+        let (events, late, duplicates, dedup, checkpointed_at) = counts;
+        let catalog = Catalog {
+            identity,
+            sequence,
+            position,
+            segment,
+            offset,
+            first_segment,
+            next_view,
+            views,
+            purge,
+            events,
+            late,
+            duplicates,
+            dedup,
+            checkpointed_at,
+            zone: None,
+        };
+        Ok((catalog, zone))
     }
 }

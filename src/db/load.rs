@@ -21,6 +21,7 @@ use crate::snapshot::{Row, Snapshot, Start, Table};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier};
+use crate::time::TimeZone;
 use crate::view::View;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -273,6 +274,10 @@ impl ViewSource {
 impl Source for ViewSource {
     fn view(&self) -> &View {
         &self.tier.view
+    }
+
+    fn zone(&self) -> TimeZone {
+        self.shape().calendar.zone
     }
 
     fn get(&self, parts: &[&str]) -> Result<Option<Series>> {

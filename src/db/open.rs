@@ -14,7 +14,7 @@
 //!    its beginning, was found in order and replayed.
 
 use super::batch::Builder;
-use super::catalog::{Catalog, StoredView};
+use super::catalog::{Catalog, StoredView, known_zone};
 use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
 use super::staging::Staging;
@@ -36,7 +36,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Gate, Mutex};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Tally, ViewTier};
-use crate::time::Timestamp;
+use crate::time::{TimeZone, Timestamp};
 use dashmap::DashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,6 +110,7 @@ pub(super) fn open_locked(
     let recovered = reader::recover(&home, resume, &dictionary, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
     })?;
+    let zone = recovery.zone_to_take(dir, options.time_zone)?;
     recovery.settle(&home, resume.oldest, recovered.end(), &dictionary)?;
     check_says_all(dir, &catalog, recovered.given_up, damaged.as_ref())?;
     let last = recovered.last.max(catalog.position);
@@ -143,6 +144,13 @@ pub(super) fn open_locked(
         let appended = log.append_control(&codec::encode(&control), now)?;
         log.sync_to(appended.last)?;
         recovery.set_rule(rule);
+    }
+    if let Some(zone) = zone {
+        // Before any view that has its calendar, and durable before anything is counted by it.
+        let control = Control::TimeZone { name: zone.name().to_owned() };
+        let appended = log.append_control(&codec::encode(&control), now)?;
+        log.sync_to(appended.last)?;
+        recovery.live.zone = Some(zone);
     }
     let ground = Ground {
         dir: dir.to_owned(),
@@ -443,10 +451,12 @@ pub(super) struct Recovery {
 
 impl Recovery {
     pub(super) fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
+        let zone = catalog.zone.unwrap_or_default();
         let tier = |stored: &StoredView| {
             Arc::new(ViewTier::new(
                 stored.id,
                 stored.view.clone(),
+                zone,
                 stored.defined_at,
                 stored.backfill,
                 &dictionary,
@@ -460,7 +470,12 @@ impl Recovery {
         events.set(catalog.events);
         late.set(catalog.late);
         Recovery {
-            live: Live { views, next_view: catalog.next_view, purge: catalog.purge.clone() },
+            live: Live {
+                views,
+                next_view: catalog.next_view,
+                purge: catalog.purge.clone(),
+                zone: catalog.zone,
+            },
             rule,
             window: (rule != Dedup::Off).then(|| Window::new(rule, catalog.position == 0)),
             stale_ids: false,
@@ -544,6 +559,21 @@ impl Recovery {
         Ok(())
     }
 
+    /// The zone that the directory is to be given, if it is asked for and has none of its own.
+    fn zone_to_take(&self, dir: &Path, asked: Option<TimeZone>) -> Result<Option<TimeZone>> {
+        let kept = self.live.zone.unwrap_or_default();
+        let Some(asked) = asked.filter(|asked| *asked != kept) else { return Ok(None) };
+        if self.live.may_take_zone() {
+            return Ok(Some(asked));
+        }
+        let message = format!(
+            "the directory has the time zone {kept}, not {asked}: its views are counted by the \
+             calendar of {kept}; open it with that or without one, or load it anew into another \
+             directory"
+        );
+        Err(Error::new(ErrorKind::TimeZoneConflict, message).at(dir, None))
+    }
+
     fn set_rule(&mut self, rule: Dedup) {
         self.rule = rule;
         match (&mut self.window, rule) {
@@ -596,6 +626,7 @@ impl Recovery {
                 let tier = ViewTier::new(
                     id,
                     view,
+                    self.live.zone.unwrap_or_default(),
                     position,
                     Backfill::NotAsked,
                     &self.dictionary,
@@ -616,6 +647,13 @@ impl Recovery {
                 }
             }
             Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
+            Entry::Control(Control::TimeZone { name }) => {
+                if !self.live.may_take_zone() {
+                    let why = format!("the time zone is changed to {name} under a view");
+                    return Err(Error::new(ErrorKind::Corruption, why));
+                }
+                self.live.zone = Some(known_zone(&name)?);
+            }
         }
         Ok(())
     }

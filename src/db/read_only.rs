@@ -37,6 +37,7 @@ use crate::record::{self, Control};
 use crate::snapshot::{RedbStorage, Storage as _, StoreHold};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::tier::{Backfill, ViewTier};
+use crate::time::TimeZone;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -212,6 +213,11 @@ impl ReadOnlyDb {
     /// checkpointed, refused events, failures) is not in it.
     pub fn statistics(&self) -> Statistics {
         statistics::collect(&self.engine())
+    }
+
+    /// The time zone of the directory ([`Options::time_zone`]).
+    pub fn time_zone(&self) -> TimeZone {
+        self.engine().zone()
     }
 
     /// The directory.

@@ -20,6 +20,7 @@ use crate::series::Series;
 use crate::snapshot::{Snapshot, Start, Table};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Key, ViewTier};
+use crate::time::TimeZone;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -83,11 +84,16 @@ pub(super) fn groups(
 }
 
 impl Refold {
-    pub(super) fn new(views: &[StoredView], as_of: u64, dictionary: &Arc<Dictionary>) -> Self {
+    pub(super) fn new(
+        views: &[StoredView],
+        zone: TimeZone,
+        as_of: u64,
+        dictionary: &Arc<Dictionary>,
+    ) -> Self {
         let tier = |stored: &StoredView| {
             let (view, at) = (stored.view.clone(), stored.defined_at);
             // Nothing is stored as far as this tier knows: it holds every series whole.
-            let tier = ViewTier::new(stored.id, view, at, stored.backfill, dictionary, 0, 0);
+            let tier = ViewTier::new(stored.id, view, zone, at, stored.backfill, dictionary, 0, 0);
             (stored.clone(), Arc::new(tier))
         };
         Refold {

@@ -377,7 +377,8 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
         step.what = if begins > 1 {
             format!(
                 "begun anew at position {begins}, with which the log begins; every series is given \
-                 up, and views and the rule on event ids from before are to be set again"
+                 up, and views, the rule on event ids and the time zone from before are to be set \
+                 again"
             )
         } else {
             "begun anew; the next opening makes it again from what the log has".to_owned()
@@ -403,8 +404,9 @@ fn salvage_rows(
 ) -> Result<LostRows> {
     let mut lost = LostRows::default();
     let mut rows: BTreeMap<u32, u64> = BTreeMap::new();
+    let zone = catalog.zone.unwrap_or_default();
     let shapes: BTreeMap<u32, _> =
-        catalog.views.iter().map(|view| (view.id, view.view.shape())).collect();
+        catalog.views.iter().map(|view| (view.id, view.view.shape(zone))).collect();
     let id_of = |key: &[u8]| key.first_chunk().map(|id| u32::from_be_bytes(*id));
     // The blocks first: a series row is to name just those that there are.
     let mut blocks: BTreeSet<Vec<u8>> = BTreeSet::new();

@@ -338,6 +338,6 @@ impl Live {
     /// Whether some view keeps only the newest buckets of a grain, so that an event can be late.
     fn tells_late(&self) -> bool {
         let bounded = |(_, keep): &(_, Keep)| *keep != Keep::All;
-        self.views.iter().any(|view| view.plan.shape.grains.iter().any(bounded))
+        self.views.iter().any(|view| view.plan.shape.calendar.grains.iter().any(bounded))
     }
 }

@@ -298,7 +298,9 @@ impl<'a> Verification<'a> {
         let dictionary = Arc::new(Dictionary::new(0));
         let mut folded: Vec<Refold> = Vec::new();
         let as_of = site.catalog.as_ref().map_or(0, |catalog| catalog.position);
-        let mut first = Refold::new(groups.first().map_or(&[], Vec::as_slice), as_of, &dictionary);
+        let zone = site.catalog.as_ref().and_then(|catalog| catalog.zone).unwrap_or_default();
+        let mut first =
+            Refold::new(groups.first().map_or(&[], Vec::as_slice), zone, as_of, &dictionary);
         let mut events = 0;
         this.log(refold.then_some(&dictionary), &mut |entry, position| {
             if let reader::Entry::Events(columns) = entry {
@@ -314,7 +316,7 @@ impl<'a> Verification<'a> {
             if let Some(folded) = folded.pop() {
                 this.compare(&folded, &counted)?;
             }
-            let mut next = Refold::new(group, as_of, &dictionary);
+            let mut next = Refold::new(group, zone, as_of, &dictionary);
             this.fold_again(&dictionary, &mut next)?;
             folded.push(next);
         }
@@ -575,7 +577,8 @@ impl<'a> Verification<'a> {
                     counted.blocks.entry(id).or_default().1 += 1;
                     return Ok(());
                 }
-                let weight = check_series_row(snapshot, key, value, &view.view.shape())
+                let shape = view.view.shape(catalog.zone.unwrap_or_default());
+                let weight = check_series_row(snapshot, key, value, &shape)
                     .map_err(|error| error.message().to_owned())?;
                 *counted.series.entry(id).or_default() += 1;
                 counted.blocks.entry(id).or_default().0 += weight.blocks;
@@ -762,7 +765,7 @@ impl Stretch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, Grain, Keep, Options, TestClock, Timestamp, View};
+    use crate::{Event, Grain, Keep, Options, TestClock, TimeZone, Timestamp, View};
 
     /// Views that differ in what takes the memory: keys, buckets, the aggregates in the buckets.
     fn views() -> [View; 4] {
@@ -801,7 +804,7 @@ mod tests {
         for view in &stored {
             let expected = refold::expected_bytes(view, heap_bytes(view.id));
             let one = std::slice::from_ref(view);
-            let mut folded = Refold::new(one, u64::MAX - 1, &dictionary);
+            let mut folded = Refold::new(one, TimeZone::UTC, u64::MAX - 1, &dictionary);
             verification.fold_again(&dictionary, &mut folded).unwrap();
             let taken = folded.memory_bytes();
             let name = view.view.name();

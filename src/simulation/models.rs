@@ -26,6 +26,7 @@ use crate::sync::{Gate, OnceLock};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::shard::{Capture, Captured};
 use crate::tier::{Backfill, ViewTier};
+use crate::time::TimeZone;
 use crate::{Db, Durability, Event, Options, TestClock, Timestamp, View};
 use std::path::Path;
 use std::sync::Arc;
@@ -217,7 +218,16 @@ fn a_sync_that_fails_is_nobodys_success() {
 /// A view by user in memory.
 fn tier(dictionary: &Dictionary, stored_rows: u64) -> Arc<ViewTier> {
     let view = View::new("by_user").by(["user"]);
-    Arc::new(ViewTier::new(1, view, 0, Backfill::NotAsked, dictionary, stored_rows, 0))
+    Arc::new(ViewTier::new(
+        1,
+        view,
+        TimeZone::UTC,
+        0,
+        Backfill::NotAsked,
+        dictionary,
+        stored_rows,
+        0,
+    ))
 }
 
 /// A single event of each of some users, to be applied one after the other.

@@ -15,9 +15,9 @@ use super::{Key, ViewTier};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
 use crate::record::Columns;
-use crate::series::{Cell, Shape};
+use crate::series::Cell;
 use crate::sync::{Mutex, MutexGuard};
-use crate::time::Timestamp;
+use crate::time::{Leaf, Timestamp};
 use crate::view::{Part, Plan};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -38,6 +38,8 @@ pub(crate) struct Scratch {
     measures: Vec<Vec<Measure>>,
     /// Events that were too old for a bucket of some view; each once, unordered.
     late: Vec<u32>,
+    /// Where in the calendar of each view the event before was, by the place of the view.
+    leaves: Vec<Leaf>,
 }
 
 #[derive(Clone, Copy)]
@@ -119,9 +121,10 @@ impl<'a> Bound<'a> {
         self.measures[i].map_or(&Measure::NONE, |values| &values[row])
     }
 
+    /// Folds an event into a series without rings.
     #[inline]
-    fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan) {
-        shard.observe(slot, &plan.shape, self.time(row), |i| self.measure(i, row));
+    fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan, leaf: &Leaf) {
+        shard.observe(slot, &plan.shape, leaf, self.time(row), |i| self.measure(i, row));
     }
 
     /// Folds events into series that have rings. Those that follow each other in the same series and
@@ -133,13 +136,15 @@ impl<'a> Bound<'a> {
         slots: &[u32],
         items: &[Item],
         plan: &Plan,
+        leaf: &mut Leaf,
         late: &mut Vec<u32>,
     ) {
         let shape = &plan.shape;
         let mut at = 0;
         while let Some(first) = items.get(at) {
             let (begin, slot) = (at, slots[at]);
-            let span = same_buckets(shape, self.time(first.row as usize));
+            leaf.turn_to(&shape.calendar, self.time(first.row as usize));
+            let span = leaf.span();
             let mut run = Cell::empty(shape);
             loop {
                 let row = items[at].row as usize;
@@ -151,22 +156,11 @@ impl<'a> Bound<'a> {
                     break;
                 }
             }
-            if shard.merge(slot, shape, &run) {
+            if shard.merge(slot, shape, leaf, &run) {
                 late.extend(items[begin..at].iter().map(|item| item.row));
             }
         }
     }
-}
-
-/// Times that lie in the same bucket of every grain as this one.
-fn same_buckets(shape: &Shape, time: Timestamp) -> Range<Timestamp> {
-    let mut span = Timestamp::MIN..Timestamp::MAX;
-    for (grain, _) in &shape.grains {
-        let bucket = grain.bucket(time);
-        span.start = span.start.max(grain.start(bucket));
-        span.end = span.end.min(grain.start(bucket + 1));
-    }
-    span
 }
 
 /// Folds the events into the series of every view that takes them.
@@ -177,8 +171,8 @@ pub(crate) fn apply_all(views: &[Arc<ViewTier>], columns: &Columns, scratch: &mu
         return;
     }
     scratch.begin(columns);
-    for view in views {
-        view.apply(columns, scratch);
+    for (place, view) in views.iter().enumerate() {
+        view.apply(columns, place, scratch);
     }
 }
 
@@ -192,24 +186,26 @@ pub(crate) fn apply_row(
 ) -> bool {
     scratch.begin_rows(columns, row..row + 1);
     let time = Timestamp::from_micros(columns.times[row]);
-    let measures = &scratch.measures;
+    let Scratch { measures, leaves, .. } = scratch;
+    leaves.resize_with(leaves.len().max(views.len()), Leaf::default);
     let mut late = false;
-    for views in views.chunks(VIEWS) {
+    for (views, leaves) in views.chunks(VIEWS).zip(leaves.chunks_mut(VIEWS)) {
         let mut found = SmallVec::<[Found<'_>; VIEWS]>::new();
-        for view in views {
-            found.extend(view.find_row(columns, row));
+        for (view, leaf) in views.iter().zip(leaves) {
+            found.extend(view.find_row(columns, row, leaf));
         }
         for Found { shard, hash, key, likely, .. } in &mut found {
             *likely = shard.approach(*hash, key);
         }
-        for Found { view, mut shard, hash, key, likely } in found {
+        for Found { view, leaf, mut shard, hash, key, likely } in found {
             let measure = |i: usize| {
                 let name = view.plan.measures[i];
                 let at = columns.measures.iter().position(|column| column.name == name);
                 at.map_or(&Measure::NONE, |at| &measures[at][0])
             };
-            let slot = shard.slot_at(likely, hash, &key, &view.plan.shape);
-            late |= shard.observe(slot, &view.plan.shape, time, measure);
+            let shape = &view.plan.shape;
+            let slot = shard.slot_at(likely, hash, &key, shape);
+            late |= shard.observe(slot, shape, leaf, time, measure);
         }
     }
     late
@@ -218,6 +214,8 @@ pub(crate) fn apply_row(
 /// Where a single event goes in one view.
 struct Found<'a> {
     view: &'a ViewTier,
+    /// Turned to the event's time, if the view has grains.
+    leaf: &'a Leaf,
     shard: MutexGuard<'a, Shard>,
     hash: u64,
     key: Key,
@@ -227,7 +225,12 @@ struct Found<'a> {
 
 impl ViewTier {
     /// Locks the shard of an event, if the view takes it, and asks for the key's place there.
-    fn find_row(&self, columns: &Columns, row: usize) -> Option<Found<'_>> {
+    fn find_row<'a>(
+        &'a self,
+        columns: &Columns,
+        row: usize,
+        leaf: &'a mut Leaf,
+    ) -> Option<Found<'a>> {
         let takes = |part: Part, values: &[Sym]| {
             column(columns, part).is_some_and(|column| values.contains(&column[row]))
         };
@@ -241,29 +244,35 @@ impl ViewTier {
         for part in parts {
             key.push(column(columns, *part).map(|column| column[row]).filter(|s| *s != Sym::NONE)?);
         }
+        let calendar = &self.plan.shape.calendar;
+        if !calendar.grains.is_empty() {
+            leaf.turn_to(calendar, Timestamp::from_micros(columns.times[row]));
+        }
         let (shard, hash) = self.place(&key);
         let shard = self.shards[shard].lock();
         shard.prefetch(hash, &key);
-        Some(Found { view: self, shard, hash, key, likely: NO_SLOT })
+        Some(Found { view: self, leaf, shard, hash, key, likely: NO_SLOT })
     }
 
-    /// Folds the events into the view's series.
-    pub(crate) fn apply(&self, columns: &Columns, scratch: &mut Scratch) {
+    /// Folds the events into the series of the view, which is at this place among those applied to.
+    pub(crate) fn apply(&self, columns: &Columns, place: usize, scratch: &mut Scratch) {
         match self.plan.key.len() {
-            0 => self.apply_keyed::<0>(columns, scratch),
-            1 => self.apply_keyed::<1>(columns, scratch),
-            2 => self.apply_keyed::<2>(columns, scratch),
-            3 => self.apply_keyed::<3>(columns, scratch),
-            4 => self.apply_keyed::<4>(columns, scratch),
-            5 => self.apply_keyed::<5>(columns, scratch),
-            6 => self.apply_keyed::<6>(columns, scratch),
-            7 => self.apply_keyed::<7>(columns, scratch),
-            _ => self.apply_keyed::<8>(columns, scratch),
+            0 => self.apply_keyed::<0>(columns, place, scratch),
+            1 => self.apply_keyed::<1>(columns, place, scratch),
+            2 => self.apply_keyed::<2>(columns, place, scratch),
+            3 => self.apply_keyed::<3>(columns, place, scratch),
+            4 => self.apply_keyed::<4>(columns, place, scratch),
+            5 => self.apply_keyed::<5>(columns, place, scratch),
+            6 => self.apply_keyed::<6>(columns, place, scratch),
+            7 => self.apply_keyed::<7>(columns, place, scratch),
+            _ => self.apply_keyed::<8>(columns, place, scratch),
         }
     }
 
-    fn apply_keyed<const N: usize>(&self, columns: &Columns, scratch: &mut Scratch) {
-        let Scratch { items, grouped, slots, measures, late } = scratch;
+    fn apply_keyed<const N: usize>(&self, columns: &Columns, place: usize, scratch: &mut Scratch) {
+        let Scratch { items, grouped, slots, measures, late, leaves } = scratch;
+        leaves.resize_with(leaves.len().max(place + 1), Leaf::default);
+        let leaf = &mut leaves[place];
         let Some(bound) = Bound::new(&self.plan, columns, measures) else { return };
         let mut parts: [&[Sym]; N] = [&[]; N];
         for (part, slot) in self.plan.key.iter().zip(&mut parts) {
@@ -297,12 +306,12 @@ impl ViewTier {
                 for (item, slot) in items.iter().zip(slots.iter_mut()) {
                     *slot = shard.slot_at(*slot, item.hash, &key(item), &self.plan.shape);
                 }
-                if self.plan.shape.grains.is_empty() {
+                if self.plan.shape.calendar.grains.is_empty() {
                     for (item, slot) in items.iter().zip(slots.iter()) {
-                        bound.observe(shard, *slot, item.row as usize, &self.plan);
+                        bound.observe(shard, *slot, item.row as usize, &self.plan, leaf);
                     }
                 } else {
-                    bound.observe_runs(shard, slots, items, &self.plan, late);
+                    bound.observe_runs(shard, slots, items, &self.plan, leaf, late);
                 }
             }
         };

@@ -27,7 +27,7 @@ use crate::series::{Cell, Observed, Series, Shape};
 use crate::slots::{self, Slots};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::AcqRel;
-use crate::time::{Stopwatch, Timestamp};
+use crate::time::{Leaf, Stopwatch, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -383,15 +383,16 @@ impl Shard {
         &mut self,
         slot: u32,
         shape: &Shape,
+        leaf: &Leaf,
         time: Timestamp,
         measure: impl Fn(usize) -> &'m Measure + Copy,
     ) -> bool {
-        self.change(slot, |series, mark| series.observe(shape, time, measure, mark))
+        self.change(slot, |series, mark| series.observe(shape, leaf, time, measure, mark))
     }
 
-    /// Folds in the cell of some events that lie in the same buckets; says whether they were late.
-    pub(crate) fn merge(&mut self, slot: u32, shape: &Shape, run: &Cell) -> bool {
-        self.change(slot, |series, mark| series.merge_run(run, shape, mark))
+    /// Folds in the cell of some events that lie in the leaf's buckets; says whether they were late.
+    pub(crate) fn merge(&mut self, slot: u32, shape: &Shape, leaf: &Leaf, run: &Cell) -> bool {
+        self.change(slot, |series, mark| series.merge_run(run, shape, leaf, mark))
     }
 
     /// The only change that recording makes.

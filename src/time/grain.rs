@@ -1,46 +1,54 @@
-//! Grains: the units that time is cut into, and the number of each bucket.
+//! Grains: the units that time is cut into, their names, and how many buckets of one are kept.
 //!
-//! Bucket numbers count from 1970 in the grain's own unit: minute, hour, day, ISO week (Monday
-//! first; week 0 holds 1970-01-01), month (year * 12 + month0), year. All in UTC.
+//! Bucket numbers are absolute (`time/zone.rs` computes them): second, minute, hour, day and ISO week
+//! (Monday first; week 0 holds 1970-01-01) count from 1970, a month is year * 12 + month0, a year is
+//! the year. 30-day months, 365-day years and durations are uniform and count from
+//! 1970-01-01T00:00:00Z in every time zone.
 //! Months and years follow the proleptic Gregorian calendar by Howard Hinnant's day algorithms
 //! ("chrono-Compatible Low-Level Date Algorithms", `civil_from_days`, `days_from_civil`).
+//!
+//! Invariants
+//! 1. The text form is what [`Display`](fmt::Display) writes and `FromStr` reads: one for each grain.
+//! 2. The order of grains is that of their lengths, and never changes between two grains: a view
+//!    stores its rings in it.
+//! 3. A [`Period`] has 1 to [`Period::SECONDS_MAX`] seconds, however it was made.
 
-use super::Timestamp;
+use super::{TimeZone, Timestamp};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
-/// A unit of time that a view keeps buckets of, in UTC.
+/// A unit of time that a view keeps buckets of.
+///
+/// Days, weeks, months and years are those of the calendar in the [time zone](TimeZone) of the store;
+/// the others are spans of a fixed length.
 ///
 /// ```
 /// use quipu::{Grain, Timestamp};
+/// use std::time::Duration;
 ///
 /// let moment = Timestamp::parse_rfc3339("2010-12-01T08:26:00Z").unwrap();
 /// let hour = Grain::Hour.bucket(moment);
 /// assert_eq!(Grain::Hour.start(hour).to_string(), "2010-12-01T08:00:00.000Z");
 /// assert_eq!(Grain::Month.start(Grain::Month.bucket(moment)).to_string(), "2010-12-01T00:00:00.000Z");
+///
+/// // By their names, or by their length.
+/// assert_eq!("week".parse::<Grain>()?, Grain::Week);
+/// assert_eq!("6h".parse::<Grain>()?, Grain::every(Duration::from_hours(6))?);
+/// assert_eq!(Grain::every(Duration::from_secs(90))?.to_string(), "90s");
+/// # Ok::<(), quipu::Error>(())
 /// ```
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    bincode::Encode,
-    bincode::Decode,
-)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
 #[non_exhaustive]
 pub enum Grain {
     /// Minutes.
     Minute,
-    /// Hours.
+    /// Hours, begun with the time zone's clock: half past where that is half an hour off.
     Hour,
-    /// Days, from midnight to midnight UTC.
+    /// Days, from midnight to midnight: 23 or 25 hours long where the clock is put forward or back.
     Day,
     /// ISO weeks, from Monday to Sunday.
     Week,
@@ -48,7 +56,86 @@ pub enum Grain {
     Month,
     /// Calendar years.
     Year,
+    /// Seconds.
+    Second,
+    /// Months of 30 days of 24 hours, counted from 1970.
+    Month30,
+    /// Years of 365 days of 24 hours, counted from 1970.
+    Year365,
+    /// Spans of a length of one's own, counted from 1970: see [`Grain::every`].
+    Every(Period),
 }
+
+/// The length of the buckets of [`Grain::Every`]: 1 second to 366 days, in whole seconds.
+///
+/// ```
+/// use quipu::Period;
+/// use std::time::Duration;
+///
+/// assert_eq!(Period::new(Duration::from_mins(15))?.to_string(), "15m");
+/// assert!(Period::new(Duration::from_millis(1_500)).is_err());
+/// # Ok::<(), quipu::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Period(NonZeroU32);
+
+impl Period {
+    /// The longest one: 366 days.
+    pub const SECONDS_MAX: u32 = 366 * 24 * 60 * 60;
+
+    /// A period of this length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is no number of whole seconds from 1
+    /// second to 366 days.
+    pub fn new(length: Duration) -> Result<Self> {
+        let whole = length.subsec_nanos() == 0;
+        u32::try_from(length.as_secs()).ok().filter(|_| whole).and_then(Period::of).ok_or_else(|| {
+            Error::invalid(format!(
+                "buckets of {length:?} cannot be kept; a length is whole seconds, from 1s to 366d"
+            ))
+        })
+    }
+
+    fn of(seconds: u32) -> Option<Self> {
+        NonZeroU32::new(seconds).filter(|n| n.get() <= Self::SECONDS_MAX).map(Period)
+    }
+
+    /// Its length.
+    pub const fn length(self) -> Duration {
+        Duration::from_secs(self.0.get() as u64)
+    }
+}
+
+/// In the greatest unit that measures it: `90s`, `15m`, `6h`, `2d`.
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.get();
+        let measures = |(_, unit): &&(char, u32)| seconds.is_multiple_of(*unit);
+        let (letter, unit) = UNITS.iter().find(measures).unwrap_or(&('s', 1));
+        write!(f, "{}{letter}", seconds / unit)
+    }
+}
+
+impl bincode::Encode for Period {
+    fn encode<E: bincode::enc::Encoder>(
+        &self,
+        encoder: &mut E,
+    ) -> Result<(), bincode::error::EncodeError> {
+        self.0.get().encode(encoder)
+    }
+}
+
+impl<C> bincode::Decode<C> for Period {
+    fn decode<D: bincode::de::Decoder<Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
+        let outside = bincode::error::DecodeError::Other("a period of 1 second to 366 days");
+        Period::of(u32::decode(decoder)?).ok_or(outside)
+    }
+}
+
+bincode::impl_borrow_decode!(Period);
 
 /// How many buckets of a grain are kept.
 #[derive(
@@ -85,83 +172,183 @@ impl Keep {
     }
 }
 
-const MINUTE: i64 = 60_000_000;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const MINUTE: i64 = 60_000_000;
+pub(super) const HOUR: i64 = 60 * MINUTE;
+pub(super) const DAY: i64 = 24 * HOUR;
 /// 1970-01-01 was a Thursday: weeks begin three days before it.
-const WEEK_SHIFT: i64 = 3 * DAY;
+pub(super) const WEEK_SHIFT_DAYS: i64 = 3;
+
+/// The letters of lengths, greatest first, in seconds.
+const UNITS: [(char, u32); 5] =
+    [('w', 7 * 86_400), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 impl Grain {
-    /// Every grain, finest first.
-    pub const ALL: [Grain; 6] =
-        [Grain::Minute, Grain::Hour, Grain::Day, Grain::Week, Grain::Month, Grain::Year];
+    /// Every grain that has a name, finest first.
+    pub const ALL: [Grain; 9] = [
+        Grain::Second,
+        Grain::Minute,
+        Grain::Hour,
+        Grain::Day,
+        Grain::Week,
+        Grain::Month30,
+        Grain::Month,
+        Grain::Year365,
+        Grain::Year,
+    ];
 
-    /// The number of the bucket that holds `moment`. Constant time.
+    /// Buckets of this length, counted from 1970-01-01T00:00:00Z in every time zone.
+    ///
+    /// # Errors
+    /// Those of [`Period::new`].
+    pub fn every(length: Duration) -> Result<Self> {
+        Period::new(length).map(Grain::Every)
+    }
+
+    /// The number of the bucket that holds `moment`, in UTC; [`TimeZone::bucket`] is for the others.
     #[inline]
     pub fn bucket(self, moment: Timestamp) -> i64 {
-        let micros = moment.micros();
+        TimeZone::UTC.bucket(self, moment)
+    }
+
+    /// The first moment of bucket number `bucket`, in UTC; saturates outside the years that a
+    /// [`Timestamp`] holds. [`TimeZone::start`] is for other zones.
+    pub fn start(self, bucket: i64) -> Timestamp {
+        TimeZone::UTC.start(self, bucket)
+    }
+
+    /// Whether its buckets follow the calendar of the store's time zone.
+    pub const fn is_calendar(self) -> bool {
+        matches!(self, Grain::Day | Grain::Week | Grain::Month | Grain::Year)
+    }
+
+    /// The length of the buckets in microseconds, where all have the same.
+    pub(super) fn uniform(self) -> Option<i64> {
         match self {
-            Grain::Minute => micros.div_euclid(MINUTE),
-            Grain::Hour => micros.div_euclid(HOUR),
-            Grain::Day => micros.div_euclid(DAY),
-            Grain::Week => micros.saturating_add(WEEK_SHIFT).div_euclid(7 * DAY),
-            Grain::Month => {
-                let (year, month) = year_and_month(micros.div_euclid(DAY));
-                year * 12 + month
-            }
-            Grain::Year => year_and_month(micros.div_euclid(DAY)).0,
+            Grain::Second => Some(SECOND),
+            Grain::Month30 => Some(30 * DAY),
+            Grain::Year365 => Some(365 * DAY),
+            Grain::Every(period) => Some(i64::from(period.0.get()) * SECOND),
+            _ => None,
         }
     }
 
-    /// The first moment of bucket number `bucket`. Constant time; saturates outside the years
-    /// that a [`Timestamp`] holds.
-    pub fn start(self, bucket: i64) -> Timestamp {
-        let micros = match self {
-            Grain::Minute => bucket.saturating_mul(MINUTE),
-            Grain::Hour => bucket.saturating_mul(HOUR),
-            Grain::Day => bucket.saturating_mul(DAY),
-            Grain::Week => bucket.saturating_mul(7 * DAY).saturating_sub(WEEK_SHIFT),
-            Grain::Month => {
-                days_from_civil(bucket.div_euclid(12), bucket.rem_euclid(12)).saturating_mul(DAY)
-            }
-            Grain::Year => days_from_civil(bucket, 0).saturating_mul(DAY),
-        };
-        Timestamp::from_micros(micros)
-    }
-
-    /// The grain's name in lower case: `minute`, `hour`, `day`, `week`, `month`, `year`.
-    pub fn name(self) -> &'static str {
-        match self {
+    /// The name in lower case; none of a length of one's own.
+    fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Grain::Second => "second",
             Grain::Minute => "minute",
             Grain::Hour => "hour",
             Grain::Day => "day",
             Grain::Week => "week",
             Grain::Month => "month",
             Grain::Year => "year",
+            Grain::Month30 => "month30",
+            Grain::Year365 => "year365",
+            Grain::Every(_) => return None,
+        })
+    }
+
+    /// So many buckets of it, in words: `72 hours`, `20 buckets of 6h`.
+    pub(crate) fn counted(self, many: &str, is_one: bool) -> String {
+        let s = if is_one { "" } else { "s" };
+        match self {
+            Grain::Month30 => format!("{many} month{s} of 30 days"),
+            Grain::Year365 => format!("{many} year{s} of 365 days"),
+            Grain::Every(period) => {
+                format!("{many} bucket{s} of {period}")
+            }
+            _ => format!("{many} {self}{s}"),
         }
+    }
+
+    /// Where it stands among the others (invariant 2): by its usual length in seconds, then by kind.
+    fn rank(self) -> (u32, u8) {
+        const DAY: u32 = 86_400;
+        match self {
+            Grain::Second => (1, 0),
+            Grain::Minute => (60, 0),
+            Grain::Hour => (3_600, 0),
+            Grain::Day => (DAY, 0),
+            Grain::Week => (7 * DAY, 0),
+            Grain::Month30 => (30 * DAY, 0),
+            // A mean one has 30.44 days.
+            Grain::Month => (30 * DAY, 1),
+            Grain::Year365 => (365 * DAY, 0),
+            Grain::Year => (365 * DAY, 1),
+            Grain::Every(period) => (period.0.get(), 2),
+        }
+    }
+}
+
+/// From fine to coarse.
+impl Ord for Grain {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Grain {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for Grain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match (self.name(), self) {
+            (Some(name), _) => f.write_str(name),
+            (None, Grain::Every(period)) => period.fmt(f),
+            (None, _) => f.write_str("a grain"),
+        }
     }
 }
 
+/// Reads `second`, `minute`, `hour`, `day`, `week`, `month`, `year`, `month30`, `year365`, or a length:
+/// a whole number and `s`, `m` (minutes), `h`, `d` or `w`.
 impl std::str::FromStr for Grain {
-    type Err = crate::Error;
+    type Err = Error;
 
-    fn from_str(text: &str) -> crate::Result<Self> {
-        Grain::ALL.into_iter().find(|grain| grain.name() == text).ok_or_else(|| {
-            crate::Error::invalid(format!(
-                "{text:?} is not a grain; grains are minute, hour, day, week, month, year"
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(grain) = Grain::ALL.into_iter().find(|grain| grain.name() == Some(text)) {
+            return Ok(grain);
+        }
+        if text == "ever" {
+            let message = "`ever` is no grain: every series keeps its totals since ever, whatever \
+                           its grains";
+            return Err(Error::invalid(message));
+        }
+        let length = UNITS.iter().find_map(|(letter, unit)| {
+            let number = text.strip_suffix(*letter)?;
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            let number = digits.then(|| number.parse::<u64>().ok()).flatten()?;
+            number.checked_mul(u64::from(*unit)).map(Duration::from_secs)
+        });
+        let length = length.ok_or_else(|| {
+            let names: Vec<&str> = Grain::ALL.into_iter().filter_map(Grain::name).collect();
+            Error::invalid(format!(
+                "{text:?} is not a grain; grains are {}, or a length like 90s, 15m, 6h, 10d",
+                names.join(", ")
             ))
-        })
+        })?;
+        Grain::every(length)
+    }
+}
+
+impl Serialize for Grain {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Grain {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
 /// Year and zero-based month of a day counted from 1970-01-01.
-fn year_and_month(day: i64) -> (i64, i64) {
+pub(super) fn year_and_month(day: i64) -> (i64, i64) {
     let shifted = day.saturating_add(719_468);
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -174,7 +361,7 @@ fn year_and_month(day: i64) -> (i64, i64) {
 }
 
 /// The day, counted from 1970-01-01, on which a zero-based month begins.
-fn days_from_civil(year: i64, month: i64) -> i64 {
+pub(super) fn days_from_civil(year: i64, month: i64) -> i64 {
     let year = if month < 2 { year.saturating_sub(1) } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -187,7 +374,12 @@ fn days_from_civil(year: i64, month: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
     use chrono::{Datelike, TimeZone};
+
+    fn custom(seconds: u64) -> Grain {
+        Grain::every(Duration::from_secs(seconds)).unwrap()
+    }
 
     #[test]
     fn calendar_buckets_agree_with_chrono_on_every_day_of_1200_years() {
@@ -201,7 +393,7 @@ mod tests {
             let week = chrono::Utc
                 .timestamp_micros(Grain::Week.start(Grain::Week.bucket(moment)).micros());
             assert_eq!(week.unwrap().weekday(), chrono::Weekday::Mon);
-            for grain in Grain::ALL {
+            for grain in Grain::ALL.into_iter().chain([custom(7), custom(21_600)]) {
                 let bucket = grain.bucket(moment);
                 assert!(grain.start(bucket) <= moment && moment < grain.start(bucket + 1));
             }
@@ -211,11 +403,47 @@ mod tests {
     #[test]
     fn no_moment_panics() {
         for micros in [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX] {
-            for grain in Grain::ALL {
+            for grain in Grain::ALL.into_iter().chain([custom(1), custom(366 * 86_400)]) {
                 let bucket = grain.bucket(Timestamp::from_micros(micros));
                 let _ = grain.start(bucket);
                 let _ = grain.start(micros);
             }
         }
+    }
+
+    /// What earlier directories hold.
+    #[test]
+    fn the_codes_of_grains_are_what_they_were() {
+        let old = [Grain::Minute, Grain::Hour, Grain::Day, Grain::Week, Grain::Month, Grain::Year];
+        let new = [Grain::Second, Grain::Month30, Grain::Year365];
+        for (code, grain) in (0_u8..).zip(old.into_iter().chain(new)) {
+            assert_eq!(codec::encode(&grain), [code]);
+            assert_eq!(codec::decode::<Grain>(&[code]), Ok(grain));
+        }
+        assert_eq!(codec::encode(&custom(90)), [9, 90]);
+        assert_eq!(codec::decode::<Grain>(&[9, 90]), Ok(custom(90)));
+        assert!(codec::decode::<Grain>(&[9, 0]).is_err());
+        assert!(codec::decode::<Grain>(&codec::encode(&(9_u32, 366 * 86_400_u32 + 1))).is_err());
+        assert!(old.is_sorted() && Grain::ALL.is_sorted());
+    }
+
+    #[test]
+    fn a_grain_is_read_as_it_is_written() {
+        let lengths = [1, 59, 60, 90, 3_600, 5_400, 21_600, 86_400, 604_800, 366 * 86_400];
+        for grain in Grain::ALL.into_iter().chain(lengths.map(custom)) {
+            assert_eq!(grain.to_string().parse::<Grain>().unwrap(), grain);
+            let json = serde_json::to_string(&grain).unwrap();
+            assert_eq!(json, format!("\"{grain}\""));
+            assert_eq!(serde_json::from_str::<Grain>(&json).unwrap(), grain);
+        }
+        assert_eq!("360m".parse::<Grain>().unwrap().to_string(), "6h");
+        assert_eq!("2w".parse::<Grain>().unwrap().to_string(), "2w");
+        let refused =
+            ["", "s", "0s", "-1s", "+1s", "1.5h", "367d", "9999999999999999999d", "hours"];
+        for text in refused {
+            let error = text.parse::<Grain>().unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{text}");
+        }
+        assert!("ever".parse::<Grain>().unwrap_err().to_string().contains("totals"));
     }
 }

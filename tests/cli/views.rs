@@ -50,6 +50,25 @@ fn another_definition_under_a_name_is_refused() {
 }
 
 #[test]
+fn a_directory_is_loaded_in_its_time_zone_and_keeps_it() {
+    let shop = Shop::new();
+    let late = r#"{"event":"sale","ts":"2024-06-30T22:30:00Z","user":"ann","value":1}"#;
+    let file = shop.file("events.ndjson", late);
+    shop.run(&["load", &file, "--time-zone", "europe/paris"]).failed(2, "Europe/Paris");
+    shop.run(&["load", &file, "--time-zone", "Europe/Paris", "--time", "ts"]).ok();
+    let views = shop.run(&["views"]).ok().json_lines();
+    assert!(views.iter().all(|view| view["time_zone"] == "Europe/Paris"), "{views:?}");
+    shop.run(&["define", "d", "--grain", "day,6h=20,month30", "--backfill"]).ok();
+    let day = |of: &str| shop.run(&["get", "d", "--buckets", of]).ok().json_lines()[0].clone();
+    assert_eq!(day("day")["start"], "2024-06-30T22:00:00.000Z");
+    assert_eq!(day("6h")["start"], "2024-06-30T18:00:00.000Z");
+    let again = ["define", "e", "--grain", "day", "--time-zone"];
+    shop.run(&[&again[..], &["Europe/Paris"]].concat()).ok();
+    shop.run(&[&again[..], &["Asia/Tehran"]].concat()).failed(1, "Europe/Paris, not Asia/Tehran");
+    shop.run(&["define", "f", "--grain", "ever"]).failed(2, "totals");
+}
+
+#[test]
 fn views_come_and_go() {
     let shop = Shop::loaded();
     let names = || {

@@ -5,6 +5,7 @@
 mod backfill;
 mod backup;
 mod budget;
+mod calendar;
 mod corruption;
 mod crash;
 mod dedup;
@@ -27,3 +28,4 @@ mod strays;
 mod tidy;
 mod together;
 mod views;
+mod zones;

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use quipu::{Db, Error, ErrorKind, Options, Query, ReadOnlyDb, Statistics, ViewStatus};
+use quipu::{Db, Error, ErrorKind, Options, Query, ReadOnlyDb, Statistics, TimeZone, ViewStatus};
 
 use crate::archive::{BackupArgs, RestoreArgs};
 use crate::ask::{GetArgs, ListArgs, TopArgs, TotalsArgs};
@@ -80,8 +80,13 @@ pub(crate) struct Place {
 impl Place {
     /// Opens a directory that is there; only `load` makes one.
     pub(crate) fn open(&self) -> Result<Db, Failure> {
-        let opened = Options::new().must_exist().open(&self.dir);
-        opened.map_err(advised)
+        self.open_in(None)
+    }
+
+    /// Opens a directory that is there, which has this time zone or takes it.
+    pub(crate) fn open_in(&self, zone: Option<TimeZone>) -> Result<Db, Failure> {
+        let options = zone.map_or_else(Options::new, |zone| Options::new().time_zone(zone));
+        options.must_exist().open(&self.dir).map_err(advised)
     }
 
     /// Opens a directory to ask it: beside the process that has it open, if there is one, or where
@@ -123,6 +128,13 @@ impl Opened {
         match self {
             Self::Owned(db) => db.views(),
             Self::Beside(db) => db.views(),
+        }
+    }
+
+    pub(crate) fn time_zone(&self) -> TimeZone {
+        match self {
+            Self::Owned(db) => db.time_zone(),
+            Self::Beside(db) => db.time_zone(),
         }
     }
 

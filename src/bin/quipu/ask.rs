@@ -7,8 +7,8 @@
 use std::io::{self, BufWriter, StdoutLock};
 use std::ops::ControlFlow;
 
+use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
 use quipu::{Component, Grain, Query, Row};
 
 use crate::args::{Opened, Output, Place};
@@ -70,8 +70,8 @@ pub(crate) struct GetArgs {
     #[arg(value_name = "KEY")]
     key: Vec<String>,
     /// The buckets of the key's series in this grain, instead of its totals
-    #[arg(long, value_name = "GRAIN")]
-    buckets: Option<GrainName>,
+    #[arg(long, value_name = "GRAIN", value_parser = grain)]
+    buckets: Option<Grain>,
 }
 
 /// The keys of a view in key order
@@ -112,30 +112,6 @@ struct ViewArgs {
     measure: Option<String>,
     #[command(flatten)]
     output: Output,
-}
-
-/// A grain by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GrainName {
-    Minute,
-    Hour,
-    Day,
-    Week,
-    Month,
-    Year,
-}
-
-impl From<GrainName> for Grain {
-    fn from(name: GrainName) -> Self {
-        match name {
-            GrainName::Minute => Self::Minute,
-            GrainName::Hour => Self::Hour,
-            GrainName::Day => Self::Day,
-            GrainName::Week => Self::Week,
-            GrainName::Month => Self::Month,
-            GrainName::Year => Self::Year,
-        }
-    }
 }
 
 fn component() -> impl TypedValueParser<Value = Component> {
@@ -199,6 +175,11 @@ pub(crate) fn top(args: &TopArgs) -> Result<(), Failure> {
     asked.finish(answer)
 }
 
+/// A grain by its name or its length, in whatever case.
+pub(crate) fn grain(text: &str) -> Result<Grain, String> {
+    text.to_ascii_lowercase().parse().map_err(|error: quipu::Error| error.to_string())
+}
+
 /// Runs `get`.
 pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
     let asked = args.view.ask()?;
@@ -212,7 +193,7 @@ pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
         write(&mut answer, &row)?;
         return asked.finish(answer);
     };
-    let buckets = asked.query.buckets(&key, grain.into())?;
+    let buckets = asked.query.buckets(&key, grain)?;
     let mut answer = args.view.output.start(rows::bucket_sheet(), Extent::Many)?;
     for bucket in buckets {
         answer.row(&[], &rows::bucket_cells(&bucket))?;

@@ -7,11 +7,11 @@
 
 use std::ops::ControlFlow;
 
-use clap::{Args, ValueEnum};
-use quipu::{Db, Grain, Keep, View};
+use clap::Args;
+use quipu::{Db, Grain, Keep, TimeZone, View};
 
 use crate::args::Place;
-use crate::ask::GrainName;
+use crate::ask;
 use crate::failure::Failure;
 use crate::number;
 use crate::progress::{Measure, Meter, Show, say};
@@ -22,6 +22,7 @@ Examples:
   quipu define sold --by product --events sale --stats value --dir shop
   quipu define france --by user --where country=France --count --dir shop
   quipu define eu_hours --where 'country in FR,DE' --grain hour=72 --dir shop
+  quipu define shifts --grain 8h=21,day=400,month --time-zone Europe/Paris --dir shop
 
 Without --by the view has one series over all its events; without --count and --stats it \
 has both, the figures of `value`. The dimension `event` is the event's name.";
@@ -55,9 +56,14 @@ pub(crate) struct DefineArgs {
     /// Sum, extremes, mean and variance of these measures
     #[arg(long, value_name = "MEASURES", value_delimiter = ',')]
     stats: Vec<String>,
-    /// Keep buckets: GRAIN for all, or GRAIN=N for the last N (minute, hour, day, week, month, year)
+    /// Keep buckets: GRAIN for all, or GRAIN=N for the last N (second, minute, hour, day, week, month,
+    /// year, month30, year365, or a length: 90s, 15m, 6h, 10d)
     #[arg(long, value_name = "GRAIN[=N]", value_delimiter = ',', value_parser = Buckets::parse)]
     grain: Vec<Buckets>,
+    /// The IANA name of the time zone whose calendar days, weeks, months and years follow; the
+    /// directory keeps the one with which its first view was defined [default: as it has it, or UTC]
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<TimeZone>,
     /// Fold in the events that the log already has
     #[arg(long)]
     backfill: bool,
@@ -112,8 +118,7 @@ struct Buckets {
 impl Buckets {
     fn parse(text: &str) -> Result<Self, String> {
         let (grain, keep) = text.split_once('=').unwrap_or((text, "all"));
-        let grain = GrainName::from_str(grain, true)
-            .map_err(|_| "the grains are minute, hour, day, week, month, year".to_owned())?;
+        let grain = ask::grain(grain)?;
         let keep = match keep {
             "all" => Keep::All,
             number => match number.parse() {
@@ -121,7 +126,7 @@ impl Buckets {
                 _ => return Err("how many buckets: a number from 1, or all".to_owned()),
             },
         };
-        Ok(Self { grain: grain.into(), keep })
+        Ok(Self { grain, keep })
     }
 }
 
@@ -154,7 +159,7 @@ impl DefineArgs {
 
 /// Runs `define`.
 pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
-    let db = args.place.open()?;
+    let db = args.place.open_in(args.time_zone)?;
     let is_new = db.define(args.view())?;
     let events = db.statistics().events;
     let show = if args.quiet { Show::Nobody } else { Show::Terminal };
@@ -227,7 +232,9 @@ mod tests {
         assert!(matches!(Buckets::parse("hour").unwrap().keep, Keep::All));
         assert!(matches!(Buckets::parse("hour=all").unwrap().keep, Keep::All));
         assert!(matches!(Buckets::parse("Day=72").unwrap().keep, Keep::Last(72)));
-        for text in ["", "hours", "hour=0", "hour=-1", "hour="] {
+        let shifts = Buckets::parse("8H=21").unwrap();
+        assert_eq!((shifts.grain.to_string().as_str(), shifts.keep), ("8h", Keep::Last(21)));
+        for text in ["", "hours", "hour=0", "hour=-1", "hour=", "ever", "0s", "400d"] {
             assert!(Buckets::parse(text).is_err(), "{text}");
         }
     }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use quipu::{Db, Dedup, Grain, Keep, Options, View};
+use quipu::{Db, Dedup, Grain, Keep, Options, TimeZone, View};
 
 use crate::args::Place;
 use crate::define;
@@ -127,6 +127,10 @@ struct TimeArgs {
     /// How far ahead of the clock an event may be dated: 90s, 15m, 36h, 50d [default: 1d]
     #[arg(long, value_name = "DURATION", value_parser = instant::duration)]
     max_future: Option<Duration>,
+    /// The IANA name of the time zone whose calendar days, weeks, months and years follow. The
+    /// directory keeps it [default: UTC in a new directory]
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<TimeZone>,
 }
 
 /// What happens to events that were recorded before.
@@ -221,6 +225,10 @@ fn open(place: &Place, time: &TimeArgs, dedup: &DedupArgs) -> Result<Db, Failure
     let dir = &place.dir;
     let with = |rule: Option<Dedup>| {
         let options = rule.map_or_else(Options::new, |rule| Options::new().dedup(rule));
+        let options = match time.time_zone {
+            Some(zone) => options.time_zone(zone),
+            None => options,
+        };
         match time.max_future {
             Some(skew) => options.future_skew(skew).open(dir),
             None => options.open(dir),

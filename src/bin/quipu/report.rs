@@ -118,6 +118,8 @@ impl Report {
         let ranked = ranked_view(&views);
         let shared = shared_view(&views, ranked);
         let buckets = buckets(db, &views)?;
+        let zone = db.time_zone();
+        let utc_hour = |start: Timestamp| start.micros().div_euclid(HOUR_MICROS);
         let hourly =
             buckets.iter().all(|bucket| bucket.end.micros() - bucket.start.micros() <= HOUR_MICROS);
         Ok(Self {
@@ -128,8 +130,8 @@ impl Report {
             to: span.map(|row| row.last_seen),
             top: ranked.map(|status| ranking(db, status)).transpose()?,
             shares: shared.map(|status| shares(db, status)).transpose()?,
-            days: periods(&buckets, DAY_MICROS),
-            hours: if hourly { periods(&buckets, HOUR_MICROS) } else { Vec::new() },
+            days: periods(&buckets, |start| zone.bucket(Grain::Day, start)),
+            hours: if hourly { periods(&buckets, utc_hour) } else { Vec::new() },
             views: views.into_iter().map(ViewLine::from).collect(),
         })
     }
@@ -249,11 +251,11 @@ fn buckets(db: &Db, views: &[ViewStatus]) -> Result<Vec<Bucket>, Failure> {
     Ok(Vec::new())
 }
 
-/// Buckets added up to periods of so many microseconds.
-fn periods(buckets: &[Bucket], micros: i64) -> Vec<Period> {
+/// Buckets added up to the periods whose numbers their starts have.
+fn periods(buckets: &[Bucket], number: impl Fn(Timestamp) -> i64) -> Vec<Period> {
     let mut periods = BTreeMap::<i64, Period>::new();
     for bucket in buckets {
-        let number = bucket.start.micros().div_euclid(micros);
+        let number = number(bucket.start);
         let period = periods.entry(number).or_insert(Period { number, count: 0, sum: None });
         period.count += bucket.count;
         if let Some(summary) = bucket.summary().filter(|summary| summary.count_value > 0) {
@@ -263,7 +265,7 @@ fn periods(buckets: &[Bucket], micros: i64) -> Vec<Period> {
     periods.into_values().collect()
 }
 
-/// The day with this number since 1970, `2010-12-01`.
+/// The date with this number since 1970, `2010-12-01`.
 pub(crate) fn day_text(number: i64) -> String {
     period_text(number, DAY_MICROS, "T")
 }

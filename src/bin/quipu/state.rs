@@ -7,7 +7,7 @@
 use std::io::{self, BufWriter, Write};
 
 use clap::Args;
-use quipu::ViewStatus;
+use quipu::{TimeZone, ViewStatus};
 use serde_json::Value;
 
 use crate::args::{Output, Place};
@@ -70,20 +70,22 @@ pub(crate) fn views(args: &ViewsArgs) -> Result<(), Failure> {
             column("key", Align::Left, 3),
             column("keys", Align::Right, 0),
             column("state", Align::Left, 2),
-            column("defined_at", Align::Right, 4),
+            column("defined_at", Align::Right, 5),
+            column("time_zone", Align::Left, 4),
             column("definition", Align::Wrapped, 1),
         ],
     };
     let mut writer = args.output.start(sheet, Extent::Many)?;
     let format = args.output.format();
+    let zone = db.time_zone();
     for status in db.views()? {
-        writer.row(&[], &view_cells(&status, format))?;
+        writer.row(&[], &view_cells(&status, zone, format))?;
     }
     writer.finish()?;
     Ok(db.close()?)
 }
 
-fn view_cells(status: &ViewStatus, format: Format) -> [Cell; 6] {
+fn view_cells(status: &ViewStatus, zone: TimeZone, format: Format) -> [Cell; 7] {
     let definition = status.view.to_string();
     // A table has the name already, some columns to the left.
     let name = status.view.name();
@@ -103,6 +105,7 @@ fn view_cells(status: &ViewStatus, format: Format) -> [Cell; 6] {
         Cell::Count(status.keys),
         Cell::Text(state),
         Cell::Count(status.defined_at.get()),
+        Cell::Text(zone.name().to_owned()),
         Cell::Text(definition),
     ]
 }
