@@ -22,7 +22,7 @@ Examples:
   quipu define sold --by product --events sale --stats value --dir shop
   quipu define france --by user --where country=France --count --dir shop
   quipu define eu_hours --where 'country in FR,DE' --grain hour=72 --dir shop
-  quipu define shifts --grain 8h=21,day=400,month --time-zone Europe/Paris --dir shop
+  quipu define shifts --grain 8h=21,day=400 --time-zone Europe/Paris --dir shop
 
 Without --by the view has one series over all its events; without --count and --stats it \
 has both, the figures of `value`. The dimension `event` is the event's name.";
