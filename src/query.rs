@@ -277,7 +277,7 @@ impl Query {
             let kept: Vec<String> = grains.iter().map(|(grain, _)| grain.to_string()).collect();
             let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
             return Err(Error::invalid(format!(
-                "the view {:?} keeps no buckets of {grain}; it keeps: {kept}",
+                "the view {:?} keeps no buckets by {grain}; it keeps: {kept}",
                 self.view().name()
             )));
         };
