@@ -263,9 +263,9 @@ fn a_grain_that_cannot_be_is_refused_at_definition() {
 
 #[test]
 fn presets_are_definitions_like_others() {
+    type Preset = (&'static str, fn(View) -> View, &'static str);
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path().join("db")).unwrap();
-    type Preset = (&'static str, fn(View) -> View, &'static str);
     let presets: [Preset; 3] = [
         (
             "counter",
