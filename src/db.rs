@@ -514,14 +514,16 @@ impl Engine {
 
     /// Enters the gate (invariant 1).
     fn enter(&self) -> Result<Entered<'_, Live>> {
+        let live = self.gate.enter();
+        // Inside: whoever waited while the engine was closed must not record behind its last cut.
         self.check_open()?;
-        Ok(self.gate.enter())
+        Ok(live)
     }
 
     /// Closes the gate and waits until nobody is inside.
     fn close_gate(&self) -> Result<Closed<'_, Live>> {
-        self.check_open()?;
         let live = self.gate.close();
+        self.check_open()?;
         self.bring_in_at(&live)?;
         Ok(live)
     }

@@ -138,9 +138,9 @@ impl Query {
         let parts = self.view().key();
         if key.len() != parts.len() {
             return Err(Error::invalid(format!(
-                "keys of the view {:?} have {} parts ({}), this one has {}",
+                "keys of the view {:?} have {} ({}), this one has {}",
                 self.view().name(),
-                parts.len(),
+                parts_of(parts),
                 parts.join(", "),
                 key.len()
             )));
@@ -165,9 +165,9 @@ impl Query {
     pub fn prefix(&self, parts: &[&str]) -> Result<Rows> {
         if parts.len() > self.view().key().len() {
             return Err(Error::invalid(format!(
-                "keys of the view {:?} have {} parts, this prefix has {}",
+                "keys of the view {:?} have {}, this prefix has {}",
                 self.view().name(),
-                self.view().key().len(),
+                parts_of(self.view().key()),
                 parts.len()
             )));
         }
@@ -277,7 +277,7 @@ impl Query {
             let kept: Vec<String> = grains.iter().map(|(grain, _)| grain.to_string()).collect();
             let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
             return Err(Error::invalid(format!(
-                "the view {:?} keeps no buckets of {grain}; it keeps: {kept}",
+                "the view {:?} keeps no buckets by {grain}; it keeps: {kept}",
                 self.view().name()
             )));
         };
@@ -335,6 +335,11 @@ struct Ranked {
     order: fn(&Value, &Value) -> Ordering,
     key: Vec<String>,
     total: Cell,
+}
+
+/// How many parts a key has, for a message.
+fn parts_of(key: &[String]) -> String {
+    format!("{} part{}", key.len(), if key.len() == 1 { "" } else { "s" })
 }
 
 impl Ord for Ranked {

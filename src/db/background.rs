@@ -104,7 +104,12 @@ impl Engine {
                 // Whoever appends after this asks anew; whoever did before is seen by the sync.
                 match self.signals.sync_within.swap(0, SeqCst) {
                     0 => Ok(()),
-                    _ => self.sync().map(|_| ()),
+                    within => self.sync().map(|_| ()).inspect_err(|_| {
+                        // What is promised stays so, unless nothing can be synced any more.
+                        if self.log.check_poison().is_ok() {
+                            self.signals.want_sync(Duration::from_micros(within));
+                        }
+                    }),
                 }
             }
             Step::Witness => {

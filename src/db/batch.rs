@@ -116,32 +116,17 @@ impl Builder {
         Ok(())
     }
 
-    /// Checks an event that came just now, `roughly`; gives its time.
-    #[inline]
-    pub(super) fn check_single(
-        &mut self,
-        engine: &Engine,
-        event: &Event<'_>,
-        roughly: Timestamp,
-    ) -> Result<Timestamp> {
-        (self.now, self.begun) = (None, Some(roughly));
-        self.check(engine, event).inspect_err(|_| engine.tallies.refused.add(1))?;
-        Ok(event.time.or(self.now).unwrap_or_default())
-    }
-
     fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
-        event.check()?;
-        let (clock, skew) = (&engine.options.clock, engine.options.future_skew);
-        let Some(time) = event.time else {
-            let now = *self.now.get_or_insert_with(|| clock.now());
-            return event.check_time(now, now.saturating_add(skew), skew);
-        };
-        let begun = *self.begun.get_or_insert_with(|| clock.now_roughly());
-        if event.check_time(time, begun.saturating_add(skew), skew).is_err() {
-            // The batch may have been begun long ago.
-            let now = *self.begun.insert(clock.now());
-            event.check_time(time, now.saturating_add(skew), skew)?;
+        let clock = &engine.options.clock;
+        if event.time.is_none() {
+            self.now.get_or_insert_with(|| clock.now());
+        } else {
+            self.begun.get_or_insert_with(|| clock.now_roughly());
         }
+        // The batch may have been begun long ago.
+        let begun = self.begun.or(self.now).unwrap_or_default();
+        let (_, latest) = check(engine, event, self.now, begun)?;
+        self.begun = self.begun.and(latest).or(self.begun);
         Ok(())
     }
 
@@ -193,7 +178,7 @@ impl Builder {
     }
 
     /// Whether the present chunk must not take the event.
-    fn is_full_for(&self, event: &Event<'_>) -> bool {
+    pub(super) fn is_full_for(&self, event: &Event<'_>) -> bool {
         let columns = &self.chunks[self.at];
         columns.len() >= FRAME_EVENTS_MAX
             || columns.dims.len() + event.dims.len() > FRAME_COLUMNS_MAX
@@ -257,6 +242,43 @@ impl Builder {
     pub(super) fn begun(&self) -> Option<Timestamp> {
         self.begun.or(self.now)
     }
+}
+
+/// Checks an event that comes by itself, at `now`, which is known roughly; gives its time.
+#[inline]
+pub(super) fn check_single(
+    engine: &Engine,
+    event: &Event<'_>,
+    now: Timestamp,
+) -> Result<Timestamp> {
+    let exactly = if event.time.is_none() { Some(engine.options.clock.now()) } else { None };
+    let checked = check(engine, event, exactly, now);
+    checked.map(|(time, _)| time).inspect_err(|_| engine.tallies.refused.add(1))
+}
+
+/// Checks an event, which happened at `now` if it does not say when, and comes not before `begun`. Gives
+/// its time, and the present if that had to be asked for.
+#[inline]
+fn check(
+    engine: &Engine,
+    event: &Event<'_>,
+    now: Option<Timestamp>,
+    begun: Timestamp,
+) -> Result<(Timestamp, Option<Timestamp>)> {
+    event.check()?;
+    let skew = engine.options.future_skew;
+    let checked = |time, present: Timestamp| {
+        event.check_time(time, present.saturating_add(skew), skew).map(|()| time)
+    };
+    let Some(time) = event.time else {
+        let now = now.unwrap_or(begun);
+        return checked(now, now).map(|time| (time, None));
+    };
+    if let Ok(time) = checked(time, begun) {
+        return Ok((time, None));
+    }
+    let present = engine.options.clock.now();
+    checked(time, present).map(|time| (time, Some(present)))
 }
 
 impl std::fmt::Debug for Batch {

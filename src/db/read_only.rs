@@ -315,12 +315,17 @@ fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
         catch_up_log(engine, following)?;
         let position = following.follower.position();
         let staged = Staged::read(&*engine.disk, &engine.dir, engine.home.identity)?;
-        // What was staged when the log was read has gone into it since.
+        // What was staged when the log was read has gone into it since, and other events have come.
         let gone = staged.begins().is_some_and(|first| first > position + 1);
-        if !gone || position == before {
-            following.stage = staged;
-            return apply_staged(engine, following);
+        if gone && position != before {
+            continue;
         }
+        if staged.behind(position).next().is_none() {
+            // Or none have come, or the stage is gone with its owner.
+            return catch_up_log(engine, following);
+        }
+        following.stage = staged;
+        return apply_staged(engine, following);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key;
 use crate::log::salvage;
 use crate::log::segment;
+use crate::log::stage;
 use crate::log::survey::{Beginning, PieceState, Surveyed};
 use crate::manifest;
 use crate::record::Seen;
@@ -163,7 +164,7 @@ enum Work {
     Manifest,
     /// The place of the segment among those surveyed.
     Segment(usize),
-    /// A file among the segments that is none of them.
+    /// A file that is not what its name says: among the segments, or the stage.
     Stray,
     /// The log says all that is in the store.
     Rebuild,
@@ -200,6 +201,11 @@ impl Plan {
             }
             let what = format!("put aside: {}", stray.what);
             plan.steps.push((Work::Stray, step(Action::PutAside, &stray.path, what)));
+        }
+        if let Some(error) = site.stage_damage()? {
+            let path = site.dir.join(stage::NAME);
+            let what = format!("put aside: {}", error.message());
+            plan.steps.push((Work::Stray, step(Action::PutAside, &path, what)));
         }
         let has_holes = survey.lost().next().is_some() || !survey.given_up.is_empty();
         let reaches_back = survey.first() == Some(1);
@@ -240,7 +246,8 @@ impl Plan {
                 }
                 Work::Stray => {
                     let name = step.path.file_name().unwrap_or_default();
-                    put_aside(disk, &site.home.dir, &name.to_string_lossy(), &place)?;
+                    let dir = step.path.parent().unwrap_or(&site.dir);
+                    put_aside(disk, dir, &name.to_string_lossy(), &place)?;
                 }
                 Work::Rebuild => {
                     if disk_has(disk, &step.path)? {

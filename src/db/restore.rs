@@ -395,7 +395,7 @@ impl Restoring<'_> {
         }
         let mut bytes = vec![0; part.bytes as usize];
         file.read_at(0, &mut bytes).map_err(|e| Error::io("read the backup", &path, e))?;
-        Ok(Staged::of(bytes, self.set.identity))
+        Staged::of(bytes, self.set.identity).ok_or_else(|| damaged(&path, 0))
     }
 
     /// Copies what is wanted of the stage; the opening that follows brings it into the log.

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Resume};
 use crate::log::segment::{self, RawHeader, Segment};
+use crate::log::stage::Staged;
 use crate::manifest::{self, Manifest};
 use crate::snapshot::{RedbStorage, Storage as _};
 use crate::time::Timestamp;
@@ -169,6 +170,16 @@ fn headers(
         Ok((*number, header.filter(RawHeader::is_whole)))
     };
     numbers.iter().map(header).collect()
+}
+
+impl Site {
+    /// What is wrong with the stage, if anything is.
+    pub(super) fn stage_damage(&self) -> Result<Option<Error>> {
+        match Staged::read(&*self.disk, &self.dir, self.home.identity) {
+            Err(error) if error.kind() == ErrorKind::Corruption => Ok(Some(error)),
+            read => read.map(|_| None),
+        }
+    }
 }
 
 /// The identity that all segments have in common, if none has this one.

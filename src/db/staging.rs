@@ -21,7 +21,7 @@
 //!
 //! Next: `record.rs`.
 
-use super::batch::Builder;
+use super::batch::{Builder, check_single};
 use super::{Engine, Live, Recorded};
 use crate::dictionary::Dictionary;
 use crate::error::Result;
@@ -123,9 +123,11 @@ fn bytes_max(event: &Event<'_>) -> usize {
 
 impl Gathered {
     /// Whether the event, whose record is drafted, must wait for the next group.
-    fn is_due(&self, event_bytes: u64, now: Timestamp) -> bool {
+    fn is_due(&self, event: &Event<'_>, event_bytes: u64, now: Timestamp) -> bool {
         let apart = self.begun.max(now).micros() - self.begun.min(now).micros();
-        self.builder.len() >= GROUP_EVENTS_MAX
+        self.applied
+            || self.builder.len() >= GROUP_EVENTS_MAX
+            || self.builder.is_full_for(event)
             || apart as u64 > GROUP_SPAN.as_micros() as u64
             || self.bytes_max + event_bytes > self.room
             || self.stage.as_ref().is_some_and(|stage| !stage.has_room())
@@ -153,12 +155,12 @@ impl Engine {
         event_bytes: u64,
         durability: Durability,
     ) -> Result<Recorded> {
-        let clock = &self.options.clock;
+        // The clock is the user's: no lock is held while it is asked.
+        let now = self.options.clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX);
+        let time = check_single(self, event, now)?;
         let live = self.enter()?;
         let mut gathered = self.staging.gathered.lock();
         self.log.check_poison()?;
-        let roughly = clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX);
-        let time = gathered.builder.check_single(self, event, roughly)?;
         if gathered.stage.is_none() {
             let stage = Stage::create(
                 &*self.disk,
@@ -171,15 +173,15 @@ impl Engine {
         loop {
             let stage = gathered.stage.as_mut().expect("it was made above, and stays");
             stage.draft(|out| record::put_event(out, event, time));
-            if gathered.builder.is_empty() || !gathered.is_due(event_bytes, roughly) {
+            if gathered.builder.is_empty() || !gathered.is_due(event, event_bytes, now) {
                 break;
             }
             gathered = self.none_gathered_of(&live, gathered)?;
         }
         if gathered.builder.is_empty() {
-            gathered.room = self.log.make_room(event_bytes, roughly)?;
+            gathered.room = self.log.make_room(event_bytes, now)?;
             gathered.bytes_max = 0;
-            gathered.begun = roughly;
+            gathered.begun = now;
             gathered.applied_singly = live.tells_late();
         }
         let position = self.log.appended() + gathered.builder.len() as u64 + 1;
@@ -267,7 +269,9 @@ impl Engine {
 
     /// Brings in what is gathered.
     pub(super) fn bring_in(&self) -> Result<()> {
-        if self.staging.last.load(Acquire) <= self.log.appended() {
+        // Under the lock: whoever was acknowledged before, or saw a promise of a sync that this one
+        // keeps, is counted for certain.
+        if self.staging.gathered.lock().builder.is_empty() {
             return Ok(());
         }
         let live = self.gate.enter();

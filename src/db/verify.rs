@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Position;
 use crate::log::reader;
 use crate::log::segment;
+use crate::log::stage;
 use crate::log::survey::{Beginning, PieceState, Survey, Surveyed, survey};
 use crate::manifest;
 use crate::record::Seen;
@@ -374,11 +375,11 @@ impl<'a> Verification<'a> {
             names.map_err(|e| Error::io("look at the directory", dir, e))
         };
         let left = "left by a crash; it is replaced when its name is needed";
-        let ours = [LOCK, LOG, STORE, QUARANTINE, manifest::NAME];
+        let ours = [LOCK, LOG, STORE, QUARANTINE, manifest::NAME, stage::NAME];
         for name in list(&site.dir)?.iter().filter(|name| !ours.contains(&name.as_str())) {
             let path = site.dir.join(name);
-            let unfinished =
-                [manifest::UNFINISHED, "state.redb.new", REPAIRED].contains(&name.as_str());
+            let unfinished = [manifest::UNFINISHED, "state.redb.new", REPAIRED, stage::UNFINISHED]
+                .contains(&name.as_str());
             let (meaning, what) = if unfinished {
                 (Meaning::Leftover, left)
             } else {
@@ -422,6 +423,9 @@ impl<'a> Verification<'a> {
         };
         let progress = &mut |bytes| self.step(bytes);
         let survey = survey(&site.home, site.resume, dictionary, &mut apply, progress)?;
+        if let Some(error) = site.stage_damage()? {
+            self.found(Finding::of(&error, &site.dir.join(stage::NAME)));
+        }
         for stray in &survey.strays {
             self.found(Finding::new(&stray.path, Meaning::Corruption, &*stray.what));
         }

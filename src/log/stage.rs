@@ -33,7 +33,7 @@
 //! Next: `db/staging.rs`.
 
 use crate::disk::{Access, Disk, File, Filling};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,29 +143,38 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Reads the stage of `dir`; one that is not there, or not whole, has no records.
+    /// Reads the stage of `dir`; one that is not there has no records.
     pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: u128) -> Result<Self> {
         let path = dir.join(NAME);
-        let read = || -> io::Result<Vec<u8>> {
+        let read = || -> io::Result<Option<Vec<u8>>> {
             let file = match disk.open(&path, Access::Read) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 file => file?,
             };
             let mut bytes = vec![0; file.len()?.min(BYTES_MAX) as usize];
             file.read_at(0, &mut bytes)?;
-            Ok(bytes)
+            Ok(Some(bytes))
         };
         let bytes = read().map_err(|e| Error::io("read the stage of the log", &path, e))?;
-        Ok(Staged::of(bytes, identity))
+        let Some(bytes) = bytes else { return Ok(Staged::default()) };
+        if is_newer(&bytes) {
+            let message = "the stage of the log was written by newer software; use that";
+            return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
+        }
+        // It is made under another name and durable when it gets this one: this is no torn tail.
+        Staged::of(bytes, identity).ok_or_else(|| {
+            let message = "the header of the stage is damaged, or another directory's; events that \
+                           were acknowledged and are not in the log yet may be in it, and `quipu \
+                           repair` puts it aside";
+            Error::corruption(&path, 0, message)
+        })
     }
 
     /// What the bytes of a stage of this directory say.
-    pub(crate) fn of(bytes: Vec<u8>, identity: u128) -> Self {
-        let salt = bytes.get(32..40).and_then(|salt| salt.first_chunk().copied());
-        let salt = salt.map_or(0, u64::from_le_bytes);
+    pub(crate) fn of(bytes: Vec<u8>, identity: u128) -> Option<Self> {
+        let salt = u64::from_le_bytes(*bytes.get(32..40)?.first_chunk()?);
         let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
-        let salt_checksum = checksum_of_salt(salt);
-        if is_ours { Staged { bytes, salt_checksum } } else { Staged::default() }
+        is_ours.then(|| Staged { bytes, salt_checksum: checksum_of_salt(salt) })
     }
 
     /// The bytes of the stage up to the record of this position.
@@ -217,11 +226,28 @@ fn header(identity: u128, salt: u64) -> [u8; HEADER_BYTES] {
     out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     out[16..32].copy_from_slice(&identity.to_le_bytes());
     out[32..40].copy_from_slice(&salt.to_le_bytes());
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&out[0..12]);
-    hasher.update(&out[16..40]);
-    out[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    let sum = checksum_of_header(&out);
+    out[12..16].copy_from_slice(&sum);
     out
+}
+
+fn checksum_of_header(header: &[u8; HEADER_BYTES]) -> [u8; 4] {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&header[0..12]);
+    hasher.update(&header[16..40]);
+    hasher.finalize().to_le_bytes()
+}
+
+/// Whether these are the bytes of a stage in a later format, which may hold what only a later version
+/// can read. A damaged header says nothing.
+fn is_newer(bytes: &[u8]) -> bool {
+    let newer = |header: &&[u8; HEADER_BYTES]| {
+        let format = u32::from_le_bytes([8, 9, 10, 11].map(|at| header[at]));
+        header.starts_with(&MAGIC)
+            && format > FORMAT
+            && header[12..16] == checksum_of_header(header)
+    };
+    bytes.first_chunk().as_ref().is_some_and(newer)
 }
 
 fn checksum_of_salt(salt: u64) -> u32 {
@@ -240,6 +266,7 @@ fn checksum(of_salt: u32, record: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::disk::OsDisk;
+    use crate::error::ErrorKind;
 
     fn stage(dir: &Path) -> Stage {
         Stage::create(&OsDisk, dir, 7, 4_096).expect("made")
@@ -271,7 +298,8 @@ mod tests {
         assert_eq!(read(dir.path(), 7, 6), all[2..], "five and six are in the log");
         assert!(read(dir.path(), 7, 7).is_empty());
         assert!(read(dir.path(), 7, 3).is_empty(), "four was lost, and what follows it with it");
-        assert!(read(dir.path(), 8, 4).is_empty(), "another directory's");
+        let error = Staged::read(&OsDisk, dir.path(), 8).expect_err("another directory's");
+        assert_eq!(error.kind(), ErrorKind::Corruption);
     }
 
     #[test]
@@ -303,13 +331,33 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
             std::fs::write(&path, &bytes).expect("written");
-            let kept = read(dir.path(), 7, 0).len();
-            let padding = at >= HEADER_BYTES && (at - HEADER_BYTES) % record_bytes >= 28;
-            match at.checked_sub(HEADER_BYTES) {
-                None => assert_eq!(kept, 0, "{at}"),
-                Some(_) if padding => assert_eq!(kept, 3, "{at}"),
-                Some(at) => assert_eq!(kept, at / record_bytes),
+            if at < HEADER_BYTES {
+                let error = Staged::read(&OsDisk, dir.path(), 7).expect_err("a damaged header");
+                assert_eq!(error.kind(), ErrorKind::Corruption, "{at}");
+                continue;
             }
+            let kept = read(dir.path(), 7, 0).len();
+            let (record, place) =
+                ((at - HEADER_BYTES) / record_bytes, (at - HEADER_BYTES) % record_bytes);
+            // Behind the event there is padding only.
+            assert_eq!(kept, if place >= 28 { 3 } else { record }, "{at}");
         }
+    }
+
+    #[test]
+    fn a_stage_of_a_later_format_is_refused_and_not_taken_for_an_empty_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        put(&mut stage(dir.path()), 1, "event");
+        let path = dir.path().join(NAME);
+        let mut bytes = std::fs::read(&path).expect("read");
+        bytes[8] += 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let error = Staged::read(&OsDisk, dir.path(), 7).expect_err("a flipped bit");
+        assert_eq!(error.kind(), ErrorKind::Corruption, "no later format");
+        let sum = checksum_of_header(bytes.first_chunk().expect("a header"));
+        bytes[12..16].copy_from_slice(&sum);
+        std::fs::write(&path, &bytes).expect("written");
+        let error = Staged::read(&OsDisk, dir.path(), 7).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
     }
 }

@@ -62,6 +62,8 @@ fn get_answers_one_key_or_says_that_there_is_none() {
     assert_eq!(run.out, "");
     shop.run(&["get", "by_user_product", "ann"]).failed(1, "2 parts (user, product)");
     shop.run(&["get", "by_hour", "x"]).failed(1, "0 parts");
+    shop.run(&["get", "by_user", "ann", "cup"]).failed(1, "1 part (user)");
+    shop.run(&["get", "by_user", "ann", "--buckets", "hour"]).failed(1, "no buckets by hour");
 }
 
 #[test]

@@ -90,3 +90,16 @@ fn what_was_made_has_every_form() {
     let made = shop.run(&["restore", "kept", "again", "--format", "json"]).ok().json();
     assert_eq!((&made["events"], &made["views"]), (&6.into(), &6.into()));
 }
+
+#[test]
+fn what_is_told_of_a_backup_counts_only_what_was_looked_at() {
+    let shop = Shop::loaded();
+    let run = shop.run(&["backup", "kept"]).ok();
+    assert!(run.err.contains(", with 1 segment of the log; "), "{run:?}");
+    let run = shop.run(&["verify", "--dir", "kept"]).ok();
+    assert!(run.err.contains("log: 1 segment, by its hash, positions 1 to "), "{run:?}");
+    assert!(!run.err.contains("0 records") && !run.err.contains("0 rows"), "{run:?}");
+    assert!(!run.err.contains("views: 0") && run.err.ends_with("intact\n"), "{run:?}");
+    let run = shop.run(&["verify"]).ok();
+    assert!(run.err.contains(" records, positions 1 to ") && run.err.contains("views: 6 of 6"));
+}

@@ -1,8 +1,9 @@
 //! Single events wait for each other before they go into the log and the views; nobody can tell.
 
-use crate::directory::{NOW, crash_image, options, segments};
+use crate::directory::{NOW, contents, crash_image, options, segments};
 use quipu::{
-    Db, Dedup, Durability, Event, Grain, Keep, ReadOnlyDb, TestClock, Timestamp, Upto, View,
+    Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Meaning, ReadOnlyDb, TestClock,
+    Timestamp, Upto, View,
 };
 use std::fs;
 use std::ops::ControlFlow;
@@ -103,6 +104,24 @@ fn what_is_staged_when_the_process_dies_is_there_when_it_comes_back() {
 }
 
 #[test]
+fn verify_takes_the_stage_of_a_killed_process_for_what_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..3);
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    assert!(image.join("STAGE").exists());
+    fs::write(image.join("STAGE.new"), b"QUIPUSTG").unwrap();
+    let report = quipu::verify(&image, Depth::Refold, |_| {}).unwrap();
+    // Called foreign, it might be deleted, and what was acknowledged with it.
+    assert!(report.findings.iter().all(|found| found.meaning != Meaning::Foreign), "{report:?}");
+    let left = |name: &str| report.findings.iter().any(|found| found.path == image.join(name));
+    assert!(!left("STAGE") && left("STAGE.new"), "{report:?}");
+}
+
+#[test]
 fn a_stage_that_was_brought_in_is_not_counted_twice() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("db");
@@ -116,12 +135,48 @@ fn a_stage_that_was_brought_in_is_not_counted_twice() {
     crash_image(&dir, &image);
     fs::write(image.join("STAGE"), &stage).unwrap();
     assert_eq!(count(&options().open(&image).unwrap()), 50);
-    // Of another directory, cut short, or garbage: none of its records is taken.
-    for bytes in [&stage[..70], &stage[64..], b"", &[7; 5_000][..]] {
-        let again = root.path().join(format!("again{}", bytes.len()));
-        crash_image(&dir, &again);
-        fs::write(again.join("STAGE"), bytes).unwrap();
-        assert_eq!(count(&options().open(&again).unwrap()), 50);
+    let again = root.path().join("again");
+    crash_image(&dir, &again);
+    fs::write(again.join("STAGE"), &stage[..70]).unwrap();
+    assert_eq!(count(&options().open(&again).unwrap()), 50, "cut in a record: that one is none");
+}
+
+#[test]
+fn a_stage_with_a_damaged_header_is_named_and_put_aside_by_a_repair() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..50);
+    db.sync().unwrap();
+    record(&db, 50..60);
+    let killed = root.path().join("killed");
+    crash_image(&dir, &killed);
+    // Upkeep in the background may have brought them in by then.
+    let bare = root.path().join("bare");
+    crash_image(&killed, &bare);
+    fs::remove_file(bare.join("STAGE")).unwrap();
+    let in_log = count(&options().open(&bare).unwrap());
+    let mut flipped = fs::read(killed.join("STAGE")).unwrap();
+    flipped[33] ^= 4;
+    for (n, bytes) in [&flipped[..], &flipped[64..], b"", &[7; 5_000]].into_iter().enumerate() {
+        let image = root.path().join(format!("image{n}"));
+        crash_image(&killed, &image);
+        let stage = image.join("STAGE");
+        fs::write(&stage, bytes).unwrap();
+        let before = contents(&image);
+        let error = options().open(&image).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
+        let error = ReadOnlyDb::open(&image).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
+        let report = quipu::verify(&image, quipu::Depth::Refold, |_| {}).unwrap();
+        assert_eq!(report.damages().map(|found| found.path.clone()).collect::<Vec<_>>(), [stage]);
+        assert!(contents(&image) == before);
+        let done = quipu::repair(&image, quipu::Repair::Apply, |_| {}).unwrap();
+        assert_eq!(done.steps.len(), 1);
+        let kept = done.quarantine.unwrap().join("STAGE");
+        assert_eq!(fs::read(kept).unwrap(), bytes);
+        assert_eq!(count(&options().open(&image).unwrap()), in_log);
     }
 }
 
@@ -229,4 +284,42 @@ fn a_restore_as_of_a_time_of_recording_parts_events_that_came_apart() {
     let upto = Upto::RecordedAt(Timestamp::from_secs(NOW + 4));
     quipu::restore(&backup, &to, upto, |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(count(&options().open(&to).unwrap()), 20);
+}
+
+#[test]
+fn single_events_of_many_dimensions_and_measures_fit_into_frames() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(View::new("all").stats("value")).unwrap();
+    for n in 0..40 {
+        let names: Vec<String> = (0..28).map(|part| format!("part{n}of{part}")).collect();
+        let event = Event::new("wide").value(1.0);
+        let event = names.iter().fold(event, |event, name| match n % 2 {
+            0 => event.dim(name, "x"),
+            _ => event.measure(name, 1.0),
+        });
+        db.record_with(&event, Durability::Memory).unwrap();
+    }
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    for db in [db, options().open(&image).unwrap()] {
+        assert_eq!(db.query("all").unwrap().totals().unwrap().count, 40);
+        db.close().unwrap();
+    }
+}
+
+#[test]
+fn a_stage_that_a_dead_process_left_is_not_taken_for_another_program_s() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, image) = (root.path().join("db"), root.path().join("image"));
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..5);
+    crash_image(&dir, &image);
+    fs::write(image.join("STAGE.new"), "half").unwrap();
+    let report = quipu::verify(&image, quipu::Depth::Refold, |_| {}).unwrap();
+    let of = |name: &str| report.findings.iter().find(|finding| finding.path.ends_with(name));
+    assert!(of("STAGE").is_none(), "{report:?}");
+    assert_eq!(of("STAGE.new").unwrap().meaning, quipu::Meaning::Leftover);
 }

@@ -20,9 +20,11 @@ use crate::table::Align;
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
-  quipu backup /mnt/backup/shop --dir shop      also while another process records into shop
-  quipu backup /mnt/backup/shop --dir shop      again: copies what is new only
-What was copied is read back and compared. The earlier backup stays what it was until the end.";
+  quipu backup /mnt/backup/shop --dir shop    also while another one records
+  quipu backup /mnt/backup/shop --dir shop    again: copies what is new only
+
+What was copied is read back and compared. The earlier backup stays what it was until \
+the end.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -30,6 +32,7 @@ Examples:
   quipu restore /mnt/backup/shop before --at-position 245000
   quipu restore /mnt/backup/shop june --at-time 2011-06-30T23:59:59Z
   quipu restore /mnt/backup/shop before --recorded-until '2011-07-01 09:00'
+
 An earlier state needs the log from its beginning, or a snapshot that is not of a later state.";
 
 /// Copy a directory, as of one position, while it is in use
@@ -115,10 +118,10 @@ pub(crate) fn backup(args: &BackupArgs) -> Result<(), Failure> {
     answer(&args.output, &figures)?;
     if !args.quiet {
         say(&format!(
-            "backup of position {}: {} in {} segments and the snapshot; {} copied",
+            "backup of position {}: {}, with {} of the log; {} copied",
             number::grouped(outcome.position.get()),
             number::bytes(outcome.bytes),
-            number::grouped(outcome.segments),
+            number::counted(outcome.segments, "segment"),
             number::bytes(outcome.copied_bytes),
         ));
     }

@@ -18,20 +18,20 @@ use crate::sheet::{Extent, Format, Sheet, SheetWriter};
 use crate::state::{CheckpointArgs, StatsArgs, ViewsArgs};
 
 const ABOUT: &str = "\
-Quipu records events and answers at once what has happened so far: counts, sums, the top products,
+Quipu records events and answers at once what has happened so far: counts, sums, the top products, \
 when each user was last seen. A directory holds the events and the running answers (views).";
 
 const START: &str = "\
 Start here:
-  quipu load sales.ndjson.gz --dir shop         record a file; shows what is in it
+  quipu load sales.ndjson.gz --dir shop     record a file; shows what is in it
   quipu top by_product --by sum -n 10 --dir shop
   quipu get by_user 17850 --dir shop
 
-Questions are answered while another process records into the directory; what changes it is not done
-then.
+Questions are answered while another process records into the directory; what changes it is not \
+done then.
 
-Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open, 130 and
-143 a load was stopped by Ctrl-C or SIGTERM.";
+Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open, \
+130 and 143 a load was stopped by Ctrl-C or SIGTERM.";
 
 /// Running answers over events, in a directory.
 #[derive(Debug, Parser)]
@@ -205,5 +205,26 @@ mod tests {
             assert!(help.contains(&call), "{call}: {help}");
             assert!(command.get_about().is_some(), "{call}");
         }
+    }
+
+    #[test]
+    fn help_is_wrapped_once() {
+        let command = Cli::command();
+        let commands = command.get_subcommands().chain([&command]);
+        for help in commands.filter_map(clap::Command::get_after_help) {
+            let help = help.to_string();
+            for (line, next) in help.lines().zip(help.lines().skip(1).chain([""])) {
+                // Calls are copied by people, and stand in one line; the width of the terminal
+                // wraps the rest, where a break of our own would leave a ragged line.
+                let is_call = |line: &str| line.starts_with(' ');
+                let stands = if is_call(line) {
+                    line.chars().count() <= 80
+                } else {
+                    next.is_empty() || line.is_empty() || line.ends_with(':')
+                };
+                assert!(stands, "{line}");
+            }
+        }
+        assert!(!ABOUT.contains('\n'), "{ABOUT}");
     }
 }

@@ -20,19 +20,19 @@ use crate::sheet::{Extent, SheetWriter};
 const TOP_EXAMPLES: &str = "\
 Examples:
   quipu top by_product --by sum -n 10 --dir shop
-  quipu top by_user --by last_seen --ascending --format csv --dir shop   (longest not seen)";
+  quipu top by_user --by last_seen --ascending --dir shop     (longest not seen)";
 
 const GET_EXAMPLES: &str = "\
 Examples:
   quipu get by_user 17850 --dir shop
   quipu get by_user_product 17850 85123A --format json --dir shop
-  quipu get by_hour --buckets hour --dir shop      (a view without a key has one series)";
+  quipu get by_hour --buckets hour --dir shop    (a view without a key)";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
   quipu list by_category --dir shop
   quipu list by_user -n 20 --dir shop
-  quipu list by_user_product --prefix 17850 --dir shop    (all products of one user)
+  quipu list by_user_product --prefix 17850 --dir shop   (one user's products)
   quipu list by_user --unordered --format csv --dir shop > users.csv";
 
 const TOTALS_EXAMPLES: &str = "\

@@ -22,9 +22,10 @@ Examples:
   quipu verify --dir shop
   quipu verify --checksums-only --dir shop
   quipu verify --format json --dir shop | jq .views
-  quipu verify --dir /mnt/backup/shop           a backup: every file against the list of hashes
-Nothing is written, and nothing needs to be writable. Exit code 0: intact; 3: damaged, and the damages are listed; 4: the directory is
-open. The end of the log that a crash left unsynced is no damage: the next opening cuts it.";
+  quipu verify --dir /mnt/backup/shop     a backup: every file against its hash
+
+Nothing is written, and nothing needs to be writable. Exit code 0: intact; 3: damaged, \
+and the damages are listed; 4: the directory is open. The end of the log that a crash left unsynced is no damage: the next opening cuts it.";
 
 /// Check everything that is stored: checksums, order, and the views against the log
 #[derive(Debug, Args)]
@@ -44,10 +45,11 @@ pub(crate) struct VerifyArgs {
 
 const REPAIR_EXAMPLES: &str = "\
 Examples:
-  quipu repair --dir shop                 says what would be kept and given up
+  quipu repair --dir shop           says what would be kept and given up
   quipu repair --apply --dir shop
-Damaged files are put aside into quarantine/ in the directory, which needs room for them; nothing is
-deleted. Exit code 0: nothing is damaged, or all is repaired; 3: there is something to repair.";
+
+Damaged files are put aside into quarantine/ in the directory, which needs room for \
+them; nothing is deleted. Exit code 0: nothing is damaged, or all is repaired; 3: there is something to repair.";
 
 /// Keep what is provably good of a damaged directory; says what is given up
 #[derive(Debug, Args)]
@@ -150,11 +152,8 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
     let damages = report.damages().count();
     if damages > 0 {
         let dir = args.place.dir.display();
-        let s = if damages == 1 { "" } else { "s" };
-        return Err(Failure::damaged(format!(
-            "{dir}: {} damage{s}",
-            number::grouped(damages as u64)
-        )));
+        let damages = number::counted(damages as u64, "damage");
+        return Err(Failure::damaged(format!("{dir}: {damages}")));
     }
     Ok(())
 }
@@ -212,22 +211,28 @@ fn range(Positions { first, last }: Positions) -> String {
 }
 
 fn summary(report: &VerifyReport, meter: &Meter) {
-    let records = number::grouped(report.records);
     let reach = match report.first_position {
         Some(first) => format!("positions {first} to {}", report.last_position),
         None => "no records".to_owned(),
     };
-    let segments = number::grouped(report.segments);
-    say(&format!("log: {segments} segments, {records} records, {reach}"));
+    let segments = number::counted(report.segments, "segment");
+    // An intact log with a position in it has a frame, too: this one's frames were not asked for,
+    // because it is a backup's, and to count what was not looked at as none would frighten.
+    let is_hashed = report.is_intact() && report.frames == 0 && report.first_position.is_some();
+    let or_hashed = |what: String| if is_hashed { "by its hash".to_owned() } else { what };
+    let records = or_hashed(number::counted(report.records, "record"));
+    say(&format!("log: {segments}, {records}, {reach}"));
     match report.snapshot_position {
         Some(position) => {
-            let rows = number::grouped(report.rows);
-            say(&format!("snapshot: position {position}, {rows} rows"));
+            let rows = or_hashed(number::counted(report.rows, "row"));
+            say(&format!("snapshot: position {position}, {rows}"));
         }
         None => say("snapshot: none"),
     }
-    let refolded = report.views.iter().filter(|view| view.refolded).count();
-    say(&format!("views: {refolded} of {} compared with the log", report.views.len()));
+    if !is_hashed {
+        let refolded = report.views.iter().filter(|view| view.refolded).count();
+        say(&format!("views: {refolded} of {} compared with the log", report.views.len()));
+    }
     for view in &report.views {
         if let Some(why) = &view.why_not {
             say(&format!("  {}: by checksums only, {why}", view.name));

@@ -18,16 +18,19 @@ use crate::progress::{Measure, Meter, Show, say};
 
 const DEFINE_EXAMPLES: &str = "\
 Examples:
-  quipu define sales_by_country --by country --events sale --stats value --backfill --dir shop
+  quipu define by_country --by country --stats value --backfill --dir shop
+  quipu define sold --by product --events sale --stats value --dir shop
   quipu define france --by user --where country=France --count --dir shop
-  quipu define eu_hours --where 'country in FR,DE' --stats value --grain hour=72 --dir shop
-  quipu define shifts --grain 8h=21,day=400,month --time-zone Europe/Paris --dir shop
-Without --by the view has one series over all its events; without --count and --stats it has both,
-the figures of `value`. The dimension `event` is the event's name.";
+  quipu define eu_hours --where 'country in FR,DE' --grain hour=72 --dir shop
+  quipu define shifts --grain 8h=21,day=400 --time-zone Europe/Paris --dir shop
+
+Without --by the view has one series over all its events; without --count and --stats it \
+has both, the figures of `value`. The dimension `event` is the event's name.";
 
 const DROP_EXAMPLES: &str = "\
 Examples:
   quipu drop eu_hours --dir shop
+
 The events stay in the log; the view can be defined again and backfilled.";
 
 /// Define a view: which events, grouped by what, measured how

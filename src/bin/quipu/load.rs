@@ -35,13 +35,14 @@ const EXAMPLES: &str = "\
 Examples:
   quipu load sales.ndjson.gz --dir shop
   quipu load orders.csv --dir shop --event-name sale --time ordered_at \\
-      --dims user=customer,product=sku,country --measure value=amount --id order_id
+      --dims user=customer,product=sku,country --measure value=amount --id order
   zcat *.gz | quipu load - --dir shop --input-format csv
 
-An event is recorded within a second of its coming, however slowly standard input brings them. What
-is recorded is safe at every moment: a load that dies (a crash, a power cut) keeps the events up to
-that point, but for at most the last tenth of a second after a power cut. Ctrl-C and SIGTERM stop it
-in order (exit code 130 or 143); the last line then says from which line to go on.
+An event is recorded within a second of its coming, however slowly standard input brings \
+them. What is recorded is safe at every moment: a load that dies (a crash, a power cut) keeps the events \
+up to that point, but for at most the last tenth of a second after a power cut. Ctrl-C and SIGTERM \
+stop it in order (exit code 130 or 143); the last line then says from which line to go on.
+
 Loading the same file again counts nothing twice if its events carry ids.";
 
 /// Record the events of NDJSON and CSV files

@@ -19,6 +19,11 @@ pub(crate) fn grouped(n: u64) -> String {
     group(&n.to_string())
 }
 
+/// `1 segment`, `1,234 segments`.
+pub(crate) fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
 /// Puts a comma between the thousands of the digits before the point.
 fn group(digits: &str) -> String {
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |rest| ("-", rest));
@@ -165,6 +170,7 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
         assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!([0, 1, 1_234].map(|n| counted(n, "row")), ["0 rows", "1 row", "1,234 rows"]);
         assert_eq!(fixed(-428_515.73, 2), "-428,515.73");
         assert_eq!(fixed(-0.0, 0), "0");
         assert_eq!(fixed(-100.0, 0), "-100");

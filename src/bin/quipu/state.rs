@@ -28,6 +28,7 @@ Examples:
 const CHECKPOINT_EXAMPLES: &str = "\
 Examples:
   quipu checkpoint --dir shop
+
 Every command checkpoints when it ends; this one does nothing else.";
 
 /// The views, their keys and their definitions
