@@ -265,7 +265,6 @@ type Preset = (&'static str, fn(View) -> View, &'static str);
 
 #[test]
 fn presets_are_definitions_like_others() {
-    type Preset = (&'static str, fn(View) -> View, &'static str);
     let root = tempfile::tempdir().unwrap();
     let db = options().open(root.path().join("db")).unwrap();
     let presets: [Preset; 3] = [
