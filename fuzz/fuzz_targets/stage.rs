@@ -45,7 +45,8 @@ fuzz_target!(|input: &[u8]| {
     let mut next = log_ends() + 1;
     for (flags, event) in pieces(input) {
         let length = event.len() as u32 - u32::from(flags & SHORT != 0 && !event.is_empty());
-        let position = if flags & POSITION == 0 { next - 3 + u64::from(flags >> 4) } else { next };
+        let chosen = (next + u64::from(flags >> 4)).saturating_sub(3);
+        let position = if flags & POSITION == 0 { chosen } else { next };
         let rest = [&length.to_le_bytes()[..], &position.to_le_bytes(), event].concat();
         let covered = &rest[..12 + length as usize];
         let sum = if flags & CHECKSUM == 0 { [7; 4] } else { crc(&[&SALT.to_le_bytes(), covered]) };
