@@ -104,24 +104,6 @@ fn what_is_staged_when_the_process_dies_is_there_when_it_comes_back() {
 }
 
 #[test]
-fn verify_takes_the_stage_of_a_killed_process_for_what_it_is() {
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("db");
-    let db = options().open(&dir).unwrap();
-    db.define(by_user()).unwrap();
-    record(&db, 0..3);
-    let image = root.path().join("image");
-    crash_image(&dir, &image);
-    assert!(image.join("STAGE").exists());
-    fs::write(image.join("STAGE.new"), b"QUIPUSTG").unwrap();
-    let report = quipu::verify(&image, Depth::Refold, |_| {}).unwrap();
-    // Called foreign, it might be deleted, and what was acknowledged with it.
-    assert!(report.findings.iter().all(|found| found.meaning != Meaning::Foreign), "{report:?}");
-    let left = |name: &str| report.findings.iter().any(|found| found.path == image.join(name));
-    assert!(!left("STAGE") && left("STAGE.new"), "{report:?}");
-}
-
-#[test]
 fn a_stage_that_was_brought_in_is_not_counted_twice() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("db");
@@ -169,7 +151,7 @@ fn a_stage_with_a_damaged_header_is_named_and_put_aside_by_a_repair() {
         assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
         let error = ReadOnlyDb::open(&image).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
-        let report = quipu::verify(&image, quipu::Depth::Refold, |_| {}).unwrap();
+        let report = quipu::verify(&image, Depth::Refold, |_| {}).unwrap();
         assert_eq!(report.damages().map(|found| found.path.clone()).collect::<Vec<_>>(), [stage]);
         assert!(contents(&image) == before);
         let done = quipu::repair(&image, quipu::Repair::Apply, |_| {}).unwrap();
@@ -222,7 +204,7 @@ fn readers_see_what_is_staged_and_what_became_of_it_once() {
         let left_out = if n == 2 { 2 } else { 0 };
         assert_eq!(count(&options().open(&to).unwrap()), recorded + 5 - left_out);
     }
-    assert!(quipu::verify(&backup, quipu::Depth::Refold, |_| {}).unwrap().findings.is_empty());
+    assert!(quipu::verify(&backup, Depth::Refold, |_| {}).unwrap().findings.is_empty());
     // A flipped bit in the backup's stage is damage, and an owner's backup has none.
     let staged = |dir: &Path| {
         let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -232,7 +214,7 @@ fn readers_see_what_is_staged_and_what_became_of_it_once() {
     let mut bytes = fs::read(path).unwrap();
     bytes[100] ^= 1;
     fs::write(path, bytes).unwrap();
-    assert_eq!(quipu::verify(&backup, quipu::Depth::Refold, |_| {}).unwrap().findings.len(), 1);
+    assert_eq!(quipu::verify(&backup, Depth::Refold, |_| {}).unwrap().findings.len(), 1);
     let error = quipu::restore(&backup, root.path().join("no"), Upto::Everything, go_on);
     assert_eq!(error.unwrap_err().kind(), quipu::ErrorKind::Corruption);
     db.backup(&backup, go_on).unwrap();
@@ -318,8 +300,9 @@ fn a_stage_that_a_dead_process_left_is_not_taken_for_another_program_s() {
     record(&db, 0..5);
     crash_image(&dir, &image);
     fs::write(image.join("STAGE.new"), "half").unwrap();
-    let report = quipu::verify(&image, quipu::Depth::Refold, |_| {}).unwrap();
+    // Called foreign, it might be deleted, and what was acknowledged with it.
+    let report = quipu::verify(&image, Depth::Refold, |_| {}).unwrap();
     let of = |name: &str| report.findings.iter().find(|finding| finding.path.ends_with(name));
     assert!(of("STAGE").is_none(), "{report:?}");
-    assert_eq!(of("STAGE.new").unwrap().meaning, quipu::Meaning::Leftover);
+    assert_eq!(of("STAGE.new").unwrap().meaning, Meaning::Leftover);
 }
