@@ -425,7 +425,10 @@ impl<'a> Run<'a> {
                     dropped?;
                     durable = self.acknowledged(self.setup.durability);
                 } else {
-                    assert_eq!(dropped.unwrap_err().kind(), ErrorKind::UnknownView);
+                    let error = dropped.unwrap_err();
+                    if error.kind() != ErrorKind::UnknownView {
+                        return Err(error); // an engine that is poisoned says that first
+                    }
                 }
             }
             Act::Backfill(which) => durable = self.backfill(*which)?,
