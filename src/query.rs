@@ -286,12 +286,11 @@ impl Query {
         }
         let Some(series) = self.source.get(key)? else { return Ok(Vec::new()) };
         let zone = self.time_zone();
-        let bucket = |(number, cell): (i64, &Cell)| {
+        let bucket = |(number, count, states): (i64, u64, &[State])| {
             let span = zone.span(grain, number);
-            let (count, stats) = (cell.count(), self.summaries(cell));
-            Bucket { start: span.start, end: span.end, count, stats }
+            Bucket { start: span.start, end: span.end, count, stats: self.summaries(states) }
         };
-        Ok(series.rings()[at].buckets().map(bucket).collect())
+        Ok(series.buckets(at).map(bucket).collect())
     }
 
     fn stats<'c>(&self, cell: &'c Cell) -> Option<&'c crate::aggregate::Stats> {
@@ -300,10 +299,10 @@ impl Query {
         })
     }
 
-    fn summaries(&self, cell: &Cell) -> Vec<(String, crate::aggregate::Summary)> {
+    fn summaries(&self, states: &[State]) -> Vec<(String, crate::aggregate::Summary)> {
         let names = self.view().measures();
         let mut summaries: Vec<_> = names
-            .zip(cell.states())
+            .zip(states)
             .map(|(name, State::Stats(stats))| (name.to_owned(), stats.summary()))
             .collect();
         if self.measure > 0 {
@@ -319,7 +318,7 @@ impl Query {
             count: total.count(),
             first_seen: total.first().min(Timestamp::MAX),
             last_seen: total.last().max(Timestamp::MIN),
-            stats: self.summaries(total),
+            stats: self.summaries(total.states()),
         }
     }
 }

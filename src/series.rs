@@ -254,6 +254,13 @@ impl Series {
         }
     }
 
+    /// The buckets of the `at`th grain that hold events, oldest first: their numbers, how many events
+    /// each counts, and its states.
+    pub(crate) fn buckets(&self, at: usize) -> impl Iterator<Item = (i64, u64, &[State])> {
+        let ring = self.rings().get(at).into_iter();
+        ring.flat_map(Ring::buckets).map(|(number, cell)| (number, cell.count(), cell.states()))
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
         self.total.heap_bytes() + rings.sum::<usize>()
