@@ -86,6 +86,28 @@ impl Kind {
     }
 }
 
+/// Folds an event that counts for so many into the states of a cell, of which the `i`th observes
+/// `measure(i)`, NaN for nothing; gives the bytes by which they grew on the heap.
+#[inline]
+pub(crate) fn observe<'m>(
+    states: &mut [State],
+    times: u64,
+    measure: impl Fn(usize) -> &'m Measure,
+) -> usize {
+    let mut grown = 0;
+    for (i, state) in states.iter_mut().enumerate() {
+        let measure = measure(i);
+        if !measure.value().is_nan() {
+            grown += if times == 1 {
+                state.observe(measure)
+            } else {
+                state.observe_times(measure, times)
+            };
+        }
+    }
+    grown
+}
+
 impl State {
     pub(crate) fn kind(&self) -> Kind {
         match self {
@@ -99,6 +121,23 @@ impl State {
         match self {
             State::Stats(stats) => stats.observe_measure(measure),
         }
+    }
+
+    /// What so many observations of a measure would leave, in as many steps as `times` has bits: a
+    /// state that has observed it 2^n times, merged with itself, has 2^(n + 1) times.
+    #[cold]
+    fn observe_times(&mut self, measure: &Measure, times: u64) -> usize {
+        let before = self.heap_bytes();
+        let mut power = self.kind().empty();
+        power.observe(measure);
+        for bit in 0..u64::BITS - times.leading_zeros() {
+            if times >> bit & 1 == 1 {
+                self.merge(&power);
+            }
+            let half = power.clone();
+            power.merge(&half);
+        }
+        self.heap_bytes() - before
     }
 
     pub(crate) fn merge(&mut self, other: &State) {

@@ -1,4 +1,4 @@
-//! A ring: the buckets of one grain, each a cell, of which the newest are kept.
+//! A ring: the buckets of one grain, each a count and its states, of which the newest are kept.
 //!
 //! Invariants
 //! 1. Buckets have absolute numbers ([`TimeZone::bucket`](crate::TimeZone::bucket)); the newest seen, and nothing else, decides
@@ -8,14 +8,15 @@
 //!    empty. A block is what is stored, copied and written again as one; closed ones are not
 //!    touched any more.
 //!
+//! The rings of a series that only counts, in few buckets, are bytes in its row (`ring/packed.rs`).
 //! Next: `series.rs`.
 
-use crate::codec::{self, Malformed};
-use crate::series::{Cell, Shape};
-use crate::time::Keep;
+pub(crate) mod packed;
 
-/// Memory of a cell in a block.
-const CELL_BYTES: usize = size_of::<(u8, Cell)>();
+use crate::aggregate::{self, Aggregate, Count, Measure, State};
+use crate::codec::{self, Malformed};
+use crate::series::Shape;
+use crate::time::Keep;
 
 /// Buckets in a block.
 pub(crate) const BLOCK_BUCKETS: i64 = 32;
@@ -39,8 +40,38 @@ pub(crate) struct Block {
     pub(crate) changed: u32,
     /// Whether the snapshot store has a row for it.
     pub(crate) stored: bool,
-    /// Place in the block and cell, sorted by place.
-    cells: Vec<(u8, Cell)>,
+    /// A bit for each place that has a bucket.
+    places: u32,
+    /// Their counts, in the order of the places.
+    counts: Vec<Count>,
+    /// Their states, as many for each as the shape has.
+    states: Vec<State>,
+}
+
+/// A bucket that is there, to be changed.
+pub(crate) struct BucketMut<'a> {
+    count: &'a mut Count,
+    states: &'a mut [State],
+    /// Of the ring: bytes of blocks and what is in them.
+    bytes: &'a mut usize,
+}
+
+impl BucketMut<'_> {
+    /// Folds in an event that counts for so many.
+    #[inline]
+    pub(crate) fn observe<'m>(&mut self, times: u64, measure: impl Fn(usize) -> &'m Measure) {
+        self.count.add(times);
+        *self.bytes += aggregate::observe(self.states, times, measure);
+    }
+
+    pub(crate) fn merge(&mut self, count: Count, states: &[State]) {
+        self.count.merge(&count);
+        for (state, other) in self.states.iter_mut().zip(states) {
+            let before = state.heap_bytes();
+            state.merge(other);
+            *self.bytes += state.heap_bytes() - before;
+        }
+    }
 }
 
 impl Ring {
@@ -51,7 +82,7 @@ impl Ring {
         number: i64,
         shape: &Shape,
         mark: u32,
-    ) -> Option<&mut Cell> {
+    ) -> Option<BucketMut<'_>> {
         let newest = self.newest.map_or(number, |newest| newest.max(number));
         if number < keep.oldest(newest) {
             return None;
@@ -63,15 +94,7 @@ impl Ring {
         let at = self.block_at(number.div_euclid(BLOCK_BUCKETS));
         let block = &mut self.blocks[at];
         block.changed = mark;
-        let place = number.rem_euclid(BLOCK_BUCKETS) as u8;
-        let (cell, new) = block.cell_mut(place, shape);
-        self.bytes += if new { CELL_BYTES + cell.heap_bytes() } else { 0 };
-        Some(cell)
-    }
-
-    /// Notes that a cell that was handed out grew on the heap.
-    pub(crate) fn grew(&mut self, bytes: usize) {
-        self.bytes += bytes;
+        Some(block.bucket_mut(number.rem_euclid(BLOCK_BUCKETS) as u8, shape, &mut self.bytes))
     }
 
     /// The snapshot store is about to have a row for each block.
@@ -113,12 +136,12 @@ impl Ring {
             .extend(self.blocks.drain(..gone).filter(|block| block.stored).map(|b| b.number));
         if let Some(block) = self.blocks.first_mut()
             && block.number == first
-            && block.cells.first().is_some_and(|(at, _)| *at < place)
+            && block.places.trailing_zeros() < u32::from(place)
         {
             freed += block.memory_bytes();
-            block.cells.retain(|(at, _)| *at >= place);
+            block.forget_before(place);
             block.changed = mark;
-            if block.cells.is_empty() {
+            if block.places == 0 {
                 let stored = block.stored;
                 self.blocks.remove(0);
                 self.dropped.extend(stored.then_some(first));
@@ -135,16 +158,13 @@ impl Ring {
         self.newest = Some(newest);
         self.rotate(keep, mark);
         for theirs in &other.blocks {
-            for (place, cell) in &theirs.cells {
-                if theirs.number * BLOCK_BUCKETS + i64::from(*place) >= oldest {
+            for (place, count, states) in theirs.buckets() {
+                if theirs.number * BLOCK_BUCKETS + i64::from(place) >= oldest {
                     let at = self.block_at(theirs.number);
                     let block = &mut self.blocks[at];
                     block.changed = mark;
                     block.stored |= theirs.stored;
-                    let (mine, new) = block.cell_mut(*place, shape);
-                    let before = if new { 0 } else { CELL_BYTES + mine.heap_bytes() };
-                    mine.merge(cell);
-                    self.bytes += CELL_BYTES + mine.heap_bytes() - before;
+                    block.bucket_mut(place, shape, &mut self.bytes).merge(count, states);
                 }
             }
         }
@@ -180,14 +200,18 @@ impl Ring {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Bucket numbers and cells, oldest first.
-    pub(crate) fn buckets(&self) -> impl Iterator<Item = (i64, &Cell)> {
-        self.blocks.iter().flat_map(|block| {
-            block
-                .cells
-                .iter()
-                .map(|(at, cell)| (block.number * BLOCK_BUCKETS + i64::from(*at), cell))
+    /// The buckets with events in them, newest first: their numbers, counts and states.
+    pub(crate) fn buckets_back(&self) -> impl Iterator<Item = (i64, u64, &[State])> {
+        self.blocks.iter().rev().flat_map(|block| {
+            let number = move |place| block.number * BLOCK_BUCKETS + i64::from(place);
+            let buckets = block.buckets().rev();
+            buckets.map(move |(place, count, states)| (number(place), count.get(), states))
         })
+    }
+
+    /// The newest bucket seen.
+    pub(crate) fn newest(&self) -> Option<i64> {
+        self.newest
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
@@ -210,7 +234,7 @@ impl Ring {
         }
     }
 
-    /// A ring whose blocks, all stored, are still to be filled by [`Block::decode_cells`].
+    /// A ring whose blocks, all stored, are still to be filled by [`Ring::decode_block`].
     pub(crate) fn decode_directory(bytes: &mut &[u8]) -> Result<Ring, Malformed> {
         match codec::take_array::<1>(bytes)? {
             [0] => return Ok(Ring::default()),
@@ -246,7 +270,7 @@ impl Ring {
     ) -> Result<(), Malformed> {
         let block = &mut self.blocks[at];
         let before = block.memory_bytes();
-        block.decode_cells(bytes, shape)?;
+        block.decode_buckets(bytes, shape)?;
         self.bytes = self.bytes + block.memory_bytes() - before;
         Ok(())
     }
@@ -254,58 +278,101 @@ impl Ring {
 
 impl Block {
     fn new(number: i64) -> Self {
-        Block { number, changed: 0, stored: false, cells: Vec::new() }
-    }
-
-    /// The cell at `place`, and whether it was made just now.
-    fn cell_mut(&mut self, place: u8, shape: &Shape) -> (&mut Cell, bool) {
-        let at = match self.cells.last() {
-            Some((last, _)) if *last == place => Ok(self.cells.len() - 1),
-            Some((last, _)) if *last < place => Err(self.cells.len()),
-            None => Err(0),
-            _ => self.cells.binary_search_by_key(&place, |(at, _)| *at),
-        };
-        let (at, new) = match at {
-            Ok(at) => (at, false),
-            Err(at) => {
-                self.cells.insert(at, (place, Cell::empty(shape)));
-                (at, true)
-            }
-        };
-        (&mut self.cells[at].1, new)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let cells = self.cells.iter().map(|(_, cell)| CELL_BYTES + cell.heap_bytes());
-        size_of::<Block>() + cells.sum::<usize>()
-    }
-
-    /// `number of cells · (place · cell)*`
-    pub(crate) fn encode_cells(&self, out: &mut Vec<u8>) {
-        codec::put_u64(out, self.cells.len() as u64);
-        for (place, cell) in &self.cells {
-            out.push(*place);
-            cell.encode(out);
+        Block {
+            number,
+            changed: 0,
+            stored: false,
+            places: 0,
+            counts: Vec::new(),
+            states: Vec::new(),
         }
     }
 
-    pub(crate) fn decode_cells(
-        &mut self,
-        mut bytes: &[u8],
+    /// How many buckets lie before `place`.
+    #[inline]
+    fn rank(&self, place: u8) -> usize {
+        (self.places & ((1_u32 << place) - 1)).count_ones() as usize
+    }
+
+    /// The bucket at `place`, made when it is not there; `bytes` grows by what it takes.
+    #[inline]
+    fn bucket_mut<'a>(
+        &'a mut self,
+        place: u8,
         shape: &Shape,
-    ) -> Result<(), Malformed> {
+        bytes: &'a mut usize,
+    ) -> BucketMut<'a> {
+        let (at, kinds) = (self.rank(place), shape.kinds.len());
+        if self.places >> place & 1 == 0 {
+            self.places |= 1 << place;
+            self.counts.insert(at, Count::default());
+            let states = shape.kinds.iter().map(|kind| kind.empty());
+            self.states.splice(at * kinds..at * kinds, states);
+            *bytes += size_of::<Count>() + kinds * size_of::<State>();
+        }
+        BucketMut {
+            count: &mut self.counts[at],
+            states: &mut self.states[at * kinds..(at + 1) * kinds],
+            bytes,
+        }
+    }
+
+    /// Places, counts and states, in the order of the places.
+    fn buckets(&self) -> impl DoubleEndedIterator<Item = (u8, Count, &[State])> {
+        let kinds = self.states.len() / self.counts.len().max(1);
+        let places = (0..BLOCK_BUCKETS as u8).filter(|place| self.places >> place & 1 == 1);
+        places.map(move |place| {
+            let at = self.rank(place);
+            (place, self.counts[at], &self.states[at * kinds..(at + 1) * kinds])
+        })
+    }
+
+    fn forget_before(&mut self, place: u8) {
+        let (gone, kinds) = (self.rank(place), self.states.len() / self.counts.len().max(1));
+        self.counts.drain(..gone);
+        self.states.drain(..gone * kinds);
+        self.places &= !((1_u32 << place) - 1);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let states = self.states.iter().map(|state| size_of::<State>() + state.heap_bytes());
+        size_of::<Block>() + self.counts.len() * size_of::<Count>() + states.sum::<usize>()
+    }
+
+    /// `number of buckets · (place · count · states)*`
+    pub(crate) fn encode_buckets(&self, out: &mut Vec<u8>) {
+        codec::put_u64(out, self.counts.len() as u64);
+        for (place, count, states) in self.buckets() {
+            out.push(place);
+            count.encode(out);
+            for state in states {
+                state.encode(out);
+            }
+        }
+    }
+
+    fn decode_buckets(&mut self, mut bytes: &[u8], shape: &Shape) -> Result<(), Malformed> {
         let n = codec::take_count(&mut bytes, 1)?;
         if n == 0 || n > BLOCK_BUCKETS as usize {
             return Err(Malformed("a block holds 1 to 32 buckets"));
         }
-        self.cells = Vec::with_capacity(n);
+        (self.counts, self.states) =
+            (Vec::with_capacity(n), Vec::with_capacity(n * shape.kinds.len()));
+        self.places = 0;
         for _ in 0..n {
             let [place] = codec::take_array::<1>(&mut bytes)?;
-            let ordered = self.cells.last().is_none_or(|(last, _)| *last < place);
-            if !ordered || i64::from(place) >= BLOCK_BUCKETS {
+            if i64::from(place) >= BLOCK_BUCKETS || self.places >> place != 0 {
                 return Err(Malformed("the buckets of a block are not in order"));
             }
-            self.cells.push((place, Cell::decode(&mut bytes, shape)?));
+            self.places |= 1 << place;
+            let count = Count::decode(&mut bytes)?;
+            if count.get() == 0 {
+                return Err(Malformed("a bucket counts nothing"));
+            }
+            self.counts.push(count);
+            for kind in &shape.kinds {
+                self.states.push(kind.decode(&mut bytes)?);
+            }
         }
         codec::finished(bytes)
     }

@@ -4,16 +4,24 @@
 //! 1. A [`Cell`] counts events and spans their times whatever else the view keeps of them.
 //! 2. A series is a merged value: `merge` of two halves of its events, in any order, gives the
 //!    same bytes as recording all of them.
+//! 3. The rings of a shape are either all packed or none ([`Shape::is_packed`]).
+//! 4. Where the time of an event is known only roughly, the first and the last time are spans: all
+//!    of the first one's ends are least ends, all of the last one's greatest (interval arithmetic),
+//!    so they merge as exact times do.
 //!
-//! Bytes of a cell: `count (LEB128) · [first (zigzag) · last - first (LEB128) · states]`, the
-//! bracket only where count > 0; states in the order of the view's definition.
+//! Bytes of a row: `cell · rings · [loose]`; a cell is `count (LEB128) · [first (zigzag) · last - first
+//! (LEB128) · states]`, the bracket only where count > 0, states in the order of the view's definition;
+//! loose, only where one of the two is more than a moment, is `the length of the first time's span ·
+//! that of the last one's` (LEB128), of which `first` is the begin and `last` the end.
 //! Next: `view.rs`.
 
-use crate::aggregate::{Aggregate, Count, Kind, Malformed, Measure, State};
+use crate::aggregate::{self, Aggregate, Count, Kind, Malformed, Measure, State};
 use crate::codec;
 use crate::ring::Ring;
+use crate::ring::packed::{self, Packed};
 use crate::time::{Calendar, Leaf, Timestamp};
 use smallvec::SmallVec;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// What a view's series are made of.
@@ -21,6 +29,36 @@ use std::sync::Arc;
 pub(crate) struct Shape {
     pub(crate) kinds: Vec<Kind>,
     pub(crate) calendar: Arc<Calendar>,
+    /// Whether the rings are bytes in the row: they only count, and keep few buckets.
+    is_packed: bool,
+}
+
+impl Shape {
+    pub(crate) fn new(kinds: Vec<Kind>, calendar: Arc<Calendar>) -> Self {
+        let is_packed = kinds.is_empty() && packed::is_packable(&calendar.grains);
+        Shape { kinds, calendar, is_packed }
+    }
+
+    fn has_rings(&self) -> bool {
+        !self.is_packed && !self.calendar.grains.is_empty()
+    }
+}
+
+/// When an event was, and for how many it counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occurrence {
+    pub(crate) time: Timestamp,
+    /// By how many microseconds it may have been earlier or later.
+    pub(crate) half_width: u64,
+    pub(crate) times: u64,
+}
+
+impl Occurrence {
+    /// One event at a time that is known.
+    #[inline]
+    pub(crate) fn at(time: Timestamp) -> Self {
+        Occurrence { time, half_width: 0, times: 1 }
+    }
 }
 
 /// A count of events, the span of their times, and a state for each aggregate.
@@ -35,10 +73,24 @@ pub(crate) struct Cell {
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(crate) total: Cell,
-    /// One ring per grain of the shape; no box where there are none. Boxed, because most series
-    /// have none and each byte here is paid for each key.
-    #[expect(clippy::box_collection, reason = "one word in place of three where there are none")]
-    rings: Option<Box<Vec<Ring>>>,
+    /// The rings of a shape that is packed.
+    packed: Packed,
+    /// What only some series have, behind one word: each byte here is paid for each key.
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct More {
+    /// One ring per grain of a shape that is not packed.
+    rings: Vec<Ring>,
+    loose: Option<Loose>,
+}
+
+/// The inner ends of the first and the last time, where they are spans: the totals have the outer ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Loose {
+    first_end: Timestamp,
+    last_start: Timestamp,
 }
 
 /// What became of an event in a series.
@@ -72,24 +124,19 @@ impl Cell {
         }
     }
 
-    /// Folds in an event; `measure(i)` is what the `i`th state observes, NaN for nothing.
+    /// Folds in an event whose time is known; `measure(i)` is what the `i`th state observes, NaN for
+    /// nothing. Gives the bytes by which the cell grew on the heap.
     #[inline]
     pub(crate) fn observe<'m>(
         &mut self,
         time: Timestamp,
+        times: u64,
         measure: impl Fn(usize) -> &'m Measure,
     ) -> usize {
-        self.count.observe((), time);
+        self.count.add(times);
         self.first = self.first.min(time);
         self.last = self.last.max(time);
-        let mut grown = 0;
-        for (i, state) in self.states.iter_mut().enumerate() {
-            let measure = measure(i);
-            if !measure.value().is_nan() {
-                grown += state.observe(measure);
-            }
-        }
-        grown
+        aggregate::observe(&mut self.states, times, measure)
     }
 
     pub(crate) fn merge(&mut self, other: &Cell) {
@@ -133,11 +180,13 @@ impl Cell {
         self.count.get()
     }
 
-    /// The time of the earliest event; meaningless while the count is 0.
+    /// The time of the earliest event, or the earliest it can have been; meaningless while the count
+    /// is 0.
     pub(crate) fn first(&self) -> Timestamp {
         self.first
     }
 
+    /// The time of the latest event, or the latest it can have been.
     pub(crate) fn last(&self) -> Timestamp {
         self.last
     }
@@ -163,58 +212,94 @@ impl Series {
     /// An empty series that has no rings yet.
     #[inline]
     pub(crate) fn blank(shape: &Shape) -> Self {
-        Series { total: Cell::empty(shape), rings: None }
+        Series { total: Cell::empty(shape), packed: Packed::default(), more: None }
     }
 
     /// Makes a ring for each grain, unless they are there.
     #[inline]
     pub(crate) fn make_rings(&mut self, shape: &Shape) {
-        if self.rings.is_none() && !shape.calendar.grains.is_empty() {
-            self.rings = Some(Box::new(vec![Ring::default(); shape.calendar.grains.len()]));
+        if shape.has_rings() && self.rings().is_empty() {
+            self.more().rings = vec![Ring::default(); shape.calendar.grains.len()];
         }
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// A series of the same shape that has observed nothing.
     pub(crate) fn emptied(&self) -> Self {
-        let rings = self.rings.as_ref().map(|rings| Box::new(vec![Ring::default(); rings.len()]));
-        Series { total: self.total.emptied(), rings }
+        let rings = vec![Ring::default(); self.rings().len()];
+        let more = (!rings.is_empty()).then(|| Box::new(More { rings, loose: None }));
+        Series { total: self.total.emptied(), packed: Packed::default(), more }
     }
 
+    /// The rings of a shape that is not packed.
     pub(crate) fn rings(&self) -> &[Ring] {
-        self.rings.as_deref().map_or(&[], Vec::as_slice)
+        self.more.as_ref().map_or(&[], |more| &more.rings)
     }
 
     pub(crate) fn rings_mut(&mut self) -> &mut [Ring] {
-        self.rings.as_deref_mut().map_or(&mut [], Vec::as_mut_slice)
+        self.more.as_mut().map_or(&mut [], |more| &mut more.rings)
     }
 
-    /// Folds in an event, the leaf being turned to its time where there are rings; `mark` is left on
+    /// Folds in an event, the leaf being turned to its time where there are grains; `mark` is left on
     /// every block that changes.
     #[inline]
     pub(crate) fn observe<'m>(
         &mut self,
         shape: &Shape,
         leaf: &Leaf,
-        time: Timestamp,
+        event: Occurrence,
         measure: impl Fn(usize) -> &'m Measure + Copy,
         mark: u32,
     ) -> Observed {
-        let grown = self.total.observe(time, measure);
+        if event.half_width > 0 || self.more.is_some() {
+            return self.observe_more(shape, leaf, event, measure, mark);
+        }
+        let grown = self.total.observe(event.time, event.times, measure);
         let mut observed = Observed { late: false, grown: grown as isize };
-        if let Some(rings) = &mut self.rings {
-            let grains = shape.calendar.grains.iter().zip(leaf.numbers());
-            for (ring, ((_, keep), number)) in rings.iter_mut().zip(grains) {
-                let before = ring.heap_bytes();
-                match ring.bucket_mut(*keep, number, shape, mark) {
-                    Some(cell) => {
-                        let grown = cell.observe(time, measure);
-                        ring.grew(grown);
-                    }
-                    None => observed.late = true,
-                }
-                observed.grown += ring.heap_bytes() as isize - before as isize;
+        if shape.is_packed {
+            let before = self.packed.heap_bytes();
+            observed.late = self.packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
+            observed.grown += self.packed.heap_bytes() as isize - before as isize;
+        }
+        observed
+    }
+
+    #[inline(never)]
+    fn observe_more<'m>(
+        &mut self,
+        shape: &Shape,
+        leaf: &Leaf,
+        event: Occurrence,
+        measure: impl Fn(usize) -> &'m Measure + Copy,
+        mark: u32,
+    ) -> Observed {
+        let before = self.outer_bytes();
+        let (first_end, last_start) = self.inner_ends();
+        let half_width = event.half_width as i64;
+        let by = |micros: i64| {
+            let moment = event.time.micros().saturating_add(micros);
+            Timestamp::from_micros(moment).clamp(Timestamp::MIN, Timestamp::MAX)
+        };
+        let (start, end) = (by(-half_width), by(half_width));
+        let grown = self.total.observe(event.time, event.times, measure);
+        self.total.first = self.total.first.min(start);
+        self.total.last = self.total.last.max(end);
+        self.set_inner_ends(first_end.min(end), last_start.max(start));
+        let mut observed = Observed { late: false, grown: grown as isize };
+        if shape.is_packed {
+            observed.late = self.packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
+        }
+        let grains = shape.calendar.grains.iter().zip(leaf.numbers());
+        for (ring, ((_, keep), number)) in self.rings_mut().iter_mut().zip(grains) {
+            match ring.bucket_mut(*keep, number, shape, mark) {
+                Some(mut bucket) => bucket.observe(event.times, measure),
+                None => observed.late = true,
             }
         }
+        observed.grown += self.outer_bytes() as isize - before as isize;
         observed
     }
 
@@ -228,17 +313,17 @@ impl Series {
         mark: u32,
     ) -> Observed {
         let before = self.heap_bytes() as isize;
+        let (first_end, last_start) = self.inner_ends();
         self.total.merge(run);
+        self.set_inner_ends(first_end.min(run.first), last_start.max(run.last));
         let mut late = false;
+        if shape.is_packed {
+            late = self.packed.add(&shape.calendar.grains, leaf.numbers(), run.count());
+        }
         let grains = shape.calendar.grains.iter().zip(leaf.numbers());
         for (ring, ((_, keep), number)) in self.rings_mut().iter_mut().zip(grains) {
             match ring.bucket_mut(*keep, number, shape, mark) {
-                Some(cell) => {
-                    let before = cell.heap_bytes();
-                    cell.merge(run);
-                    let grown = cell.heap_bytes() - before;
-                    ring.grew(grown);
-                }
+                Some(mut bucket) => bucket.merge(run.count, &run.states),
                 None => late = true,
             }
         }
@@ -246,42 +331,119 @@ impl Series {
     }
 
     pub(crate) fn merge(&mut self, other: &Series, shape: &Shape, mark: u32) {
+        let (mine, theirs) = (self.inner_ends(), other.inner_ends());
         self.total.merge(&other.total);
+        self.set_inner_ends(mine.0.min(theirs.0), mine.1.max(theirs.1));
         let grains = &shape.calendar.grains;
+        if shape.is_packed {
+            self.packed.merge(&other.packed, grains);
+        }
         for ((ring, other), (_, keep)) in self.rings_mut().iter_mut().zip(other.rings()).zip(grains)
         {
             ring.merge(other, *keep, shape, mark);
         }
     }
 
-    /// The buckets of the `at`th grain that hold events, oldest first: their numbers, how many events
+    /// The latest that the first event can have been, and the earliest the last one.
+    fn inner_ends(&self) -> (Timestamp, Timestamp) {
+        match self.more.as_ref().and_then(|more| more.loose) {
+            Some(loose) => (loose.first_end, loose.last_start),
+            None => (self.total.first, self.total.last),
+        }
+    }
+
+    fn set_inner_ends(&mut self, first_end: Timestamp, last_start: Timestamp) {
+        if (first_end, last_start) != (self.total.first, self.total.last) {
+            self.more().loose = Some(Loose { first_end, last_start });
+        } else if let Some(more) = &mut self.more {
+            more.loose = None;
+            if more.rings.is_empty() {
+                self.more = None;
+            }
+        }
+    }
+
+    /// Between when and when the first event was; meaningless while nothing is counted.
+    #[allow(dead_code, reason = "for questions about time, which are on their way")]
+    pub(crate) fn first_span(&self) -> RangeInclusive<Timestamp> {
+        self.total.first..=self.inner_ends().0
+    }
+
+    /// Between when and when the last event was.
+    #[allow(dead_code, reason = "for questions about time, which are on their way")]
+    pub(crate) fn last_span(&self) -> RangeInclusive<Timestamp> {
+        self.inner_ends().1..=self.total.last
+    }
+
+    /// The buckets of the `at`th grain that hold events, newest first: their numbers, how many events
     /// each counts, and its states.
-    pub(crate) fn buckets(&self, at: usize) -> impl Iterator<Item = (i64, u64, &[State])> {
+    #[inline]
+    pub(crate) fn buckets_back(&self, at: usize) -> impl Iterator<Item = (i64, u64, &[State])> {
+        let packed = self.packed.buckets_back(at).map(|(number, count)| (number, count, &[][..]));
         let ring = self.rings().get(at).into_iter();
-        ring.flat_map(Ring::buckets).map(|(number, cell)| (number, cell.count(), cell.states()))
+        packed.chain(ring.flat_map(Ring::buckets_back))
+    }
+
+    /// The same, oldest first.
+    pub(crate) fn buckets(&self, at: usize) -> impl Iterator<Item = (i64, u64, &[State])> {
+        let buckets: SmallVec<[_; 64]> = self.buckets_back(at).collect();
+        buckets.into_iter().rev()
+    }
+
+    /// The newest bucket of the `at`th grain that an event was seen in.
+    #[allow(dead_code, reason = "for questions about time, which are on their way")]
+    pub(crate) fn newest(&self, at: usize) -> Option<i64> {
+        self.packed.newest(at).or_else(|| self.rings().get(at).and_then(Ring::newest))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
-        self.total.heap_bytes() + rings.sum::<usize>()
+        self.total.heap_bytes() + self.outer_bytes()
     }
 
-    /// The row of the series itself: its totals and the directory of each ring.
+    /// What the series holds on the heap besides its totals.
+    fn outer_bytes(&self) -> usize {
+        let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
+        let more = self.more.as_ref().map_or(0, |_| size_of::<More>());
+        self.packed.heap_bytes() + more + rings.sum::<usize>()
+    }
+
+    /// The row of the series itself: its totals, and packed rings or the directory of each ring.
     pub(crate) fn encode_row(&self, out: &mut Vec<u8>) {
         self.total.encode(out);
+        self.packed.encode(out);
         self.rings().iter().for_each(|ring| ring.encode_directory(out));
+        if let Some(loose) = self.more.as_ref().and_then(|more| more.loose) {
+            let micros = |from: Timestamp, to: Timestamp| to.micros().abs_diff(from.micros());
+            codec::put_u64(out, micros(self.total.first, loose.first_end));
+            codec::put_u64(out, micros(loose.last_start, self.total.last));
+        }
     }
 
     /// Reads [`encode_row`](Series::encode_row)'s bytes; the rings' blocks are still empty.
     pub(crate) fn decode_row(mut bytes: &[u8], shape: &Shape) -> Result<Self, Malformed> {
-        let total = Cell::decode(&mut bytes, shape)?;
-        let mut rings = Vec::with_capacity(shape.calendar.grains.len());
-        for _ in &shape.calendar.grains {
-            rings.push(Ring::decode_directory(&mut bytes)?);
+        let bytes = &mut bytes;
+        let mut series = Series { total: Cell::decode(bytes, shape)?, ..Series::blank(shape) };
+        let grains = &shape.calendar.grains;
+        if shape.is_packed && series.total.count() > 0 {
+            series.packed = Packed::decode(bytes, grains)?;
+        } else if shape.has_rings() {
+            let rings = grains.iter().map(|_| Ring::decode_directory(bytes));
+            series.more().rings = rings.collect::<Result<_, _>>()?;
+        }
+        if !bytes.is_empty() {
+            let Cell { count, first, last, .. } = series.total;
+            let (first_len, last_len) = (codec::take_u64(bytes)?, codec::take_u64(bytes)?);
+            let len = last.micros().abs_diff(first.micros());
+            if count.get() == 0 || first_len.max(last_len) > len || first_len.max(last_len) == 0 {
+                return Err(Malformed("the first or the last time is no part of the time between"));
+            }
+            series.set_inner_ends(
+                Timestamp::from_micros(first.micros() + first_len as i64),
+                Timestamp::from_micros(last.micros() - last_len as i64),
+            );
         }
         codec::finished(bytes)?;
-        let rings = (!rings.is_empty()).then(|| Box::new(rings));
-        Ok(Series { total, rings })
+        Ok(series)
     }
 
     /// All bytes of the series, blocks included: what two series must have equal to be equal.
@@ -290,7 +452,7 @@ impl Series {
         let mut out = Vec::new();
         self.encode_row(&mut out);
         for block in self.rings().iter().flat_map(Ring::blocks) {
-            block.encode_cells(&mut out);
+            block.encode_buckets(&mut out);
         }
         out
     }
@@ -307,29 +469,48 @@ mod tests {
         Arc::new(Calendar { zone, grains: grains.to_vec() })
     }
 
-    fn shape(keep: Keep) -> Shape {
+    fn shape(kinds: usize, keep: Keep) -> Shape {
         let calendar = calendar(&[(Grain::Hour, keep), (Grain::Day, keep)]);
-        Shape { kinds: vec![Kind::Stats; 2], calendar }
+        Shape::new(vec![Kind::Stats; kinds], calendar)
     }
 
-    fn fold(shape: &Shape, events: &[(i64, f64)]) -> Series {
+    /// Packed or in blocks; with and without states.
+    fn shapes() -> impl Strategy<Value = Shape> {
+        let keep = prop_oneof![Just(Keep::All), (1_u32..300).prop_map(Keep::Last)];
+        (0_usize..3, keep).prop_map(|(kinds, keep)| shape(kinds, keep))
+    }
+
+    /// Hours, by how many they may be wrong, how many events, and a value.
+    type Told = (i64, u64, u64, f64);
+
+    fn told() -> impl Strategy<Value = Told> {
+        let half_width = prop_oneof![3 => Just(0_u64), 1 => 1_u64..30];
+        let times = prop_oneof![3 => Just(1_u64), 1 => 1_u64..400, 1 => Just(u64::MAX / 2)];
+        (-2_000_i64..2_000, half_width, times, -9.0..9.0_f64)
+    }
+
+    fn put(series: &mut Series, shape: &Shape, (hours, half_width, times, value): Told) {
+        let time = Timestamp::from_secs(hours * 3_600);
+        let event = Occurrence { time, half_width: half_width * 3_600_000_000, times };
+        let (measure, leaf) = (Measure::new(value), Leaf::at(&shape.calendar, time));
+        let before = series.heap_bytes() as isize;
+        let observed = series.observe(shape, &leaf, event, |_| &measure, 1);
+        assert_eq!(series.heap_bytes() as isize - before, observed.grown);
+    }
+
+    fn fold(shape: &Shape, events: &[Told]) -> Series {
         let mut series = Series::empty(shape);
-        for (hours, value) in events {
-            let time = Timestamp::from_secs(hours * 3_600);
-            let measure = Measure::new(*value);
-            series.observe(shape, &Leaf::at(&shape.calendar, time), time, |_| &measure, 1);
-        }
+        events.iter().for_each(|event| put(&mut series, shape, *event));
         series
     }
 
     proptest! {
         #[test]
         fn events_in_any_order_and_grouping_leave_the_same_bytes(
-            mut events in prop::collection::vec((-2_000_i64..2_000, -9.0..9.0_f64), 0..80),
+            mut events in prop::collection::vec(told(), 0..80),
             cut: prop::sample::Index,
-            keep in prop_oneof![Just(Keep::All), (1_u32..300).prop_map(Keep::Last)],
+            shape in shapes(),
         ) {
-            let shape = shape(keep);
             let direct = fold(&shape, &events).bytes();
             let cut = cut.index(events.len() + 1);
             let (mut a, b) = (fold(&shape, &events[..cut]), fold(&shape, &events[cut..]));
@@ -347,24 +528,84 @@ mod tests {
         }
 
         #[test]
-        fn a_run_leaves_what_its_events_would(
-            before in prop::collection::vec((-2_000_i64..2_000, -9.0..9.0_f64), 0..40),
-            hour in -2_000_i64..2_000,
-            run in prop::collection::vec((0_i64..3_600, -9.0..9.0_f64), 1..20),
-            keep in prop_oneof![Just(Keep::All), (1_u32..300).prop_map(Keep::Last)],
+        fn packed_or_in_blocks_the_buckets_are_those_of_a_map(
+            events in prop::collection::vec(told(), 0..80),
+            n in 1_u32..300,
         ) {
-            let shape = shape(keep);
+            let packed = shape(0, Keep::Last(n));
+            let blocks = Shape { is_packed: false, ..packed.clone() };
+            prop_assert!(packed.is_packed);
+            let (packed, blocks) = (fold(&packed, &events), fold(&blocks, &events));
+            let leaf = |hours: i64| {
+                Leaf::at(&calendar(&[(Grain::Hour, Keep::All), (Grain::Day, Keep::All)]),
+                    Timestamp::from_secs(hours * 3_600)).numbers().collect::<Vec<_>>()
+            };
+            for at in 0..2 {
+                let mut map = std::collections::BTreeMap::<i64, u64>::new();
+                for (hours, _, times, _) in &events {
+                    let count = map.entry(leaf(*hours)[at]).or_default();
+                    *count = count.saturating_add(*times);
+                }
+                let newest = map.keys().next_back().copied();
+                if let Some(newest) = newest {
+                    map.retain(|number, _| *number >= Keep::Last(n).oldest(newest));
+                }
+                for series in [&packed, &blocks] {
+                    prop_assert_eq!(series.newest(at), newest);
+                    let buckets: Vec<_> = series.buckets(at).map(|(n, c, _)| (n, c)).collect();
+                    prop_assert_eq!(buckets, map.clone().into_iter().collect::<Vec<_>>());
+                }
+            }
+        }
+
+        #[test]
+        fn an_event_that_counts_for_many_leaves_what_as_many_would(
+            before in prop::collection::vec(told(), 0..10),
+            (hours, half_width, _, value) in told(),
+            times in 1_u64..70,
+            shape in shapes(),
+        ) {
+            let (mut one, mut many) = (fold(&shape, &before), fold(&shape, &before));
+            put(&mut one, &shape, (hours, half_width, times, value));
+            (0..times).for_each(|_| put(&mut many, &shape, (hours, half_width, 1, value)));
+            prop_assert_eq!(one.bytes(), many.bytes());
+        }
+
+        #[test]
+        fn first_and_last_time_lie_in_their_spans(
+            events in prop::collection::vec(told(), 1..20),
+            offs in prop::collection::vec(-1.0..=1.0_f64, 20),
+        ) {
+            let series = fold(&shape(0, Keep::Last(9)), &events);
+            let truths: Vec<i64> = events.iter().zip(offs).map(|((hours, half, _, _), off)| {
+                hours * 3_600_000_000 + (*half as f64 * 3.6e9 * off) as i64
+            }).collect();
+            let truth = |micros: Option<&i64>| Timestamp::from_micros(*micros.unwrap());
+            let (first, last) = (series.first_span(), series.last_span());
+            prop_assert!(first.contains(&truth(truths.iter().min())));
+            prop_assert!(last.contains(&truth(truths.iter().max())));
+            prop_assert!(first.start() <= last.start() && first.end() <= last.end());
+        }
+
+        #[test]
+        fn a_run_leaves_what_its_events_would(
+            before in prop::collection::vec(told(), 0..40),
+            hour in -2_000_i64..2_000,
+            run in prop::collection::vec((0_i64..3_600, 1_u64..300, -9.0..9.0_f64), 1..20),
+            shape in shapes(),
+        ) {
             let (mut each, mut together) = (fold(&shape, &before), fold(&shape, &before));
             let mut cell = Cell::empty(&shape);
             let mut late = false;
             // An hour of St. John's begins at half past one of UTC's.
             let at = |second: &i64| Timestamp::from_secs(hour * 3_600 + 1_800 + second);
             let leaf = Leaf::at(&shape.calendar, at(&0));
-            for (second, value) in &run {
+            for (second, times, value) in &run {
                 let time = at(second);
                 let measure = Measure::new(*value);
-                late = each.observe(&shape, &leaf, time, |_| &measure, 1).late;
-                cell.observe(time, |_| &measure);
+                let event = Occurrence { times: *times, ..Occurrence::at(time) };
+                late = each.observe(&shape, &leaf, event, |_| &measure, 1).late;
+                cell.observe(time, *times, |_| &measure);
             }
             prop_assert_eq!(together.merge_run(&cell, &shape, &leaf, 1).late, late);
             prop_assert_eq!(together.bytes(), each.bytes());
@@ -372,17 +613,16 @@ mod tests {
         }
 
         #[test]
-        fn rows_come_back(events in prop::collection::vec((-2_000_i64..2_000, -9.0..9.0_f64), 0..80)) {
-            let shape = shape(Keep::Last(100));
+        fn rows_come_back(events in prop::collection::vec(told(), 0..80), shape in shapes()) {
             let series = fold(&shape, &events);
             let mut row = Vec::new();
             series.encode_row(&mut row);
             let mut back = Series::decode_row(&row, &shape).expect("own bytes");
             for (ring, original) in back.rings_mut().iter_mut().zip(series.rings()) {
                 for (at, original) in original.blocks().iter().enumerate() {
-                    let mut cells = Vec::new();
-                    original.encode_cells(&mut cells);
-                    ring.decode_block(at, &cells, &shape).expect("own bytes");
+                    let mut buckets = Vec::new();
+                    original.encode_buckets(&mut buckets);
+                    ring.decode_block(at, &buckets, &shape).expect("own bytes");
                 }
             }
             prop_assert_eq!(back.bytes(), series.bytes());
@@ -390,29 +630,47 @@ mod tests {
         }
 
         #[test]
-        fn hostile_rows_are_refused_without_a_panic(bytes: Vec<u8>) {
-            let shape = shape(Keep::Last(100));
-            if let Ok(mut series) = Series::decode_row(&bytes, &shape) {
+        fn hostile_rows_are_refused_without_a_panic(
+            bytes: Vec<u8>,
+            events in prop::collection::vec(told(), 0..9),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            shape in shapes(),
+        ) {
+            let mut row = Vec::new();
+            fold(&shape, &events).encode_row(&mut row);
+            for (at, byte) in flips {
+                let at = at.index(row.len());
+                row[at] ^= byte;
+            }
+            for row in [&bytes, &row] {
+                let Ok(mut series) = Series::decode_row(row, &shape) else { continue };
+                // What is taken is what would have been written, and can be gone on with.
+                let mut again = Vec::new();
+                series.encode_row(&mut again);
+                prop_assert_eq!(&again, row);
                 for ring in series.rings_mut() {
                     for at in 0..ring.blocks().len() {
                         let _ = ring.decode_block(at, &bytes, &shape);
                     }
                 }
+                put(&mut series, &shape, (3, 0, 2, 1.0));
+                series.buckets(1).for_each(|_| {});
             }
         }
     }
 
     #[test]
     fn a_rotated_bucket_is_in_the_totals_only() {
-        let shape = Shape { kinds: vec![], calendar: calendar(&[(Grain::Hour, Keep::Last(2))]) };
+        let shape = Shape::new(vec![], calendar(&[(Grain::Hour, Keep::Last(2))]));
         let mut series = Series::empty(&shape);
         for hours in [490_010, 490_011, 490_012, 490_010] {
             let time = Timestamp::from_secs(hours * 3_600);
             let leaf = Leaf::at(&shape.calendar, time);
-            let observed = series.observe(&shape, &leaf, time, |_| &Measure::NONE, 1);
+            let observed =
+                series.observe(&shape, &leaf, Occurrence::at(time), |_| &Measure::NONE, 1);
             assert_eq!(observed.late, series.total.count() == 4);
         }
-        let buckets: Vec<_> = series.rings()[0].buckets().map(|(n, c)| (n, c.count())).collect();
+        let buckets: Vec<_> = series.buckets(0).map(|(n, count, _)| (n, count)).collect();
         assert_eq!(buckets, [(490_011, 1), (490_012, 1)]);
         assert_eq!(series.total.count(), 4);
     }

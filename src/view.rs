@@ -299,10 +299,8 @@ impl View {
 
     /// What its series are made of where the store has this time zone.
     pub(crate) fn shape(&self, zone: TimeZone) -> Shape {
-        Shape {
-            kinds: self.aggregates.iter().map(|Measured::Stats(_)| Kind::Stats).collect(),
-            calendar: Arc::new(Calendar { zone, grains: self.grains.clone() }),
-        }
+        let kinds = self.aggregates.iter().map(|Measured::Stats(_)| Kind::Stats).collect();
+        Shape::new(kinds, Arc::new(Calendar { zone, grains: self.grains.clone() }))
     }
 
     pub(crate) fn conflict(&self, asked: &View) -> Error {

@@ -14,6 +14,12 @@ impl Count {
     pub fn get(self) -> u64 {
         self.0
     }
+
+    /// Counts so many more.
+    #[inline]
+    pub(crate) fn add(&mut self, times: u64) {
+        self.0 = self.0.saturating_add(times);
+    }
 }
 
 impl Aggregate for Count {
@@ -21,11 +27,11 @@ impl Aggregate for Count {
 
     #[inline]
     fn observe(&mut self, (): (), _time: Timestamp) {
-        self.0 = self.0.saturating_add(1);
+        self.add(1);
     }
 
     fn merge(&mut self, other: &Self) {
-        self.0 = self.0.saturating_add(other.0);
+        self.add(other.0);
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

@@ -255,7 +255,7 @@ fn compare_series(snapshot: &dyn Snapshot, row_key: &[u8], series: &Series) -> R
                 return Ok(Comparison::Damaged);
             };
             folded.clear();
-            block.encode_cells(&mut folded);
+            block.encode_buckets(&mut folded);
             if payload != folded {
                 return Ok(Comparison::Different("has buckets that are not what the log gives"));
             }

@@ -15,7 +15,7 @@ use super::{Key, ViewTier};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
 use crate::record::Columns;
-use crate::series::Cell;
+use crate::series::{Cell, Occurrence};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Leaf, Timestamp};
 use crate::view::{Part, Plan};
@@ -124,7 +124,8 @@ impl<'a> Bound<'a> {
     /// Folds an event into a series without rings.
     #[inline]
     fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan, leaf: &Leaf) {
-        shard.observe(slot, &plan.shape, leaf, self.time(row), |i| self.measure(i, row));
+        let event = Occurrence::at(self.time(row));
+        shard.observe(slot, &plan.shape, leaf, event, |i| self.measure(i, row));
     }
 
     /// Folds events into series that have rings. Those that follow each other in the same series and
@@ -148,7 +149,7 @@ impl<'a> Bound<'a> {
             let mut run = Cell::empty(shape);
             loop {
                 let row = items[at].row as usize;
-                run.observe(self.time(row), |i| self.measure(i, row));
+                run.observe(self.time(row), 1, |i| self.measure(i, row));
                 at += 1;
                 let next =
                     |item: &Item| slots[at] == slot && span.contains(&self.time(item.row as usize));
@@ -205,7 +206,7 @@ pub(crate) fn apply_row(
             };
             let shape = &view.plan.shape;
             let slot = shard.slot_at(likely, hash, &key, shape);
-            late |= shard.observe(slot, shape, leaf, time, measure);
+            late |= shard.observe(slot, shape, leaf, Occurrence::at(time), measure);
         }
     }
     late

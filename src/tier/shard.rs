@@ -23,11 +23,11 @@ use super::room::{Chunk, Room};
 use super::{Key, SHARDS, ShardTotals, hash_key};
 use crate::aggregate::Measure;
 use crate::dictionary::Sym;
-use crate::series::{Cell, Observed, Series, Shape};
+use crate::series::{Cell, Observed, Occurrence, Series, Shape};
 use crate::slots::{self, Slots};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::AcqRel;
-use crate::time::{Leaf, Stopwatch, Timestamp};
+use crate::time::{Leaf, Stopwatch};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -147,7 +147,7 @@ pub(crate) fn rows_of(series: &mut Series) -> CapturedRows {
         rows.blocks.extend(ring.take_dropped().into_iter().map(|number| (grain, number, None)));
         for block in ring.blocks_mut().iter_mut().filter(|block| block.changed != CLEAN) {
             let mut bytes = Vec::new();
-            block.encode_cells(&mut bytes);
+            block.encode_buckets(&mut bytes);
             block.changed = CLEAN;
             block.stored = true;
             rows.blocks.push((grain, block.number, Some(bytes)));
@@ -384,10 +384,10 @@ impl Shard {
         slot: u32,
         shape: &Shape,
         leaf: &Leaf,
-        time: Timestamp,
+        event: Occurrence,
         measure: impl Fn(usize) -> &'m Measure + Copy,
     ) -> bool {
-        self.change(slot, |series, mark| series.observe(shape, leaf, time, measure, mark))
+        self.change(slot, |series, mark| series.observe(shape, leaf, event, measure, mark))
     }
 
     /// Folds in the cell of some events that lie in the leaf's buckets; says whether they were late.

@@ -1,0 +1,418 @@
+//! Packed rings: all buckets of a series that only counts, in one run of bytes.
+//!
+//! A counter with minutes, hours, days, weeks, months and years has six rings, and mostly few events. As
+//! cells they would take hundreds of bytes before the first bucket; here a bucket takes as many bytes
+//! as its count needs, mostly one, and a gap of any length two. The bytes in memory are those of the row.
+//!
+//! ```text
+//! ring    length of what follows (2) · newest bucket's number (zigzag) · tokens; or length 0 alone
+//! token   a count (LEB128): of the newest bucket, of the one before it, ...
+//!         0 · n: n buckets (LEB128) without events
+//! ```
+//! Invariants
+//! 1. There is a ring for each grain, or there are no bytes: nothing was observed.
+//! 2. The first and the last token of a ring are counts, and between two runs of empty buckets is a
+//!    count: the same buckets are always the same bytes.
+//! 3. As every ring's: the newest number seen, and nothing else, decides which buckets are kept.
+//!
+//! A bucket that is full for its bytes, a new newest one and a late one move the bytes behind them, of
+//! which there are some hundreds ([`BUCKETS_MAX`]). The newest bucket, into which nearly every event falls,
+//! is found without looking at others of its ring.
+
+use crate::codec::{self, Malformed};
+use crate::time::{Grain, Keep};
+use smallvec::SmallVec;
+use std::ops::Range;
+use thin_vec::ThinVec;
+
+/// Buckets that the rings of a packed series keep together, at most.
+pub(crate) const BUCKETS_MAX: u32 = 1_024;
+/// The bytes of a ring's length.
+const LEN_BYTES: usize = 2;
+/// What an allocation grows by.
+const STEP: usize = 16;
+
+/// The rings of a series that only counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Packed(ThinVec<u8>);
+
+/// A number as it is written.
+type Written = SmallVec<[u8; 24]>;
+
+fn put(out: &mut Written, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_signed(out: &mut Written, value: i64) {
+    put(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+/// The tokens of a ring, from the newest bucket back.
+#[derive(Clone)]
+struct Tokens<'a>(&'a [u8]);
+
+enum Token {
+    Count(u64),
+    Empty(u64),
+}
+
+impl Tokens<'_> {
+    #[inline]
+    fn number(&mut self) -> u64 {
+        // What is here was written here, or checked.
+        codec::take_u64(&mut self.0).unwrap_or(0)
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Token;
+
+    #[inline]
+    fn next(&mut self) -> Option<Token> {
+        if self.0.is_empty() {
+            return None;
+        }
+        match self.number() {
+            0 => Some(Token::Empty(self.number())),
+            count => Some(Token::Count(count)),
+        }
+    }
+}
+
+/// Whether all of `grains` together are few enough buckets to be packed.
+pub(crate) fn is_packable(grains: &[(Grain, Keep)]) -> bool {
+    let buckets = grains.iter().try_fold(0_u32, |sum, (_, keep)| match keep {
+        Keep::All => None,
+        Keep::Last(n) => sum.checked_add(*n),
+    });
+    !grains.is_empty() && buckets.is_some_and(|buckets| buckets <= BUCKETS_MAX)
+}
+
+impl Packed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        /// What lies before the bytes: their number and the room there is.
+        const HEADER: usize = 16;
+        if self.0.is_empty() { 0 } else { HEADER + self.0.len().next_multiple_of(STEP) }
+    }
+
+    #[inline]
+    fn len_at(&self, at: usize) -> usize {
+        usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]))
+    }
+
+    /// Counts `times` events in bucket `number` of each grain; says whether one of the rings does not
+    /// keep it any more.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        grains: &[(Grain, Keep)],
+        numbers: impl Iterator<Item = i64>,
+        times: u64,
+    ) -> bool {
+        if self.0.is_empty() {
+            self.0.resize(grains.len() * LEN_BYTES, 0);
+        }
+        let (mut at, mut late) = (0, false);
+        for ((_, keep), number) in grains.iter().zip(numbers) {
+            late |= !self.add_to(at, *keep, number, times);
+            at += LEN_BYTES + self.len_at(at);
+        }
+        late
+    }
+
+    /// Counts in the ring that begins at `at`; false where it does not keep the bucket.
+    #[inline]
+    fn add_to(&mut self, at: usize, keep: Keep, number: i64, times: u64) -> bool {
+        let ring = at + LEN_BYTES..at + LEN_BYTES + self.len_at(at);
+        let mut bytes = &self.0[ring.clone()];
+        if let Ok(newest) = codec::take_i64(&mut bytes)
+            && newest == number
+        {
+            let first = ring.end - bytes.len();
+            // Most counts, and most sums, are of one byte.
+            let count = u64::from(self.0[first]);
+            if let Some(sum) = count.checked_add(times).filter(|sum| count.max(*sum) < 0x80) {
+                self.0[first] = sum as u8;
+            } else {
+                self.raise(at, first, times);
+            }
+            return true;
+        }
+        self.add_elsewhere(at, ring, keep, number, times)
+    }
+
+    #[cold]
+    fn add_elsewhere(
+        &mut self,
+        at: usize,
+        ring: Range<usize>,
+        keep: Keep,
+        number: i64,
+        times: u64,
+    ) -> bool {
+        let mut bytes = &self.0[ring.clone()];
+        let Ok(newest) = codec::take_i64(&mut bytes) else {
+            let mut written = Written::new();
+            put_signed(&mut written, number);
+            put(&mut written, times);
+            self.splice(at, ring, &written);
+            return true;
+        };
+        if number < keep.oldest(newest.max(number)) {
+            return false;
+        }
+        let first = ring.end - bytes.len();
+        if number > newest {
+            self.advance(at, ring.start..first, keep, (newest, number), times);
+        } else {
+            self.add_behind(at, first, newest.abs_diff(number), times);
+        }
+        true
+    }
+
+    /// Adds to the count at `place`.
+    fn raise(&mut self, at: usize, place: usize, times: u64) {
+        let mut tokens = Tokens(&self.0[place..]);
+        let count = tokens.number();
+        let end = self.0.len() - tokens.0.len();
+        let mut written = Written::new();
+        put(&mut written, count.saturating_add(times));
+        self.splice(at, place..end, &written);
+    }
+
+    /// Makes a bucket newer than the newest one; what is not kept beside it goes.
+    fn advance(
+        &mut self,
+        at: usize,
+        head: Range<usize>,
+        keep: Keep,
+        (newest, number): (i64, i64),
+        times: u64,
+    ) {
+        let gap = number.abs_diff(newest);
+        let end = head.start + self.len_at(at);
+        // How many of the buckets there are stay.
+        let stay = newest.saturating_sub(keep.oldest(number)).saturating_add(1).max(0) as u64;
+        let mut tokens = Tokens(&self.0[head.end..end]);
+        let (mut age, mut kept_to) = (0_u64, head.end);
+        while let Some(token) = tokens.next() {
+            age = match token {
+                Token::Count(_) if age >= stay => break,
+                Token::Count(_) => age + 1,
+                Token::Empty(n) => {
+                    age = age.saturating_add(n);
+                    continue;
+                }
+            };
+            kept_to = end - tokens.0.len();
+        }
+        let mut written = Written::new();
+        put_signed(&mut written, number);
+        put(&mut written, times);
+        if kept_to > head.end && gap > 1 {
+            written.push(0);
+            put(&mut written, gap - 1);
+        }
+        self.splice(at, kept_to..end, &[]);
+        self.splice(at, head, &written);
+    }
+
+    /// Counts in the bucket that is so many behind the newest, whose count is at `first`.
+    fn add_behind(&mut self, at: usize, first: usize, behind: u64, times: u64) {
+        let end = at + LEN_BYTES + self.len_at(at);
+        let mut left = behind;
+        let mut tokens = Tokens(&self.0[first..end]);
+        loop {
+            let place = end - tokens.0.len();
+            match tokens.next() {
+                Some(Token::Count(_)) if left == 0 => return self.raise(at, place, times),
+                Some(Token::Count(_)) => left -= 1,
+                Some(Token::Empty(n)) if left < n => {
+                    let mut written = Written::new();
+                    for (empty, count) in [(left, times), (n - left - 1, 0)] {
+                        if empty > 0 {
+                            written.push(0);
+                            put(&mut written, empty);
+                        }
+                        if count > 0 {
+                            put(&mut written, count);
+                        }
+                    }
+                    let behind = end - tokens.0.len();
+                    return self.splice(at, place..behind, &written);
+                }
+                Some(Token::Empty(n)) => left -= n,
+                None => {
+                    let mut written = Written::new();
+                    if left > 0 {
+                        written.push(0);
+                        put(&mut written, left);
+                    }
+                    put(&mut written, times);
+                    return self.splice(at, end..end, &written);
+                }
+            }
+        }
+    }
+
+    /// Puts `with` in place of some bytes of the ring that begins at `at`.
+    fn splice(&mut self, at: usize, place: Range<usize>, with: &[u8]) {
+        let (old_len, bytes) = (self.0.len(), &mut self.0);
+        let behind = place.start + with.len();
+        if behind > place.end {
+            let grown = behind - place.end;
+            if bytes.capacity() < old_len + grown {
+                let room = (old_len + grown).next_multiple_of(STEP);
+                bytes.reserve_exact(room - old_len);
+            }
+            bytes.resize(old_len + grown, 0);
+        }
+        bytes.copy_within(place.end..old_len, behind);
+        bytes[place.start..behind].copy_from_slice(with);
+        bytes.truncate(old_len + with.len() - place.len());
+        let len = self.len_at(at) + with.len() - place.len();
+        // 1,024 buckets of 11 bytes each.
+        self.0[at..at + LEN_BYTES].copy_from_slice(&(len as u16).to_le_bytes());
+    }
+
+    /// The bytes of the `nth` ring behind its length.
+    fn ring(&self, nth: usize) -> &[u8] {
+        if self.0.is_empty() {
+            return &[];
+        }
+        let at = (0..nth).fold(0, |at, _| at + LEN_BYTES + self.len_at(at));
+        &self.0[at + LEN_BYTES..][..self.len_at(at)]
+    }
+
+    /// The newest bucket seen in the `nth` grain.
+    pub(crate) fn newest(&self, nth: usize) -> Option<i64> {
+        codec::take_i64(&mut self.ring(nth)).ok()
+    }
+
+    /// The buckets of the `nth` grain with events in them, newest first.
+    #[inline]
+    pub(crate) fn buckets_back(&self, nth: usize) -> impl Iterator<Item = (i64, u64)> {
+        let mut bytes = self.ring(nth);
+        let mut number = codec::take_i64(&mut bytes).unwrap_or(0);
+        Tokens(bytes).filter_map(move |token| match token {
+            Token::Count(count) => {
+                let bucket = (number, count);
+                number = number.wrapping_sub(1);
+                Some(bucket)
+            }
+            Token::Empty(n) => {
+                number = number.wrapping_sub(n as i64);
+                None
+            }
+        })
+    }
+
+    pub(crate) fn merge(&mut self, other: &Packed, grains: &[(Grain, Keep)]) {
+        if other.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        let mut merged = Vec::with_capacity(self.0.len() + other.0.len());
+        for (nth, (_, keep)) in grains.iter().enumerate() {
+            let Some(newest) = self.newest(nth).max(other.newest(nth)) else {
+                merged.extend_from_slice(&[0; LEN_BYTES]);
+                continue;
+            };
+            let oldest = keep.oldest(newest);
+            let mut buckets: SmallVec<[(i64, u64); 64]> = SmallVec::new();
+            let (mut mine, mut theirs) =
+                (self.buckets_back(nth).peekable(), other.buckets_back(nth).peekable());
+            loop {
+                let next = mine.peek().map(|(n, _)| *n).max(theirs.peek().map(|(n, _)| *n));
+                let Some(number) = next.filter(|number| *number >= oldest) else { break };
+                let mut count = 0_u64;
+                for side in
+                    [mine.next_if(|(n, _)| *n == number), theirs.next_if(|(n, _)| *n == number)]
+                {
+                    count = count.saturating_add(side.map_or(0, |(_, count)| count));
+                }
+                buckets.push((number, count));
+            }
+            put_ring(&mut merged, &buckets);
+        }
+        self.set(&merged);
+    }
+
+    fn set(&mut self, bytes: &[u8]) {
+        self.0 = ThinVec::with_capacity(bytes.len().next_multiple_of(STEP));
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    pub(crate) fn decode(bytes: &mut &[u8], grains: &[(Grain, Keep)]) -> Result<Self, Malformed> {
+        let whole = *bytes;
+        for (_, keep) in grains {
+            let len = usize::from(u16::from_le_bytes(codec::take_array(bytes)?));
+            check(codec::take(bytes, len)?, *keep)?;
+        }
+        let mut packed = Packed::default();
+        packed.set(&whole[..whole.len() - bytes.len()]);
+        Ok(packed)
+    }
+}
+
+/// Writes a ring of these buckets, newest first.
+pub(crate) fn put_ring(out: &mut Vec<u8>, buckets: &[(i64, u64)]) {
+    let start = out.len();
+    out.extend_from_slice(&[0; LEN_BYTES]);
+    let Some((newest, _)) = buckets.first() else { return };
+    codec::put_i64(out, *newest);
+    let mut next = *newest;
+    for (number, count) in buckets {
+        if *number < next {
+            out.push(0);
+            codec::put_u64(out, next.abs_diff(*number));
+        }
+        codec::put_u64(out, *count);
+        next = number.wrapping_sub(1);
+    }
+    let len = (out.len() - start - LEN_BYTES) as u16;
+    out[start..start + LEN_BYTES].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Whether the bytes of a ring are as [`put_ring`] leaves them.
+fn check(mut ring: &[u8], keep: Keep) -> Result<(), Malformed> {
+    if ring.is_empty() {
+        return Ok(());
+    }
+    let newest = codec::take_i64(&mut ring)?;
+    let kept = newest.wrapping_sub(keep.oldest(newest)) as u64;
+    let (mut age, mut empty_before) = (0_u64, true);
+    while !ring.is_empty() {
+        if codec::take_u64(&mut ring)? > 0 {
+            if age > kept {
+                return Err(Malformed("a ring has more buckets than are kept"));
+            }
+            (age, empty_before) = (age + 1, false);
+            continue;
+        }
+        let empty = codec::take_u64(&mut ring)?;
+        if empty == 0 || empty_before || ring.is_empty() {
+            return Err(Malformed("a ring has empty buckets where none can be"));
+        }
+        (age, empty_before) = (age.saturating_add(empty), true);
+    }
+    if age == 0 {
+        return Err(Malformed("a ring has a newest bucket and no count"));
+    }
+    Ok(())
+}
