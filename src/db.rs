@@ -63,13 +63,14 @@ use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
 use crate::tier::apply::{Scratch, apply_all};
-use crate::tier::{Backfill, Tally, ViewTier};
+use crate::tier::{Backfill, Newest, Tally, ViewTier};
 use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use dashmap::DashMap;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
 /// by [`Db::close`], which reports errors.
@@ -126,6 +127,8 @@ pub(crate) struct Engine {
     signals: background::Signals,
     tallies: Tallies,
     closed: AtomicBool,
+    /// Of all views (`db/staging.rs`).
+    newest: Newest,
     /// Given back when the engine is closed.
     lock: Mutex<Option<Lock>>,
 }
@@ -138,6 +141,8 @@ struct Live {
     purge: Vec<u32>,
     /// The time zone that the directory was given; `None` is UTC, until it is given one.
     zone: Option<TimeZone>,
+    /// For how long behind the newest event an event is late in none of the views; `None`: for ever.
+    reach: Option<Duration>,
 }
 
 /// Counters for statistics.
@@ -642,6 +647,8 @@ impl Engine {
             }
         }
         bench.draft.events(columns, &self.log, now);
+        // Before anybody can be late because of them.
+        self.newest.raise(columns.newest());
         let appended = self.none_gathered(&live).and_then(|_none| {
             // Behind the events that were gathered before.
             self.log.append_events(&mut bench.draft, columns)
@@ -751,6 +758,12 @@ impl Live {
         self.zone.is_none() && self.views.is_empty()
     }
 
+    /// To be called when the views have changed.
+    fn measure_reach(&mut self) {
+        let calendars = self.views.iter().map(|view| &view.plan.shape.calendar);
+        self.reach = calendars.filter_map(|calendar| calendar.reach()).min();
+    }
+
     fn define(&mut self, id: u32, view: View, position: u64, engine: &Engine) {
         let (dictionary, expected) = (&engine.dictionary, engine.options.expected_keys);
         let zone = self.zone.unwrap_or_default();
@@ -760,6 +773,7 @@ impl Live {
         let tier = Arc::new(tier);
         engine.by_name.insert(tier.view.name().into(), tier.clone());
         self.views.push(tier);
+        self.measure_reach();
     }
 
     fn drop_view(&mut self, id: u32, engine: &Engine) {
@@ -767,6 +781,7 @@ impl Live {
             let tier = self.views.remove(at);
             engine.by_name.remove(tier.view.name());
             self.purge.push(id);
+            self.measure_reach();
         }
     }
 }

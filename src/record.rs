@@ -190,6 +190,11 @@ impl Columns {
         self.entities.push(entity);
     }
 
+    /// The time of the newest of the events.
+    pub(crate) fn newest(&self) -> Timestamp {
+        self.times.iter().max().map_or(Timestamp::MIN, |micros| Timestamp::from_micros(*micros))
+    }
+
     /// A rough size of the encoded body, in bytes.
     pub(crate) fn bytes_estimate(&self) -> usize {
         self.len() * (6 + 4 * self.dims.len() + 8 * self.measures.len())

@@ -25,7 +25,7 @@ use crate::series::Series;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
-use crate::time::TimeZone;
+use crate::time::{TimeZone, Timestamp};
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
 use room::Room;
@@ -222,6 +222,37 @@ pub(crate) fn hash_key(key: &[Sym]) -> u64 {
     }
     // An odd multiple of a well-mixed word: the last round's weak low bits reach the top.
     hash.wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// The time of the newest event there was.
+#[derive(Debug)]
+pub(crate) struct Newest(CachePadded<AtomicU64>);
+
+impl Newest {
+    /// Makes numbers of which an earlier moment has the lesser one.
+    const SIGN: u64 = 1 << 63;
+
+    pub(crate) fn new(time: Timestamp) -> Self {
+        Newest(CachePadded::new(AtomicU64::new(time.micros() as u64 ^ Self::SIGN)))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Timestamp {
+        Timestamp::from_micros((self.0.load(Relaxed) ^ Self::SIGN) as i64)
+    }
+
+    #[inline]
+    pub(crate) fn raise(&self, time: Timestamp) {
+        if time > self.get() {
+            self.0.fetch_max(time.micros() as u64 ^ Self::SIGN, Relaxed);
+        }
+    }
+}
+
+impl Default for Newest {
+    fn default() -> Self {
+        Newest::new(Timestamp::MIN)
+    }
 }
 
 /// A counter that is only read for statistics.

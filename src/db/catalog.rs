@@ -9,7 +9,7 @@ use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
 use crate::tier::Backfill;
-use crate::time::TimeZone;
+use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use std::path::Path;
 
@@ -40,6 +40,8 @@ pub(super) struct Catalog {
     pub(super) dedup: Dedup,
     /// When the checkpoint was made, microseconds since 1970.
     pub(super) checkpointed_at: i64,
+    /// The time of the newest event; [`Timestamp::MIN`] before the first.
+    pub(super) newest: Timestamp,
     /// The time zone that the directory was given; `None` where it has none of its own, which is UTC.
     pub(super) zone: Option<TimeZone>,
 }
@@ -48,7 +50,7 @@ pub(super) struct Catalog {
 type Fields = (
     (u128, u64, u64, u64, u64, u64),
     (u32, Vec<StoredView>, Vec<u32>),
-    (u64, u64, u64, Dedup, i64),
+    (u64, u64, u64, Dedup, i64, i64),
 );
 
 #[derive(Clone, Debug, bincode::Encode, bincode::Decode)]
@@ -165,9 +167,9 @@ impl Catalog {
     fn encode(&self, out: &mut Vec<u8>) {
         let Self { identity, sequence, position, segment, offset, first_segment, .. } = self;
         let Self { next_view, views, purge, .. } = self;
-        let Self { events, late, duplicates, dedup, checkpointed_at, zone, .. } = self;
+        let Self { events, late, duplicates, dedup, checkpointed_at, newest, zone, .. } = self;
         let place = (identity, sequence, position, segment, offset, first_segment);
-        let counts = (events, late, duplicates, dedup, checkpointed_at);
+        let counts = (events, late, duplicates, dedup, checkpointed_at, newest.micros());
         out.extend_from_slice(&codec::encode(&(place, (next_view, views, purge), counts)));
         if let Some(zone) = zone {
             out.extend_from_slice(&codec::encode(&zone.name()));
@@ -181,7 +183,7 @@ impl Catalog {
         codec::finished(bytes)?;
         let (identity, sequence, position, segment, offset, first_segment) = place;
         let (next_view, views, purge) = defined;
-        let (events, late, duplicates, dedup, checkpointed_at) = counts;
+        let (events, late, duplicates, dedup, checkpointed_at, newest) = counts;
         let catalog = Catalog {
             identity,
             sequence,
@@ -197,6 +199,7 @@ impl Catalog {
             duplicates,
             dedup,
             checkpointed_at,
+            newest: Timestamp::from_micros(newest),
             zone: None,
         };
         Ok((catalog, zone))

@@ -203,6 +203,7 @@ impl Engine {
             duplicates: self.tallies.duplicates.get(),
             dedup,
             checkpointed_at: self.now().micros(),
+            newest: self.newest.get(),
             zone: live.zone,
         };
         let views = live.views.clone();

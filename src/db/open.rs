@@ -35,7 +35,7 @@ use crate::snapshot::{RedbStorage, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Gate, Mutex};
 use crate::tier::apply::{Scratch, apply_all};
-use crate::tier::{Backfill, Tally, ViewTier};
+use crate::tier::{Backfill, Newest, Tally, ViewTier};
 use crate::time::{TimeZone, Timestamp};
 use dashmap::DashMap;
 use std::path::{Path, PathBuf};
@@ -442,6 +442,7 @@ pub(super) struct Recovery {
     stale_ids: bool,
     pub(super) events: Tally,
     pub(super) late: Tally,
+    pub(super) newest: Newest,
     scratch: Scratch,
     dictionary: Arc<Dictionary>,
     expected_keys: usize,
@@ -475,12 +476,14 @@ impl Recovery {
                 next_view: catalog.next_view,
                 purge: catalog.purge.clone(),
                 zone: catalog.zone,
+                reach: None,
             },
             rule,
             window: (rule != Dedup::Off).then(|| Window::new(rule, catalog.position == 0)),
             stale_ids: false,
             events,
             late,
+            newest: Newest::new(catalog.newest),
             scratch: Scratch::default(),
             dictionary,
             expected_keys: options.expected_keys,
@@ -501,6 +504,7 @@ impl Recovery {
             owed: Vec::new(),
             events,
             late,
+            newest: Newest::new(self.newest.get()),
             scratch: Scratch::default(),
             dictionary: self.dictionary.clone(),
             expected_keys: self.expected_keys,
@@ -512,9 +516,10 @@ impl Recovery {
         let Ground { dir, disk, home, options, dictionary, log, storage, lock } = ground;
         let tallies = Tallies { events: self.events, late: self.late, ..Tallies::default() };
         tallies.duplicates.set(catalog.duplicates);
-        let staging = Staging::new(&dictionary);
+        let (staging, mut live) = (Staging::new(&dictionary), self.live);
+        live.measure_reach();
         let by_name = DashMap::new();
-        for tier in &self.live.views {
+        for tier in &live.views {
             by_name.insert(tier.view.name().into(), tier.clone());
         }
         Engine {
@@ -525,7 +530,7 @@ impl Recovery {
             dictionary,
             log,
             storage,
-            gate: Gate::new(self.live),
+            gate: Gate::new(live),
             by_name,
             commits: AtomicU64::new(0),
             figures: Mutex::new(Figures {
@@ -537,6 +542,7 @@ impl Recovery {
             backups: AtomicUsize::new(0),
             window: self.window.map(Mutex::new),
             staging,
+            newest: self.newest,
             signals: background::Signals::default(),
             tallies,
             closed: AtomicBool::new(false),
@@ -600,6 +606,7 @@ impl Recovery {
     pub(super) fn apply(&mut self, entry: Entry<'_>, position: u64, written_at: i64) -> Result<()> {
         match entry {
             Entry::Events(columns) => {
+                self.newest.raise(columns.newest());
                 apply_all(&self.live.views, columns, &mut self.scratch);
                 self.events.add(columns.len() as u64);
                 self.late.add(self.scratch.late());

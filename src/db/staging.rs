@@ -16,8 +16,9 @@
 //!    view has it.
 //! 5. The log has room for what is gathered ([`Writer::make_room`]). A full disk shows when an event
 //!    comes that needs the next segment, which is not accepted then.
-//! 6. Where a view keeps only the newest buckets, an event is applied when it comes, because its caller
-//!    is told whether it was late; only the log waits then.
+//! 6. An event that may be late, because it is so far behind the newest one that some view may not keep
+//!    its bucket, is applied when it comes, behind all that were gathered before it, for its caller is
+//!    told; so are those that join its group. Only the log waits then.
 //!
 //! Next: `record.rs`.
 
@@ -37,7 +38,7 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::tier::apply::{Scratch, apply_all, apply_row};
-use crate::time::{Keep, Timestamp};
+use crate::time::Timestamp;
 use std::time::Duration;
 
 /// Events of one group at most.
@@ -182,7 +183,13 @@ impl Engine {
             gathered.room = self.log.make_room(event_bytes, now)?;
             gathered.bytes_max = 0;
             gathered.begun = now;
-            gathered.applied_singly = live.tells_late();
+            gathered.applied_singly = false;
+        }
+        let newest = self.newest.get();
+        let may_be_late = live.reach.is_some_and(|reach| newest.saturating_sub(reach) > time);
+        self.newest.raise(time);
+        if may_be_late && !gathered.applied_singly {
+            self.apply_gathered(&live, &mut gathered);
         }
         let position = self.log.appended() + gathered.builder.len() as u64 + 1;
         let Gathered { builder, scratch, stage, bytes_max, applied_singly, .. } = &mut *gathered;
@@ -231,10 +238,10 @@ impl Engine {
             Ok(appended) => appended,
             Err(error) => {
                 // Acknowledged and in the stage: the answers have it, the next opening logs it.
-                if !std::mem::replace(&mut group.applied, true) && !group.applied_singly {
-                    apply_group(live, columns, &mut group.scratch);
-                    staging.applied.fetch_add(events, AcqRel);
+                if !group.applied_singly {
+                    self.apply_gathered(live, group);
                 }
+                group.applied = true;
                 return Err(error);
             }
         };
@@ -252,7 +259,7 @@ impl Engine {
         if !is_applied {
             let applying = staging.applying.read();
             drop(gathered);
-            apply_group(live, builder.only_chunk(&self.dictionary), &mut scratch);
+            self.apply_group(live, builder.only_chunk(&self.dictionary), &mut scratch);
             drop(applying);
             staging.applied.fetch_add(events, AcqRel);
             gathered = staging.gathered.lock();
@@ -260,6 +267,22 @@ impl Engine {
         builder.clear();
         gathered.spare = Some((builder, scratch));
         Ok(gathered)
+    }
+
+    /// Applies what is gathered before it is in the log, and from now on what joins it.
+    fn apply_gathered(&self, live: &Live, group: &mut Gathered) {
+        group.applied_singly = true;
+        if !group.builder.is_empty() {
+            let columns = group.builder.only_chunk(&self.dictionary);
+            self.apply_group(live, columns, &mut group.scratch);
+            self.staging.applied.fetch_add(columns.len() as u64, AcqRel);
+        }
+    }
+
+    fn apply_group(&self, live: &Live, columns: &Columns, scratch: &mut Scratch) {
+        apply_all(&live.views, columns, scratch);
+        // Late are those that a batch of another thread overtook since.
+        self.tallies.late.add(scratch.late());
     }
 
     /// Brings in what is gathered, with the gate closed.
@@ -325,19 +348,5 @@ impl Engine {
             Some(_) => stage::remove(&*self.disk, &self.dir),
             None => Ok(()),
         }
-    }
-}
-
-fn apply_group(live: &Live, columns: &Columns, scratch: &mut Scratch) {
-    apply_all(&live.views, columns, scratch);
-    // Invariant 6: no view can say so.
-    debug_assert_eq!(scratch.late(), 0);
-}
-
-impl Live {
-    /// Whether some view keeps only the newest buckets of a grain, so that an event can be late.
-    fn tells_late(&self) -> bool {
-        let bounded = |(_, keep): &(_, Keep)| *keep != Keep::All;
-        self.views.iter().any(|view| view.plan.shape.calendar.grains.iter().any(bounded))
     }
 }

@@ -13,12 +13,21 @@ use super::{Grain, Keep, TimeZone, Timestamp};
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The grains of a view, from fine to coarse, in a time zone.
 #[derive(Debug, Default)]
 pub(crate) struct Calendar {
     pub(crate) zone: TimeZone,
     pub(crate) grains: Vec<(Grain, Keep)>,
+}
+
+impl Calendar {
+    /// For how long behind the newest event every event falls into buckets that are kept, at least;
+    /// `None`: for ever.
+    pub(crate) fn reach(&self) -> Option<Duration> {
+        self.grains.iter().filter_map(|(grain, keep)| keep.reach(*grain, self.zone)).min()
+    }
 }
 
 /// The buckets of a calendar's grains in which one moment lies.
@@ -109,6 +118,34 @@ mod tests {
                 let want = grains.iter().map(|(grain, _)| calendar.zone.bucket(*grain, time));
                 prop_assert_eq!(leaf.numbers().collect::<Vec<_>>(), want.collect::<Vec<_>>());
                 prop_assert!(leaf.span().contains(&time));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_lies_within_the_reach_is_kept(
+            zone in prop::sample::select(vec![
+                "UTC", "Europe/Paris", "Pacific/Apia", "America/St_Johns", "Australia/Lord_Howe",
+                "Asia/Manila",
+            ]),
+            // With the days that Apia and Manila left out.
+            begin in prop::sample::select(vec![-3_944_000_000_i64, 1_325_200_000, 1_600_000_000]),
+            newest in -40_000_000_i64..40_000_000,
+            behind in 0.0..=1.0_f64,
+            kept in 1_u32..70,
+        ) {
+            let zone: TimeZone = zone.parse().unwrap();
+            let newest = Timestamp::from_secs(begin + newest);
+            for grain in Grain::ALL {
+                let keep = Keep::Last(kept);
+                let calendar = Calendar { zone, grains: vec![(grain, keep)] };
+                let reach = calendar.reach().unwrap();
+                let oldest = keep.oldest(zone.bucket(grain, newest));
+                for within in [reach, reach.mul_f64(behind)] {
+                    let bucket = zone.bucket(grain, newest.saturating_sub(within));
+                    prop_assert!(bucket >= oldest, "{} {:?}", grain, within);
+                }
             }
         }
     }

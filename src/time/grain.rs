@@ -163,6 +163,27 @@ impl Keep {
     /// The largest number that [`Keep::Last`] takes.
     pub const MAX: u32 = 100_000;
 
+    /// For how long behind the newest event every event falls into a bucket of `grain` that is kept, at
+    /// least, whatever the zone; `None`: for ever.
+    pub(crate) fn reach(self, grain: Grain, zone: TimeZone) -> Option<Duration> {
+        let Keep::Last(n) = self else { return None };
+        // Of the calendar's, the shortest.
+        let (len, even) = match grain {
+            Grain::Minute => (MINUTE, true),
+            Grain::Hour => (HOUR, false),
+            Grain::Day => (DAY, false),
+            Grain::Week => (7 * DAY, false),
+            Grain::Month => (28 * DAY, false),
+            Grain::Year => (365 * DAY, false),
+            _ => (grain.uniform().unwrap_or(0), true),
+        };
+        // Two moments that a zone's clock says to be so far apart are apart by less where it was put
+        // forward in between, and where a day was left out: by a day or so.
+        let slack = if even || zone == TimeZone::UTC { 0 } else { 2 * len.min(DAY) };
+        let micros = (len * (i64::from(n) - 1) - slack).max(0);
+        Some(Duration::from_micros(micros as u64))
+    }
+
     /// The oldest bucket number kept when `newest` is the newest there is.
     pub(crate) fn oldest(self, newest: i64) -> i64 {
         match self {

@@ -74,6 +74,7 @@ struct Catalog {
     duplicates: u64,
     dedup: Dedup,
     checkpointed_at: i64,
+    newest: i64,
 }
 
 impl Catalog {

@@ -15,6 +15,7 @@ mod forged;
 mod found;
 mod golden;
 mod input;
+mod late;
 mod matrix;
 mod model;
 mod oracles;
