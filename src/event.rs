@@ -45,6 +45,20 @@ impl Limits {
     pub const VIEW_BYTES: usize = 32 << 10;
     /// Views of one directory.
     pub const VIEWS: usize = 1_000;
+    /// By how much an event may have been earlier or later than its time: all of the accepted times.
+    pub const HALF_WIDTH: Duration =
+        Duration::from_micros(Timestamp::MAX.micros().abs_diff(Timestamp::MIN.micros()));
+}
+
+/// For how many events one stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Times(pub(crate) u64);
+
+impl Default for Times {
+    #[inline]
+    fn default() -> Self {
+        Times(1)
+    }
 }
 
 /// A list of mostly few values, which lie in place up to `N` of them.
@@ -129,6 +143,9 @@ pub struct Event<'a> {
     pub(crate) entity: Option<&'a str>,
     pub(crate) id: Option<&'a str>,
     pub(crate) payload: Option<&'a [u8]>,
+    pub(crate) times: Times,
+    /// By how many microseconds it may have been earlier or later.
+    pub(crate) half_width: u64,
 }
 
 impl<'a> Event<'a> {
@@ -142,6 +159,50 @@ impl<'a> Event<'a> {
     #[inline]
     pub fn at(mut self, time: Timestamp) -> Self {
         self.time = Some(time);
+        self.half_width = 0;
+        self
+    }
+
+    /// Says roughly when it happened: at `time`, or earlier or later by at most `half_width`. It is
+    /// counted in the buckets of `time`; when a key was first and last seen is known as roughly as this.
+    ///
+    /// ```
+    /// use quipu::{Event, Timestamp};
+    /// use std::time::Duration;
+    ///
+    /// // Some time on 2010-12-01.
+    /// let noon = Timestamp::parse_rfc3339("2010-12-01T12:00:00Z")?;
+    /// let event = Event::new("sale").at_about(noon, Duration::from_hours(12));
+    /// assert_eq!((event.time(), event.half_width()), (Some(noon), Duration::from_hours(12)));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    #[inline]
+    pub fn at_about(mut self, time: Timestamp, half_width: Duration) -> Self {
+        self.time = Some(time);
+        // Never more exactly than was said.
+        let micros = half_width.as_nanos().div_ceil(1_000);
+        self.half_width = u64::try_from(micros).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Makes it stand for so many events that are alike: it counts for as many, and its measures
+    /// are observed as often. It is one record of the log, with one position and at most one id, and
+    /// costs what one event does. 0 is refused.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Db, Event, View};
+    ///
+    /// let db = Db::open(dir.path().join("shop"))?;
+    /// db.define(View::new("cups").stats("value"))?;
+    /// db.record(&Event::new("sale").value(2.5).times(1_000))?;
+    /// let totals = db.query("cups")?.totals()?;
+    /// assert_eq!((totals.count, totals.summary().unwrap().sum), (1_000, 2_500.0));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    #[inline]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Times(times);
         self
     }
 
@@ -195,6 +256,16 @@ impl<'a> Event<'a> {
     /// When it happened, if that was said.
     pub fn time(&self) -> Option<Timestamp> {
         self.time
+    }
+
+    /// By how much it may have been earlier or later than its time, in whole microseconds.
+    pub fn half_width(&self) -> Duration {
+        Duration::from_micros(self.half_width)
+    }
+
+    /// For how many events it stands.
+    pub fn count(&self) -> u64 {
+        self.times.0
     }
 
     /// The value of a dimension, if the event has it.
@@ -272,6 +343,18 @@ impl<'a> Event<'a> {
                 "payload is {} bytes; {} are allowed",
                 payload.len(),
                 Limits::PAYLOAD_BYTES
+            )));
+        }
+        if self.times.0 == 0 {
+            return Err(
+                self.refuse("stands for 0 events; leave it out, or let it stand for 1 or more")
+            );
+        }
+        if self.half_width > Limits::HALF_WIDTH.as_micros() as u64 {
+            return Err(self.refuse(&format!(
+                "may have been earlier or later by {:?}; {:?} are allowed",
+                self.half_width(),
+                Limits::HALF_WIDTH
             )));
         }
         Ok(())

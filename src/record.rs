@@ -18,6 +18,7 @@
 //! entities  column of syms
 //! ids       presence · (length · bytes)* of those present
 //! payloads  presence · (length · bytes)* of those present
+//! extras    what few events have, in an extended frame only (`record/extras.rs`)
 //! ```
 //! A column of syms is a form byte and its values: 0 none present, 1 all present (n syms), 2 some
 //! (a bitmap of n bits, then the syms of those present), 3 all the same (one sym). Presence is the
@@ -27,19 +28,17 @@
 //! nothing; its text is a checksum of those before it ([`seal_definitions`]). Control body: bincode of
 //! [`Control`].
 //!
-//! An event by itself, as it lies in the stage (texts are `length · UTF-8`):
-//! ```text
-//! time (8) · flags (1): 1 entity, 2 id, 4 payload · name
-//! number · (dimension · value)* · number · (measure · 8-byte float)*
-//! entity · id · payload, those of the flags
-//! ```
-//! Next: `log/frame.rs`.
+//! An event by itself, as it lies in the stage, is in `record/single.rs`. Next: `log/frame.rs`.
+
+mod extras;
+mod single;
+
+pub(crate) use extras::Extras;
+pub(crate) use single::{put_event, take_event};
 
 use crate::codec::{self, Malformed};
 use crate::dictionary::{Dictionary, Sym};
-use crate::event::Event;
 use crate::options::Dedup;
-use crate::time::Timestamp;
 use crate::view::View;
 
 /// Events in one frame at most. A larger batch becomes several frames.
@@ -74,6 +73,17 @@ pub(crate) enum Control {
     },
 }
 
+/// How the body of a frame is written: a kind of frame each (`log/frame.rs`), so that software that does
+/// not know extras refuses a frame that has some, as of a newer format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Columns, and nothing behind them.
+    #[default]
+    Plain,
+    /// Columns and extras.
+    Extended,
+}
+
 /// A named column, one value an event.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Column<T> {
@@ -103,6 +113,7 @@ pub(crate) struct Columns {
     pub(crate) ids: Blobs,
     /// Empty when no event has a payload.
     pub(crate) payloads: Blobs,
+    pub(crate) extras: Extras,
     /// Bytes of the texts of the events, each counted as often as it occurs: a bound on what their
     /// definitions can take. Not part of the bytes.
     pub(crate) text_bytes: usize,
@@ -166,6 +177,7 @@ impl Columns {
         self.entities.clear();
         self.ids.clear();
         self.payloads.clear();
+        self.extras.clear();
     }
 
     /// Makes every column as long as there are events.
@@ -182,6 +194,12 @@ impl Columns {
         if !self.payloads.is_empty() {
             self.payloads.pad(n);
         }
+        self.extras.square(n);
+    }
+
+    /// How the body is written.
+    pub(crate) fn form(&self) -> Form {
+        if self.extras.is_used() { Form::Extended } else { Form::Plain }
     }
 
     /// Sets the entity of event `row`, those of rows before it being set already or missing.
@@ -205,13 +223,6 @@ impl Columns {
 
     /// Removes the events for which `keep` says no; the columns are square before and after.
     pub(crate) fn retain(&mut self, keep: &[bool]) {
-        fn sift<T>(values: &mut Vec<T>, keep: &[bool]) {
-            let mut row = 0;
-            values.retain(|_| {
-                row += 1;
-                keep[row - 1]
-            });
-        }
         sift(&mut self.names, keep);
         sift(&mut self.times, keep);
         self.dims.iter_mut().for_each(|column| sift(&mut column.values, keep));
@@ -219,6 +230,7 @@ impl Columns {
         if !self.entities.is_empty() {
             sift(&mut self.entities, keep);
         }
+        self.extras.retain(keep);
         for blobs in [&mut self.ids, &mut self.payloads] {
             if !blobs.is_empty() {
                 let old = std::mem::take(blobs);
@@ -281,12 +293,14 @@ impl Columns {
             put_presence(out, n, |row| blobs.present[row]);
             (0..n).filter_map(|row| blobs.get(row)).for_each(|blob| codec::put_bytes(out, blob));
         }
+        self.extras.encode(out);
     }
 
-    /// Reads [`encode`](Columns::encode)'s bytes of `n` events into `self`, which is overwritten.
-    /// Each sym found is put through `translate`.
+    /// Reads [`encode`](Columns::encode)'s bytes of `n` events, of this form, into `self`, which is
+    /// overwritten. Each sym found is put through `translate`.
     pub(crate) fn decode(
         &mut self,
+        form: Form,
         n: usize,
         base: i64,
         mut bytes: &[u8],
@@ -342,8 +356,19 @@ impl Columns {
                 blobs.pad(n);
             }
         }
+        if form == Form::Extended {
+            self.extras.decode(n, bytes)?;
+        }
         codec::finished(bytes)
     }
+}
+
+fn sift<T>(values: &mut Vec<T>, keep: &[bool]) {
+    let mut row = 0;
+    values.retain(|_| {
+        row += 1;
+        keep[row - 1]
+    });
 }
 
 impl<T: Copy> Column<T> {
@@ -497,73 +522,6 @@ impl Seen {
     }
 }
 
-const HAS_ENTITY: u8 = 1;
-const HAS_ID: u8 = 2;
-const HAS_PAYLOAD: u8 = 4;
-
-/// Appends the bytes of an event by itself, which happened at `time`.
-#[inline]
-pub(crate) fn put_event(out: &mut Vec<u8>, event: &Event<'_>, time: Timestamp) {
-    let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
-    out.extend_from_slice(&time.micros().to_le_bytes());
-    out.push(
-        flag(event.entity.is_some(), HAS_ENTITY)
-            | flag(event.id.is_some(), HAS_ID)
-            | flag(event.payload.is_some(), HAS_PAYLOAD),
-    );
-    codec::put_short(out, event.name.as_bytes());
-    out.push(event.dims.len() as u8);
-    for (name, value) in event.dims.iter() {
-        codec::put_short(out, name.as_bytes());
-        codec::put_short(out, value.as_bytes());
-    }
-    out.push(event.measures.len() as u8);
-    for (name, value) in event.measures.iter() {
-        codec::put_short(out, name.as_bytes());
-        out.extend_from_slice(&value.to_le_bytes());
-    }
-    for text in [event.entity, event.id].into_iter().flatten() {
-        codec::put_short(out, text.as_bytes());
-    }
-    event.payload.iter().for_each(|payload| codec::put_bytes(out, payload));
-}
-
-/// Reads what [`put_event`] wrote. The event is one that its own checks accept.
-pub(crate) fn take_event(mut bytes: &[u8]) -> Result<Event<'_>, Malformed> {
-    fn text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(codec::take_bytes(bytes)?).map_err(|_| Malformed("a text is not UTF-8"))
-    }
-    let bytes = &mut bytes;
-    let time = Timestamp::from_micros(i64::from_le_bytes(codec::take_array(bytes)?));
-    let [flags] = codec::take_array(bytes)?;
-    if flags & !(HAS_ENTITY | HAS_ID | HAS_PAYLOAD) != 0 {
-        return Err(Malformed("an event has parts of an unknown kind"));
-    }
-    let mut event = Event::new(text(bytes)?).at(time);
-    let [dims] = codec::take_array(bytes)?;
-    for _ in 0..dims {
-        event = event.dim(text(bytes)?, text(bytes)?);
-    }
-    let [measures] = codec::take_array(bytes)?;
-    for _ in 0..measures {
-        event = event.measure(text(bytes)?, f64::from_le_bytes(codec::take_array(bytes)?));
-    }
-    if flags & HAS_ENTITY != 0 {
-        event = event.entity(text(bytes)?);
-    }
-    if flags & HAS_ID != 0 {
-        event = event.id(text(bytes)?);
-    }
-    if flags & HAS_PAYLOAD != 0 {
-        event = event.payload(codec::take_bytes(bytes)?);
-    }
-    codec::finished(bytes)?;
-    if event.check().is_err() || !(Timestamp::MIN..=Timestamp::MAX).contains(&time) {
-        return Err(Malformed("an event is none that is accepted"));
-    }
-    Ok(event)
-}
-
 /// Appends the definition of `sym`.
 pub(crate) fn put_definition(out: &mut Vec<u8>, sym: Sym, dictionary: &Dictionary) {
     codec::put_u64(out, u64::from(sym.0));
@@ -617,6 +575,7 @@ pub(crate) fn each_definition(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Times;
     use proptest::prelude::*;
 
     proptest! {
@@ -664,6 +623,9 @@ mod tests {
                 prop_oneof![(-9.0..9.0_f64), Just(f64::NAN)], n), 0..3),
             entities in prop::collection::vec(sym(), n),
             ids in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..9)), n),
+            counts in prop::collection::vec(prop_oneof![4 => Just(1), 1 => 2..=u64::MAX], n),
+            half_widths in prop::collection::vec(prop_oneof![4 => Just(0), 1 => 1..9_999_999_u64], n),
+            extended in any::<(bool, bool)>(),
         ) -> Columns {
             let name = |i: usize| Sym(1_000 + i as u32);
             let mut columns = Columns { names, times, ..Columns::default() };
@@ -678,6 +640,10 @@ mod tests {
                 if let Some(id) = id {
                     columns.ids.set(row, id);
                 }
+            }
+            for row in 0..columns.len() {
+                let times = Times(if extended.0 { counts[row] } else { 1 });
+                columns.extras.put(row, times, if extended.1 { half_widths[row] } else { 0 });
             }
             columns.square();
             columns
@@ -695,8 +661,12 @@ mod tests {
             let mut bytes = Vec::new();
             columns.encode(base, &mut bytes);
             let mut back = Columns::default();
-            back.decode(columns.len(), base, &bytes, &|sym| Ok(Sym(sym))).expect("own bytes");
+            let (form, translate) = (columns.form(), |sym| Ok(Sym(sym)));
+            back.decode(form, columns.len(), base, &bytes, &translate).expect("own bytes");
             prop_assert_eq!(text(&back), text(&columns));
+            // What reads plain frames only refuses extras, and an extended frame has some.
+            let other = if form == Form::Plain { Form::Extended } else { Form::Plain };
+            prop_assert!(back.decode(other, columns.len(), base, &bytes, &translate).is_err());
         }
 
         #[test]
@@ -709,6 +679,8 @@ mod tests {
             for (to, from) in rows.into_iter().enumerate() {
                 prop_assert_eq!(kept.times[to], columns.times[from]);
                 prop_assert_eq!(kept.ids.get(to), columns.ids.get(from));
+                prop_assert_eq!(kept.extras.times(to), columns.extras.times(from));
+                prop_assert_eq!(kept.extras.half_width(to), columns.extras.half_width(from));
                 for (a, b) in kept.dims.iter().zip(&columns.dims) {
                     prop_assert_eq!(a.values[to], b.values[from]);
                 }
@@ -718,7 +690,9 @@ mod tests {
         #[test]
         fn hostile_bodies_are_refused_without_a_panic(bytes: Vec<u8>, n in 0_usize..50) {
             let mut columns = Columns::default();
-            let _ = columns.decode(n, 0, &bytes, &|sym| Ok(Sym(sym)));
+            for form in [Form::Plain, Form::Extended] {
+                let _ = columns.decode(form, n, 0, &bytes, &|sym| Ok(Sym(sym)));
+            }
             let _ = each_definition(&bytes, |_, _| Ok(()));
         }
 
@@ -729,7 +703,8 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] = to;
             let mut back = Columns::default();
-            if back.decode(columns.len(), 0, &bytes, &|sym| Ok(Sym(sym))).is_ok() {
+            if back.decode(columns.form(), columns.len(), 0, &bytes, &|sym| Ok(Sym(sym))).is_ok() {
+                prop_assert!((0..columns.len()).all(|row| back.extras.times(row) > 0));
                 prop_assert!(back.dims.iter().all(|c| c.values.len() == columns.len()));
                 prop_assert!(back.measures.iter().all(|c| c.values.len() == columns.len()));
             }

@@ -31,7 +31,7 @@ fn main() {
     stages();
 }
 
-/// Events as a stage has them: plain, with everything, and one of unknown flags.
+/// Events as a stage has them: plain, with everything, for several, and one of unknown flags.
 fn stages() {
     let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
     let time = 1_699_990_000_000_000_i64.to_le_bytes();
@@ -40,11 +40,13 @@ fn stages() {
     let plain = [begin(0), vec![1], text("user"), text("user 1"), vec![1], text("value")].concat();
     let plain = [&plain[..], &value].concat();
     let all = [begin(7), vec![0, 0], text("cart"), text("event 1"), text("payload")].concat();
-    let strange = [begin(8), vec![0, 0]].concat();
+    let several = [begin(8 | 16), vec![0, 0, 0xff, 1, 0x80, 0x89, 0x7a]].concat();
+    let strange = [begin(32), vec![0, 0]].concat();
     const RIGHT: u8 = 1 | 2;
     let write = |name, pieces: &[Piece<'_>]| write("stage", name, &input(pieces));
     write("two", &[(RIGHT, &plain), (RIGHT, &all)]);
     write("short", &[(RIGHT, &plain), (RIGHT | 4, &all)]);
+    write("several", &[(RIGHT, &several), (RIGHT, &plain)]);
     write("strange", &[(RIGHT, &strange)]);
     write("apart", &[(1 | 3 << 4, &plain), (1, &plain), (0, &all)]);
 }

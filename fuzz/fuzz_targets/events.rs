@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use quipu::{Db, Event, Grain, Keep, OnInvalid, Timestamp, View};
 use quipu_fuzz::directory::{options, scratch};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 #[derive(Arbitrary, Debug)]
 struct Owned {
@@ -17,6 +18,9 @@ struct Owned {
     entity: Option<String>,
     id: Option<String>,
     payload: Vec<u8>,
+    times: Option<u64>,
+    /// By how much the time may be off, in nanoseconds.
+    about: Option<u64>,
 }
 
 #[derive(Arbitrary, Debug, Clone, Copy)]
@@ -38,8 +42,14 @@ enum Step {
 impl Owned {
     fn event(&self) -> Event<'_> {
         let mut event = Event::new(&self.name).payload(&self.payload);
-        if let Some(at) = self.at {
-            event = event.at(Timestamp::from_micros(at));
+        if let Some(at) = self.at.map(Timestamp::from_micros) {
+            event = match self.about {
+                Some(nanos) => event.at_about(at, Duration::from_nanos(nanos)),
+                None => event.at(at),
+            };
+        }
+        if let Some(times) = self.times {
+            event = event.times(times);
         }
         for (dim, text) in self.dims.iter().take(40) {
             let name = match dim {
@@ -78,6 +88,7 @@ impl Owned {
 #[derive(Default)]
 struct Model {
     events: u64,
+    counted: u64,
     measured: u64,
     by_ab: BTreeMap<Vec<String>, u64>,
     by_name: BTreeMap<Vec<String>, u64>,
@@ -85,18 +96,23 @@ struct Model {
 
 impl Model {
     fn add(&mut self, event: &Owned) {
+        let times = event.times.unwrap_or(1);
+        let count = |count: &mut u64| *count = count.saturating_add(times);
         self.events += 1;
-        self.measured += u64::from(event.value.is_some());
-        *self.by_name.entry(vec![event.name.clone()]).or_default() += 1;
+        count(&mut self.counted);
+        if event.value.is_some() {
+            count(&mut self.measured);
+        }
+        count(self.by_name.entry(vec![event.name.clone()]).or_default());
         if let (Some(a), Some(b)) = (event.dim('a'), event.dim('b')) {
-            *self.by_ab.entry(vec![a, b]).or_default() += 1;
+            count(self.by_ab.entry(vec![a, b]).or_default());
         }
     }
 
     fn check(&self, db: &Db) {
         assert_eq!(db.statistics().events, self.events);
         let all = db.query("all").expect("is defined").totals().expect("reads");
-        assert_eq!(all.count, self.events);
+        assert_eq!(all.count, self.counted);
         assert_eq!(all.summary().map_or(0, |summary| summary.count_value), self.measured);
         for (view, want) in [("by_ab", &self.by_ab), ("by_name", &self.by_name)] {
             let query = db.query(view).expect("is defined");
@@ -106,8 +122,8 @@ impl Model {
             assert_eq!(got, want, "{view}");
         }
         let buckets = db.query("all").expect("is defined").buckets(&[], Grain::Day);
-        let counted: u64 = buckets.expect("reads").iter().map(|bucket| bucket.count).sum();
-        assert_eq!(counted, self.events);
+        let counts = buckets.expect("reads").into_iter().map(|bucket| bucket.count);
+        assert_eq!(counts.fold(0, u64::saturating_add), self.counted);
     }
 }
 

@@ -70,6 +70,7 @@ fn mapping(options: u8) -> Mapping {
         _ => Wanted {
             time: Some("value".to_owned()),
             entity: Some("id".to_owned()),
+            times: Some("id".to_owned()),
             dims: pairs(&["product"]),
             ..Wanted::default()
         },

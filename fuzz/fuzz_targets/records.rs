@@ -22,6 +22,7 @@ struct Forged {
 #[derive(Arbitrary, Debug, Clone, Copy)]
 enum Kind {
     Events,
+    Extended,
     Control,
     Witness,
     Seal,
@@ -66,6 +67,7 @@ fuzz_target!(|forged: Vec<Forged>| {
     for forged in forged.iter().take(4) {
         let code = match forged.kind {
             Kind::Events => kind::EVENTS,
+            Kind::Extended => kind::EXTENDED,
             Kind::Control => kind::CONTROL,
             Kind::Witness => kind::WITNESS,
             Kind::Seal => kind::SEAL,
@@ -74,7 +76,7 @@ fuzz_target!(|forged: Vec<Forged>| {
         let like = || written.iter().filter(|frame| frame.kind == code);
         let some: Vec<Vec<u8>> = like().map(|frame| frame.body.clone()).collect();
         let definitions: Vec<Vec<u8>> = like().map(|frame| frame.definitions.clone()).collect();
-        let usual = u32::from(matches!(forged.kind, Kind::Events | Kind::Control));
+        let usual = u32::from(!matches!(forged.kind, Kind::Witness | Kind::Seal));
         let frame = Frame {
             kind: code,
             records: forged.records.unwrap_or(usual),

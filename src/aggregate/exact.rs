@@ -13,9 +13,9 @@
 //! 2. **Room.** Every number in a narrow window lies in `-2^(64N-2) .. 2^(64N-2)`, and what is
 //!    added to it too. One addition therefore cannot wrap: it is done first and judged after.
 //!    A result without room is still right, and moves to full width before the next addition.
-//! 3. **Headroom.** At full width a sum has 2176 bits and doubles reach 2^2098 units; squares have
-//!    4288 bits and reach 2^4196. More than 2^64 additions fit, which is more than a `u64` count
-//!    can name. Beyond that the numbers wrap; nothing panics.
+//! 3. **Headroom.** At full width a sum has 2240 bits and doubles reach 2^2098 units; squares have
+//!    4352 bits and reach 2^4196. More than 2^128 additions fit: as many events as there can be
+//!    positions, each of which counts for as many as a `u64` can name.
 //! 4. **Value, not history.** Equality and bytes depend on the two numbers alone. Whether they
 //!    are narrow or wide in memory is a matter of cost: a wide one never goes back by itself,
 //!    `decode` gives a narrow one wherever the value has room in it.
@@ -58,7 +58,7 @@
 //!
 //! 72 bytes, and nothing on the heap, as long as every double is below 2^66 and has no bit below
 //! 2^-82 (any of 2^-30 and up does), the sum stays below 2^76 and that of squares below 2^154.
-//! Anything else costs 808 bytes on the heap, once. An addition is one multiplication and two
+//! Anything else costs 824 bytes on the heap, once. An addition is one multiplication and two
 //! carry chains, of two and of three limbs, that seldom go further; in either width the same.
 //! Reading divides at most eight times; a variance multiplies the numbers out before.
 
@@ -78,11 +78,11 @@ const NARROW_SUM_LIMBS: usize = 3;
 const NARROW_SUM_FIRST: usize = 15;
 const NARROW_SQUARES_LIMBS: usize = 5;
 const NARROW_SQUARES_FIRST: usize = 31;
-const WIDE_SUM_LIMBS: usize = 34;
-const WIDE_SQUARES_LIMBS: usize = 67;
+const WIDE_SUM_LIMBS: usize = 35;
+const WIDE_SQUARES_LIMBS: usize = 68;
 
-/// Limbs that hold `nQ` and `S²` at full width: 67 + 1, and 2 × 34.
-const PRODUCT_LIMBS: usize = 68;
+/// Limbs that hold `nQ` and `S²` at full width: 68 + 1, and 2 × 35.
+const PRODUCT_LIMBS: usize = 70;
 
 /// Limbs that a significand, or its square, covers from the one that its lowest bit falls into.
 const SUM_WORDS: usize = 2;
@@ -659,7 +659,7 @@ impl<const N: usize, const FIRST: usize> Fixed<N, FIRST> {
         for (byte, digit) in (start..).zip(digits) {
             number.0[byte / 8] |= u64::from(digit) << (byte % 8 * 8);
         }
-        // 2^64 doubles do not get there (invariant 3), and two such numbers might not add up.
+        // No log has that many events (invariant 3), and two such numbers might not add up.
         if !number.has_room() {
             return Err(Malformed("more than a count of doubles can sum to"));
         }
@@ -674,7 +674,7 @@ fn sign_of(byte: u8) -> u8 {
 }
 
 /// Bits in so many limbs, as an exponent.
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most 68 limbs")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most 70 limbs")]
 const fn bits_of(limbs: usize) -> i32 {
     (limbs * LIMB_BITS) as i32
 }

@@ -175,6 +175,7 @@ impl Builder {
         if let Some(payload) = event.payload {
             columns.payloads.set(row, payload);
         }
+        columns.extras.put(row, event.times, event.half_width);
     }
 
     /// Whether the present chunk must not take the event.

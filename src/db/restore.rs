@@ -33,7 +33,7 @@ use crate::log::{Home, Position};
 use crate::manifest::backup::{self, BackupSet, SegmentPart, StagePart};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
-use crate::record;
+use crate::record::{self, Form};
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -402,7 +402,7 @@ impl Restoring<'_> {
     fn copy_stage(&mut self, keep: &Keep<'_>, end: &mut LogEnd) -> Result<()> {
         let staged = self.staged()?;
         let header = |position| Header {
-            kind: FrameKind::Events,
+            kind: FrameKind::Events(Form::Plain),
             payload_checksum: 0,
             body_bytes: 0,
             definition_bytes: 0,
@@ -451,7 +451,7 @@ impl Restoring<'_> {
             if !end.is_cut {
                 block.extend_from_slice(located.raw);
                 is_sealed = frame.header.kind == FrameKind::Seal;
-            } else if !matches!(frame.header.kind, FrameKind::Events | FrameKind::Lost) {
+            } else if !matches!(frame.header.kind, FrameKind::Events(_) | FrameKind::Lost) {
                 wanted = 0;
             } else if wanted > 0 {
                 let first = reader::first_positions(&frame, wanted, at, salt);

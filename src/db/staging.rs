@@ -112,7 +112,8 @@ impl Staging {
 fn bytes_max(event: &Event<'_>) -> usize {
     /// A column's name, form and bitmap, a value in it, and what defines a text, the text aside.
     const PART_BYTES: usize = 5 + 1 + GROUP_EVENTS_MAX / 8 + 10 + 2 * (5 + 2);
-    let parts = event.dims.len() + event.measures.len() + 5;
+    let extras = usize::from(event.count() != 1) + usize::from(event.half_width > 0);
+    let parts = event.dims.len() + event.measures.len() + 5 + extras;
     let dims = event.dims.iter().map(|(name, value)| name.len() + value.len());
     let measures = event.measures.iter().map(|(name, _)| name.len());
     let rest = [event.name, event.entity.unwrap_or_default(), event.id.unwrap_or_default()];

@@ -12,7 +12,7 @@
 //! 32      8   synced: all positions up to this one were durable when the frame was written
 //! 40      8   time of writing, microseconds since 1970
 //! 48      4   the frame's own offset in the segment / 8
-//! 52      4   kind: 1 events, 2 control, 3 witness, 4 seal, 5 lost
+//! 52      4   kind: 1 events, 2 control, 3 witness, 4 seal, 5 lost, 6 events with extras
 //! 56      -   body, definitions, zeros up to a multiple of 8
 //! ```
 //! Invariants
@@ -26,6 +26,7 @@
 //! Next: `segment.rs`.
 
 use crate::codec;
+use crate::record::Form;
 
 /// The length of a lost frame's body.
 pub(crate) const LOST_BODY_BYTES: usize = 8;
@@ -37,7 +38,7 @@ pub(crate) const FRAME_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
-    Events,
+    Events(Form),
     Control,
     /// Says what is synced, when nothing else is to be said.
     Witness,
@@ -77,22 +78,24 @@ pub(crate) enum Defect {
 impl FrameKind {
     fn code(self) -> u32 {
         match self {
-            FrameKind::Events => 1,
+            FrameKind::Events(Form::Plain) => 1,
             FrameKind::Control => 2,
             FrameKind::Witness => 3,
             FrameKind::Seal => 4,
             FrameKind::Lost => 5,
+            FrameKind::Events(Form::Extended) => 6,
             FrameKind::Skippable(code) => code,
         }
     }
 
     fn of(code: u32) -> Option<Self> {
         match code {
-            1 => Some(FrameKind::Events),
+            1 => Some(FrameKind::Events(Form::Plain)),
             2 => Some(FrameKind::Control),
             3 => Some(FrameKind::Witness),
             4 => Some(FrameKind::Seal),
             5 => Some(FrameKind::Lost),
+            6 => Some(FrameKind::Events(Form::Extended)),
             code if code >> 31 == 1 => Some(FrameKind::Skippable(code)),
             _ => None,
         }
@@ -271,7 +274,7 @@ mod tests {
             bit: prop::sample::Index,
         ) {
             let header = Header {
-                kind: FrameKind::Events,
+                kind: FrameKind::Events(Form::Plain),
                 payload_checksum: crc32fast::hash(&payload),
                 body_bytes: payload.len() as u32,
                 definition_bytes: 0,

@@ -429,10 +429,10 @@ pub(super) fn read(
         _ => {}
     }
     match frame.header.kind {
-        FrameKind::Events => {
+        FrameKind::Events(form) => {
             let records = frame.header.records as usize;
             let translate = |number| translation.get(number);
-            columns.decode(records, frame.header.written_at, frame.body, &translate)?;
+            columns.decode(form, records, frame.header.written_at, frame.body, &translate)?;
             apply(Entry::Events(columns), &frame.header).map_err(ReadError::Failed)
         }
         FrameKind::Control => {
@@ -453,22 +453,25 @@ pub(crate) fn first_positions(
 ) -> Result<Vec<u8>, Malformed> {
     let Header { records, written_at, .. } = frame.header;
     let mut bytes = vec![0; frame::HEADER_BYTES];
-    let records = if frame.header.kind == FrameKind::Lost {
-        bytes.extend_from_slice(&(frame.header.position + keep).to_le_bytes());
-        records
-    } else {
+    let mut kind = frame.header.kind;
+    let records = if let FrameKind::Events(form) = kind {
         let mut columns = Columns::default();
         // Numbers stay what they are in this segment.
-        columns.decode(records as usize, written_at, frame.body, &|number| Ok(Sym(number)))?;
+        let translate = |number| Ok(Sym(number));
+        columns.decode(form, records as usize, written_at, frame.body, &translate)?;
         let kept: Vec<bool> = (0..u64::from(records)).map(|row| row < keep).collect();
         columns.retain(&kept);
         columns.encode(written_at, &mut bytes);
+        kind = FrameKind::Events(columns.form());
         columns.len() as u32
+    } else {
+        bytes.extend_from_slice(&(frame.header.position + keep).to_le_bytes());
+        records
     };
     let body_bytes = (bytes.len() - frame::HEADER_BYTES) as u32;
     bytes.extend_from_slice(frame.definitions);
     let payload_checksum = crc32fast::hash(&bytes[frame::HEADER_BYTES..]);
-    let header = Header { payload_checksum, body_bytes, records, ..frame.header };
+    let header = Header { kind, payload_checksum, body_bytes, records, ..frame.header };
     bytes.resize(header.frame_bytes() as usize, 0);
     bytes[..frame::HEADER_BYTES].copy_from_slice(&header.encode(at, salt));
     Ok(bytes)

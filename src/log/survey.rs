@@ -357,7 +357,7 @@ impl Surveyor<'_> {
                 Defect::Header | Defect::Unknown(_) => "no valid frame, where one had been synced",
             };
             if let Defect::Payload(header) = defect
-                && header.kind == FrameKind::Events
+                && matches!(header.kind, FrameKind::Events(_))
                 && header.position >= position
                 && self.defining(found, frames, &header, why)?
             {

@@ -26,7 +26,7 @@ use crate::dictionary::{Dictionary, Sym};
 use crate::disk::Access;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Manifest;
-use crate::record::{self, Columns};
+use crate::record::{self, Columns, Form};
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{Condvar, Mutex, MutexGuard, OnceLock};
@@ -105,6 +105,7 @@ struct Commit {
 pub(crate) struct Draft {
     /// Room for the header, then the body; definitions are appended under the lock.
     frame: Vec<u8>,
+    form: Form,
     body_bytes: usize,
     body_checksum: crc32fast::Hasher,
     /// The epoch against which `undefined` was made.
@@ -120,6 +121,7 @@ impl Draft {
         self.frame.clear();
         self.frame.resize(frame::HEADER_BYTES, 0);
         self.written_at = now.micros();
+        self.form = columns.form();
         columns.encode(self.written_at, &mut self.frame);
         self.body_bytes = self.frame.len() - frame::HEADER_BYTES;
         self.body_checksum = crc32fast::Hasher::new();
@@ -216,7 +218,7 @@ impl Writer {
             let mut checksum = draft.body_checksum.clone();
             checksum.update(&draft.frame[definitions_at..]);
             let header = Header {
-                kind: FrameKind::Events,
+                kind: FrameKind::Events(draft.form),
                 payload_checksum: checksum.finalize(),
                 body_bytes: draft.body_bytes as u32,
                 definition_bytes: (draft.frame.len() - definitions_at) as u32,

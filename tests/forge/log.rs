@@ -14,6 +14,7 @@ pub mod kind {
     pub const CONTROL: u32 = 2;
     pub const WITNESS: u32 = 3;
     pub const SEAL: u32 = 4;
+    pub const EXTENDED: u32 = 6;
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -147,7 +147,7 @@ fn check_against_reference(values: &[f64]) {
 #[test]
 fn narrow_sums_take_72_bytes() {
     assert_eq!(size_of::<Sums>(), 72);
-    assert_eq!(size_of::<Wide>(), 808);
+    assert_eq!(size_of::<Wide>(), 824);
 }
 
 #[test]
@@ -369,18 +369,34 @@ fn no_second_spelling_is_decoded() {
     assert_eq!(refused(&number(&[1, 0], 9), &one), copy);
     assert_eq!(refused(&number(&[0x81, 0xff], 9), &one), copy);
     let range = "digits outside the range of doubles";
-    assert_eq!(refused(&number(&[1], 272), &one), range);
+    assert_eq!(refused(&number(&[1], 280), &one), range);
     assert_eq!(refused(&number(&[1; 300], 0), &one), range);
-    assert_eq!(refused(&one, &number(&[1], 536)), range);
+    assert_eq!(refused(&one, &number(&[1], 544)), range);
     let count = "more than a count of doubles can sum to";
-    assert_eq!(refused(&number(&[0x7f], 271), &one), count);
-    assert_eq!(refused(&number(&[0x80], 271), &one), count);
+    assert_eq!(refused(&number(&[0x7f], 279), &one), count);
+    assert_eq!(refused(&number(&[0x80], 279), &one), count);
     assert_eq!(refused(&zero, &number(&[0xff], 300)), "a sum of squares is not negative");
     assert_eq!(
         refused(&number(&[1], 140), &zero),
         "squares that sum to zero leave nothing but zeros to sum"
     );
-    assert!(Sums::decode(&mut [number(&[0x3f], 271), one].concat().as_slice()).is_ok());
+    assert!(Sums::decode(&mut [number(&[0x3f], 279), one].concat().as_slice()).is_ok());
+}
+
+/// As many events as there are positions, each of which counts for as many as can be.
+#[test]
+fn more_events_than_a_log_can_have_leave_room() {
+    for value in [f64::MAX, f64::MIN] {
+        let mut sums = sums(&[value]);
+        for _ in 0..128 {
+            let half = sums.clone();
+            sums.merge(&half);
+        }
+        let back = Sums::decode(&mut bytes(&sums).as_slice()).expect("own bytes");
+        assert_eq!(back, sums);
+        assert_eq!(back.mean(u64::MAX).map(f64::signum), Some(value.signum()));
+        assert!(back.var_pop(u64::MAX).is_some_and(|variance| variance >= 0.0));
+    }
 }
 
 #[test]

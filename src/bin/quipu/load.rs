@@ -112,6 +112,9 @@ struct MappingArgs {
     /// The field with the event's entity
     #[arg(long, value_name = "FIELD")]
     entity: Option<String>,
+    /// The field with the number of events that a line stands for [default: each for one]
+    #[arg(long, value_name = "FIELD")]
+    times: Option<String>,
 }
 
 /// How times are read.
@@ -259,6 +262,7 @@ impl MappingArgs {
             measures: self.measure,
             id: self.id,
             entity: self.entity,
+            times: self.times,
         })
     }
 }

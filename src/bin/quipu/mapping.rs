@@ -84,6 +84,7 @@ pub(crate) struct Mapping {
     measures: Vec<(String, usize)>,
     id: Option<usize>,
     entity: Option<usize>,
+    times: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -102,6 +103,7 @@ pub(crate) struct Wanted {
     pub(crate) measures: Option<Vec<Pair>>,
     pub(crate) id: Option<String>,
     pub(crate) entity: Option<String>,
+    pub(crate) times: Option<String>,
 }
 
 impl Mapping {
@@ -128,8 +130,9 @@ impl Mapping {
             None => slot("id", Need::Optional),
         });
         let entity = wanted.entity.map(|field| slot(&field, Need::Asked));
-        let mapping =
-            Self { fields, name, time, reading: wanted.reading, dims, measures, id, entity };
+        let times = wanted.times.map(|field| slot(&field, Need::Asked));
+        let reading = wanted.reading;
+        let mapping = Self { fields, name, time, reading, dims, measures, id, entity, times };
         mapping.check()?;
         Ok(mapping)
     }
@@ -220,7 +223,20 @@ impl Mapping {
         if let Some(id) = identity(self.id)? {
             event = event.id(id);
         }
+        if let Some(slot) = self.times
+            && let Some(text) = self.text(values, slot)?
+        {
+            event = event.times(self.whole(text, slot)?);
+        }
         Ok(event)
+    }
+
+    fn whole(&self, text: &str, slot: usize) -> Result<u64, String> {
+        let times = text.trim().parse::<u64>().ok().filter(|times| *times > 0);
+        times.ok_or_else(|| {
+            let field = &self.fields[slot].0;
+            format!("field {field:?}: {text} is no number of events: 1 to {}", u64::MAX)
+        })
     }
 
     fn text<'a>(&self, values: &'a [Value<'a>], slot: usize) -> Result<Option<&'a str>, String> {
@@ -328,6 +344,26 @@ mod tests {
         assert!(refusal(&[("value", text("NaN"))]).contains("cannot be summed"));
         assert!(refusal(&[("value", text("inf"))]).contains("cannot be summed"));
         assert!(refusal(&[("value", Value::Number("1e999"))]).contains("out of the range"));
+    }
+
+    #[test]
+    fn a_line_may_stand_for_several_events() {
+        let wanted = Wanted { times: Some("n".into()), ..Wanted::default() };
+        let mapping = Mapping::new(wanted).unwrap();
+        let mut slots = vec![Value::Missing; mapping.slots()];
+        slots[0] = Value::Text("sale".into());
+        slots[1] = Value::Number("1291191960000");
+        let slot = mapping.slot("n").unwrap();
+        assert_eq!(mapping.event(&slots).unwrap().count(), 1);
+        for (value, times) in [(Value::Number("3"), 3), (Value::Text(" 12 ".into()), 12)] {
+            slots[slot] = value;
+            assert_eq!(mapping.event(&slots).unwrap().count(), times);
+        }
+        for value in ["0", "-1", "2.5", "18446744073709551616", "many"] {
+            slots[slot] = Value::Text(value.into());
+            let refused = mapping.event(&slots).map(drop).unwrap_err();
+            assert!(refused.contains("\"n\"") && refused.contains(value), "{refused}");
+        }
     }
 
     #[test]
