@@ -39,6 +39,7 @@ pub(crate) use single::{put_event, take_event};
 use crate::codec::{self, Malformed};
 use crate::dictionary::{Dictionary, Sym};
 use crate::options::Dedup;
+use crate::time::Timestamp;
 use crate::view::View;
 
 /// Events in one frame at most. A larger batch becomes several frames.
