@@ -55,7 +55,7 @@ pub(crate) struct Occurrence {
 
 impl Occurrence {
     /// One event at a time that is known.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn at(time: Timestamp) -> Self {
         Occurrence { time, half_width: 0, times: 1 }
     }

@@ -79,6 +79,15 @@ struct Bound<'a> {
     measures: SmallVec<[Option<&'a [Measure]>; 2]>,
 }
 
+#[inline]
+fn occurrence(columns: &Columns, row: usize) -> Occurrence {
+    Occurrence {
+        time: Timestamp::from_micros(columns.times[row]),
+        half_width: columns.extras.half_width(row),
+        times: columns.extras.times(row),
+    }
+}
+
 fn column(columns: &Columns, part: Part) -> Option<&[Sym]> {
     match part {
         Part::EventName => Some(&columns.names),
@@ -124,13 +133,14 @@ impl<'a> Bound<'a> {
     /// Folds an event into a series without rings.
     #[inline]
     fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan, leaf: &Leaf) {
-        let event = Occurrence::at(self.time(row));
+        let event = occurrence(self.columns, row);
         shard.observe(slot, &plan.shape, leaf, event, |i| self.measure(i, row));
     }
 
     /// Folds events into series that have rings. Those that follow each other in the same series and
     /// the same buckets are folded into a cell of their own first, which is then merged into the
-    /// totals and the buckets: each event is observed once, not once for each of them.
+    /// totals and the buckets: each event is observed once, not once for each of them. (One whose time
+    /// is known roughly is no moment between a first and a last one, and goes by itself.)
     fn observe_runs(
         &self,
         shard: &mut Shard,
@@ -146,13 +156,26 @@ impl<'a> Bound<'a> {
             let (begin, slot) = (at, slots[at]);
             leaf.turn_to(&shape.calendar, self.time(first.row as usize));
             let span = leaf.span();
+            let extras = &self.columns.extras;
+            if extras.half_width(first.row as usize) > 0 {
+                let row = first.row as usize;
+                let event = occurrence(self.columns, row);
+                let is_late = shard.observe(slot, shape, leaf, event, |i| self.measure(i, row));
+                late.extend(is_late.then_some(first.row));
+                at += 1;
+                continue;
+            }
             let mut run = Cell::empty(shape);
             loop {
                 let row = items[at].row as usize;
-                run.observe(self.time(row), 1, |i| self.measure(i, row));
+                run.observe(self.time(row), extras.times(row), |i| self.measure(i, row));
                 at += 1;
-                let next =
-                    |item: &Item| slots[at] == slot && span.contains(&self.time(item.row as usize));
+                let next = |item: &Item| {
+                    let row = item.row as usize;
+                    slots[at] == slot
+                        && span.contains(&self.time(row))
+                        && extras.half_width(row) == 0
+                };
                 if !items.get(at).is_some_and(next) {
                     break;
                 }
@@ -186,7 +209,7 @@ pub(crate) fn apply_row(
     scratch: &mut Scratch,
 ) -> bool {
     scratch.begin_rows(columns, row..row + 1);
-    let time = Timestamp::from_micros(columns.times[row]);
+    let event = occurrence(columns, row);
     let Scratch { measures, leaves, .. } = scratch;
     leaves.resize_with(leaves.len().max(views.len()), Leaf::default);
     let mut late = false;
@@ -206,7 +229,7 @@ pub(crate) fn apply_row(
             };
             let shape = &view.plan.shape;
             let slot = shard.slot_at(likely, hash, &key, shape);
-            late |= shard.observe(slot, shape, leaf, Occurrence::at(time), measure);
+            late |= shard.observe(slot, shape, leaf, event, measure);
         }
     }
     late

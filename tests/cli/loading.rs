@@ -72,6 +72,18 @@ fn every_format_gives_the_same_answers() {
 }
 
 #[test]
+fn a_line_can_stand_for_several_events() {
+    let shop = Shop::new();
+    let csv = "event,ts,user,value,n\nsale,1291191960000,ann,2.5,4000000000\n\
+               sale,1291191960000,ann,1,\nsale,1291191960000,ann,1,0\n";
+    let file = shop.file("a.csv", csv);
+    let run = shop.run(&["load", &file, "--times", "n"]).ok();
+    assert!(run.err.contains("field \"n\": 0 is no number of events"), "{run:?}");
+    let ann = shop.row("by_user", &["ann"]);
+    assert_eq!((&ann["count"], &ann["sum"]), (&4_000_000_001_u64.into(), &10_000_000_001.0.into()));
+}
+
+#[test]
 fn standard_input_is_ndjson_unless_said_otherwise() {
     let shop = Shop::new();
     shop.run_with(EVENTS, &["load", "-"]).ok();

@@ -24,6 +24,7 @@ mod read_only;
 mod recording;
 mod repair;
 mod retention;
+mod several;
 mod staging;
 mod strays;
 mod tidy;
