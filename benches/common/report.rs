@@ -17,19 +17,22 @@ pub(crate) fn heading(title: impl Display) {
     println!("  {:<58} {:>12} {:<9} target", "", "measured", "");
 }
 
+impl Target {
+    /// The bound, and whether `value` keeps it.
+    pub(crate) fn verdict(self, value: f64) -> String {
+        let (bound, met) = match self {
+            Target::AtMost(most) => (format!("<= {}", short(most)), value <= most),
+            Target::AtLeast(least) => (format!(">= {}", short(least)), value >= least),
+            Target::None => return String::new(),
+        };
+        format!("{bound:<11} {}", if met { "met" } else { "MISSED" })
+    }
+}
+
 /// One line: `what`, `value` in `unit`, and whether it meets its target.
 pub(crate) fn line(what: impl Display, value: f64, unit: &str, target: Target) {
-    let (bound, met) = match target {
-        Target::AtMost(most) => (format!("<= {}", short(most)), value <= most),
-        Target::AtLeast(least) => (format!(">= {}", short(least)), value >= least),
-        Target::None => (String::new(), true),
-    };
-    let verdict = match target {
-        Target::None => "",
-        _ if met => "met",
-        _ => "MISSED",
-    };
-    let text = format!("  {:<58} {:>12} {unit:<9} {bound:<11} {verdict}", what, short(value));
+    let verdict = target.verdict(value);
+    let text = format!("  {:<58} {:>12} {unit:<9} {verdict}", what, short(value));
     println!("{}", text.trim_end());
 }
 

@@ -536,7 +536,7 @@ fn command_line() -> Vec<Source> {
 
 /// Rust that is not of the package's own targets' source.
 fn outside() -> Vec<Source> {
-    ["tests", "benches", "examples", "fuzz"].iter().flat_map(|f| files(f, ".rs")).collect()
+    ["tests", "benches", "examples", "fuzz", "peers"].iter().flat_map(|f| files(f, ".rs")).collect()
 }
 
 fn prose() -> Vec<Source> {
