@@ -245,15 +245,15 @@ impl Builder {
     }
 }
 
-/// Checks an event that comes by itself, at `now`, which is known roughly; gives its time.
+/// Checks an event that comes by itself, at `now`, which is known roughly where the event says when it
+/// happened; gives its time.
 #[inline]
 pub(super) fn check_single(
     engine: &Engine,
     event: &Event<'_>,
     now: Timestamp,
 ) -> Result<Timestamp> {
-    let exactly = if event.time.is_none() { Some(engine.options.clock.now()) } else { None };
-    let checked = check(engine, event, exactly, now);
+    let checked = check(engine, event, None, now);
     checked.map(|(time, _)| time).inspect_err(|_| engine.tallies.refused.add(1))
 }
 

@@ -158,8 +158,10 @@ impl Engine {
         durability: Durability,
     ) -> Result<Recorded> {
         // The clock is the user's: no lock is held while it is asked.
-        let now = self.options.clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX);
+        let clock = &self.options.clock;
+        let now = if event.time.is_none() { clock.now() } else { clock.now_roughly() };
         let time = check_single(self, event, now)?;
+        let now = now.clamp(Timestamp::MIN, Timestamp::MAX);
         let live = self.enter()?;
         let mut gathered = self.staging.gathered.lock();
         self.log.check_poison()?;
