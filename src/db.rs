@@ -34,6 +34,7 @@ pub(crate) mod restore;
 mod site;
 mod staging;
 mod statistics;
+mod store;
 pub(crate) mod verify;
 
 pub use backfill::Progress;
@@ -43,7 +44,7 @@ use batch::Builder;
 pub use read_only::ReadOnlyDb;
 pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
 pub use restore::{RestoreOutcome, Upto, restore};
-pub use statistics::{LastCheckpoint, Statistics};
+pub use statistics::{BackgroundError, LastCheckpoint, Statistics};
 pub use verify::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 
 use load::ViewSource;
@@ -58,7 +59,7 @@ use crate::log::{Home, Position};
 use crate::options::{Durability, OnInvalid, Options};
 use crate::query::Query;
 use crate::record::{Columns, Control};
-use crate::snapshot::{Start, Storage, Table};
+use crate::snapshot::{Start, Storage, Store, Table};
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
@@ -111,7 +112,7 @@ pub(crate) struct Engine {
     pub(crate) options: Options,
     pub(crate) dictionary: Arc<Dictionary>,
     log: Writer,
-    storage: Arc<dyn Storage>,
+    storage: Store,
     /// The gate (invariant 1), and what only changes while it is closed.
     gate: Gate<Live>,
     /// Views by name, for looks without the gate.
@@ -125,6 +126,8 @@ pub(crate) struct Engine {
     window: Option<Mutex<dedup::Window>>,
     staging: staging::Staging,
     signals: background::Signals,
+    /// The last one.
+    background_error: Mutex<Option<BackgroundError>>,
     tallies: Tallies,
     closed: AtomicBool,
     /// Of all views (`db/staging.rs`).
@@ -157,6 +160,7 @@ struct Tallies {
     replayed: Tally,
     /// Snapshots that were damaged when the directory was opened.
     rebuilt: Tally,
+    background_failures: Tally,
     /// Bytes of log since the last checkpoint.
     log_bytes: Tally,
 }
@@ -441,14 +445,51 @@ impl Db {
     }
 
     /// Writes everything that changed since the last checkpoint into the snapshot store. Recording
-    /// goes on meanwhile. Done in the background, too ([`Options::checkpoint_every`]).
+    /// goes on meanwhile. Done in the background, too ([`Options::checkpoint_every`]), and by
+    /// [`close`](Db::close).
+    ///
+    /// No record waits for it to be safe, which the log sees to ([`Durability`]); it makes the next
+    /// opening short, and lets go of memory and of the log.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("shop");
+    /// use quipu::{Db, Event, View};
+    ///
+    /// let db = Db::open(&dir)?;
+    /// db.define(View::new("by_user").by(["user"]))?;
+    /// db.record(&Event::new("visit").dim("user", "alice"))?;
+    /// assert_eq!((db.is_dirty(), db.dirty_series()), (true, 1));
+    /// db.checkpoint()?;
+    /// assert_eq!((db.is_dirty(), db.dirty_series()), (false, 0));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Corruption` of the snapshot store, `Poisoned`. What was to be written
     /// stays to be written: in memory, and in the log.
+    #[doc(alias = "persist")]
+    #[doc(alias = "flush")]
     pub fn checkpoint(&self) -> Result<()> {
         self.engine().check_open()?;
         self.engine().checkpoint()
+    }
+
+    /// Whether there is anything that the snapshot store does not have: a record or a definition since
+    /// the last checkpoint that succeeded. What is dirty is in memory and in the log; a crash costs its
+    /// replay and nothing else. Waits for nobody.
+    pub fn is_dirty(&self) -> bool {
+        let engine = self.engine();
+        engine.last_position() > engine.figures.lock().position || self.dirty_series() > 0
+    }
+
+    /// The series with a change that the snapshot store does not have: those of a checkpoint that
+    /// failed, or that is being written, included. Takes each shard's lock for a moment.
+    pub fn dirty_series(&self) -> u64 {
+        let engine = self.engine();
+        engine.settle();
+        let views = engine.gate.enter().views.clone();
+        views.iter().map(|tier| tier.totals().dirty).sum()
     }
 
     /// What the engine knows of itself. Takes each shard's lock for a moment.
@@ -470,9 +511,11 @@ impl Db {
     /// Checkpoints, seals the log and gives the directory back. Later calls on any clone give
     /// [`ErrorKind::Closed`]; closing again does nothing.
     ///
+    /// An engine whose last handle is dropped closes, too, and writes an error into the log output.
+    ///
     /// # Errors
-    /// What prevented the checkpoint or the last sync. The directory is given back all the same,
-    /// and the next opening recovers as after a crash.
+    /// What prevented the checkpoint, the last sync, or the end of the snapshot store. The directory is
+    /// given back all the same, and the next opening recovers as after a crash.
     pub fn close(&self) -> Result<()> {
         self.0.close()
     }
@@ -511,6 +554,11 @@ impl Engine {
 
     fn zone(&self) -> TimeZone {
         self.gate.enter().zone.unwrap_or_default()
+    }
+
+    /// Where the store has its rows, for errors.
+    fn store_place(&self) -> PathBuf {
+        store::place(&self.storage, &self.dir)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -703,7 +751,7 @@ impl Engine {
         }
         window.restore(&rows).map_err(|malformed| {
             let message = format!("an id of the deduplication window is damaged: {malformed}");
-            Error::corruption(&self.dir.join(open::STORE), 0, message)
+            Error::corruption(&self.store_place(), 0, message)
         })
     }
 

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     ViewConflict,
     /// The directory has another time zone than the one asked for.
     TimeZoneConflict,
+    /// The directory's snapshot is in another [store](crate::storage) than the one asked for.
+    StorageConflict,
     /// The view's backfill from the log is not complete yet.
     Backfilling,
     /// The part of the log that is needed was retired by the retention policy.
@@ -131,16 +133,44 @@ impl Error {
         }
     }
 
-    pub(crate) fn at(mut self, path: &Path, offset: Option<u64>) -> Self {
-        self.place = Some(Box::new(Place { path: path.to_owned(), offset }));
+    /// An error of a [store](crate::storage) that a program brings along; `message` says what it could
+    /// not do. What the engine decides by is the kind:
+    ///
+    /// | kind | what it means | what becomes of it |
+    /// |---|---|---|
+    /// | `Corruption` | what is stored is not what was committed | the question, opening or checkpoint that needs it fails; nothing is written over it |
+    /// | `NoSpace` | there is no room for a commit | it is tried again |
+    /// | `Io`, and any other | everything else | it is tried again, or whoever asked is told |
+    ///
+    /// ```
+    /// use quipu::{Error, ErrorKind};
+    ///
+    /// fn read() -> quipu::Result<Vec<u8>> {
+    ///     std::fs::read("no/such/file").map_err(|source| {
+    ///         Error::of_storage(ErrorKind::Io, format!("cannot read: {source}")).because(source)
+    ///     })
+    /// }
+    /// let error = read().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Io);
+    /// assert!(std::error::Error::source(&error).is_some());
+    /// ```
+    pub fn of_storage(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error::new(kind, message)
+    }
+
+    /// The same with what caused it, for [`source`](std::error::Error::source).
+    pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(std::sync::Arc::new(source));
         self
     }
 
-    pub(crate) fn because(
-        mut self,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> Self {
-        self.source = Some(std::sync::Arc::new(source));
+    /// The same of this kind, and about `what`.
+    pub(crate) fn told_of(self, kind: ErrorKind, what: &str) -> Self {
+        Error { kind, message: format!("{what}: {}", self.message).into_boxed_str(), ..self }
+    }
+
+    pub(crate) fn at(mut self, path: &Path, offset: Option<u64>) -> Self {
+        self.place = Some(Box::new(Place { path: path.to_owned(), offset }));
         self
     }
 

@@ -22,6 +22,13 @@ const ESCAPED: u8 = 0xff;
 
 /// Bytes before the parts of a series row.
 pub(crate) const VIEW_BYTES: usize = 4;
+/// Bytes of grain and block in a bucket row.
+const BLOCK_BYTES: usize = 9;
+
+/// The bytes of the longest bucket row's key, of so many parts of so many bytes each.
+pub(crate) const fn bytes_max(parts: usize, part_bytes: usize) -> usize {
+    VIEW_BYTES + BLOCK_BYTES + parts * (2 * part_bytes + 2)
+}
 
 pub(crate) fn view_prefix(view: u32) -> Vec<u8> {
     view.to_be_bytes().to_vec()
@@ -52,7 +59,7 @@ pub(crate) fn series_row<'a>(view: u32, parts: impl Iterator<Item = &'a str>) ->
 /// The bucket row of the series whose row key is `series`.
 pub(crate) fn bucket_row(series: &[u8], grain: u8, block: i64) -> Vec<u8> {
     let (view, parts) = series.split_at(VIEW_BYTES);
-    let mut out = Vec::with_capacity(series.len() + 9);
+    let mut out = Vec::with_capacity(series.len() + BLOCK_BYTES);
     out.extend_from_slice(view);
     out.push(grain);
     out.extend_from_slice(&((block as u64) ^ (1 << 63)).to_be_bytes());

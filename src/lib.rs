@@ -87,10 +87,11 @@ pub mod simulation;
 
 pub use aggregate::Summary;
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
-pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{
-    Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded, Statistics, ViewStatus,
+    BackgroundError, Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded,
+    Statistics, ViewStatus,
 };
+pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
@@ -99,6 +100,19 @@ pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Bucket, Component, Query, Row, Rows};
 pub use time::{Clock, Grain, Keep, Period, SystemClock, TestClock, TimeZone, Timestamp};
 pub use view::View;
+
+/// The store of the snapshot, and how to bring one of your own along
+/// ([`Options::storage`]).
+///
+/// A directory is a log, which is always files of its own, and a snapshot: what all views say as of
+/// some position, as rows in a store. The store is the part that can be replaced. The contract is that
+/// of [`Storage`](storage::Storage); [`check`](storage::check()) tries it, `examples/sqlite` is one
+/// that keeps the rows in SQLite, and the [design](guide::design) says what is where.
+pub mod storage {
+    pub use crate::snapshot::{
+        Change, Changes, KEY_BYTES_MAX, MemoryStorage, Snapshot, Start, Storage, Table, check,
+    };
+}
 
 /// The guides: how it holds together, what is on disk, what it withstands, recipes, figures, what is
 /// fuzzed.

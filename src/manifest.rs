@@ -8,13 +8,15 @@
 //! 16     16   the directory's identity, random
 //! 32      8   made at, microseconds since 1970
 //! 40      8   the greatest number of a segment that was ever made
-//! 48      8   zero
+//! 48      8   the store of the snapshot: zero for redb's, else a name, and zeros behind it
 //! ```
 //! Invariants
 //! 1. It is replaced as a whole: written under another name, synced, renamed, the directory
 //!    synced. So it is the old one or the new one after any crash.
 //! 2. A segment is used only after the manifest names it; so a segment that is not there although
 //!    the manifest names it (and the snapshot did not retire it) was lost, not never made.
+//! 3. One store at a time has the snapshot. What another one has is of an earlier time, and is not
+//!    looked at.
 //!
 //! Next: `log/segment.rs`; what makes a directory a backup is in `manifest/backup.rs`.
 
@@ -40,17 +42,57 @@ pub(crate) struct Manifest {
     dir: PathBuf,
     pub(crate) identity: u128,
     pub(crate) created: Timestamp,
-    segments_made: Mutex<u64>,
+    state: Mutex<State>,
+}
+
+/// What changes in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) segments_made: u64,
+    pub(crate) store: StoreName,
+}
+
+/// Which store has the directory's snapshot, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreName([u8; 8]);
+
+impl StoreName {
+    /// The one that a directory has by itself.
+    pub(crate) const REDB: StoreName = StoreName([0; 8]);
+
+    /// The name of a store that a program brings along, if it can be one.
+    pub(crate) fn of_guest(name: &str) -> Option<Self> {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        let mut bytes = [0; 8];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        let is_name = !name.is_empty() && name.bytes().all(fits) && name != "redb";
+        is_name.then_some(StoreName(bytes))
+    }
+}
+
+impl std::fmt::Display for StoreName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self == StoreName::REDB {
+            return f.write_str("redb");
+        }
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        f.write_str(&self.0[..end].escape_ascii().to_string())
+    }
 }
 
 impl Manifest {
     /// Writes the first manifest of a directory, durable when this returns.
-    pub(crate) fn create(disk: Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Self> {
+    pub(crate) fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        store: StoreName,
+        now: Timestamp,
+    ) -> Result<Self> {
         // The time, should the system's own randomness repeat itself.
         let identity = disk.unique() ^ u128::from(now.micros() as u64);
-        let dir = dir.to_owned();
-        let manifest = Manifest { disk, dir, identity, created: now, segments_made: Mutex::new(0) };
-        manifest.write(0)?;
+        let manifest =
+            Manifest::rebuilt(disk, dir, identity, now, State { segments_made: 0, store });
+        manifest.write()?;
         Ok(manifest)
     }
 
@@ -99,7 +141,10 @@ impl Manifest {
             dir: dir.to_owned(),
             identity: u128::from(word(bytes, 16)) | u128::from(word(bytes, 24)) << 64,
             created: Timestamp::from_micros(word(bytes, 32) as i64),
-            segments_made: Mutex::new(word(bytes, 40)),
+            state: Mutex::new(State {
+                segments_made: word(bytes, 40),
+                store: StoreName(word(bytes, 48).to_le_bytes()),
+            }),
         }
     }
 
@@ -125,52 +170,54 @@ impl Manifest {
         dir: &Path,
         identity: u128,
         created: Timestamp,
-        segments_made: u64,
+        state: State,
     ) -> Self {
-        let (dir, segments_made) = (dir.to_owned(), Mutex::new(segments_made));
-        Manifest { disk, dir, identity, created, segments_made }
+        Manifest { disk, dir: dir.to_owned(), identity, created, state: Mutex::new(state) }
     }
 
     /// Writes it as it is, durable when this returns.
-    pub(crate) fn store(&self) -> Result<()> {
-        self.write(self.segments_made())
-    }
-
-    /// Writes the manifest that this directory had, and has again now that it is restored.
-    pub(crate) fn restore(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        identity: u128,
-        created: Timestamp,
-        segments_made: u64,
-    ) -> Result<()> {
-        let dir = dir.to_owned();
-        let segments = Mutex::new(segments_made);
-        let manifest = Manifest { disk, dir, identity, created, segments_made: segments };
-        manifest.write(segments_made)
+    pub(crate) fn write(&self) -> Result<()> {
+        self.put(*self.state.lock())
     }
 
     pub(crate) fn segments_made(&self) -> u64 {
-        *self.segments_made.lock()
+        self.state.lock().segments_made
+    }
+
+    /// The store that has the directory's snapshot.
+    pub(crate) fn store(&self) -> StoreName {
+        self.state.lock().store
     }
 
     /// Notes that segment `number` exists, durable when this returns.
     pub(crate) fn note_segment(&self, number: u64) -> Result<()> {
-        let mut made = self.segments_made.lock();
-        if number > *made {
-            self.write(number)?;
-            *made = number;
+        self.change(|state| state.segments_made = state.segments_made.max(number))
+    }
+
+    /// Notes that the snapshot is in this store from now on, durable when this returns.
+    pub(crate) fn note_store(&self, store: StoreName) -> Result<()> {
+        self.change(|state| state.store = store)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let mut state = self.state.lock();
+        let mut changed = *state;
+        change(&mut changed);
+        if changed != *state {
+            self.put(changed)?;
+            *state = changed;
         }
         Ok(())
     }
 
-    fn write(&self, segments_made: u64) -> Result<()> {
+    fn put(&self, state: State) -> Result<()> {
         let mut bytes = [0; BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.identity.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.created.micros().to_le_bytes());
-        bytes[40..48].copy_from_slice(&segments_made.to_le_bytes());
+        bytes[40..48].copy_from_slice(&state.segments_made.to_le_bytes());
+        bytes[48..56].copy_from_slice(&state.store.0);
         let sum = checksum(&bytes);
         bytes[12..16].copy_from_slice(&sum.to_le_bytes());
         replace(&*self.disk, &self.dir, (NAME, UNFINISHED), &bytes)

@@ -3,6 +3,7 @@
 use crate::db::Db;
 use crate::disk::OsDisk;
 use crate::error::Result;
+use crate::snapshot::{Opener, Storage};
 use crate::time::{Clock, SystemClock, TimeZone};
 use crate::view::View;
 use std::path::Path;
@@ -101,6 +102,9 @@ pub struct Options {
     pub(crate) segment_bytes: u64,
     pub(crate) stage_bytes: u64,
     pub(crate) must_exist: bool,
+    /// `None`: redb's.
+    pub(crate) storage: Option<Opener>,
+    pub(crate) change_storage: bool,
     pub(crate) views: Vec<View>,
 }
 
@@ -127,6 +131,8 @@ impl Options {
             segment_bytes: 64 << 20,
             stage_bytes: 64 << 10,
             must_exist: false,
+            storage: None,
+            change_storage: false,
             views: Vec::new(),
         }
     }
@@ -236,12 +242,77 @@ impl Options {
         self
     }
 
+    /// Keeps the snapshot in a store of one's own, in place of redb's file `state.redb`: see
+    /// [`Storage`]. `open` is called with the path of the directory, once an opening, while its lock is
+    /// held; it makes an empty store where there is none, in the directory or elsewhere, and changes
+    /// nothing otherwise.
+    ///
+    /// A directory remembers the `name` (1 to 8 of `a-z`, `0-9`, `-` and `_`; not `redb`), and is
+    /// opened with a store of that name only, unless [`change_storage`](Options::change_storage) says
+    /// otherwise: anything else is [`ErrorKind::StorageConflict`](crate::ErrorKind::StorageConflict).
+    ///
+    /// Whatever the store: recording, questions, checkpoints, eviction, recovery, retention, backfills,
+    /// and [`Db::backup`], which writes its rows down as a file of redb's, so that a backup
+    /// is restored anywhere. [`Options::verify`] and [`Options::repair`] look at the store, too, if
+    /// they are given it. Who has not the store is told so: [`verify`](crate::verify()),
+    /// [`repair`](crate::repair()), the command line, and readers beside the owner
+    /// ([`ReadOnlyDb`](crate::ReadOnlyDb)), which copy redb's file.
+    ///
+    /// ```
+    /// # let root = tempfile::tempdir().unwrap();
+    /// # let dir = root.path().join("shop");
+    /// use quipu::storage::MemoryStorage;
+    /// use quipu::{Db, ErrorKind, Options};
+    ///
+    /// let db = Options::new().storage("memory", |_dir| Ok(MemoryStorage::default())).open(&dir)?;
+    /// db.close()?;
+    /// assert_eq!(Db::open(&dir).unwrap_err().kind(), ErrorKind::StorageConflict);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn storage<S: Storage + 'static>(
+        mut self,
+        name: impl Into<String>,
+        open: impl Fn(&Path) -> Result<S> + Send + Sync + 'static,
+    ) -> Self {
+        self.storage = Some(Opener::new(name.into(), open));
+        self
+    }
+
+    /// Lets the opening move the snapshot of a directory into another store, where it has another one
+    /// than it is opened with. From redb's its rows are copied. Out of a store that a program brought
+    /// along, which cannot be opened here, nothing is: the snapshot is made again from the log, which must
+    /// reach back to its beginning (where it does not, [`Db::backup`] and [`restore`](crate::restore)
+    /// make a directory with redb's). What the new store held is deleted.
+    ///
+    /// ```
+    /// # let root = tempfile::tempdir().unwrap();
+    /// # let dir = root.path().join("shop");
+    /// use quipu::storage::MemoryStorage;
+    /// use quipu::{Db, Event, Options, View};
+    ///
+    /// let db = Db::open(&dir)?;
+    /// db.define(View::new("all"))?;
+    /// db.record(&Event::new("sale"))?;
+    /// db.close()?;
+    ///
+    /// let options = Options::new().storage("memory", |_dir| Ok(MemoryStorage::default()));
+    /// let db = options.change_storage().open(&dir)?;
+    /// assert_eq!(db.query("all")?.totals()?.count, 1);
+    /// assert_eq!(db.statistics().storage, "memory");
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn change_storage(mut self) -> Self {
+        self.change_storage = true;
+        self
+    }
+
     /// Opens `dir`, made if it is missing, and recovers what it holds.
     ///
     /// # Errors
     /// `Locked`, `NotQuipu`, `NewerFormat`, `MissingSegment`, `Corruption`, `NotFound`, `Io`,
-    /// `NoSpace`, `TimeZoneConflict`: see [`ErrorKind`](crate::ErrorKind). A directory that fails these checks is left
-    /// exactly as it was.
+    /// `NoSpace`, `TimeZoneConflict`, `StorageConflict`, `Invalid` (a name that no store can have): see
+    /// [`ErrorKind`](crate::ErrorKind). A directory that fails these checks is left exactly as it was;
+    /// of a store of one's own that is its own to see to.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Db> {
         Db::open_with(Arc::new(OsDisk), dir.as_ref(), self)
     }
@@ -255,6 +326,7 @@ impl std::fmt::Debug for Options {
             .field("dedup", &self.dedup)
             .field("time_zone", &self.time_zone)
             .field("memory_budget", &self.memory_budget)
+            .field("storage", &self.storage.as_ref().map(|opener| &opener.name))
             .finish_non_exhaustive()
     }
 }

@@ -139,7 +139,8 @@ pub fn verify_on(
     depth: Depth,
     mut progress: impl FnMut(Progress),
 ) -> Result<VerifyReport> {
-    db::verify::verify_on(Arc::new(disk.clone()), dir.as_ref(), depth, &mut progress)
+    let disk = Arc::new(disk.clone());
+    db::verify::verify_on(disk, dir.as_ref(), &Options::new(), depth, &mut progress)
 }
 
 /// [`repair`](crate::repair) on a simulated disk, at a time that is given: the same repair then does
@@ -154,5 +155,6 @@ pub fn repair_on(
     now: Timestamp,
     mut progress: impl FnMut(Progress),
 ) -> Result<RepairReport> {
-    db::repair::repair_on(Arc::new(disk.clone()), dir.as_ref(), mode, now, &mut progress)
+    let disk = Arc::new(disk.clone());
+    db::repair::repair_on(disk, dir.as_ref(), &Options::new(), mode, now, &mut progress)
 }

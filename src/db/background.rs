@@ -1,13 +1,13 @@
 //! The threads behind an engine: one syncs the log, one makes checkpoints, one makes segments.
 //!
 //! Invariants
-//! 1. A thread that fails says so in the log output and goes on; what must stop recording is
-//!    remembered by the log's writer (poison), not here.
+//! 1. A thread that fails says so, in the log output and in the statistics, and goes on; what must
+//!    stop recording is remembered by the log's writer (poison), not here.
 //! 2. They hold the engine, not its handles, and are joined before it is closed.
 //! 3. What they do is done by [`Engine::run`], a step at a time; they only know when. So a
 //!    simulation can do without them and say when itself.
 
-use super::Engine;
+use super::{BackgroundError, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::SeqCst;
@@ -200,7 +200,7 @@ fn sync(engine: &Engine) {
         if !wanted.sync {
             idle_work = false;
             drop(wanted);
-            tell("witness of the last sync", engine.run(Step::Witness));
+            tell(engine, "witness of the last sync", engine.run(Step::Witness));
             continue;
         }
         // Wait out the promise, or a shorter one that comes meanwhile.
@@ -221,7 +221,7 @@ fn sync(engine: &Engine) {
         }
         wanted.sync = false;
         drop(wanted);
-        tell("background sync", engine.run(Step::Sync));
+        tell(engine, "sync", engine.run(Step::Sync));
         idle_work = true;
     }
 }
@@ -237,7 +237,7 @@ fn upkeep(engine: &Engine) {
     let upkeep = &engine.signals.upkeep;
     if let Some(window) = &engine.window {
         // Read before it is needed, so that no recording call has to.
-        tell("reading the deduplication window", engine.load_window(window));
+        tell(engine, "reading the deduplication window", engine.load_window(window));
     }
     // Counted in waits, not by a clock: a checkpoint's interval need not be exact.
     let mut since_checkpoint = Duration::ZERO;
@@ -256,11 +256,11 @@ fn upkeep(engine: &Engine) {
             return;
         }
         if idle {
-            tell("keeping the memory budget", engine.run(Step::Budget));
+            tell(engine, "keeping the memory budget", engine.run(Step::Budget));
         }
         if now.checkpoint || since_checkpoint >= engine.options.checkpoint_every {
             since_checkpoint = Duration::ZERO;
-            tell("background checkpoint", engine.run(Step::Checkpoint));
+            tell(engine, "checkpoint", engine.run(Step::Checkpoint));
         }
     }
 }
@@ -278,7 +278,7 @@ fn segments(engine: &Engine) {
         }
         drop(wanted);
         if let Err(error) = engine.run(Step::Segment) {
-            tell("making the next segment", Err(error));
+            tell(engine, "making the next segment", Err(error));
             // Every append asks again; a full disk is not to be written full at that pace.
             let mut wanted = segments.state.lock();
             if !wanted.stop {
@@ -288,11 +288,15 @@ fn segments(engine: &Engine) {
     }
 }
 
-fn tell(what: &str, result: Result<()>) {
+/// Says that work failed, if it did.
+fn tell(engine: &Engine, work: &'static str, result: Result<()>) {
     if let Err(error) = result
         && error.kind() != ErrorKind::Closed
     {
-        tracing::warn!(%error, "{what} failed");
+        tracing::warn!(%error, "{work} failed");
+        engine.tallies.background_failures.add(1);
+        let (error, time) = (error.to_string(), engine.now());
+        *engine.background_error.lock() = Some(BackgroundError { work, error, time });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Backups: the state of one position, in a directory of its own, while recording goes on.
 //!
-//! The owner takes a checkpoint and copies the snapshot before the next one; the log up to that
+//! The owner takes a checkpoint and copies the snapshot before the next one (of a store that the program
+//! brought along its rows, into a file of redb's); the log up to that
 //! checkpoint's cut is copied while recording goes on and no segment is retired. A reader beside the
 //! owner copies the snapshot that it has and the log up to its own position. Either way the backup is
 //! of one position, and everything in it is durable in its source. (But for a reader beside an owner
@@ -25,7 +26,7 @@ use crate::log::frames::Frames;
 use crate::log::segment::{self, Segment};
 use crate::manifest;
 use crate::manifest::backup::{self, BackupSet, Part, SegmentPart, StagePart};
-use crate::snapshot::RedbStorage;
+use crate::snapshot::{self, Guest, RedbStorage, Storage as _, Store};
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::Ordering::AcqRel;
 use serde::Serialize;
@@ -290,8 +291,13 @@ impl<'a> Copying<'a> {
 
     /// Copies the snapshot, which does not change meanwhile.
     fn snapshot(&mut self, position: u64) -> Result<()> {
+        if let Store::Guest(guest) = &self.engine.storage {
+            self.set.snapshot = Some(self.rows(guest)?);
+            self.set.snapshot_position = position;
+            return Ok(());
+        }
         let Some(source) = self.engine.storage.file() else { return Ok(()) };
-        let from = self.engine.dir.join(super::open::STORE);
+        let from = self.engine.store_place();
         let fail = |e| Error::io("copy the snapshot", &from, e);
         let mut out = self.create(&self.set.snapshot_name())?;
         let len = source.len().map_err(fail)?;
@@ -307,6 +313,31 @@ impl<'a> Copying<'a> {
         }
         self.set.snapshot_position = position;
         Ok(())
+    }
+
+    /// Writes the rows of a store that the program brought along into a file of redb's, which whoever
+    /// restores it can read.
+    fn rows(&mut self, guest: &Guest) -> Result<Part> {
+        let (disk, path) = (&self.engine.disk, self.to.join(self.set.snapshot_name()));
+        let fail = |e| Error::io("write the copy", &path, e);
+        if disk.exists(&path).map_err(fail)? {
+            disk.remove(&path).map_err(fail)?;
+        }
+        let copy = RedbStorage::anew(disk, &path)?;
+        let copied = snapshot::copy(&*guest.snapshot()?, &copy);
+        copied.map_err(|error| match error.path() {
+            None => error.at(&self.engine.dir, None),
+            Some(_) => error,
+        })?;
+        copy.close()?;
+        let file = disk.open(&path, Access::Read).map_err(fail)?;
+        // Invariant 2: as the disk has it, every page is checked.
+        file.forget_cached();
+        RedbStorage::check(disk, &path)?;
+        let bytes = file.len().map_err(fail)?;
+        self.copied_bytes += bytes;
+        let hash = hash_of(&*file, &path, bytes, &mut self.meter)?;
+        Ok(Part { bytes, hash })
     }
 
     fn segments(&mut self, first: u64, end: (u64, u64)) -> Result<()> {

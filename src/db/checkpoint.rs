@@ -22,7 +22,7 @@ use crate::log::reader;
 use crate::log::segment::{self, Segment};
 use crate::options::{Dedup, Retention};
 use crate::series::Series;
-use crate::snapshot::{Changes, Snapshot, Start, Table};
+use crate::snapshot::{Changes, Snapshot, Start, Storage as _, Table};
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::tier::shard::{Capture, Captured, CapturedRows, TakenDelta, rows_of};
 use crate::tier::{Backfill, ViewTier};
@@ -130,7 +130,7 @@ impl Engine {
             }
         }
         self.plan_retirement(&mut catalog)?;
-        state.carry.of(Table::Meta).push(catalog.row());
+        state.carry.of_mut(Table::Meta).push(catalog.row());
         sort(&mut state.carry);
         // Frames without records, too: the catalog says that they are durable.
         self.log.sync_frames()?;
@@ -208,7 +208,7 @@ impl Engine {
         };
         let views = live.views.clone();
         drop(live);
-        state.carry.of(Table::Ids).extend(ids.rows());
+        state.carry.of_mut(Table::Ids).extend(ids.rows());
         Ok((catalog, views))
     }
 
@@ -225,7 +225,7 @@ impl Engine {
         }
         let snapshot = self.storage.snapshot()?;
         let snapshot = Carried { carry: &state.carry, below: &*snapshot };
-        let path = self.dir.join(super::open::STORE);
+        let path = self.store_place();
         // After a failure a key may have several deltas, of several cuts. A row's cut is what tells a
         // reader which of them it contains: the newest.
         let mut by_key: BTreeMap<(u32, &[Sym]), Delta<'_>> = BTreeMap::new();
@@ -271,8 +271,8 @@ impl Engine {
         }
         let snapshot = self.storage.snapshot()?;
         let rows = snapshot.range(Table::Ids, Start::At(&[]), None, usize::MAX)?;
-        let entered = std::mem::take(state.carry.of(Table::Ids));
-        let ids = state.carry.of(Table::Ids);
+        let entered = std::mem::take(state.carry.of_mut(Table::Ids));
+        let ids = state.carry.of_mut(Table::Ids);
         ids.extend(rows.into_iter().map(|(key, _)| (key, None)));
         // Of two changes of one key the later one stays.
         ids.extend(entered);
@@ -288,10 +288,10 @@ impl Engine {
         let mut room = PURGE_ROWS;
         for table in [Table::Series, Table::Buckets] {
             // What a failed checkpoint left of it is not to come back.
-            carry.of(table).retain(|(key, _)| !key.starts_with(&from));
+            carry.of_mut(table).retain(|(key, _)| !key.starts_with(&from));
             let rows = snapshot.range(table, Start::At(&from), to.as_deref(), room)?;
             room -= rows.len();
-            carry.of(table).extend(rows.into_iter().map(|(key, _)| (key, None)));
+            carry.of_mut(table).extend(rows.into_iter().map(|(key, _)| (key, None)));
         }
         if room > 0 {
             catalog.purge.remove(0);
@@ -453,9 +453,9 @@ fn put_rows(changes: &mut Changes, key: &[u8], rows: CapturedRows, sequence: u64
         let key = key::bucket_row(key, grain, block);
         let value =
             bytes.map(|bytes| crate::codec::seal(&key, |out| out.extend_from_slice(&bytes)));
-        changes.of(Table::Buckets).push((key, value));
+        changes.of_mut(Table::Buckets).push((key, value));
     }
-    changes.of(Table::Series).push((key.to_vec(), Some(value)));
+    changes.of_mut(Table::Series).push((key.to_vec(), Some(value)));
 }
 
 /// Puts changes in the order of their keys; of several of one key the last stays.

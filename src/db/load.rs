@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::key;
 use crate::query::{KeyRef, Source};
 use crate::series::{Cell, Series, Shape};
-use crate::snapshot::{Row, Snapshot, Start, Table};
+use crate::snapshot::{Row, Snapshot, Start, Storage as _, Table};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier};
@@ -168,7 +168,7 @@ impl ViewSource {
     }
 
     fn store_path(&self) -> std::path::PathBuf {
-        self.engine.dir.join(super::open::STORE)
+        self.engine.store_place()
     }
 
     fn row_key(&self, key: &[Sym]) -> Vec<u8> {

@@ -18,7 +18,7 @@ use super::catalog::{Catalog, StoredView, known_zone};
 use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
 use super::staging::Staging;
-use super::{Engine, Live, Tallies, background};
+use super::{Engine, Live, Tallies, background, store};
 use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock, Sharing};
@@ -28,10 +28,10 @@ use crate::log::reader::{self, Entry};
 use crate::log::segment;
 use crate::log::stage::{self, Staged};
 use crate::log::writer::{Draft, Writer};
-use crate::manifest::{self, Manifest, backup};
+use crate::manifest::{self, Manifest, StoreName, backup};
 use crate::options::{Dedup, Durability, Options};
 use crate::record::{self, Control};
-use crate::snapshot::{RedbStorage, Storage};
+use crate::snapshot::Store;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Gate, Mutex};
 use crate::tier::apply::{Scratch, apply_all};
@@ -59,6 +59,7 @@ const NOT_A_PLACE: [std::io::ErrorKind; 3] = [
 ];
 
 pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<Engine> {
+    store::asked(&options)?;
     if !look(&disk, dir, &options)? {
         disk.create_dir(dir).map_err(|e| Error::io("make the directory", dir, e))?;
     }
@@ -93,7 +94,7 @@ pub(super) fn open_locked(
             settle_names(&*disk, dir)?;
             manifest
         }
-        None => create(&disk, dir, now)?,
+        None => create(&disk, dir, store::asked(&options)?, now)?,
     };
     let manifest = Arc::new(manifest);
     let identity = manifest.identity;
@@ -102,7 +103,8 @@ pub(super) fn open_locked(
         Durability::Interval(_) | Durability::Memory => Filling::Reserved,
     };
     let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling };
-    let Store { storage, catalog, damaged } = store(&disk, dir, &home, manifest.segments_made())?;
+    let mut store = store::open(&disk, dir, &home, &manifest, &options)?;
+    let catalog = std::mem::take(&mut store.catalog);
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
     let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
@@ -112,12 +114,12 @@ pub(super) fn open_locked(
     })?;
     let zone = recovery.zone_to_take(dir, options.time_zone)?;
     recovery.settle(&home, resume.oldest, recovered.end(), &dictionary)?;
-    check_says_all(dir, &catalog, recovered.given_up, damaged.as_ref())?;
+    check_says_all(&store.place(dir), &catalog, recovered.given_up, store.lost())?;
     let last = recovered.last.max(catalog.position);
     let mut staged = read_stage(&*disk, dir, identity, last, &dictionary)?;
     // Nothing is refused any more (invariant 1).
     recovered.settle(&home, now)?;
-    keep_evidence(&*disk, dir, damaged.as_ref(), now)?;
+    store.settle(&*disk, dir, &manifest, now)?;
     if recovered.cut_bytes > 0 {
         tracing::info!(
             dir = %dir.display(),
@@ -159,12 +161,12 @@ pub(super) fn open_locked(
         options,
         dictionary,
         log,
-        storage: Arc::new(storage),
+        storage: store.storage,
         lock: Some(lock),
     };
     let engine = recovery.engine(ground, catalog);
     engine.tallies.replayed.set(recovered.replayed + from_stage);
-    engine.tallies.rebuilt.set(u64::from(damaged.is_some()));
+    engine.tallies.rebuilt.set(u64::from(store.damaged.is_some()));
     Ok(engine)
 }
 
@@ -216,7 +218,7 @@ pub(super) struct Ground {
     pub(super) options: Options,
     pub(super) dictionary: Arc<Dictionary>,
     pub(super) log: Writer,
-    pub(super) storage: Arc<dyn Storage>,
+    pub(super) storage: Store,
     /// None in an engine that only reads.
     pub(super) lock: Option<Lock>,
 }
@@ -234,61 +236,19 @@ pub(super) fn lock(disk: &dyn Disk, dir: &Path, sharing: Sharing) -> Result<Lock
     })
 }
 
-/// The store that an opening goes on with.
-struct Store {
-    storage: RedbStorage,
-    catalog: Catalog,
-    /// What is wrong with the one that is there, in place of which this one is made.
-    damaged: Option<Error>,
-}
-
-/// Opens the store, held back. In place of a damaged one a new one will be made, if the log can say
-/// all that was in it.
-fn store(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<Store> {
-    let path = dir.join(STORE);
-    let opened = RedbStorage::open(disk, &path).and_then(|storage| {
-        let catalog = Catalog::read(&*storage.snapshot()?, &path, home.identity)?;
-        Ok((storage, catalog))
-    });
-    match opened {
-        Ok((storage, catalog)) => Ok(Store { storage, catalog, damaged: None }),
-        Err(error) if error.kind() == ErrorKind::Corruption && reader::is_complete(home, made)? => {
-            let (storage, catalog) = (RedbStorage::anew(disk, &path)?, Catalog::default());
-            Ok(Store { storage, catalog, damaged: Some(error) })
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Puts a damaged snapshot aside; the log, which was replayed, says all that was in it.
-fn keep_evidence(
-    disk: &dyn Disk,
-    dir: &Path,
-    damaged: Option<&Error>,
-    now: Timestamp,
-) -> Result<()> {
-    if let Some(error) = damaged {
-        let to = quarantine(disk, dir, now)?;
-        put_aside(disk, dir, STORE, &to)?;
-        tracing::warn!(%error, to = %to.display(), "a damaged snapshot was put aside and is rebuilt");
-    }
-    Ok(())
-}
-
 /// Whether the log, which was read, says all that was in the snapshot, if that is not there.
 pub(super) fn check_says_all(
-    dir: &Path,
+    place: &Path,
     catalog: &Catalog,
     given_up: Option<(u64, u64)>,
-    damaged: Option<&Error>,
+    why: &str,
 ) -> Result<()> {
     let Some((from, to)) = given_up.filter(|_| !catalog.is_stored()) else { return Ok(()) };
-    let what = damaged.map_or("missing", Error::message);
     let message = format!(
-        "the snapshot is lost ({what}), and the log cannot say all that was in it: a repair gave up \
+        "the snapshot is lost ({why}), and the log cannot say all that was in it: a repair gave up \
          the positions from {from} to {to}; put it back, or let `quipu repair` begin a new one"
     );
-    Err(Error::new(ErrorKind::Corruption, message).at(&dir.join(STORE), None))
+    Err(Error::new(ErrorKind::Corruption, message).at(place, None))
 }
 
 /// Moves a file of the directory into a place in `quarantine/`, durable when it returns.
@@ -426,10 +386,10 @@ pub(super) fn look(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Resul
     Ok(true)
 }
 
-fn create(disk: &Arc<dyn Disk>, dir: &Path, now: Timestamp) -> Result<Manifest> {
+fn create(disk: &Arc<dyn Disk>, dir: &Path, store: StoreName, now: Timestamp) -> Result<Manifest> {
     let log = dir.join(LOG);
     disk.create_dir(&log).map_err(|e| Error::io("make the directory of the log", &log, e))?;
-    Manifest::create(disk.clone(), dir, now)
+    Manifest::create(disk.clone(), dir, store, now)
 }
 
 /// What grows while the log is replayed.
@@ -544,6 +504,7 @@ impl Recovery {
             staging,
             newest: self.newest,
             signals: background::Signals::default(),
+            background_error: Mutex::default(),
             tallies,
             closed: AtomicBool::new(false),
             lock: Mutex::new(lock),

@@ -21,7 +21,7 @@
 use super::batch::Builder;
 use super::catalog::Catalog;
 use super::open::{self, Ground, Recovery};
-use super::{Engine, Statistics, ViewStatus, statistics};
+use super::{Engine, Statistics, ViewStatus, statistics, store};
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,7 +34,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::query::Query;
 use crate::record::{self, Control};
-use crate::snapshot::{RedbStorage, Storage as _, StoreHold};
+use crate::snapshot::{RedbStorage, Storage as _, Store, StoreHold};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::TimeZone;
@@ -99,7 +99,8 @@ impl Options {
     /// # Errors
     /// `NotFound` where there is no directory or nothing in it yet; `NotQuipu`, `NewerFormat`,
     /// `MissingSegment`, `Corruption`, `Io`, `NoSpace` (the snapshot is copied to the system's
-    /// directory for temporary files).
+    /// directory for temporary files); `StorageConflict` where the snapshot is in a
+    /// [store](Options::storage) that its owner brings along.
     pub fn open_read_only(self, dir: impl AsRef<Path>) -> Result<ReadOnlyDb> {
         ReadOnlyDb::open_on(Arc::new(OsDisk), dir.as_ref(), self)
     }
@@ -250,14 +251,15 @@ impl Following {
 /// Copies the snapshot, opens the log behind it (invariant 3), and applies that.
 fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine, Following)> {
     open::look(disk, dir, options)?;
-    let store = dir.join(open::STORE);
+    let path = dir.join(open::STORE);
     loop {
         let manifest = Manifest::open(disk.clone(), dir)?.ok_or_else(|| nothing_yet(dir))?;
+        store::only_redb(manifest.store(), dir, "a reader beside it copies redb's file")?;
         let identity = manifest.identity;
         let log = dir.join(open::LOG);
         let home = Home { disk: disk.clone(), dir: log, identity, filling: Filling::Reserved };
-        let (storage, hold) = RedbStorage::open_copy(disk, &store)?;
-        let catalog = Catalog::read(&*storage.snapshot()?, &store, identity)?;
+        let (storage, hold) = RedbStorage::open_copy(disk, &path)?;
+        let catalog = Catalog::read(&*storage.snapshot()?, &path, identity)?;
         let dictionary = Arc::new(Dictionary::new(options.expected_keys));
         let resume = catalog.resume(manifest.segments_made());
         let follower = match Follower::open(&home, resume, &dictionary) {
@@ -265,14 +267,14 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             Err(error)
                 if error.kind() == ErrorKind::MissingSegment
                     && hold.is_none()
-                    && disk.exists(&store).unwrap_or(false) =>
+                    && disk.exists(&path).unwrap_or(false) =>
             {
                 continue;
             }
             follower => follower?,
         };
         let stamp = hold.as_ref().map(StoreHold::stamp).transpose();
-        let stamp = stamp.map_err(|e| Error::io("read the snapshot", &store, e))?;
+        let stamp = stamp.map_err(|e| Error::io("read the snapshot", &path, e))?;
         drop(hold);
         let recovery = Recovery::new(&catalog, options, dictionary.clone()).sharing_views();
         let log = Writer::start(
@@ -290,7 +292,7 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             options: options.clone(),
             dictionary,
             log,
-            storage: Arc::new(storage),
+            storage: Store::Redb(storage),
             lock: None,
         };
         let engine = recovery.sharing_views().engine(ground, catalog.clone());
@@ -298,7 +300,8 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             Following { follower, recovery, catalog, stamp, staged: 0, stage: Staged::default() };
         let caught_up =
             catch_up(&engine, &mut following).and_then(|()| settle(&engine, &following));
-        open::check_says_all(dir, &following.catalog, following.follower.given_up(), None)?;
+        let given_up = following.follower.given_up();
+        open::check_says_all(&path, &following.catalog, given_up, "missing")?;
         return match caught_up {
             // All were there when they were opened; what came later was retired since, and what is
             // applied is whole without it.

@@ -23,9 +23,10 @@ use crate::log::salvage;
 use crate::log::segment;
 use crate::log::stage;
 use crate::log::survey::{Beginning, PieceState, Surveyed};
-use crate::manifest;
+use crate::manifest::{self, StoreName};
+use crate::options::Options;
 use crate::record::Seen;
-use crate::snapshot::{Changes, RedbStorage, Storage as _, Table};
+use crate::snapshot::{self, Changes, RedbStorage, Storage as _, Store, Table};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,20 +131,41 @@ impl RepairReport {
 pub fn repair(
     dir: impl AsRef<Path>,
     mode: Repair,
-    mut progress: impl FnMut(Progress),
+    progress: impl FnMut(Progress),
 ) -> Result<RepairReport> {
-    repair_on(Arc::new(OsDisk), dir.as_ref(), mode, SystemClock.now(), &mut progress)
+    Options::new().repair(dir, mode, progress)
+}
+
+impl Options {
+    /// [`repair`](super::repair()) of a directory whose snapshot is in a
+    /// [store](Options::storage) that the program brings along; nothing else of the options matters.
+    /// A store that is damaged is not repaired here: it is to be mended by its own means, or emptied, and
+    /// then the log says what it can.
+    ///
+    /// # Errors
+    /// As there; `StorageConflict` where the directory has another store; `Corruption` where what is in
+    /// the store is damaged; those of the store.
+    pub fn repair(
+        &self,
+        dir: impl AsRef<Path>,
+        mode: Repair,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<RepairReport> {
+        let now = SystemClock.now();
+        repair_on(Arc::new(OsDisk), dir.as_ref(), self, mode, now, &mut progress)
+    }
 }
 
 pub(crate) fn repair_on(
     disk: Arc<dyn Disk>,
     dir: &Path,
+    options: &Options,
     mode: Repair,
     now: Timestamp,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<RepairReport> {
     let stay = if mode == Repair::Apply { Stay::Changing } else { Stay::Reading };
-    let site = Site::enter(disk, dir, stay)?;
+    let site = Site::enter(disk, dir, stay, options)?;
     let verified = Verification::run(&site, Depth::Refold, progress)?;
     let plan = Plan::new(&site, &verified)?;
     let mut report = RepairReport {
@@ -207,11 +229,18 @@ impl Plan {
             let what = format!("put aside: {}", error.message());
             plan.steps.push((Work::Stray, step(Action::PutAside, &path, what)));
         }
+        let is_guest = site.manifest.store() != StoreName::REDB;
+        if is_guest
+            && verified.store_is_damaged
+            && (site.catalog.is_some() || site.store_damage.is_some())
+        {
+            return Err(guest_is_damaged(site, verified));
+        }
         let has_holes = survey.lost().next().is_some() || !survey.given_up.is_empty();
         let reaches_back = survey.first() == Some(1);
         if verified.store_is_damaged && reaches_back && !has_holes {
             let what = "put aside; the next opening makes it again from the log, which is whole";
-            let path = site.dir.join(STORE);
+            let path = site.place();
             plan.steps.push((Work::Rebuild, step(Action::Rebuild, &path, what)));
         } else if verified.store_is_damaged || (has_holes && site.catalog.is_none()) {
             plan.steps.push(salvage_store(site, survey.first().unwrap_or(survey.next))?);
@@ -228,11 +257,12 @@ impl Plan {
             disk.open(&segment.path, Access::Write).and_then(|file| file.sync()).map_err(fail)?;
         }
         for (work, step) in &self.steps {
-            if !matches!(work, Work::Rebuild | Work::Stray) {
+            let is_file = step.path != site.dir;
+            if is_file && !matches!(work, Work::Rebuild | Work::Stray) {
                 copy_aside(disk, &step.path, &place)?;
             }
             match work {
-                Work::Manifest => site.manifest.store()?,
+                Work::Manifest => site.manifest.write()?,
                 Work::Segment(at) => {
                     // As recovery does: what lies behind the tail is cut first.
                     let segment = &segments[*at];
@@ -281,6 +311,18 @@ fn misplaced(path: &Path, what: &str, number: u64) -> Error {
         segment::name(number)
     );
     Error::new(ErrorKind::Corruption, message).at(path, None)
+}
+
+/// A store that a program brought along, with rows that are not what they should be.
+fn guest_is_damaged(site: &Site, verified: &Verification<'_>) -> Error {
+    let finding = verified.report.findings.iter().find(|finding| finding.path == site.place());
+    let message = format!(
+        "the store {:?} is damaged ({}), and is not Quipu's to repair: mend it by its own means, or give \
+         the directory an empty one, and repair again",
+        site.manifest.store().to_string(),
+        finding.map_or("its rows are not what the log says", |finding| &finding.what)
+    );
+    Error::new(ErrorKind::Corruption, message).at(&site.dir, None)
 }
 
 fn disk_has(disk: &dyn Disk, path: &Path) -> Result<bool> {
@@ -346,7 +388,7 @@ fn segment_step(site: &Site, segment: &Surveyed) -> Result<RepairStep> {
 /// A new store with the rows that are good, or with none where the catalog is not: then it says
 /// where the log begins, and that this is all there is.
 fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
-    let path = site.dir.join(STORE);
+    let path = site.place();
     let mut changes = Changes::default();
     let mut step = step(Action::GiveUp, &path, "");
     if let (Some(_), Some(catalog)) = (&site.storage, &site.catalog) {
@@ -364,7 +406,7 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
             catalog.views.iter().map(|view| view.rows).sum::<u64>() + lost.other_good,
             lost.damaged
         );
-        changes.of(Table::Meta).push(catalog.row());
+        changes.of_mut(Table::Meta).push(catalog.row());
     } else {
         // Everything that the log still has is replayed.
         let catalog = Catalog {
@@ -383,7 +425,7 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
         } else {
             "begun anew; the next opening makes it again from what the log has".to_owned()
         };
-        changes.of(Table::Meta).push(catalog.row());
+        changes.of_mut(Table::Meta).push(catalog.row());
     }
     Ok((Work::Store(Box::new(changes)), step))
 }
@@ -415,7 +457,7 @@ fn salvage_rows(
             if table == Table::Ids {
                 match Seen::from_row(key, value) {
                     Ok(_) => {
-                        changes.of(table).push((key.to_vec(), Some(value.to_vec())));
+                        changes.of_mut(table).push((key.to_vec(), Some(value.to_vec())));
                         lost.other_good += 1;
                     }
                     Err(_) => lost.damaged += 1,
@@ -434,7 +476,7 @@ fn salvage_rows(
             });
             match kept {
                 Some((value, pruned)) => {
-                    changes.of(table).push((key.to_vec(), Some(value)));
+                    changes.of_mut(table).push((key.to_vec(), Some(value)));
                     if table == Table::Buckets {
                         blocks.insert(key.to_vec());
                         lost.other_good += 1;
@@ -463,7 +505,7 @@ fn salvage_rows(
     catalog.purge.clear();
     // Blocks of a series that is lost have nobody who names them.
     let named: BTreeSet<Vec<u8>> = changes
-        .of(Table::Series)
+        .of_mut(Table::Series)
         .iter()
         .flat_map(|(key, value)| {
             let shape = id_of(key).and_then(|id| shapes.get(&id));
@@ -471,7 +513,7 @@ fn salvage_rows(
             shape.map(|shape| load::blocks_of(key, value, shape)).unwrap_or_default()
         })
         .collect();
-    changes.of(Table::Buckets).retain(|(key, _)| named.contains(key));
+    changes.of_mut(Table::Buckets).retain(|(key, _)| named.contains(key));
     for changes in &mut changes.0 {
         changes.sort();
         changes.dedup_by(|(a, _), (b, _)| a == b);
@@ -481,6 +523,11 @@ fn salvage_rows(
 
 /// Writes a new store under another name, then puts it in the place of the damaged one.
 fn write_store(site: &Site, rows: &Changes) -> Result<()> {
+    if let Some(Store::Guest(store)) = &site.storage {
+        // It has no catalog, and what else it may have is of no use without.
+        snapshot::clear(store)?;
+        return store.commit(rows);
+    }
     let disk = &site.disk;
     let (path, made) = (site.dir.join(STORE), site.dir.join(REPAIRED));
     let fail = |e| Error::io("write the snapshot anew", &path, e);

@@ -31,7 +31,7 @@ use crate::log::stage::{self, Staged};
 use crate::log::writer::{Draft, Writer};
 use crate::log::{Home, Position};
 use crate::manifest::backup::{self, BackupSet, SegmentPart, StagePart};
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, State, StoreName};
 use crate::options::Options;
 use crate::record::{self, Form};
 use crate::time::Timestamp;
@@ -376,7 +376,9 @@ impl Restoring<'_> {
             return Err(self.given_up(hole));
         }
         let created = Timestamp::from_micros(self.set.created);
-        Manifest::restore(self.disk.clone(), self.to, self.set.identity, created, last)?;
+        let state = State { segments_made: last, store: StoreName::REDB };
+        let identity = self.set.identity;
+        Manifest::rebuilt(self.disk.clone(), self.to, identity, created, state).write()?;
         Ok(end.position)
     }
 
@@ -513,7 +515,8 @@ impl Restoring<'_> {
             }
         }
         let made_at = Timestamp::from_micros(self.set.taken_at);
-        let manifest = Arc::new(Manifest::create(self.disk.clone(), self.to, made_at)?);
+        let manifest =
+            Arc::new(Manifest::create(self.disk.clone(), self.to, StoreName::REDB, made_at)?);
         let to = home_of(&self.disk, manifest.identity, self.to);
         let dictionary = Arc::new(Dictionary::new(0));
         let writer = Writer::start(to, manifest, dictionary.clone(), SEGMENT_BYTES, 0, 1);

@@ -9,14 +9,16 @@
 
 use super::catalog::Catalog;
 use super::open::{LOCK, LOG, STORE};
+use super::store;
 use crate::disk::{Access, Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Resume};
 use crate::log::segment::{self, RawHeader, Segment};
 use crate::log::stage::Staged;
-use crate::manifest::{self, Manifest};
-use crate::snapshot::{RedbStorage, Storage as _};
+use crate::manifest::{self, Manifest, State, StoreName};
+use crate::options::Options;
+use crate::snapshot::{RedbStorage, Storage as _, Store};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ pub(super) struct Site {
     pub(super) manifest: Manifest,
     /// Why the manifest that is there is not that one.
     pub(super) manifest_damage: Option<String>,
-    pub(super) storage: Option<RedbStorage>,
+    pub(super) storage: Option<Store>,
     pub(super) catalog: Option<Catalog>,
     /// Why there is no storage, or no catalog in it.
     pub(super) store_damage: Option<Error>,
@@ -46,7 +48,13 @@ pub(super) enum Stay {
 }
 
 impl Site {
-    pub(super) fn enter(disk: Arc<dyn Disk>, dir: &Path, stay: Stay) -> Result<Self> {
+    pub(super) fn enter(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        stay: Stay,
+        options: &Options,
+    ) -> Result<Self> {
+        let asked = store::asked(options)?;
         let fail = |e| Error::io("look at the directory", dir, e);
         if !disk.exists(dir).map_err(fail)? {
             let message = "there is no such directory";
@@ -77,9 +85,9 @@ impl Site {
         let numbers = segment::numbers(&*disk, &log)?;
         let (manifest, manifest_damage) = match Manifest::open(disk.clone(), dir) {
             Ok(Some(manifest)) => match strangers(&disk, &log, &numbers, manifest.identity)? {
-                Some(_) if stored_identity(&disk, dir)? != Some(manifest.identity) => {
+                Some(_) if stored_identity(&disk, dir, options)? != Some(manifest.identity) => {
                     let what = "the manifest belongs to another directory than all segments do";
-                    (reconstruct(&disk, dir, &numbers)?, Some(what.to_owned()))
+                    (reconstruct(&disk, dir, &numbers, options)?, Some(what.to_owned()))
                 }
                 _ => (manifest, None),
             },
@@ -94,16 +102,17 @@ impl Site {
                     Err(error) => error.message().to_owned(),
                     Ok(_) => "the manifest is missing".to_owned(),
                 };
-                (reconstruct(&disk, dir, &numbers)?, Some(what))
+                (reconstruct(&disk, dir, &numbers, options)?, Some(what))
             }
         };
         let (filling, identity) = (Filling::Reserved, manifest.identity);
         let home = Home { disk: disk.clone(), dir: log, identity, filling };
-        let store = dir.join(STORE);
+        store::check_asked(manifest.store(), asked, dir)?;
         let (mut storage, mut catalog, mut store_damage) = (None, None, None);
-        if has_store {
-            let opened = RedbStorage::inspect(&disk, &store).and_then(|storage| {
-                let catalog = Catalog::read(&*storage.snapshot()?, &store, identity);
+        if has_store || asked != StoreName::REDB {
+            let opened = inspect(&disk, dir, options).and_then(|storage| {
+                let place = store::place(&storage, dir);
+                let catalog = Catalog::read(&*storage.snapshot()?, &place, identity);
                 Ok((storage, catalog))
             });
             match opened {
@@ -173,6 +182,14 @@ fn headers(
 }
 
 impl Site {
+    /// Where the store has its rows, for errors and findings.
+    pub(super) fn place(&self) -> PathBuf {
+        match self.manifest.store() {
+            StoreName::REDB => self.dir.join(STORE),
+            _ => self.dir.clone(),
+        }
+    }
+
     /// What is wrong with the stage, if anything is.
     pub(super) fn stage_damage(&self) -> Result<Option<Error>> {
         match Staged::read(&*self.disk, &self.dir, self.home.identity) {
@@ -196,19 +213,33 @@ fn strangers(
     Ok(first.filter(|first| agree && *first != identity))
 }
 
+/// Opens the store, be it there or not, to be read only.
+fn inspect(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Store> {
+    Ok(match &options.storage {
+        None => Store::Redb(RedbStorage::inspect(disk, &dir.join(STORE))?),
+        Some(opener) => Store::Guest(opener.open(dir)?),
+    })
+}
+
 /// Whose directory the snapshot says that this is, if it can be read.
-fn stored_identity(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<u128>> {
+fn stored_identity(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Option<u128>> {
     let store = dir.join(STORE);
-    if !disk.exists(&store).map_err(|e| Error::io("look at", &store, e))? {
+    let is_there = disk.exists(&store).map_err(|e| Error::io("look at", &store, e))?;
+    if !is_there && options.storage.is_none() {
         return Ok(None);
     }
-    let identity = RedbStorage::inspect(disk, &store)
-        .and_then(|storage| Catalog::identity(&*storage.snapshot()?));
+    let identity =
+        inspect(disk, dir, options).and_then(|storage| Catalog::identity(&*storage.snapshot()?));
     Ok(identity.unwrap_or_default())
 }
 
 /// The manifest that the rest of the directory speaks of.
-fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Manifest> {
+fn reconstruct(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    numbers: &[u64],
+    options: &Options,
+) -> Result<Manifest> {
     let mut identities: BTreeMap<u128, u64> = BTreeMap::new();
     let mut created = i64::MAX;
     let headers = headers(disk, &dir.join(LOG), numbers)?;
@@ -221,7 +252,7 @@ fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Mani
     {
         return Ok(mended);
     }
-    let stored = stored_identity(disk, dir)?
+    let stored = stored_identity(disk, dir, options)?
         .filter(|stored| identities.is_empty() || identities.contains_key(stored));
     let most = identities.iter().max_by_key(|(_, segments)| **segments);
     let identity = stored.or(most.map(|(identity, _)| *identity)).ok_or_else(|| {
@@ -239,5 +270,6 @@ fn reconstruct(disk: &Arc<dyn Disk>, dir: &Path, numbers: &[u64]) -> Result<Mani
     let silent =
         |(number, header): &&(u64, Option<RawHeader>)| header.is_none() && near.contains(number);
     let made = headers.iter().rfind(silent).map_or(last, |(number, _)| last.max(*number));
-    Ok(Manifest::rebuilt(disk.clone(), dir, identity, created, made))
+    let state = State { segments_made: made, store: store::asked(options)? };
+    Ok(Manifest::rebuilt(disk.clone(), dir, identity, created, state))
 }

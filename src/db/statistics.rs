@@ -21,6 +21,11 @@ pub struct Statistics {
     pub last_checkpoint: Option<LastCheckpoint>,
     /// Checkpoints of this opening that failed.
     pub checkpoint_failures: u64,
+    /// Work in the background of this opening that failed, its checkpoints included.
+    pub background_failures: u64,
+    /// The last of it. It stays when the same work succeeds later; whether it is over, its time and the
+    /// last checkpoint's say, and [`Db::is_dirty`](crate::Db::is_dirty).
+    pub background_error: Option<BackgroundError>,
     /// Views.
     pub views: u64,
     /// Segments of the log, the one prepared for the future included.
@@ -29,13 +34,16 @@ pub struct Statistics {
     pub log_bytes: u64,
     /// Bytes of log since the last checkpoint.
     pub log_bytes_since_checkpoint: u64,
-    /// Bytes of the snapshot store.
+    /// The store of the snapshot: `redb`, or the name of the program's own
+    /// ([`Options::storage`](crate::Options::storage)).
+    pub storage: String,
+    /// Bytes of redb's file; 0 where the snapshot is in another store.
     pub snapshot_bytes: u64,
     /// Series in memory.
     pub series_resident: u64,
     /// Of those, the ones that hold only what came since opening, their rows not being read yet.
     pub series_partial: u64,
-    /// Of those, the ones changed since the last checkpoint.
+    /// Of those, the ones with a change that no checkpoint has brought into the snapshot.
     pub series_dirty: u64,
     /// Estimated memory of the series in memory and their tables, in bytes.
     pub memory_bytes: u64,
@@ -63,6 +71,18 @@ pub struct Statistics {
     pub resizes: u64,
     /// Time spent on that, in microseconds.
     pub resize_micros: u64,
+}
+
+/// Work in the background that failed. It is tried again by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BackgroundError {
+    /// What it was, `checkpoint` for example.
+    pub work: &'static str,
+    /// The error, as people read it.
+    pub error: String,
+    /// When it was, by the store's clock.
+    pub time: Timestamp,
 }
 
 /// A checkpoint that was made.
@@ -96,6 +116,7 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
         series: figures.series,
     });
     let checkpoint_failures = figures.failures;
+    let background_error = engine.background_error.lock().clone();
     let log_dir = &engine.home.dir;
     let numbers = segment::numbers(&*engine.disk, log_dir).unwrap_or_default();
     let bytes_of = |path: &std::path::Path| {
@@ -110,10 +131,13 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
         durable_position: Position(engine.log.durable()),
         last_checkpoint,
         checkpoint_failures,
+        background_failures: engine.tallies.background_failures.get(),
+        background_error,
         views: views.len() as u64,
         segments: numbers.len() as u64,
         log_bytes,
         log_bytes_since_checkpoint: tallies.log_bytes.get(),
+        storage: engine.log.manifest().store().to_string(),
         snapshot_bytes: bytes_of(&engine.dir.join(super::open::STORE)),
         series_resident: totals.resident,
         series_partial: totals.partial,

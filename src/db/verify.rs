@@ -23,8 +23,9 @@ use crate::log::segment;
 use crate::log::stage;
 use crate::log::survey::{Beginning, PieceState, Survey, Surveyed, survey};
 use crate::manifest;
+use crate::options::Options;
 use crate::record::Seen;
-use crate::snapshot::{Row, Snapshot, Start, Storage as _, Table};
+use crate::snapshot::{Row, Snapshot, Start, Storage as _, Store, Table};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -210,26 +211,46 @@ impl Finding {
 /// ```
 ///
 /// # Errors
-/// `Locked` while the directory is open, or a backup into it is under way; `NotFound`, `NotQuipu`, `NewerFormat`; `Io`. Damage is not
-/// an error: it is in the report.
+/// `Locked` while the directory is open, or a backup into it is under way; `NotFound`, `NotQuipu`, `NewerFormat`; `Io`;
+/// `StorageConflict` where the snapshot is in a store that a program brings along ([`Options::verify`]).
+/// Damage is not an error: it is in the report.
 pub fn verify(
     dir: impl AsRef<Path>,
     depth: Depth,
     mut progress: impl FnMut(Progress),
 ) -> Result<VerifyReport> {
-    verify_on(Arc::new(OsDisk), dir.as_ref(), depth, &mut progress)
+    verify_on(Arc::new(OsDisk), dir.as_ref(), &Options::new(), depth, &mut progress)
+}
+
+impl Options {
+    /// [`verify`](super::verify()) of a directory whose snapshot is in a
+    /// [store](Options::storage) that the program brings along; nothing else of the options matters. The
+    /// rows in it are checked and compared with the log as redb's are; what the store is made of is its
+    /// own to check.
+    ///
+    /// # Errors
+    /// As there; `StorageConflict` where the directory has another store; those of the store.
+    pub fn verify(
+        &self,
+        dir: impl AsRef<Path>,
+        depth: Depth,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<VerifyReport> {
+        verify_on(Arc::new(OsDisk), dir.as_ref(), self, depth, &mut progress)
+    }
 }
 
 pub(crate) fn verify_on(
     disk: Arc<dyn Disk>,
     dir: &Path,
+    options: &Options,
     depth: Depth,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport> {
     if let Some(report) = super::restore::verify_backup(&disk, dir, progress)? {
         return Ok(report);
     }
-    let site = Site::enter(disk, dir, Stay::Reading)?;
+    let site = Site::enter(disk, dir, Stay::Reading, options)?;
     Verification::run(&site, depth, progress).map(|verified| verified.report)
 }
 
@@ -358,7 +379,7 @@ impl<'a> Verification<'a> {
         }
         if let Some(error) = &site.store_damage {
             self.store_is_damaged = true;
-            self.found(Finding::of(error, &site.dir.join(STORE)));
+            self.found(Finding::of(error, &site.place()));
         }
         let missed = site.catalog.is_none() && site.store_damage.is_none();
         if missed && site.resume.oldest > 1 {
@@ -368,20 +389,27 @@ impl<'a> Verification<'a> {
                 site.resume.oldest
             );
             self.store_is_damaged = true;
-            self.found(Finding::new(&site.dir.join(STORE), Meaning::Corruption, what));
+            self.found(Finding::new(&site.place(), Meaning::Corruption, what));
         }
         let list = |dir: &Path| {
             let names = site.disk.list(dir);
             names.map_err(|e| Error::io("look at the directory", dir, e))
         };
         let left = "left by a crash; it is replaced when its name is needed";
-        let ours = [LOCK, LOG, STORE, QUARANTINE, manifest::NAME, stage::NAME];
-        for name in list(&site.dir)?.iter().filter(|name| !ours.contains(&name.as_str())) {
+        let ours = [LOCK, LOG, QUARANTINE, manifest::NAME, stage::NAME];
+        let is_ours = |name: &String| {
+            ours.contains(&name.as_str()) || (name == STORE && site.place().ends_with(STORE))
+        };
+        for name in list(&site.dir)?.iter().filter(|name| !is_ours(name)) {
             let path = site.dir.join(name);
             let unfinished = [manifest::UNFINISHED, "state.redb.new", REPAIRED, stage::UNFINISHED]
                 .contains(&name.as_str());
             let (meaning, what) = if unfinished {
                 (Meaning::Leftover, left)
+            } else if name == STORE {
+                let what = "the snapshot from before it went to another store; the next opening puts \
+                            it aside";
+                (Meaning::Leftover, what)
             } else {
                 (Meaning::Foreign, "not a file of Quipu's; it is left alone")
             };
@@ -441,7 +469,7 @@ impl<'a> Verification<'a> {
         {
             let what = "the snapshot is missing, and an earlier repair gave up records that may \
                         have been in it";
-            let mut finding = Finding::new(&site.dir.join(STORE), Meaning::Corruption, what);
+            let mut finding = Finding::new(&site.place(), Meaning::Corruption, what);
             finding.positions = Positions::of(positions);
             self.store_is_damaged = true;
             self.found(finding);
@@ -477,7 +505,7 @@ impl<'a> Verification<'a> {
                 catalog.events
             );
             self.store_is_damaged = true;
-            self.found(Finding::new(&self.site.dir.join(STORE), Meaning::Corruption, what));
+            self.found(Finding::new(&self.site.place(), Meaning::Corruption, what));
         }
     }
 
@@ -496,7 +524,7 @@ impl<'a> Verification<'a> {
     fn store(&mut self) -> Result<Counted> {
         let mut counted = Counted::default();
         let site = self.site;
-        let path = site.dir.join(STORE);
+        let path = site.place();
         let Some(storage) = &site.storage else { return Ok(counted) };
         let snapshot = storage.snapshot()?;
         for table in Table::ALL {
@@ -593,7 +621,7 @@ impl<'a> Verification<'a> {
         let (Some(storage), Some(catalog)) = (&site.storage, &site.catalog) else {
             return Ok(());
         };
-        let path = site.dir.join(STORE);
+        let path = site.place();
         let snapshot = storage.snapshot()?;
         for id in folded.ids() {
             let Some(view) = catalog.views.iter().find(|view| view.id == id) else { continue };
@@ -633,7 +661,7 @@ impl<'a> Verification<'a> {
     }
 
     fn views(&mut self, views: &[StoredView], counted: &Counted) {
-        let path = self.site.dir.join(STORE);
+        let path = self.site.place();
         for view in views {
             let series = counted.series.get(&view.id).copied().unwrap_or(0);
             let name = view.view.name();
@@ -666,7 +694,7 @@ impl<'a> Verification<'a> {
 
     /// Lets the store check its pages. Last, because what it finds it mends, in memory.
     fn integrity(&mut self) -> Result<()> {
-        let Some(storage) = &self.site.storage else { return Ok(()) };
+        let Some(Store::Redb(storage)) = &self.site.storage else { return Ok(()) };
         let what = match storage.check_integrity() {
             Ok(true) => return Ok(()),
             Ok(false) => "pages of the store are not what its own checksums say".to_owned(),
@@ -674,7 +702,7 @@ impl<'a> Verification<'a> {
             Err(error) => return Err(error),
         };
         self.store_is_damaged = true;
-        self.found(Finding::new(&self.site.dir.join(STORE), Meaning::Corruption, what));
+        self.found(Finding::new(&self.site.place(), Meaning::Corruption, what));
         Ok(())
     }
 }
@@ -765,7 +793,7 @@ impl Stretch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, Grain, Keep, Options, TestClock, TimeZone, Timestamp, View};
+    use crate::{Event, Grain, Keep, TestClock, TimeZone, Timestamp, View};
 
     /// Views that differ in what takes the memory: keys, buckets, the aggregates in the buckets.
     fn views() -> [View; 4] {
@@ -794,7 +822,7 @@ mod tests {
         }
         db.close().unwrap();
 
-        let site = Site::enter(Arc::new(OsDisk), &dir, Stay::Reading).unwrap();
+        let site = Site::enter(Arc::new(OsDisk), &dir, Stay::Reading, &Options::new()).unwrap();
         let mut quietly = |_| {};
         let mut verification = Verification::begin(&site, Depth::Refold, &mut quietly);
         let counted = verification.store().unwrap();

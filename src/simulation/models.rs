@@ -16,7 +16,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling};
 use crate::log::Home;
 use crate::log::writer::Writer;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, StoreName};
 use crate::record::{Column, Columns};
 use crate::series::Series;
 use crate::slots::Slots;
@@ -137,7 +137,8 @@ const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 fn log(disk: &SimulatedDisk) -> Writer {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     shared.create_dir(Path::new("log")).expect("made");
-    let manifest = Manifest::create(shared.clone(), Path::new("log"), NOW).expect("made");
+    let manifest = Manifest::create(shared.clone(), Path::new("log"), StoreName::REDB, NOW);
+    let manifest = manifest.expect("made");
     let home = Home { disk: shared, dir: "log".into(), identity: 1, filling: Filling::Written };
     let writer =
         Writer::start(home, Arc::new(manifest), Arc::new(Dictionary::new(0)), 1 << 14, 0, 1);

@@ -20,7 +20,7 @@
 //! changes it, and others copy it under a shared one ([`RedbStorage::open_copy`]): a copy is the state
 //! of one commit, whole.
 
-use super::{Changes, Row, Snapshot, Start, Storage, Table};
+use super::{Changes, Row, Snapshot, Start, Storage, Table, message_of};
 use crate::disk::{self, Access, Disk, File, Hold, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::RwLock;
@@ -43,12 +43,7 @@ const CHECKED_BYTES: u64 = 16 << 20;
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 fn definition(table: Table) -> Rows {
-    TableDefinition::new(match table {
-        Table::Meta => "meta",
-        Table::Series => "series",
-        Table::Buckets => "buckets",
-        Table::Ids => "ids",
-    })
+    TableDefinition::new(table.name())
 }
 
 #[derive(Debug)]
@@ -390,6 +385,11 @@ impl RedbStorage {
         Ok(())
     }
 
+    /// The file that holds the last commit, if there is one. It stays as it is between commits.
+    pub(crate) fn file(&self) -> Option<Arc<dyn File>> {
+        self.held.file()
+    }
+
     fn write(&self, changes: &Changes) -> Result<()> {
         self.with(|database| {
             let mut transaction = database.begin_write()?;
@@ -435,10 +435,6 @@ impl Storage for RedbStorage {
         let _hold =
             self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
         self.write(changes)
-    }
-
-    fn file(&self) -> Option<Arc<dyn File>> {
-        self.held.file()
     }
 
     fn close(&self) -> Result<()> {
@@ -560,13 +556,8 @@ impl Snapshot for RedbSnapshot<'_> {
 fn guarded<R>(held: &Held, run: impl FnOnce() -> Result<R>) -> Result<R> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         held.panicked.store(true, SeqCst);
-        let why = panic
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_default();
-        Err(Error::new(ErrorKind::Corruption, format!("the snapshot is damaged: {why}"))
-            .at(&held.path, None))
+        let message = format!("the snapshot is damaged: {}", message_of(&*panic));
+        Err(Error::new(ErrorKind::Corruption, message).at(&held.path, None))
     })
 }
 

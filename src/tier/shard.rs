@@ -71,6 +71,8 @@ pub(crate) struct Shard {
     partial: usize,
     /// Complete entries without a stored row.
     unstored: usize,
+    /// Entries whose mark is not [`CLEAN`]: of no checkpoint that is committed.
+    unsaved: usize,
     /// Rows that captures of complete entries have added to the store, or are about to.
     newly_stored: u64,
     heap_bytes: usize,
@@ -191,6 +193,7 @@ impl Shard {
             live: 0,
             partial: 0,
             unstored: 0,
+            unsaved: 0,
             newly_stored: 0,
             heap_bytes: 0,
             evictions: 0,
@@ -416,10 +419,12 @@ impl Shard {
     /// cut still wants it (invariant 2).
     #[cold]
     fn first_touch(&mut self, slot: u32) {
-        if !matches!(self.entry(slot).mark, CLEAN | FLUSHING) {
+        let mark = self.entry(slot).mark;
+        if !matches!(mark, CLEAN | FLUSHING) {
             let captured = self.capture(slot);
             self.captured.push(captured);
         }
+        self.unsaved += usize::from(mark == CLEAN);
         self.entry(slot).mark = self.generation;
         self.dirty.push(slot);
     }
@@ -496,7 +501,9 @@ impl Shard {
             let entry = self.entry(slot);
             if entry.mark == FLUSHING {
                 entry.mark = CLEAN;
-                if entry.partial && !scanned {
+                let is_empty = entry.partial;
+                self.unsaved -= 1;
+                if is_empty && !scanned {
                     // Empty since its capture: the row says all.
                     self.remove(slot);
                 }
@@ -657,11 +664,10 @@ impl Shard {
             + (self.dirty.capacity() + self.cut_slots.capacity() + self.free.capacity()) * 4
             + self.heap_bytes
             + size_of::<Shard>();
-        let in_cut = self.cut_slots.len() + self.captured.len();
         ShardTotals {
             resident,
             partial: self.partial as u64,
-            dirty: (self.dirty.len() + in_cut) as u64,
+            dirty: self.unsaved as u64,
             memory_bytes: memory as u64,
             live_bytes: resident * (size_of::<Entry>() + self.arity * size_of::<Sym>() + 8) as u64
                 + self.heap_bytes as u64,
