@@ -78,6 +78,27 @@ impl Changes {
         &self.0[table as usize]
     }
 
+    /// Adds a change, in its place, or in place of another one of the same key: for tests of a store.
+    ///
+    /// ```
+    /// use quipu::storage::{Changes, MemoryStorage, Storage, Table};
+    ///
+    /// let store = MemoryStorage::default();
+    /// let mut changes = Changes::default();
+    /// changes.put(Table::Series, "key", Some(b"value".to_vec()));
+    /// store.commit(&changes)?;
+    /// let snapshot = store.snapshot()?;
+    /// assert_eq!(snapshot.get(Table::Series, b"key")?, Some(b"value".to_vec()));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: Option<Vec<u8>>) {
+        let (changes, key) = (self.of_mut(table), key.into());
+        match changes.binary_search_by(|(other, _)| other.cmp(&key)) {
+            Ok(at) => changes[at].1 = value,
+            Err(at) => changes.insert(at, (key, value)),
+        }
+    }
+
     pub(crate) fn of_mut(&mut self, table: Table) -> &mut Vec<Change> {
         &mut self.0[table as usize]
     }

@@ -89,12 +89,15 @@ pub(super) fn open_locked(
 ) -> Result<Engine> {
     let now = options.clock.now();
     // Another process may have made it between the look and the lock.
-    let manifest = match Manifest::open(disk.clone(), dir)? {
+    let (manifest, guest) = match Manifest::open(disk.clone(), dir)? {
         Some(manifest) => {
             settle_names(&*disk, dir)?;
-            manifest
+            (manifest, None)
         }
-        None => create(&disk, dir, store::asked(&options)?, now)?,
+        None => {
+            let guest = store::of_nobody(dir, &options)?;
+            (create(&disk, dir, store::asked(&options)?, now)?, guest)
+        }
     };
     let manifest = Arc::new(manifest);
     let identity = manifest.identity;
@@ -103,7 +106,7 @@ pub(super) fn open_locked(
         Durability::Interval(_) | Durability::Memory => Filling::Reserved,
     };
     let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling };
-    let mut store = store::open(&disk, dir, &home, &manifest, &options)?;
+    let mut store = store::open(&disk, dir, &home, &manifest, &options, guest)?;
     let catalog = std::mem::take(&mut store.catalog);
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));

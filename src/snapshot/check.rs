@@ -80,19 +80,13 @@ fn table(dice: &mut Dice) -> Table {
 }
 
 fn commit(store: &impl Storage, model: &mut Model, rows: &[(Table, Change)]) -> Result<()> {
-    let mut by_table: [BTreeMap<Vec<u8>, Option<Vec<u8>>>; 4] = Default::default();
-    for (table, (key, value)) in rows {
-        by_table[*table as usize].insert(key.clone(), value.clone());
-    }
     let mut changes = Changes::default();
-    for table in Table::ALL {
-        for (key, value) in std::mem::take(&mut by_table[table as usize]) {
-            match &value {
-                Some(value) => model[table as usize].insert(key.clone(), value.clone()),
-                None => model[table as usize].remove(&key),
-            };
-            changes.of_mut(table).push((key, value));
-        }
+    for (table, (key, value)) in rows {
+        match value {
+            Some(value) => model[*table as usize].insert(key.clone(), value.clone()),
+            None => model[*table as usize].remove(key),
+        };
+        changes.put(*table, key.clone(), value.clone());
     }
     store.commit(&changes)
 }
@@ -327,6 +321,8 @@ mod tests {
         /// As of one commit before.
         lag: parking_lot::Mutex<MemoryStorage>,
         kept: Arc<parking_lot::Mutex<MemoryStorage>>,
+        /// Snapshots that were asked for.
+        seen: AtomicU64,
     }
 
     struct FlawedSnapshot<'a>(&'a Flawed, Box<dyn Snapshot + 'a>);
@@ -346,6 +342,7 @@ mod tests {
 
     impl Storage for Flawed {
         fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+            self.seen.fetch_add(1, SeqCst);
             let rows: Box<dyn Snapshot + '_> = if self.flaw == Flaw::SnapshotsLag {
                 struct Held(MemoryStorage);
                 impl Snapshot for Held {
@@ -400,8 +397,15 @@ mod tests {
             parts.push(changes);
             for part in parts {
                 self.rows.commit(&part)?;
-                if self.flaw == Flaw::CommitsInSteps {
-                    thread::yield_now();
+                let is_shared = part.0.iter().flatten().any(|(key, _)| key.starts_with(b"s"));
+                if self.flaw == Flaw::CommitsInSteps && is_shared {
+                    // Until somebody has come to see it.
+                    let before = self.seen.load(SeqCst);
+                    let seen = |_| {
+                        thread::yield_now();
+                        self.seen.load(SeqCst) > before + READERS as u64
+                    };
+                    let _ = (0..100_000).any(seen);
                 }
             }
             Ok(())
@@ -484,7 +488,7 @@ mod tests {
             let error = check(|| {
                 let rows = if flaw == ForgetsOnClose { kept.lock().clone() } else { rows.clone() };
                 let lag = parking_lot::Mutex::new(deep(&rows));
-                Ok(Flawed { flaw, rows, lag, kept: kept.clone() })
+                Ok(Flawed { flaw, rows, lag, kept: kept.clone(), seen: AtomicU64::new(0) })
             });
             let error = error.expect_err(&format!("{flaw:?}"));
             assert_eq!(error.kind(), ErrorKind::Invalid, "{flaw:?}: {error}");

@@ -3,7 +3,7 @@
 //! `cuts.rs` explores power cuts, `faults_everywhere.rs` fails each operation, `controls.rs` shows
 //! that both see what they are to see. `backup.rs` and `repair.rs` do both to backups, restores,
 //! repairs and openings that rebuild a snapshot; `sectors.rs` lets each sector of a log be one that
-//! cannot be read. A failure prints the command that repeats it. Environment:
+//! cannot be read; `guests.rs` has a store of one's own. A failure prints the command that repeats it. Environment:
 //!
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
@@ -27,6 +27,7 @@ mod cuts;
 mod faults;
 mod faults_everywhere;
 mod found;
+mod guests;
 mod repair;
 mod run;
 mod script;

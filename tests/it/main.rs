@@ -26,6 +26,7 @@ mod repair;
 mod retention;
 mod several;
 mod staging;
+mod storage;
 mod strays;
 mod tidy;
 mod together;
