@@ -89,15 +89,12 @@ pub(super) fn open_locked(
 ) -> Result<Engine> {
     let now = options.clock.now();
     // Another process may have made it between the look and the lock.
-    let (manifest, guest) = match Manifest::open(disk.clone(), dir)? {
-        Some(manifest) => {
-            settle_names(&*disk, dir)?;
-            (manifest, None)
-        }
-        None => {
-            let guest = store::of_nobody(dir, &options)?;
-            (create(&disk, dir, store::asked(&options)?, now)?, guest)
-        }
+    let (manifest, guest) = if let Some(manifest) = Manifest::open(disk.clone(), dir)? {
+        settle_names(&*disk, dir)?;
+        (manifest, None)
+    } else {
+        let guest = store::of_nobody(dir, &options)?;
+        (create(&disk, dir, store::asked(&options)?, now)?, guest)
     };
     let manifest = Arc::new(manifest);
     let identity = manifest.identity;

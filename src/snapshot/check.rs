@@ -318,8 +318,9 @@ mod tests {
     struct Flawed {
         flaw: Flaw,
         rows: MemoryStorage,
-        /// As of one commit before.
-        lag: parking_lot::Mutex<MemoryStorage>,
+        /// As of one commit before, and that commit.
+        behind: MemoryStorage,
+        pending: parking_lot::Mutex<Changes>,
         kept: Arc<parking_lot::Mutex<MemoryStorage>>,
         /// Snapshots that were asked for.
         seen: AtomicU64,
@@ -327,59 +328,28 @@ mod tests {
 
     struct FlawedSnapshot<'a>(&'a Flawed, Box<dyn Snapshot + 'a>);
 
-    fn deep(rows: &MemoryStorage) -> MemoryStorage {
-        let copy = MemoryStorage::default();
-        let mut changes = Changes::default();
-        super::super::each_page(&*rows.snapshot().unwrap(), &mut |table, page| {
-            let rows = page.into_iter().map(|(key, value)| (key, Some(value)));
-            changes.of_mut(table).extend(rows);
-            Ok(())
-        })
-        .unwrap();
-        copy.commit(&changes).unwrap();
-        copy
-    }
-
     impl Storage for Flawed {
         fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
             self.seen.fetch_add(1, SeqCst);
-            let rows: Box<dyn Snapshot + '_> = if self.flaw == Flaw::SnapshotsLag {
-                struct Held(MemoryStorage);
-                impl Snapshot for Held {
-                    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-                        self.0.snapshot()?.get(table, key)
-                    }
-                    fn range(
-                        &self,
-                        table: Table,
-                        from: Start<'_>,
-                        to: Option<&[u8]>,
-                        limit: usize,
-                    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-                        self.0.snapshot()?.range(table, from, to, limit)
-                    }
-                }
-                Box::new(Held(self.lag.lock().clone()))
-            } else {
-                self.rows.snapshot()?
-            };
+            let lags = self.flaw == Flaw::SnapshotsLag;
+            let rows = if lags { self.behind.snapshot()? } else { self.rows.snapshot()? };
             Ok(Box::new(FlawedSnapshot(self, rows)))
         }
 
         fn commit(&self, changes: &Changes) -> Result<()> {
-            if self.flaw == Flaw::SnapshotsLag {
-                *self.lag.lock() = deep(&self.rows);
-            }
             let mut changes = changes.clone();
+            let before = std::mem::replace(&mut *self.pending.lock(), changes.clone());
+            self.behind.commit(&before)?;
             let mut parts: Vec<Changes> = Vec::new();
             for table in Table::ALL {
                 let rows = changes.of_mut(table);
                 match self.flaw {
                     Flaw::NoDeletions => rows.retain(|(_, value)| value.is_some()),
                     Flaw::KeysAreCut => rows.iter_mut().for_each(|(key, _)| key.truncate(4_096)),
-                    Flaw::ValuesAreCut => rows.iter_mut().for_each(|(_, value)| {
-                        value.iter_mut().for_each(|value| value.truncate(1 << 16));
-                    }),
+                    Flaw::ValuesAreCut => {
+                        let values = rows.iter_mut().filter_map(|(_, value)| value.as_mut());
+                        values.for_each(|value| value.truncate(1 << 16));
+                    }
                     _ => {}
                 }
                 if self.flaw == Flaw::TablesAreOne {
@@ -487,8 +457,14 @@ mod tests {
             let rows = MemoryStorage::default();
             let error = check(|| {
                 let rows = if flaw == ForgetsOnClose { kept.lock().clone() } else { rows.clone() };
-                let lag = parking_lot::Mutex::new(deep(&rows));
-                Ok(Flawed { flaw, rows, lag, kept: kept.clone(), seen: AtomicU64::new(0) })
+                Ok(Flawed {
+                    flaw,
+                    rows,
+                    behind: MemoryStorage::default(),
+                    pending: parking_lot::Mutex::default(),
+                    kept: kept.clone(),
+                    seen: AtomicU64::new(0),
+                })
             });
             let error = error.expect_err(&format!("{flaw:?}"));
             assert_eq!(error.kind(), ErrorKind::Invalid, "{flaw:?}: {error}");

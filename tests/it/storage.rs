@@ -9,10 +9,11 @@ use quipu::{
 };
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
 
 fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -185,6 +186,16 @@ fn rows(db: &Db) -> Vec<Row> {
     db.query("by_user").unwrap().rows().unwrap().map(Result::unwrap).collect()
 }
 
+/// A directory with a store of one's own, open, and these users in it.
+fn begin(users: std::ops::Range<u64>) -> (TempDir, PathBuf, Planned, Db) {
+    let (root, store) = (tempfile::tempdir().unwrap(), Planned::default());
+    let path = root.path().join("db");
+    let db = store.options().open(&path).unwrap();
+    define(&db);
+    record(&db, users);
+    (root, path, store, db)
+}
+
 fn count(db: &Db, user: &str) -> u64 {
     db.query("by_user").unwrap().get(&[user]).unwrap().map_or(0, |row| row.count)
 }
@@ -306,12 +317,7 @@ fn a_failed_commit_leaves_series_dirty() {
 /// Cold keys that are recorded to hold only what came since; a checkpoint reads their rows.
 #[test]
 fn a_store_that_fails_while_it_is_read_costs_an_answer_and_no_record() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let store = Planned::default();
-    let db = store.options().open(&path).unwrap();
-    define(&db);
-    record(&db, 0..20);
+    let (_root, path, store, db) = begin(0..20);
     db.close().unwrap();
     let db = store.options().memory_budget(0).open(&path).unwrap();
     record(&db, 0..10);
@@ -354,12 +360,7 @@ fn a_store_that_fails_while_it_is_read_costs_an_answer_and_no_record() {
 
 #[test]
 fn a_store_that_fails_in_the_middle_of_a_checkpoint_fails_it_as_a_whole() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let store = Planned::default();
-    let db = store.options().open(&path).unwrap();
-    define(&db);
-    record(&db, 0..30);
+    let (_root, path, store, db) = begin(0..30);
     db.close().unwrap();
     let mut recorded = 1;
     for fails_at in 0..12 {
@@ -396,12 +397,7 @@ fn a_store_that_fails_in_the_middle_of_a_checkpoint_fails_it_as_a_whole() {
 
 #[test]
 fn a_panic_in_a_store_is_an_error() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let store = Planned::default();
-    let db = store.options().open(&path).unwrap();
-    define(&db);
-    record(&db, 0..10);
+    let (_root, path, store, db) = begin(0..10);
     store.plan(|call| if call == Call::Commit { panic!("deep in the store") } else { Ok(()) });
     for _ in 0..2 {
         let error = db.checkpoint().unwrap_err();
@@ -488,12 +484,7 @@ fn what_fails_in_the_background_is_in_the_statistics_and_is_tried_again() {
 /// A question for a cold key reads its row; meanwhile the key is recorded to, and a checkpoint made.
 #[test]
 fn a_first_query_racing_a_record_loses_no_record() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let store = Planned::default();
-    let db = store.options().open(&path).unwrap();
-    define(&db);
-    record(&db, 0..10);
+    let (_root, path, store, db) = begin(0..10);
     db.close().unwrap();
     let mut expected = 1;
     for checkpoints in [false, true] {
@@ -577,11 +568,8 @@ fn a_damaged_file_is_neither_answered_with_zero_nor_overwritten() {
     assert!(!path.join("log/0000000001.qlog").exists(), "the log does not say all");
     let file = path.join("state.redb");
     let whole = std::fs::read(&file).unwrap();
-    let damages: [&dyn Fn(&mut Vec<u8>); 3] =
-        [&|bytes| bytes[4_096..].fill(0), &|bytes| bytes.clear(), &|bytes| bytes.truncate(9_000)];
-    for damage in damages {
-        let mut bytes = whole.clone();
-        damage(&mut bytes);
+    let zeros = [&whole[..4_096], &vec![0; whole.len() - 4_096]].concat();
+    for bytes in [zeros, Vec::new(), whole[..9_000].to_vec()] {
         std::fs::write(&file, &bytes).unwrap();
         let before = contents(&path);
         for _ in 0..2 {
@@ -591,6 +579,38 @@ fn a_damaged_file_is_neither_answered_with_zero_nor_overwritten() {
     }
     std::fs::write(&file, &whole).unwrap();
     assert_eq!(rows(&with().open(&path).unwrap()).len(), 300);
+}
+
+/// A store whose ranges are backwards.
+#[derive(Clone)]
+struct Backwards(MemoryStorage);
+struct BackwardsSnapshot<'a>(Box<dyn Snapshot + 'a>);
+impl Storage for Backwards {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+        Ok(Box::new(BackwardsSnapshot(self.0.snapshot()?)))
+    }
+    fn commit(&self, changes: &Changes) -> Result<()> {
+        self.0.commit(changes)
+    }
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+impl Snapshot for BackwardsSnapshot<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.get(table, key)
+    }
+    fn range(
+        &self,
+        table: Table,
+        from: Start<'_>,
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut rows = self.0.range(table, from, to, limit)?;
+        rows.reverse();
+        Ok(rows)
+    }
 }
 
 #[test]
@@ -636,37 +656,7 @@ fn strange_rows_of_a_store_are_corruption_and_no_answers() {
         assert!(error.to_string().contains("another directory"), "{error}");
         assert!(contents(&b) == before, "not a byte was changed");
     }
-    // One that gives rows which were not asked for.
-    #[derive(Clone)]
-    struct Backwards(MemoryStorage);
-    struct BackwardsSnapshot<'a>(Box<dyn Snapshot + 'a>);
-    impl Storage for Backwards {
-        fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
-            Ok(Box::new(BackwardsSnapshot(self.0.snapshot()?)))
-        }
-        fn commit(&self, changes: &Changes) -> Result<()> {
-            self.0.commit(changes)
-        }
-        fn close(&self) -> Result<()> {
-            Ok(())
-        }
-    }
-    impl Snapshot for BackwardsSnapshot<'_> {
-        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
-            self.0.get(table, key)
-        }
-        fn range(
-            &self,
-            table: Table,
-            from: Start<'_>,
-            to: Option<&[u8]>,
-            limit: usize,
-        ) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-            let mut rows = self.0.range(table, from, to, limit)?;
-            rows.reverse();
-            Ok(rows)
-        }
-    }
+    // One that gives rows which are out of order.
     let backwards = Backwards(MemoryStorage::default());
     let shared = backwards.clone();
     let with = || {
@@ -724,12 +714,7 @@ fn a_store_that_has_forgotten_is_made_again_from_the_log_or_is_an_error() {
 
 #[test]
 fn a_directory_is_opened_with_the_store_it_has() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let store = Planned::default();
-    let db = store.options().open(&path).unwrap();
-    define(&db);
-    record(&db, 0..10);
+    let (root, path, store, db) = begin(0..10);
     let expected = answers(&db);
     db.close().unwrap();
     let before = contents(&path);
@@ -885,7 +870,7 @@ fn a_change_of_stores_that_fails_leaves_the_one_there_was() {
     let earlier = root.path().join("earlier");
     copy_of(&original, &earlier);
     let db = store.options().change_storage().open(&earlier).unwrap();
-    record(&db, 0..50);
+    record(&db, 40..90);
     db.close().unwrap();
     let left = store.all_rows();
     let mut failed = 0;
@@ -949,12 +934,7 @@ fn a_backup_of_a_store_of_ones_own_is_restored_with_redbs() {
 
 #[test]
 fn verify_and_repair_look_at_the_store_that_they_are_given() {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("db");
-    let store = Planned::default();
-    let db = store.options().open(&path).unwrap();
-    define(&db);
-    record(&db, 0..10);
+    let (_root, path, store, db) = begin(0..10);
     db.checkpoint().unwrap();
     let events: Vec<Event<'_>> = (0..40).map(|_| Event::new("e").dim("user", "u003")).collect();
     db.record_all(events, OnInvalid::Refuse).unwrap();
