@@ -245,7 +245,7 @@ impl Options {
     /// Keeps the snapshot in a store of one's own, in place of redb's file `state.redb`: see
     /// [`Storage`]. `open` is called with the path of the directory, once an opening, while its lock is
     /// held; it makes an empty store where there is none, in the directory or elsewhere, and changes
-    /// nothing otherwise.
+    /// nothing otherwise. Where it fails for a directory that is made, that one stays, empty.
     ///
     /// A directory remembers the `name` (1 to 8 of `a-z`, `0-9`, `-` and `_`; not `redb`), and is
     /// opened with a store of that name only, unless [`change_storage`](Options::change_storage) says

@@ -6,7 +6,8 @@
 //!    before all of it was read that is to be read. (Where the disk fails while that is brought in
 //!    order, a later opening goes on with it.)
 //! 2. Things are made in this order: `LOCK`, `log/`, `MANIFEST`; with the first record a segment,
-//!    with the first checkpoint `state.redb`. So a directory without a manifest holds nothing of
+//!    with the first checkpoint `state.redb`. A store that the program brings along may have files here,
+//!    and makes them behind `MANIFEST`. So a directory without a manifest holds nothing of
 //!    worth and may be begun again, if it holds nothing else.
 //! 3. Recovery is: newest snapshot, then every record behind it through the same `apply` as live.
 //! 4. The next position is behind both the log's end and the snapshot's position.
@@ -89,12 +90,12 @@ pub(super) fn open_locked(
 ) -> Result<Engine> {
     let now = options.clock.now();
     // Another process may have made it between the look and the lock.
-    let (manifest, guest) = if let Some(manifest) = Manifest::open(disk.clone(), dir)? {
-        settle_names(&*disk, dir)?;
-        (manifest, None)
-    } else {
-        let guest = store::of_nobody(dir, &options)?;
-        (create(&disk, dir, store::asked(&options)?, now)?, guest)
+    let manifest = match Manifest::open(disk.clone(), dir)? {
+        Some(manifest) => {
+            settle_names(&*disk, dir)?;
+            manifest
+        }
+        None => create(&disk, dir, store::asked(&options)?, now)?,
     };
     let manifest = Arc::new(manifest);
     let identity = manifest.identity;
@@ -103,7 +104,7 @@ pub(super) fn open_locked(
         Durability::Interval(_) | Durability::Memory => Filling::Reserved,
     };
     let home = Home { disk: disk.clone(), dir: dir.join(LOG), identity, filling };
-    let mut store = store::open(&disk, dir, &home, &manifest, &options, guest)?;
+    let mut store = store::open(&disk, dir, &home, &manifest, &options)?;
     let catalog = std::mem::take(&mut store.catalog);
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));

@@ -10,7 +10,7 @@
 //!    snapshot is made again from the log, if that says all.
 //! 4. What is damaged or no longer used of redb's is put aside, never deleted; a guest's own is its own.
 
-use super::catalog::{self, Catalog};
+use super::catalog::Catalog;
 use super::open::{STORE, put_aside, quarantine};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +18,7 @@ use crate::log::Home;
 use crate::log::reader;
 use crate::manifest::{Manifest, StoreName};
 use crate::options::Options;
-use crate::snapshot::{self, Guest, RedbStorage, Storage as _, Store, Table};
+use crate::snapshot::{self, Opener, RedbStorage, Storage as _, Store};
 use crate::time::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,20 +52,7 @@ pub(super) fn asked(options: &Options) -> Result<StoreName> {
     })
 }
 
-/// The store that a program brings along to a directory that is made: no other one's.
-pub(super) fn of_nobody(dir: &Path, options: &Options) -> Result<Option<Guest>> {
-    let guest = options.storage.as_ref().map(|opener| opener.open(dir)).transpose()?;
-    if let Some(guest) = &guest
-        && guest.snapshot()?.get(Table::Meta, catalog::ROW)?.is_some()
-    {
-        let message = "the store holds the snapshot of another directory, or of one that was here; give \
-                       this one an empty store";
-        return Err(Error::new(ErrorKind::Corruption, message).at(dir, None));
-    }
-    Ok(guest)
-}
-
-/// Opens the store, if it is not yet (`guest`), changing nothing. In place of a damaged one of redb's a new one will be made, if
+/// Opens the store, changing nothing. In place of a damaged one of redb's a new one will be made, if
 /// the log can say all that was in it.
 pub(super) fn open(
     disk: &Arc<dyn Disk>,
@@ -73,7 +60,6 @@ pub(super) fn open(
     home: &Home,
     manifest: &Manifest,
     options: &Options,
-    guest: Option<Guest>,
 ) -> Result<Opened> {
     let (has, asked) = (manifest.store(), asked(options)?);
     if has != asked && !options.change_storage {
@@ -83,10 +69,7 @@ pub(super) fn open(
     let says_all = || reader::is_complete(home, manifest.segments_made());
     match &options.storage {
         None if has == asked => redb(),
-        Some(opener) if has == asked => {
-            let guest = guest.map_or_else(|| opener.open(dir), Ok);
-            of_guest(guest, dir, home, &says_all)
-        }
+        Some(opener) if has == asked => of_guest(opener, dir, home, &says_all),
         Some(opener) if has == StoreName::REDB => {
             let Opened { storage, catalog, damaged, .. } = redb()?;
             let from = match storage {
@@ -130,12 +113,12 @@ fn of_redb(disk: &Arc<dyn Disk>, dir: &Path, home: &Home, made: u64) -> Result<O
 }
 
 fn of_guest(
-    guest: Result<Guest>,
+    opener: &Opener,
     dir: &Path,
     home: &Home,
     says_all: &dyn Fn() -> Result<bool>,
 ) -> Result<Opened> {
-    let opened = guest.and_then(|storage| {
+    let opened = opener.open(dir).and_then(|storage| {
         let catalog = Catalog::read(&*storage.snapshot()?, dir, home.identity)?;
         Ok(Opened { storage: Store::Guest(storage), catalog, damaged: None, change: None })
     });

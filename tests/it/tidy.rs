@@ -64,6 +64,7 @@ const WORDS: &[&str] =
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("options", "db", "`Options::open` is where an engine begins; it hands itself over to `Db`"),
     ("options", "disk", "... on the operating system's disk"),
+    ("options", "snapshot", "an opening can be given a store of the program's own"),
     ("options", "view", "an opening can be given views to define"),
 ];
 
