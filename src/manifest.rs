@@ -8,13 +8,17 @@
 //! 16     16   the directory's identity, random
 //! 32      8   made at, microseconds since 1970
 //! 40      8   the greatest number of a segment that was ever made
-//! 48      8   zero
+//! 48      8   fork: which replica it is; zero as long as its identity says that
 //! ```
 //! Invariants
 //! 1. It is replaced as a whole: written under another name, synced, renamed, the directory
 //!    synced. So it is the old one or the new one after any crash.
 //! 2. A segment is used only after the manifest names it; so a segment that is not there although
 //!    the manifest names it (and the snapshot did not retire it) was lost, not never made.
+//! 3. The directory records as the replica of its identity, or, with a fork, as that of XXH3-128 of identity
+//!    and fork. Whoever brings it back to an earlier state, or gives up records, gives it another
+//!    fork before: positions may be given again then, and must not be under the same id. That the log is of
+//!    that replica from here on is a record in it, in front of the first one of an opening.
 //!
 //! Next: `log/segment.rs`; what makes a directory a backup is in `manifest/backup.rs`.
 
@@ -40,7 +44,14 @@ pub(crate) struct Manifest {
     dir: PathBuf,
     pub(crate) identity: u128,
     pub(crate) created: Timestamp,
-    segments_made: Mutex<u64>,
+    state: Mutex<State>,
+}
+
+/// What changes.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    segments_made: u64,
+    fork: u64,
 }
 
 impl Manifest {
@@ -49,8 +60,9 @@ impl Manifest {
         // The time, should the system's own randomness repeat itself.
         let identity = disk.unique() ^ u128::from(now.micros() as u64);
         let dir = dir.to_owned();
-        let manifest = Manifest { disk, dir, identity, created: now, segments_made: Mutex::new(0) };
-        manifest.write(0)?;
+        let state = Mutex::new(State::default());
+        let manifest = Manifest { disk, dir, identity, created: now, state };
+        manifest.store()?;
         Ok(manifest)
     }
 
@@ -99,7 +111,7 @@ impl Manifest {
             dir: dir.to_owned(),
             identity: u128::from(word(bytes, 16)) | u128::from(word(bytes, 24)) << 64,
             created: Timestamp::from_micros(word(bytes, 32) as i64),
-            segments_made: Mutex::new(word(bytes, 40)),
+            state: Mutex::new(State { segments_made: word(bytes, 40), fork: word(bytes, 48) }),
         }
     }
 
@@ -127,16 +139,37 @@ impl Manifest {
         created: Timestamp,
         segments_made: u64,
     ) -> Self {
-        let (dir, segments_made) = (dir.to_owned(), Mutex::new(segments_made));
-        Manifest { disk, dir, identity, created, segments_made }
+        let (dir, state) = (dir.to_owned(), Mutex::new(State { segments_made, fork: 0 }));
+        Manifest { disk, dir, identity, created, state }
     }
 
     /// Writes it as it is, durable when this returns.
     pub(crate) fn store(&self) -> Result<()> {
-        self.write(self.segments_made())
+        self.write(*self.state.lock())
     }
 
-    /// Writes the manifest that this directory had, and has again now that it is restored.
+    /// The replica as which the directory records (invariant 3).
+    pub(crate) fn replica(&self) -> u128 {
+        match self.state.lock().fork {
+            0 => self.identity,
+            fork => {
+                let seed = [&self.identity.to_le_bytes()[..], &fork.to_le_bytes()].concat();
+                xxhash_rust::xxh3::xxh3_128(&seed)
+            }
+        }
+    }
+
+    /// Lets the directory record as another replica, durable when this returns.
+    pub(crate) fn fork(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        let forked = State { fork: fork_of(&*self.disk), ..*state };
+        self.write(forked)?;
+        *state = forked;
+        Ok(())
+    }
+
+    /// Writes the manifest that this directory had, and has again now that it is restored, as another
+    /// replica.
     pub(crate) fn restore(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -144,38 +177,44 @@ impl Manifest {
         created: Timestamp,
         segments_made: u64,
     ) -> Result<()> {
-        let dir = dir.to_owned();
-        let segments = Mutex::new(segments_made);
-        let manifest = Manifest { disk, dir, identity, created, segments_made: segments };
-        manifest.write(segments_made)
+        let state = Mutex::new(State { segments_made, fork: fork_of(&*disk) });
+        let manifest = Manifest { disk, dir: dir.to_owned(), identity, created, state };
+        manifest.store()
     }
 
     pub(crate) fn segments_made(&self) -> u64 {
-        *self.segments_made.lock()
+        self.state.lock().segments_made
     }
 
     /// Notes that segment `number` exists, durable when this returns.
     pub(crate) fn note_segment(&self, number: u64) -> Result<()> {
-        let mut made = self.segments_made.lock();
-        if number > *made {
-            self.write(number)?;
-            *made = number;
+        let mut state = self.state.lock();
+        if number > state.segments_made {
+            let noted = State { segments_made: number, ..*state };
+            self.write(noted)?;
+            *state = noted;
         }
         Ok(())
     }
 
-    fn write(&self, segments_made: u64) -> Result<()> {
+    fn write(&self, State { segments_made, fork }: State) -> Result<()> {
         let mut bytes = [0; BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.identity.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.created.micros().to_le_bytes());
         bytes[40..48].copy_from_slice(&segments_made.to_le_bytes());
+        bytes[48..56].copy_from_slice(&fork.to_le_bytes());
         let sum = checksum(&bytes);
         bytes[12..16].copy_from_slice(&sum.to_le_bytes());
         replace(&*self.disk, &self.dir, (NAME, UNFINISHED), &bytes)
             .map_err(|e| Error::io("write the manifest", &self.dir.join(NAME), e))
     }
+}
+
+/// A fork that no other directory of the same identity has.
+fn fork_of(disk: &dyn Disk) -> u64 {
+    (disk.unique() as u64).max(1)
 }
 
 /// Replaces a file as a whole (invariant 1); it is made under the second name.

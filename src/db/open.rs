@@ -23,6 +23,7 @@ use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::Replicas;
 use crate::log::Home;
 use crate::log::reader::{self, Entry};
 use crate::log::segment;
@@ -105,7 +106,7 @@ pub(super) fn open_locked(
     let Store { storage, catalog, damaged } = store(&disk, dir, &home, manifest.segments_made())?;
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
-    let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
+    let mut recovery = Recovery::new(&catalog, identity, &options, dictionary.clone());
     let resume = catalog.resume(manifest.segments_made());
     let recovered = reader::recover(&home, resume, &dictionary, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
@@ -138,6 +139,10 @@ pub(super) fn open_locked(
         recovery.apply(entry, position, now.micros())
     })?;
     stage::remove(&*disk, dir)?;
+    let (id, before) = (manifest.replica(), recovery.replicas.last());
+    if id != before {
+        log.preface(Some(codec::encode(&Control::Replica { id, before })));
+    }
     if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
         // In the log, so that a later opening knows it whatever becomes of this one.
         let control = Control::DedupRule(rule);
@@ -448,10 +453,16 @@ pub(super) struct Recovery {
     expected_keys: usize,
     /// Views whose backfill was complete, as the log says.
     pub(super) owed: Vec<u32>,
+    pub(super) replicas: Replicas,
 }
 
 impl Recovery {
-    pub(super) fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
+    pub(super) fn new(
+        catalog: &Catalog,
+        identity: u128,
+        options: &Options,
+        dictionary: Arc<Dictionary>,
+    ) -> Self {
         let zone = catalog.zone.unwrap_or_default();
         let tier = |stored: &StoredView| {
             Arc::new(ViewTier::new(
@@ -488,6 +499,7 @@ impl Recovery {
             dictionary,
             expected_keys: options.expected_keys,
             owed: Vec::new(),
+            replicas: catalog.replicas(identity),
         }
     }
 
@@ -508,6 +520,7 @@ impl Recovery {
             scratch: Scratch::default(),
             dictionary: self.dictionary.clone(),
             expected_keys: self.expected_keys,
+            replicas: self.replicas.clone(),
         }
     }
 
@@ -541,6 +554,7 @@ impl Recovery {
             checkpointer: Mutex::new(Checkpointer::new(catalog, self.stale_ids)),
             backups: AtomicUsize::new(0),
             window: self.window.map(Mutex::new),
+            replicas: Mutex::new(self.replicas),
             staging,
             newest: self.newest,
             signals: background::Signals::default(),
@@ -610,7 +624,9 @@ impl Recovery {
                 apply_all(&self.live.views, columns, &mut self.scratch);
                 self.events.add(columns.len() as u64);
                 self.late.add(self.scratch.late());
-                if let Some(window) = &mut self.window
+                if let Some(origin) = columns.extras.origin {
+                    self.replicas.cover(origin, columns.len());
+                } else if let Some(window) = &mut self.window
                     && !columns.ids.is_empty()
                 {
                     window.place(columns.len(), &columns.ids, position, written_at);
@@ -654,6 +670,13 @@ impl Recovery {
                 }
             }
             Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
+            Entry::Control(Control::Replica { id, .. }) => {
+                if id == 0 || self.replicas.is_own(id) {
+                    let why = format!("the directory records as {id:032x} a second time");
+                    return Err(Error::new(ErrorKind::Corruption, why));
+                }
+                self.replicas.begin(position, id);
+            }
             Entry::Control(Control::TimeZone { name }) => {
                 if !self.live.may_take_zone() {
                     let why = format!("the time zone is changed to {name} under a view");

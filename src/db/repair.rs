@@ -7,6 +7,8 @@
 //!    reported damaged, with fewer damages, and a repair goes on.
 //! 3. The order is: manifest, segments, snapshot. So a snapshot is judged by the log as it stays.
 //! 4. No position is given twice: those that are lost are said by lost frames (`log/salvage.rs`).
+//! 5. Of what is recorded behind it the directory is another replica: where the end of the log is lost,
+//!    others may know events of positions that this one does not know of.
 //!
 //! Next: `db/verify.rs`, whose findings these are.
 
@@ -18,6 +20,7 @@ use super::{backfill::Progress, load};
 use crate::codec;
 use crate::disk::{self, Access, Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::Replicas;
 use crate::key;
 use crate::log::salvage;
 use crate::log::segment;
@@ -214,7 +217,8 @@ impl Plan {
             let path = site.dir.join(STORE);
             plan.steps.push((Work::Rebuild, step(Action::Rebuild, &path, what)));
         } else if verified.store_is_damaged || (has_holes && site.catalog.is_none()) {
-            plan.steps.push(salvage_store(site, survey.first().unwrap_or(survey.next))?);
+            let begins = survey.first().unwrap_or(survey.next);
+            plan.steps.push(salvage_store(site, begins, verified.replica)?);
         }
         Ok(plan)
     }
@@ -222,6 +226,13 @@ impl Plan {
     fn apply(self, site: &Site, segments: &[Surveyed], now: Timestamp) -> Result<PathBuf> {
         let disk = &*site.disk;
         let place = quarantine(disk, &site.dir, now)?;
+        // Positions may be given again, or it may be unknown who recorded what (invariant 5).
+        if self.steps.iter().any(|(work, _)| !matches!(work, Work::Rebuild | Work::Stray)) {
+            if site.manifest_damage.is_some() {
+                copy_aside(disk, &site.dir.join(manifest::NAME), &place)?;
+            }
+            site.manifest.fork()?;
+        }
         // After a kill what is good may be in the page cache only, and is now to be relied upon.
         for segment in segments.iter().filter(|s| !matches!(s.beginning, Beginning::Missing)) {
             let fail = |e| Error::io("sync the log", &segment.path, e);
@@ -232,7 +243,8 @@ impl Plan {
                 copy_aside(disk, &step.path, &place)?;
             }
             match work {
-                Work::Manifest => site.manifest.store()?,
+                // It was, above.
+                Work::Manifest => {}
                 Work::Segment(at) => {
                     // As recovery does: what lies behind the tail is cut first.
                     let segment = &segments[*at];
@@ -345,7 +357,7 @@ fn segment_step(site: &Site, segment: &Surveyed) -> Result<RepairStep> {
 
 /// A new store with the rows that are good, or with none where the catalog is not: then it says
 /// where the log begins, and that this is all there is.
-fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
+fn salvage_store(site: &Site, begins: u64, replica: Option<u128>) -> Result<(Work, RepairStep)> {
     let path = site.dir.join(STORE);
     let mut changes = Changes::default();
     let mut step = step(Action::GiveUp, &path, "");
@@ -366,12 +378,16 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
         );
         changes.of(Table::Meta).push(catalog.row());
     } else {
-        // Everything that the log still has is replayed.
+        // Everything that the log still has is replayed. It is of the replica that the first change of
+        // it speaks of, or else of the present one.
+        let replica = replica.unwrap_or_else(|| site.manifest.replica());
+        let replicas = Replicas::new(replica);
         let catalog = Catalog {
             identity: site.home.identity,
             position: begins.saturating_sub(1),
             segment: site.resume.oldest,
             first_segment: site.resume.oldest,
+            replicas: Some(replicas).filter(|r| !r.is_plain(site.home.identity)),
             ..Catalog::default()
         };
         step.what = if begins > 1 {
