@@ -128,6 +128,8 @@ pub(crate) struct Engine {
     window: Option<Mutex<dedup::Window>>,
     /// To be locked by [`Engine::replicas`].
     replicas: Mutex<Replicas>,
+    /// The replica of what is recorded next, where that is a change.
+    becomes: Option<u128>,
     staging: staging::Staging,
     signals: background::Signals,
     tallies: Tallies,

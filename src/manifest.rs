@@ -8,17 +8,17 @@
 //! 16     16   the directory's identity, random
 //! 32      8   made at, microseconds since 1970
 //! 40      8   the greatest number of a segment that was ever made
-//! 48      8   fork: which replica it is; zero as long as its identity says that
+//! 48      8   fork, zero where there is none (invariant 3)
 //! ```
 //! Invariants
 //! 1. It is replaced as a whole: written under another name, synced, renamed, the directory
 //!    synced. So it is the old one or the new one after any crash.
 //! 2. A segment is used only after the manifest names it; so a segment that is not there although
 //!    the manifest names it (and the snapshot did not retire it) was lost, not never made.
-//! 3. The directory records as the replica of its identity, or, with a fork, as that of XXH3-128 of identity
-//!    and fork. Whoever brings it back to an earlier state, or gives up records, gives it another
-//!    fork before: positions may be given again then, and must not be under the same id. That the log is of
-//!    that replica from here on is a record in it, in front of the first one of an opening.
+//! 3. The replica of the manifest is that of the identity, or, with a fork, XXH3-128 of identity and fork.
+//!    Where it has not recorded anything yet, what is recorded next is of it: the log says so in front of
+//!    that. Whoever brings the directory back to an earlier state, or gives up records, forks it before:
+//!    positions may be given again then, and must not be under the same id.
 //!
 //! Next: `log/segment.rs`; what makes a directory a backup is in `manifest/backup.rs`.
 
@@ -148,7 +148,7 @@ impl Manifest {
         self.write(*self.state.lock())
     }
 
-    /// The replica as which the directory records (invariant 3).
+    /// The replica that records next, if it has not recorded yet (invariant 3).
     pub(crate) fn replica(&self) -> u128 {
         match self.state.lock().fork {
             0 => self.identity,
@@ -159,10 +159,11 @@ impl Manifest {
         }
     }
 
-    /// Lets the directory record as another replica, durable when this returns.
+    /// Lets the directory go on as another replica, durable when this returns.
     pub(crate) fn fork(&self) -> Result<()> {
         let mut state = self.state.lock();
-        let forked = State { fork: fork_of(&*self.disk), ..*state };
+        let fork = fork_of(&*self.disk, state.fork);
+        let forked = State { fork, ..*state };
         self.write(forked)?;
         *state = forked;
         Ok(())
@@ -177,7 +178,7 @@ impl Manifest {
         created: Timestamp,
         segments_made: u64,
     ) -> Result<()> {
-        let state = Mutex::new(State { segments_made, fork: fork_of(&*disk) });
+        let state = Mutex::new(State { segments_made, fork: fork_of(&*disk, 0) });
         let manifest = Manifest { disk, dir: dir.to_owned(), identity, created, state };
         manifest.store()
     }
@@ -212,9 +213,10 @@ impl Manifest {
     }
 }
 
-/// A fork that no other directory of the same identity has.
-fn fork_of(disk: &dyn Disk) -> u64 {
-    (disk.unique() as u64).max(1)
+/// A fork that no other directory of the same identity has; another one than before in any case.
+fn fork_of(disk: &dyn Disk, before: u64) -> u64 {
+    let unique = disk.unique();
+    ((unique ^ unique >> 64) as u64 ^ before.rotate_left(1)).max(1)
 }
 
 /// Replaces a file as a whole (invariant 1); it is made under the second name.

@@ -178,7 +178,8 @@ impl Db {
 
     /// The replica as which this directory records from now on.
     pub fn replica(&self) -> ReplicaId {
-        ReplicaId(self.engine().log.manifest().replica())
+        let engine = self.engine();
+        ReplicaId(engine.next_replica(&engine.replicas()))
     }
 
     /// Records as another replica from now on, and gives its id. What was recorded before keeps its name.
@@ -193,15 +194,12 @@ impl Db {
     pub fn new_replica(&self) -> Result<ReplicaId> {
         let engine = self.engine();
         let live = engine.close_gate()?;
-        let mut replicas = engine.replicas();
-        let (manifest, before) = (engine.log.manifest(), replicas.last());
-        manifest.fork()?;
-        // In place of what an earlier fork wanted.
-        engine.log.preface(None);
-        let id = manifest.replica();
+        let replicas = engine.replicas();
+        let before = engine.next_replica(&replicas);
+        let id = replicas.another(engine.disk.unique());
         let position = engine.append_control(&Control::Replica { id, before })?;
-        replicas.begin(position, id);
         drop(replicas);
+        engine.replicas().begin(position, id);
         drop(live);
         engine.acknowledge(position, engine.options.durability)?;
         Ok(ReplicaId(id))
@@ -327,10 +325,15 @@ impl Engine {
     /// Who recorded what, up to now.
     pub(super) fn replicas(&self) -> MutexGuard<'_, Replicas> {
         let mut replicas = self.replicas.lock();
-        if let Some(position) = self.log.prefaced() {
-            replicas.begin(position, self.log.manifest().replica());
+        if let (Some(id), Some(position)) = (self.becomes, self.log.prefaced()) {
+            replicas.begin(position, id);
         }
         replicas
+    }
+
+    /// The replica of what is recorded next.
+    fn next_replica(&self, replicas: &Replicas) -> u128 {
+        self.becomes.filter(|_| self.log.prefaced().is_none()).unwrap_or(replicas.last())
     }
 
     /// Marks which of so many events of an origin are not here; gives their number.
@@ -341,7 +344,7 @@ impl Engine {
         origin: Origin,
         missing: &mut Vec<bool>,
     ) -> Result<usize> {
-        let (last, next) = (self.last_position(), self.log.manifest().replica());
+        let (last, next) = (self.last_position(), self.next_replica(replicas));
         missing.clear();
         for position in (origin.first..).take(events) {
             missing.push(match replicas.find(origin.replica, position, last, next) {

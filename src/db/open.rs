@@ -140,8 +140,9 @@ pub(super) fn open_locked(
     })?;
     stage::remove(&*disk, dir)?;
     let (id, before) = (manifest.replica(), recovery.replicas.last());
-    if id != before {
-        log.preface(Some(codec::encode(&Control::Replica { id, before })));
+    if !recovery.replicas.is_own(id) {
+        log.preface(codec::encode(&Control::Replica { id, before }));
+        recovery.becomes = Some(id);
     }
     if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
         // In the log, so that a later opening knows it whatever becomes of this one.
@@ -454,6 +455,8 @@ pub(super) struct Recovery {
     /// Views whose backfill was complete, as the log says.
     pub(super) owed: Vec<u32>,
     pub(super) replicas: Replicas,
+    /// The replica that records next, if it has not recorded yet.
+    becomes: Option<u128>,
 }
 
 impl Recovery {
@@ -500,6 +503,7 @@ impl Recovery {
             expected_keys: options.expected_keys,
             owed: Vec::new(),
             replicas: catalog.replicas(identity),
+            becomes: None,
         }
     }
 
@@ -521,6 +525,7 @@ impl Recovery {
             dictionary: self.dictionary.clone(),
             expected_keys: self.expected_keys,
             replicas: self.replicas.clone(),
+            becomes: None,
         }
     }
 
@@ -555,6 +560,7 @@ impl Recovery {
             backups: AtomicUsize::new(0),
             window: self.window.map(Mutex::new),
             replicas: Mutex::new(self.replicas),
+            becomes: self.becomes,
             staging,
             newest: self.newest,
             signals: background::Signals::default(),

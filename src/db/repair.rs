@@ -25,7 +25,7 @@ use crate::key;
 use crate::log::salvage;
 use crate::log::segment;
 use crate::log::stage;
-use crate::log::survey::{Beginning, PieceState, Surveyed};
+use crate::log::survey::{Beginning, PieceState, Survey, Surveyed};
 use crate::manifest;
 use crate::record::Seen;
 use crate::snapshot::{Changes, RedbStorage, Storage as _, Table};
@@ -172,7 +172,15 @@ enum Work {
     /// The log says all that is in the store.
     Rebuild,
     /// A new store of these rows.
-    Store(Box<Changes>),
+    Store(Box<Changes>, Begun),
+}
+
+/// What a new store goes on from.
+enum Begun {
+    /// From the catalog that there was.
+    Where,
+    /// From nothing: the catalog says that what follows is of another replica.
+    Anew,
 }
 
 struct Plan {
@@ -217,8 +225,7 @@ impl Plan {
             let path = site.dir.join(STORE);
             plan.steps.push((Work::Rebuild, step(Action::Rebuild, &path, what)));
         } else if verified.store_is_damaged || (has_holes && site.catalog.is_none()) {
-            let begins = survey.first().unwrap_or(survey.next);
-            plan.steps.push(salvage_store(site, begins, verified.replica)?);
+            plan.steps.push(salvage_store(site, survey, verified.replica)?);
         }
         Ok(plan)
     }
@@ -226,8 +233,10 @@ impl Plan {
     fn apply(self, site: &Site, segments: &[Surveyed], now: Timestamp) -> Result<PathBuf> {
         let disk = &*site.disk;
         let place = quarantine(disk, &site.dir, now)?;
-        // Positions may be given again, or it may be unknown who recorded what (invariant 5).
-        if self.steps.iter().any(|(work, _)| !matches!(work, Work::Rebuild | Work::Stray)) {
+        // Positions may be given again (invariant 5).
+        let works = || self.steps.iter().map(|(work, _)| work);
+        let is_begun_anew = works().any(|work| matches!(work, Work::Store(_, Begun::Anew)));
+        if works().any(|work| !matches!(work, Work::Rebuild | Work::Stray)) && !is_begun_anew {
             if site.manifest_damage.is_some() {
                 copy_aside(disk, &site.dir.join(manifest::NAME), &place)?;
             }
@@ -243,8 +252,7 @@ impl Plan {
                 copy_aside(disk, &step.path, &place)?;
             }
             match work {
-                // It was, above.
-                Work::Manifest => {}
+                Work::Manifest => site.manifest.store()?,
                 Work::Segment(at) => {
                     // As recovery does: what lies behind the tail is cut first.
                     let segment = &segments[*at];
@@ -266,7 +274,7 @@ impl Plan {
                         put_aside(disk, &site.dir, STORE, &place)?;
                     }
                 }
-                Work::Store(rows) => write_store(site, rows)?,
+                Work::Store(rows, _) => write_store(site, rows)?,
             }
         }
         Ok(place)
@@ -357,9 +365,15 @@ fn segment_step(site: &Site, segment: &Surveyed) -> Result<RepairStep> {
 
 /// A new store with the rows that are good, or with none where the catalog is not: then it says
 /// where the log begins, and that this is all there is.
-fn salvage_store(site: &Site, begins: u64, replica: Option<u128>) -> Result<(Work, RepairStep)> {
+fn salvage_store(
+    site: &Site,
+    survey: &Survey,
+    replica: Option<u128>,
+) -> Result<(Work, RepairStep)> {
+    let (begins, next) = (survey.first().unwrap_or(survey.next), survey.next);
     let path = site.dir.join(STORE);
     let mut changes = Changes::default();
+    let mut begun = Begun::Where;
     let mut step = step(Action::GiveUp, &path, "");
     if let (Some(_), Some(catalog)) = (&site.storage, &site.catalog) {
         let mut catalog = catalog.clone();
@@ -379,15 +393,17 @@ fn salvage_store(site: &Site, begins: u64, replica: Option<u128>) -> Result<(Wor
         changes.of(Table::Meta).push(catalog.row());
     } else {
         // Everything that the log still has is replayed. It is of the replica that the first change of
-        // it speaks of, or else of the present one.
-        let replica = replica.unwrap_or_else(|| site.manifest.replica());
-        let replicas = Replicas::new(replica);
+        // it speaks of, or else of the manifest's, which is not changed before that is said here: a
+        // repair that dies in between is done again.
+        let mut replicas = Replicas::new(replica.unwrap_or_else(|| site.manifest.replica()));
+        replicas.begin(next, replicas.another(site.disk.unique()));
+        begun = Begun::Anew;
         let catalog = Catalog {
             identity: site.home.identity,
             position: begins.saturating_sub(1),
             segment: site.resume.oldest,
             first_segment: site.resume.oldest,
-            replicas: Some(replicas).filter(|r| !r.is_plain(site.home.identity)),
+            replicas: Some(replicas),
             ..Catalog::default()
         };
         step.what = if begins > 1 {
@@ -401,7 +417,7 @@ fn salvage_store(site: &Site, begins: u64, replica: Option<u128>) -> Result<(Wor
         };
         changes.of(Table::Meta).push(catalog.row());
     }
-    Ok((Work::Store(Box::new(changes)), step))
+    Ok((Work::Store(Box::new(changes), begun), step))
 }
 
 /// What of the rows cannot be kept.

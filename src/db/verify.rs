@@ -503,7 +503,8 @@ impl<'a> Verification<'a> {
     fn check_replicas(&mut self, replicas: &Replicas, as_of: u64) {
         let Some(catalog) = &self.site.catalog else { return };
         let stored = catalog.replicas(self.site.home.identity);
-        if self.depth == Depth::Refold && self.has(&(1..as_of + 1)) && stored != *replicas {
+        let is_known = as_of > 0 && self.has(&(1..as_of + 1));
+        if self.depth == Depth::Refold && is_known && stored != *replicas {
             let what = "the catalog says otherwise than the log which events of other replicas are \
                         here";
             self.store_is_damaged = true;

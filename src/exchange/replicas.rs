@@ -7,7 +7,7 @@
 //!
 //! Invariants
 //! 1. `own` is in the order of positions and begins with position 1; each id is in it once. The records
-//!    from the position of one id up to that of the next one are of that id.
+//!    from the position of one id up to that of the next one, which may be the same, are of that id.
 //! 2. Of other ids, and of own ones behind their end, the ranges of `covered` are here: those positions whose
 //!    events are, and those that are known to have none.
 //!
@@ -129,12 +129,18 @@ impl Replicas {
         self.own.iter().any(|(_, own)| *own == id)
     }
 
+    /// An id that no other replica has, made of a number that is most likely unique.
+    pub(crate) fn another(&self, unique: u128) -> u128 {
+        // Together with what is known, should the system's own randomness repeat itself.
+        let mut seed = unique.to_le_bytes().to_vec();
+        self.encode(&mut seed);
+        xxhash_rust::xxh3::xxh3_128(&seed).max(1)
+    }
+
     /// From `position` on the records are of another id. Said again it changes nothing.
     pub(crate) fn begin(&mut self, position: u64, id: u128) {
-        match self.own.last_mut() {
-            Some((from, _)) if *from > position => {}
-            Some((from, last)) if *from == position => *last = id,
-            _ => self.own.push((position, id)),
+        if !self.is_own(id) {
+            self.own.push((position, id));
         }
     }
 
@@ -193,7 +199,7 @@ impl Replicas {
             own.push((codec::take_u64(bytes)?, u128::from_le_bytes(codec::take_array(bytes)?)));
         }
         let is_named_twice =
-            |at: usize| own[..at].iter().any(|(from, id)| *from >= own[at].0 || *id == own[at].1);
+            |at: usize| own[..at].iter().any(|(from, id)| *from > own[at].0 || *id == own[at].1);
         if own.first().is_none_or(|(from, _)| *from != 1) || (1..own.len()).any(is_named_twice) {
             return Err(Malformed("the ids of a directory's own records are not in order"));
         }

@@ -203,9 +203,9 @@ impl Writer {
         }
     }
 
-    /// The control record that is to come in front of the next record; `None` takes it back.
-    pub(crate) fn preface(&self, body: Option<Vec<u8>>) {
-        self.active.lock().preface = body;
+    /// The control record that is to come in front of the next record.
+    pub(crate) fn preface(&self, body: Vec<u8>) {
+        self.active.lock().preface = Some(body);
     }
 
     /// The position of the record that was given in advance, if it is in the log.

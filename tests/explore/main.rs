@@ -27,6 +27,7 @@ mod cuts;
 mod faults;
 mod faults_everywhere;
 mod found;
+mod others;
 mod repair;
 mod run;
 mod script;
