@@ -14,7 +14,7 @@
 //! 2. Definitions of views change only at a cut of the gate, with a control record at that place
 //!    of the log.
 //! 3. Nothing is read from disk while the gate is held.
-//! 4. Locks are taken in the order gate, window of ids, gathered events, log, shards.
+//! 4. Locks are taken in the order gate, window of ids, replicas, gathered events, log, shards.
 //!
 //! Next: `record.rs`.
 
@@ -25,6 +25,7 @@ mod batch;
 mod catalog;
 mod checkpoint;
 mod dedup;
+mod exchange;
 mod load;
 mod open;
 mod read_only;
@@ -41,6 +42,7 @@ pub use backfill::Progress;
 pub use backup::BackupOutcome;
 pub use batch::Batch;
 use batch::Builder;
+pub use exchange::{ImportOptions, ImportOutcome};
 pub use read_only::ReadOnlyDb;
 pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
 pub use restore::{RestoreOutcome, Upto, restore};
@@ -54,6 +56,7 @@ use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits};
+use crate::exchange::Replicas;
 use crate::log::writer::{Appended, Draft, Writer};
 use crate::log::{Home, Position};
 use crate::options::{Durability, OnInvalid, Options};
@@ -124,6 +127,10 @@ pub(crate) struct Engine {
     backups: AtomicUsize,
     figures: Mutex<checkpoint::Figures>,
     window: Option<Mutex<dedup::Window>>,
+    /// To be locked by [`Engine::replicas`].
+    replicas: Mutex<Replicas>,
+    /// The replica of what is recorded next, where that is a change.
+    becomes: Option<u128>,
     staging: staging::Staging,
     signals: background::Signals,
     /// The last one.

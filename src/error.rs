@@ -111,6 +111,11 @@ impl Error {
 
     /// An operating system error on `path` while `doing` something ("write", "sync", ...).
     pub(crate) fn io(doing: &str, path: &Path, source: std::io::Error) -> Self {
+        Error::stream(doing, source).at(path, None)
+    }
+
+    /// An operating system error of something that has no path.
+    pub(crate) fn stream(doing: &str, source: std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 ErrorKind::NoSpace
@@ -128,7 +133,7 @@ impl Error {
         Error {
             kind,
             message: format!("cannot {doing}: {source}{advice}").into_boxed_str(),
-            place: Some(Box::new(Place { path: path.to_owned(), offset: None })),
+            place: None,
             source: Some(std::sync::Arc::new(source)),
         }
     }

@@ -58,8 +58,10 @@ mod tier;
 
 mod snapshot;
 
-// Asking.
+// Asking, and telling others.
 mod query;
+
+mod exchange;
 
 // What is kept: values that can be merged, and the definitions of what to keep.
 pub mod aggregate;
@@ -93,8 +95,10 @@ pub use db::{
 };
 pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
+pub use db::{ImportOptions, ImportOutcome};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
+pub use exchange::{Bundle, Cursor, ReplicaId};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Bucket, Component, Query, Row, Rows};

@@ -4,11 +4,12 @@
 //! offset size
 //!  0      8   magic "QUIPUDIR"
 //!  8      4   format version
-//! 12      4   CRC-32 of bytes 0..12 and 16..56
+//! 12      4   CRC-32 of bytes 0..12 and 16..64
 //! 16     16   the directory's identity, random
 //! 32      8   made at, microseconds since 1970
 //! 40      8   the greatest number of a segment that was ever made
 //! 48      8   the store of the snapshot: zero for redb's, else a name, and zeros behind it
+//! 56      8   fork, zero where there is none (invariant 4)
 //! ```
 //! Invariants
 //! 1. It is replaced as a whole: written under another name, synced, renamed, the directory
@@ -17,6 +18,10 @@
 //!    the manifest names it (and the snapshot did not retire it) was lost, not never made.
 //! 3. One store at a time has the snapshot. What another one has is of an earlier time, and is not
 //!    looked at.
+//! 4. The replica of the manifest is that of the identity, or, with a fork, XXH3-128 of identity and fork.
+//!    Where it has not recorded anything yet, what is recorded next is of it: the log says so in front of
+//!    that. Whoever brings the directory back to an earlier state, or gives up records, forks it before:
+//!    positions may be given again then, and must not be under the same id.
 //!
 //! Next: `log/segment.rs`; what makes a directory a backup is in `manifest/backup.rs`.
 
@@ -32,7 +37,7 @@ use std::sync::Arc;
 
 pub(crate) const MAGIC: [u8; 8] = *b"QUIPUDIR";
 pub(crate) const FORMAT: u32 = 1;
-pub(crate) const BYTES: usize = 56;
+pub(crate) const BYTES: usize = 64;
 pub(crate) const NAME: &str = "MANIFEST";
 pub(crate) const UNFINISHED: &str = "MANIFEST.new";
 
@@ -50,6 +55,7 @@ pub(crate) struct Manifest {
 pub(crate) struct State {
     pub(crate) segments_made: u64,
     pub(crate) store: StoreName,
+    pub(crate) fork: u64,
 }
 
 /// Which store has the directory's snapshot, by its name.
@@ -91,7 +97,7 @@ impl Manifest {
         // The time, should the system's own randomness repeat itself.
         let identity = disk.unique() ^ u128::from(now.micros() as u64);
         let manifest =
-            Manifest::rebuilt(disk, dir, identity, now, State { segments_made: 0, store });
+            Manifest::rebuilt(disk, dir, identity, now, State { segments_made: 0, store, fork: 0 });
         manifest.write()?;
         Ok(manifest)
     }
@@ -144,6 +150,7 @@ impl Manifest {
             state: Mutex::new(State {
                 segments_made: word(bytes, 40),
                 store: StoreName(word(bytes, 48).to_le_bytes()),
+                fork: word(bytes, 56),
             }),
         }
     }
@@ -178,6 +185,36 @@ impl Manifest {
     /// Writes it as it is, durable when this returns.
     pub(crate) fn write(&self) -> Result<()> {
         self.put(*self.state.lock())
+    }
+
+    /// The replica that records next, if it has not recorded yet (invariant 3).
+    pub(crate) fn replica(&self) -> u128 {
+        match self.state.lock().fork {
+            0 => self.identity,
+            fork => {
+                let seed = [&self.identity.to_le_bytes()[..], &fork.to_le_bytes()].concat();
+                xxhash_rust::xxh3::xxh3_128(&seed)
+            }
+        }
+    }
+
+    /// Lets the directory go on as another replica, durable when this returns.
+    pub(crate) fn fork(&self) -> Result<()> {
+        self.change(|state| state.fork = fork_of(&*self.disk, state.fork))
+    }
+
+    /// Writes the manifest that this directory had, and has again now that it is restored, as another
+    /// replica.
+    pub(crate) fn restore(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        identity: u128,
+        created: Timestamp,
+        segments_made: u64,
+    ) -> Result<()> {
+        let fork = fork_of(&*disk, 0);
+        let state = State { segments_made, store: StoreName::REDB, fork };
+        Manifest::rebuilt(disk, dir, identity, created, state).write()
     }
 
     pub(crate) fn segments_made(&self) -> u64 {
@@ -218,11 +255,18 @@ impl Manifest {
         bytes[32..40].copy_from_slice(&self.created.micros().to_le_bytes());
         bytes[40..48].copy_from_slice(&state.segments_made.to_le_bytes());
         bytes[48..56].copy_from_slice(&state.store.0);
+        bytes[56..64].copy_from_slice(&state.fork.to_le_bytes());
         let sum = checksum(&bytes);
         bytes[12..16].copy_from_slice(&sum.to_le_bytes());
         replace(&*self.disk, &self.dir, (NAME, UNFINISHED), &bytes)
             .map_err(|e| Error::io("write the manifest", &self.dir.join(NAME), e))
     }
+}
+
+/// A fork that no other directory of the same identity has; another one than before in any case.
+fn fork_of(disk: &dyn Disk, before: u64) -> u64 {
+    let unique = disk.unique();
+    ((unique ^ unique >> 64) as u64 ^ before.rotate_left(1)).max(1)
 }
 
 /// Replaces a file as a whole (invariant 1); it is made under the second name.

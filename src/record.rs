@@ -33,14 +33,16 @@
 mod extras;
 mod single;
 
-pub(crate) use extras::Extras;
+pub(crate) use extras::{Extras, Origin};
 pub(crate) use single::{put_event, take_event};
 
 use crate::codec::{self, Malformed};
 use crate::dictionary::{Dictionary, Sym};
+use crate::event::{Event, Times};
 use crate::options::Dedup;
 use crate::time::Timestamp;
 use crate::view::View;
+use std::ops::Range;
 
 /// Events in one frame at most. A larger batch becomes several frames.
 pub(crate) const FRAME_EVENTS_MAX: usize = 8_192;
@@ -71,6 +73,11 @@ pub(crate) enum Control {
     /// Views defined from here on have the calendar of this time zone, given by its name.
     TimeZone {
         name: String,
+    },
+    /// From here on records are of this replica; those before were of the other.
+    Replica {
+        id: u128,
+        before: u128,
     },
 }
 
@@ -144,6 +151,19 @@ impl Blobs {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.present.is_empty()
+    }
+
+    fn part(&self, rows: &Range<usize>) -> Self {
+        let mut part = Blobs::default();
+        for (to, from) in rows.clone().enumerate() {
+            if let Some(blob) = self.get(from) {
+                part.set(to, blob);
+            }
+        }
+        if !part.is_empty() {
+            part.pad(rows.len());
+        }
+        part
     }
 
     fn clear(&mut self) {
@@ -245,6 +265,43 @@ impl Columns {
         }
     }
 
+    /// Calls `take` with each run of neighbours that `keep` says yes to, and their origin, if they have one.
+    pub(crate) fn each_run<E>(
+        &mut self,
+        keep: &[bool],
+        mut take: impl FnMut(&mut Columns) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if keep.iter().all(|keep| *keep) {
+            return take(self);
+        }
+        let mut rows = 0..0;
+        while let Some(begin) = keep[rows.end..].iter().position(|keep| *keep) {
+            let begin = rows.end + begin;
+            let length = keep[begin..].iter().position(|keep| !*keep);
+            rows = begin..length.map_or(keep.len(), |length| begin + length);
+            take(&mut self.part(rows.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// The events of these rows.
+    fn part(&self, rows: Range<usize>) -> Columns {
+        fn column<T: Copy>(column: &Column<T>, rows: &Range<usize>) -> Column<T> {
+            Column { name: column.name, values: column.values[rows.clone()].to_vec() }
+        }
+        Columns {
+            names: self.names[rows.clone()].to_vec(),
+            times: self.times[rows.clone()].to_vec(),
+            dims: self.dims.iter().map(|dim| column(dim, &rows)).collect(),
+            measures: self.measures.iter().map(|measure| column(measure, &rows)).collect(),
+            entities: self.entities.get(rows.clone()).map(<[Sym]>::to_vec).unwrap_or_default(),
+            ids: self.ids.part(&rows),
+            payloads: self.payloads.part(&rows),
+            text_bytes: self.text_bytes,
+            extras: self.extras.part(&rows),
+        }
+    }
+
     /// Calls `see` with every sym that the columns use; a repeated one may come repeatedly, though
     /// not for every event of a run that has it.
     pub(crate) fn each_sym(&self, mut see: impl FnMut(Sym)) {
@@ -264,6 +321,49 @@ impl Columns {
             each(&column.values);
         }
         self.measures.iter().for_each(|column| each(&[column.name]));
+    }
+
+    /// Puts every sym through `translate`.
+    pub(crate) fn translate(&mut self, mut translate: impl FnMut(Sym) -> Sym) {
+        let mut each = |syms: &mut [Sym]| {
+            syms.iter_mut().filter(|sym| **sym != Sym::NONE).for_each(|sym| *sym = translate(*sym));
+        };
+        each(&mut self.names);
+        each(&mut self.entities);
+        for column in &mut self.dims {
+            each(std::slice::from_mut(&mut column.name));
+            each(&mut column.values);
+        }
+        self.measures.iter_mut().for_each(|c| each(std::slice::from_mut(&mut c.name)));
+    }
+
+    /// Event `row` as it was recorded; `text` says what a sym stands for.
+    pub(crate) fn event<'a>(
+        &'a self,
+        row: usize,
+        text: &impl Fn(Sym) -> &'a str,
+    ) -> Result<Event<'a>, Malformed> {
+        let mut event = Event::new(text(self.names[row]));
+        event.time = Some(Timestamp::from_micros(self.times[row]));
+        for column in self.dims.iter().filter(|column| column.values[row] != Sym::NONE) {
+            event = event.dim(text(column.name), text(column.values[row]));
+        }
+        for column in self.measures.iter().filter(|column| !column.values[row].is_nan()) {
+            event = event.measure(text(column.name), column.values[row]);
+        }
+        if let Some(entity) = self.entities.get(row).filter(|entity| **entity != Sym::NONE) {
+            event = event.entity(text(*entity));
+        }
+        if let Some(id) = self.ids.get(row) {
+            let id = std::str::from_utf8(id).map_err(|_| Malformed("an id is not UTF-8"))?;
+            event = event.id(id);
+        }
+        if let Some(payload) = self.payloads.get(row) {
+            event = event.payload(payload);
+        }
+        event.times = Times(self.extras.times(row));
+        event.half_width = self.extras.half_width(row);
+        Ok(event)
     }
 
     /// Appends the body's bytes; `base` is the frame's own time.
@@ -576,7 +676,6 @@ pub(crate) fn each_definition(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Times;
     use proptest::prelude::*;
 
     proptest! {

@@ -10,6 +10,8 @@
 
 #[path = "../../tests/explore/cuts.rs"]
 mod cuts;
+#[path = "../../tests/explore/others.rs"]
+mod others;
 #[path = "../../tests/explore/run.rs"]
 mod run;
 #[path = "../../tests/explore/script.rs"]
@@ -79,6 +81,8 @@ enum Operation {
     Check,
     Tick,
     Reopen,
+    Import(u8, u8),
+    Rename,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -157,6 +161,11 @@ impl Operation {
             Operation::Check => Act::Check,
             Operation::Tick => Act::Tick,
             Operation::Reopen => Act::Reopen,
+            Operation::Import(device, bundle) => {
+                let of = |number: &u8, n| usize::from(*number) % n;
+                Act::Import(of(device, others::DEVICES), of(bundle, others::BUNDLES))
+            }
+            Operation::Rename => Act::Rename,
         }
     }
 }

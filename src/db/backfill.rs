@@ -137,7 +137,7 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
         Backfill::NotAsked => 0,
     };
     let oldest = checkpointer.catalog.first_segment;
-    let first_segment = check_reaches_back(engine, oldest, done + 1)?;
+    let first_segment = reaching_back(engine, oldest, done + 1, "this backfill")?;
     if state == Backfill::NotAsked {
         // With the gate closed: the record and the note belong to the same moment.
         let live = engine.close_gate()?;
@@ -149,9 +149,9 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
     Ok(Some((done, first_segment)))
 }
 
-/// The segment that holds `position`, if the log reaches back to it. Segments before the `oldest`
-/// that are still there were retired.
-fn check_reaches_back(engine: &Engine, oldest: u64, position: u64) -> Result<u64> {
+/// The segment that holds `position`, if the log reaches back to it, as `who` needs it. Segments before the
+/// `oldest` that are still there were retired.
+pub(super) fn reaching_back(engine: &Engine, oldest: u64, position: u64, who: &str) -> Result<u64> {
     let dir = &engine.home.dir;
     let mut numbers = segment::numbers(&*engine.disk, dir)?;
     numbers.retain(|number| *number >= oldest);
@@ -172,8 +172,8 @@ fn check_reaches_back(engine: &Engine, oldest: u64, position: u64) -> Result<u64
         Error::new(
             ErrorKind::LogRetired,
             format!(
-                "the log begins at position {begins}; the records from {position} on, which this \
-                 backfill needs, were retired by the retention policy"
+                "the log begins at position {begins}; the records from {position} on, which {who} \
+                 needs, were retired by the retention policy"
             ),
         )
         .at(dir, None)

@@ -165,10 +165,10 @@ impl super::read_only::Following {
 }
 
 /// Keeps the checkpoints of an engine from retiring segments.
-struct NoRetirement<'a>(&'a AtomicUsize);
+pub(super) struct NoRetirement<'a>(&'a AtomicUsize);
 
 impl<'a> NoRetirement<'a> {
-    fn begin(backups: &'a AtomicUsize) -> Self {
+    pub(super) fn begin(backups: &'a AtomicUsize) -> Self {
         backups.fetch_add(1, AcqRel);
         NoRetirement(backups)
     }

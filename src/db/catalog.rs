@@ -5,6 +5,7 @@
 
 use crate::codec::{self, Malformed};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::Replicas;
 use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
@@ -44,6 +45,8 @@ pub(super) struct Catalog {
     pub(super) newest: Timestamp,
     /// The time zone that the directory was given; `None` where it has none of its own, which is UTC.
     pub(super) zone: Option<TimeZone>,
+    /// Who recorded what; `None` where the directory has recorded all of it, under its identity.
+    pub(super) replicas: Option<Replicas>,
 }
 
 /// What is always in the row, in its order.
@@ -111,6 +114,11 @@ impl Catalog {
         self.identity != 0
     }
 
+    /// Who recorded what, in a directory of this identity.
+    pub(super) fn replicas(&self, identity: u128) -> Replicas {
+        self.replicas.clone().unwrap_or_else(|| Replicas::new(identity))
+    }
+
     /// Where in the log to go on behind the snapshot; the manifest names `made` segments.
     pub(super) fn resume(&self, made: u64) -> Resume {
         let oldest = self.first_segment.max(1);
@@ -162,24 +170,33 @@ impl Catalog {
         (ROW.to_vec(), Some(codec::seal(ROW, |out| self.encode(out))))
     }
 
-    /// The fields in their order; the name of the time zone only where there is one, so that the row
-    /// of a directory without one is what it was before there were any.
+    /// The fields in their order; the name of the time zone only where there is one, and who recorded
+    /// what only where that was not always the same, so that the row of a directory without is what it
+    /// was before there were any.
     fn encode(&self, out: &mut Vec<u8>) {
         let Self { identity, sequence, position, segment, offset, first_segment, .. } = self;
         let Self { next_view, views, purge, .. } = self;
         let Self { events, late, duplicates, dedup, checkpointed_at, newest, zone, .. } = self;
+        let replicas = &self.replicas;
         let place = (identity, sequence, position, segment, offset, first_segment);
         let counts = (events, late, duplicates, dedup, checkpointed_at, newest.micros());
         out.extend_from_slice(&codec::encode(&(place, (next_view, views, purge), counts)));
-        if let Some(zone) = zone {
-            out.extend_from_slice(&codec::encode(&zone.name()));
+        // UTC has no name where one has to be there.
+        if zone.is_some() || replicas.is_some() {
+            out.extend_from_slice(&codec::encode(&zone.map_or("", |zone| zone.name())));
         }
+        replicas.iter().for_each(|replicas| replicas.encode(out));
     }
 
     /// Reads [`encode`](Catalog::encode)'s bytes; the zone, which may be unknown here, by its name.
     fn decode(mut bytes: &[u8]) -> Result<(Self, Option<String>), Malformed> {
         let (place, defined, counts): Fields = codec::take_encoded(&mut bytes)?;
-        let zone = if bytes.is_empty() { None } else { Some(codec::take_encoded(&mut bytes)?) };
+        let zone = if bytes.is_empty() {
+            None
+        } else {
+            Some(codec::take_encoded(&mut bytes)?).filter(|zone: &String| !zone.is_empty())
+        };
+        let replicas = if bytes.is_empty() { None } else { Some(Replicas::decode(&mut bytes)?) };
         codec::finished(bytes)?;
         let (identity, sequence, position, segment, offset, first_segment) = place;
         let (next_view, views, purge) = defined;
@@ -201,6 +218,7 @@ impl Catalog {
             checkpointed_at,
             newest: Timestamp::from_micros(newest),
             zone: None,
+            replicas,
         };
         Ok((catalog, zone))
     }

@@ -205,6 +205,8 @@ impl Engine {
             checkpointed_at: self.now().micros(),
             newest: self.newest.get(),
             zone: live.zone,
+            replicas: Some(self.replicas().clone())
+                .filter(|replicas| !replicas.is_plain(self.home.identity)),
         };
         let views = live.views.clone();
         drop(live);

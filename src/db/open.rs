@@ -24,6 +24,7 @@ use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::Replicas;
 use crate::log::Home;
 use crate::log::reader::{self, Entry};
 use crate::log::segment;
@@ -108,7 +109,7 @@ pub(super) fn open_locked(
     let catalog = std::mem::take(&mut store.catalog);
 
     let dictionary = Arc::new(Dictionary::new(options.expected_keys));
-    let mut recovery = Recovery::new(&catalog, &options, dictionary.clone());
+    let mut recovery = Recovery::new(&catalog, identity, &options, dictionary.clone());
     let resume = catalog.resume(manifest.segments_made());
     let recovered = reader::recover(&home, resume, &dictionary, &mut |entry, header| {
         recovery.apply(entry, header.position, header.written_at)
@@ -141,6 +142,11 @@ pub(super) fn open_locked(
         recovery.apply(entry, position, now.micros())
     })?;
     stage::remove(&*disk, dir)?;
+    let (id, before) = (manifest.replica(), recovery.replicas.last());
+    if !recovery.replicas.is_own(id) {
+        log.preface(codec::encode(&Control::Replica { id, before }));
+        recovery.becomes = Some(id);
+    }
     if let Some(rule) = options.dedup.filter(|rule| *rule != recovery.rule) {
         // In the log, so that a later opening knows it whatever becomes of this one.
         let control = Control::DedupRule(rule);
@@ -409,10 +415,18 @@ pub(super) struct Recovery {
     expected_keys: usize,
     /// Views whose backfill was complete, as the log says.
     pub(super) owed: Vec<u32>,
+    pub(super) replicas: Replicas,
+    /// The replica that records next, if it has not recorded yet.
+    becomes: Option<u128>,
 }
 
 impl Recovery {
-    pub(super) fn new(catalog: &Catalog, options: &Options, dictionary: Arc<Dictionary>) -> Self {
+    pub(super) fn new(
+        catalog: &Catalog,
+        identity: u128,
+        options: &Options,
+        dictionary: Arc<Dictionary>,
+    ) -> Self {
         let zone = catalog.zone.unwrap_or_default();
         let tier = |stored: &StoredView| {
             Arc::new(ViewTier::new(
@@ -449,6 +463,8 @@ impl Recovery {
             dictionary,
             expected_keys: options.expected_keys,
             owed: Vec::new(),
+            replicas: catalog.replicas(identity),
+            becomes: None,
         }
     }
 
@@ -469,6 +485,8 @@ impl Recovery {
             scratch: Scratch::default(),
             dictionary: self.dictionary.clone(),
             expected_keys: self.expected_keys,
+            replicas: self.replicas.clone(),
+            becomes: None,
         }
     }
 
@@ -502,6 +520,8 @@ impl Recovery {
             checkpointer: Mutex::new(Checkpointer::new(catalog, self.stale_ids)),
             backups: AtomicUsize::new(0),
             window: self.window.map(Mutex::new),
+            replicas: Mutex::new(self.replicas),
+            becomes: self.becomes,
             staging,
             newest: self.newest,
             signals: background::Signals::default(),
@@ -572,7 +592,9 @@ impl Recovery {
                 apply_all(&self.live.views, columns, &mut self.scratch);
                 self.events.add(columns.len() as u64);
                 self.late.add(self.scratch.late());
-                if let Some(window) = &mut self.window
+                if let Some(origin) = columns.extras.origin {
+                    self.replicas.cover(origin, columns.len());
+                } else if let Some(window) = &mut self.window
                     && !columns.ids.is_empty()
                 {
                     window.place(columns.len(), &columns.ids, position, written_at);
@@ -616,6 +638,13 @@ impl Recovery {
                 }
             }
             Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
+            Entry::Control(Control::Replica { id, .. }) => {
+                if id == 0 || self.replicas.is_own(id) {
+                    let why = format!("the directory records as {id:032x} a second time");
+                    return Err(Error::new(ErrorKind::Corruption, why));
+                }
+                self.replicas.begin(position, id);
+            }
             Entry::Control(Control::TimeZone { name }) => {
                 if !self.live.may_take_zone() {
                     let why = format!("the time zone is changed to {name} under a view");

@@ -80,7 +80,7 @@ struct Shared {
 pub(super) struct Following {
     follower: Follower,
     /// Its views are those of the engine.
-    recovery: Recovery,
+    pub(super) recovery: Recovery,
     pub(super) catalog: Catalog,
     /// Of the snapshot that was copied.
     stamp: Option<u64>,
@@ -276,7 +276,8 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
         let stamp = hold.as_ref().map(StoreHold::stamp).transpose();
         let stamp = stamp.map_err(|e| Error::io("read the snapshot", &path, e))?;
         drop(hold);
-        let recovery = Recovery::new(&catalog, options, dictionary.clone()).sharing_views();
+        let recovery = Recovery::new(&catalog, identity, options, dictionary.clone());
+        let recovery = recovery.sharing_views();
         let log = Writer::start(
             home.clone(),
             Arc::new(manifest),

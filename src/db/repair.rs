@@ -7,6 +7,8 @@
 //!    reported damaged, with fewer damages, and a repair goes on.
 //! 3. The order is: manifest, segments, snapshot. So a snapshot is judged by the log as it stays.
 //! 4. No position is given twice: those that are lost are said by lost frames (`log/salvage.rs`).
+//! 5. Of what is recorded behind it the directory is another replica: where the end of the log is lost,
+//!    others may know events of positions that this one does not know of.
 //!
 //! Next: `db/verify.rs`, whose findings these are.
 
@@ -18,11 +20,12 @@ use super::{backfill::Progress, load};
 use crate::codec;
 use crate::disk::{self, Access, Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::Replicas;
 use crate::key;
 use crate::log::salvage;
 use crate::log::segment;
 use crate::log::stage;
-use crate::log::survey::{Beginning, PieceState, Surveyed};
+use crate::log::survey::{Beginning, PieceState, Survey, Surveyed};
 use crate::manifest::{self, StoreName};
 use crate::options::Options;
 use crate::record::Seen;
@@ -191,7 +194,15 @@ enum Work {
     /// The log says all that is in the store.
     Rebuild,
     /// A new store of these rows.
-    Store(Box<Changes>),
+    Store(Box<Changes>, Begun),
+}
+
+/// What a new store goes on from.
+enum Begun {
+    /// From the catalog that there was.
+    Where,
+    /// From nothing: the catalog says that what follows is of another replica.
+    Anew,
 }
 
 struct Plan {
@@ -243,7 +254,7 @@ impl Plan {
             let path = site.place();
             plan.steps.push((Work::Rebuild, step(Action::Rebuild, &path, what)));
         } else if verified.store_is_damaged || (has_holes && site.catalog.is_none()) {
-            plan.steps.push(salvage_store(site, survey.first().unwrap_or(survey.next))?);
+            plan.steps.push(salvage_store(site, survey, verified.replica)?);
         }
         Ok(plan)
     }
@@ -251,6 +262,15 @@ impl Plan {
     fn apply(self, site: &Site, segments: &[Surveyed], now: Timestamp) -> Result<PathBuf> {
         let disk = &*site.disk;
         let place = quarantine(disk, &site.dir, now)?;
+        // Positions may be given again (invariant 5).
+        let works = || self.steps.iter().map(|(work, _)| work);
+        let is_begun_anew = works().any(|work| matches!(work, Work::Store(_, Begun::Anew)));
+        if works().any(|work| !matches!(work, Work::Rebuild | Work::Stray)) && !is_begun_anew {
+            if site.manifest_damage.is_some() {
+                copy_aside(disk, &site.dir.join(manifest::NAME), &place)?;
+            }
+            site.manifest.fork()?;
+        }
         // After a kill what is good may be in the page cache only, and is now to be relied upon.
         for segment in segments.iter().filter(|s| !matches!(s.beginning, Beginning::Missing)) {
             let fail = |e| Error::io("sync the log", &segment.path, e);
@@ -284,7 +304,7 @@ impl Plan {
                         put_aside(disk, &site.dir, STORE, &place)?;
                     }
                 }
-                Work::Store(rows) => write_store(site, rows)?,
+                Work::Store(rows, _) => write_store(site, rows)?,
             }
         }
         Ok(place)
@@ -387,9 +407,15 @@ fn segment_step(site: &Site, segment: &Surveyed) -> Result<RepairStep> {
 
 /// A new store with the rows that are good, or with none where the catalog is not: then it says
 /// where the log begins, and that this is all there is.
-fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
+fn salvage_store(
+    site: &Site,
+    survey: &Survey,
+    replica: Option<u128>,
+) -> Result<(Work, RepairStep)> {
+    let (begins, next) = (survey.first().unwrap_or(survey.next), survey.next);
     let path = site.place();
     let mut changes = Changes::default();
+    let mut begun = Begun::Where;
     let mut step = step(Action::GiveUp, &path, "");
     if let (Some(_), Some(catalog)) = (&site.storage, &site.catalog) {
         let mut catalog = catalog.clone();
@@ -408,12 +434,18 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
         );
         changes.of_mut(Table::Meta).push(catalog.row());
     } else {
-        // Everything that the log still has is replayed.
+        // Everything that the log still has is replayed. It is of the replica that the first change of
+        // it speaks of, or else of the manifest's, which is not changed before that is said here: a
+        // repair that dies in between is done again.
+        let mut replicas = Replicas::new(replica.unwrap_or_else(|| site.manifest.replica()));
+        replicas.begin(next, replicas.another(site.disk.unique()));
+        begun = Begun::Anew;
         let catalog = Catalog {
             identity: site.home.identity,
             position: begins.saturating_sub(1),
             segment: site.resume.oldest,
             first_segment: site.resume.oldest,
+            replicas: Some(replicas),
             ..Catalog::default()
         };
         step.what = if begins > 1 {
@@ -427,7 +459,7 @@ fn salvage_store(site: &Site, begins: u64) -> Result<(Work, RepairStep)> {
         };
         changes.of_mut(Table::Meta).push(catalog.row());
     }
-    Ok((Work::Store(Box::new(changes)), step))
+    Ok((Work::Store(Box::new(changes), begun), step))
 }
 
 /// What of the rows cannot be kept.

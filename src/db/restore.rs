@@ -5,6 +5,9 @@
 //! such place in the log: one is written anew that has only the events up to that time, and their
 //! positions are others.
 //!
+//! Whatever is restored records as a replica of its own from then on: the directory that the backup was
+//! taken of may go on, and the same position must not name two events for others.
+//!
 //! Invariants
 //! 1. Nothing of the backup is taken for good before its hash agrees with the backup's list.
 //! 2. As long as `RESTORING` is in the directory nobody else opens it.
@@ -31,9 +34,9 @@ use crate::log::stage::{self, Staged};
 use crate::log::writer::{Draft, Writer};
 use crate::log::{Home, Position};
 use crate::manifest::backup::{self, BackupSet, SegmentPart, StagePart};
-use crate::manifest::{self, Manifest, State, StoreName};
+use crate::manifest::{self, Manifest, StoreName};
 use crate::options::Options;
-use crate::record::{self, Form};
+use crate::record::{self, Control, Form, Origin};
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -57,7 +60,9 @@ pub enum Upto {
     RecordedAt(Timestamp),
     /// The events that happened up to this time, whenever they were recorded, and all definitions of
     /// views: the state as if no later event had been recorded. The log is written anew, so positions
-    /// are other ones, and the directory has another identity.
+    /// are other ones, and the directory has another identity. Events keep the names that they have
+    /// for other replicas ([`Db::export`](crate::Db::export)): what is imported from one that knows
+    /// more brings the later ones back.
     EventTime(Timestamp),
 }
 
@@ -376,9 +381,7 @@ impl Restoring<'_> {
             return Err(self.given_up(hole));
         }
         let created = Timestamp::from_micros(self.set.created);
-        let state = State { segments_made: last, store: StoreName::REDB };
-        let identity = self.set.identity;
-        Manifest::rebuilt(self.disk.clone(), self.to, identity, created, state).write()?;
+        Manifest::restore(self.disk.clone(), self.to, self.set.identity, created, last)?;
         Ok(end.position)
     }
 
@@ -522,7 +525,7 @@ impl Restoring<'_> {
         let writer = Writer::start(to, manifest, dictionary.clone(), SEGMENT_BYTES, 0, 1);
         let mut draft = Draft::default();
         let meter = &mut self.meter;
-        let (mut due, mut hole) = (1, None);
+        let (mut due, mut hole, mut replica) = (1, None, self.set.identity);
         let mut apply = |entry: Entry<'_>, header: &Header| {
             if header.position > due && hole.is_none() {
                 hole = Some((due, header.position - 1));
@@ -530,17 +533,20 @@ impl Restoring<'_> {
             due = header.last_position() + 1;
             let written_at = Timestamp::from_micros(header.written_at);
             match entry {
+                Entry::Control(Control::Replica { id, .. }) => replica = id,
                 Entry::Control(control) => {
                     writer.append_control(&codec::encode(&control), written_at)?;
                 }
                 Entry::Events(columns) => {
+                    // They are of another directory now, and keep the names that they have.
+                    let own = Origin { replica, first: header.position, empty: 0 };
+                    columns.extras.origin.get_or_insert(own);
                     let is_kept = |at: &i64| *at <= time.micros();
                     let kept: Vec<bool> = columns.times.iter().map(is_kept).collect();
-                    columns.retain(&kept);
-                    if !columns.is_empty() {
+                    columns.each_run(&kept, |columns| {
                         draft.events(columns, &writer, written_at);
-                        writer.append_events(&mut draft, columns)?;
-                    }
+                        writer.append_events(&mut draft, columns).map(|_| ())
+                    })?;
                 }
             }
             meter.add(header.frame_bytes())
@@ -553,17 +559,21 @@ impl Restoring<'_> {
         }
         let mut builder = Builder::new(&dictionary);
         let staged = self.staged()?;
+        let mut first = due;
         for (position, event) in staged.behind(due - 1) {
             let event = record::take_event(event);
             let event = event.map_err(|_| damaged(&self.from.join(self.set.stage_name()), 0))?;
-            if event.time().is_some_and(|at| at <= time) {
-                builder.add(&dictionary, &event);
-            }
+            builder.add(&dictionary, &event);
             due = position + 1;
         }
         for columns in builder.chunks(&dictionary).iter_mut().filter(|c| !c.is_empty()) {
-            draft.events(columns, &writer, made_at);
-            writer.append_events(&mut draft, columns)?;
+            columns.extras.origin = Some(Origin { replica, first, empty: 0 });
+            first += columns.len() as u64;
+            let kept: Vec<bool> = columns.times.iter().map(|at| *at <= time.micros()).collect();
+            columns.each_run(&kept, |columns| {
+                draft.events(columns, &writer, made_at);
+                writer.append_events(&mut draft, columns).map(|_| ())
+            })?;
         }
         if due <= self.set.position {
             hole = hole.or(Some((due, self.set.position)));

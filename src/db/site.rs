@@ -270,6 +270,6 @@ fn reconstruct(
     let silent =
         |(number, header): &&(u64, Option<RawHeader>)| header.is_none() && near.contains(number);
     let made = headers.iter().rfind(silent).map_or(last, |(number, _)| last.max(*number));
-    let state = State { segments_made: made, store: store::asked(options)? };
+    let state = State { segments_made: made, store: store::asked(options)?, fork: 0 };
     Ok(Manifest::rebuilt(disk.clone(), dir, identity, created, state))
 }

@@ -17,6 +17,7 @@ use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::Replicas;
 use crate::log::Position;
 use crate::log::reader;
 use crate::log::segment;
@@ -24,7 +25,7 @@ use crate::log::stage;
 use crate::log::survey::{Beginning, PieceState, Survey, Surveyed, survey};
 use crate::manifest;
 use crate::options::Options;
-use crate::record::Seen;
+use crate::record::{Control, Seen};
 use crate::snapshot::{Row, Snapshot, Start, Storage as _, Store, Table};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -264,6 +265,8 @@ pub(super) struct Verification<'a> {
     pub(super) survey: Survey,
     /// Something in the store is damaged: its file, its catalog or one of its rows.
     pub(super) store_is_damaged: bool,
+    /// The replica of the first records of the log, if a change of it is in there.
+    pub(super) replica: Option<u128>,
 }
 
 /// What a scan of the stored rows has counted, by view.
@@ -289,6 +292,7 @@ impl<'a> Verification<'a> {
             },
             survey: Survey::default(),
             store_is_damaged: false,
+            replica: None,
         }
     }
 
@@ -322,14 +326,29 @@ impl<'a> Verification<'a> {
         let zone = site.catalog.as_ref().and_then(|catalog| catalog.zone).unwrap_or_default();
         let mut first =
             Refold::new(groups.first().map_or(&[], Vec::as_slice), zone, as_of, &dictionary);
-        let mut events = 0;
+        let (mut events, mut replica) = (0, None);
+        let mut replicas = Replicas::new(site.home.identity);
         this.log(refold.then_some(&dictionary), &mut |entry, position| {
-            if let reader::Entry::Events(columns) = entry {
-                events += if position <= as_of { columns.len() as u64 } else { 0 };
+            let is_held = position <= as_of;
+            match entry {
+                reader::Entry::Events(columns) if is_held => {
+                    events += columns.len() as u64;
+                    let origin = columns.extras.origin;
+                    origin.iter().for_each(|origin| replicas.cover(*origin, columns.len()));
+                }
+                reader::Entry::Control(Control::Replica { id, before }) => {
+                    replica.get_or_insert(*before);
+                    if is_held {
+                        replicas.begin(position, *id);
+                    }
+                }
+                _ => {}
             }
             first.apply(entry, position);
         })?;
+        this.replica = replica;
         this.count_events(events, as_of);
+        this.check_replicas(&replicas, as_of);
         this.report.findings.extend(of_store);
         folded.push(first);
         for group in groups.iter().skip(1) {
@@ -506,6 +525,18 @@ impl<'a> Verification<'a> {
             );
             self.store_is_damaged = true;
             self.found(Finding::new(&self.site.place(), Meaning::Corruption, what));
+        }
+    }
+
+    fn check_replicas(&mut self, replicas: &Replicas, as_of: u64) {
+        let Some(catalog) = &self.site.catalog else { return };
+        let stored = catalog.replicas(self.site.home.identity);
+        let is_known = as_of > 0 && self.has(&(1..as_of + 1));
+        if self.depth == Depth::Refold && is_known && stored != *replicas {
+            let what = "the catalog says otherwise than the log which events of other replicas are \
+                        here";
+            self.store_is_damaged = true;
+            self.found(Finding::new(&self.site.dir.join(STORE), Meaning::Corruption, what));
         }
     }
 

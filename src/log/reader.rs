@@ -477,8 +477,8 @@ pub(crate) fn first_positions(
     Ok(bytes)
 }
 
-/// Reads the records at positions `from..=to` of a living log, whose active segment has frames up
-/// to `end`.
+/// Reads the frames that have records at positions `from..=to` of a living log, whose active segment has
+/// frames up to `end`.
 pub(crate) fn replay_range(
     home: &Home,
     (from, to): (u64, u64),
@@ -515,7 +515,8 @@ pub(crate) fn replay_range(
                 return Ok(());
             }
             sealed = frame.header.kind == FrameKind::Seal;
-            read(&frame, position >= from, &mut translation, &mut columns, apply)
+            let wanted = frame.next_position > from;
+            read(&frame, wanted, &mut translation, &mut columns, apply)
                 .map_err(|error| place(error, &segment.path, at))?;
         }
     }

@@ -14,7 +14,10 @@
 //!    the lock, and not before. An epoch is a stretch of a segment, of at most [`EPOCH_BYTES`] and a
 //!    frame; each defines again what it uses. So what a frame defines is lost, with it, to the rest of
 //!    its epoch at the most.
-//! 7. Locks are taken in the order active, spare. Who makes a segment holds `spare` until nobody
+//! 7. In front of the first records of an opening comes the record that it was given for that
+//!    ([`Writer::preface`]), if any: an opening that only asks leaves no record, and no record is of the
+//!    replica before.
+//! 8. Locks are taken in the order active, spare. Who makes a segment holds `spare` until nobody
 //!    else can want to make one of the same number.
 //!
 //! Next: `reader.rs`; what is recorded goes on to `tier.rs`.
@@ -61,6 +64,8 @@ pub(crate) struct Writer {
     /// The number of the epoch, from 1 with the first segment of this opening; raised under the lock.
     epoch: AtomicU32,
     poison: OnceLock<Error>,
+    /// The position of the preface, when it is in the log.
+    prefaced: OnceLock<u64>,
 }
 
 struct Active {
@@ -80,6 +85,8 @@ struct Active {
     /// Segments left behind, with frames that are not synced yet, and where those end.
     unsynced: Vec<(Segment, u64)>,
     closed: bool,
+    /// Invariant 7.
+    preface: Option<Vec<u8>>,
 }
 
 impl Active {
@@ -183,6 +190,7 @@ impl Writer {
                 witnessed: 0,
                 unsynced: Vec::new(),
                 closed: false,
+                preface: None,
             }),
             spare: Mutex::new(None),
             spare_ready: AtomicBool::new(false),
@@ -191,12 +199,23 @@ impl Writer {
             appended: AtomicU64::new(next_position - 1),
             durable: AtomicU64::new(next_position - 1),
             poison: OnceLock::new(),
+            prefaced: OnceLock::new(),
         }
+    }
+
+    /// The control record that is to come in front of the next record.
+    pub(crate) fn preface(&self, body: Vec<u8>) {
+        self.active.lock().preface = Some(body);
+    }
+
+    /// The position of the record that was given in advance, if it is in the log.
+    pub(crate) fn prefaced(&self) -> Option<u64> {
+        self.prefaced.get().copied()
     }
 
     /// Appends drafted events.
     pub(crate) fn append_events(&self, draft: &mut Draft, columns: &Columns) -> Result<Appended> {
-        let mut active = self.active()?;
+        let mut active = self.active_for_records(Timestamp::from_micros(draft.written_at))?;
         loop {
             if active.at - active.epoch_at >= EPOCH_BYTES {
                 self.begin_epoch(&mut active);
@@ -259,7 +278,7 @@ impl Writer {
     pub(crate) fn make_room(&self, frame_bytes: u64, now: Timestamp) -> Result<u64> {
         // For frames of other kinds, and the seal, that come in between.
         const KEPT_BYTES: u64 = 8 * frame::HEADER_BYTES as u64;
-        let mut active = self.active()?;
+        let mut active = self.active_for_records(now)?;
         if !active.has_room(frame_bytes + KEPT_BYTES) {
             self.rotate(&mut active, frame_bytes + KEPT_BYTES, now)?;
         }
@@ -269,7 +288,7 @@ impl Writer {
 
     /// Appends a control record.
     pub(crate) fn append_control(&self, body: &[u8], now: Timestamp) -> Result<Appended> {
-        let mut active = self.active()?;
+        let mut active = self.active_for_records(now)?;
         self.append_plain(&mut active, FrameKind::Control, body, 1, now)
     }
 
@@ -338,7 +357,7 @@ impl Writer {
     fn rotate(&self, active: &mut Active, frame_bytes: u64, now: Timestamp) -> Result<()> {
         let overhead = (segment::HEADER_BYTES + 2 * frame::HEADER_BYTES) as u64;
         let needed = (frame_bytes + overhead).next_multiple_of(4_096);
-        // Held until the number is raised (invariant 7).
+        // Held until the number is raised (invariant 8).
         let mut spare = self.spare.lock();
         let number = active.number + 1;
         let next = match spare.as_ref() {
@@ -530,6 +549,23 @@ impl Writer {
     fn poisoned_by(&self, error: Error) -> Error {
         let _ = self.poison.set(error.clone());
         error
+    }
+
+    /// To append records: the one that comes in front of all is there (invariant 7).
+    fn active_for_records(&self, now: Timestamp) -> Result<MutexGuard<'_, Active>> {
+        let mut active = self.active()?;
+        if let Some(body) = active.preface.take() {
+            match self.append_plain(&mut active, FrameKind::Control, &body, 1, now) {
+                Ok(appended) => {
+                    let _ = self.prefaced.set(appended.first);
+                }
+                Err(error) => {
+                    active.preface = Some(body);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(active)
     }
 
     fn active(&self) -> Result<MutexGuard<'_, Active>> {

@@ -5,14 +5,29 @@
 //! ```text
 //! 1  counts       presence · counts: for how many events one stands, where it is more than one
 //! 2  half widths  presence · microseconds by which the time may be off, where it may
+//! 3  origin       id of a replica (16) · position there of the first event · positions without events before it
 //! ```
+//! The origin says whose events they are, where another replica has recorded them: one at each position
+//! there from the first on.
 
 use super::{Presence, put_presence, sift};
 use crate::codec::{self, Malformed};
 use crate::event::{Limits, Times};
+use std::ops::Range;
 
 const COUNTS: u8 = 1;
 const HALF_WIDTHS: u8 = 2;
+const ORIGIN: u8 = 3;
+
+/// Whose events a frame has, of another replica's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) replica: u128,
+    /// The position of the first event there; those of the others follow.
+    pub(crate) first: u64,
+    /// So many positions in front of it are known to have no event of that replica.
+    pub(crate) empty: u64,
+}
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Extras {
@@ -20,6 +35,8 @@ pub(crate) struct Extras {
     counts: Vec<u64>,
     /// By how many microseconds the times may be off; empty when none is.
     half_widths: Vec<u64>,
+    /// Whose events these are; `None` where this replica has recorded them.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// A column of extras: its tag, its values, and what they are of an event that has none.
@@ -60,11 +77,13 @@ impl Extras {
 
     /// Whether some event has any.
     pub(crate) fn is_used(&self) -> bool {
-        self.columns().into_iter().any(|(_, values, none)| is_used(values, none))
+        self.origin.is_some()
+            || self.columns().into_iter().any(|(_, values, none)| is_used(values, none))
     }
 
     pub(super) fn clear(&mut self) {
         self.columns_mut().into_iter().for_each(|(_, values, _)| values.clear());
+        self.origin = None;
     }
 
     /// Makes the columns that are used as long as there are events.
@@ -84,6 +103,16 @@ impl Extras {
         }
     }
 
+    pub(super) fn part(&self, rows: &Range<usize>) -> Self {
+        let part =
+            |values: &[u64]| values.get(rows.clone()).map(<[u64]>::to_vec).unwrap_or_default();
+        Extras {
+            counts: part(&self.counts),
+            half_widths: part(&self.half_widths),
+            origin: self.origin.map(|origin| origin.from_row(rows.start)),
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         for (tag, values, none) in self.columns() {
             if is_used(values, none) {
@@ -92,6 +121,12 @@ impl Extras {
                 let present = values.iter().filter(|value| **value != none);
                 present.for_each(|value| codec::put_u64(out, *value));
             }
+        }
+        if let Some(Origin { replica, first, empty }) = self.origin {
+            out.push(ORIGIN);
+            out.extend_from_slice(&replica.to_le_bytes());
+            codec::put_u64(out, first);
+            codec::put_u64(out, empty);
         }
     }
 
@@ -110,6 +145,10 @@ impl Extras {
             let (values, none, most) = match tag {
                 COUNTS => (&mut self.counts, 1, u64::MAX),
                 HALF_WIDTHS => (&mut self.half_widths, 0, Limits::HALF_WIDTH.as_micros() as u64),
+                ORIGIN => {
+                    self.origin = Some(Origin::decode(n, bytes)?);
+                    continue;
+                }
                 _ => return Err(Malformed("a frame has an extra of an unknown kind")),
             };
             let presence = Presence::take(bytes, n)?;
@@ -125,6 +164,28 @@ impl Extras {
             }
         }
         Ok(())
+    }
+}
+
+impl Origin {
+    /// That of the events from `row` on.
+    fn from_row(self, row: usize) -> Self {
+        let empty = if row == 0 { self.empty } else { 0 };
+        Origin { first: self.first + row as u64, empty, ..self }
+    }
+
+    /// The last position of `n` events.
+    pub(crate) fn last(&self, n: usize) -> u64 {
+        self.first + n as u64 - 1
+    }
+
+    fn decode(n: usize, bytes: &mut &[u8]) -> Result<Self, Malformed> {
+        let replica = u128::from_le_bytes(codec::take_array(bytes)?);
+        let (first, empty) = (codec::take_u64(bytes)?, codec::take_u64(bytes)?);
+        if replica == 0 || empty >= first || first > i64::MAX as u64 - n as u64 {
+            return Err(Malformed("the origin of a frame is none that there can be"));
+        }
+        Ok(Origin { replica, first, empty })
     }
 }
 

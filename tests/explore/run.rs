@@ -1,6 +1,7 @@
 //! An engine that acts, and beside it what it must know: the records by position, and how far they
 //! were acknowledged as durable.
 
+use crate::others::{Told, told};
 use crate::script::{Act, Setup};
 use crate::truth::{Fact, Model, view, with_event};
 use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
@@ -14,6 +15,10 @@ use std::time::Duration;
 pub(crate) enum Record {
     Rule,
     Fact(Fact),
+    /// A fact of another device, by its position there.
+    Foreign(usize, u64, Fact),
+    /// That what follows is of another replica.
+    Rename,
     Define(usize),
     Drop(usize),
     Ask(usize),
@@ -59,9 +64,26 @@ impl History {
 
     fn facts(&self) -> impl Iterator<Item = &Fact> {
         self.records.iter().filter_map(|record| match record {
-            Record::Fact(fact) => Some(fact),
+            Record::Fact(fact) | Record::Foreign(_, _, fact) => Some(fact),
             _ => None,
         })
+    }
+
+    /// The facts of a frame of another device that are not here, in runs.
+    fn missing(&self, device: usize, frame: &[(u64, Fact)]) -> Vec<Vec<Record>> {
+        let here: BTreeSet<u64> = self
+            .records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Foreign(of, position, _) if *of == device => Some(*position),
+                _ => None,
+            })
+            .collect();
+        let runs = frame.chunk_by(|(a, _), (b, _)| here.contains(a) == here.contains(b));
+        let foreign =
+            |(position, fact): &(u64, Fact)| Record::Foreign(device, *position, fact.clone());
+        let missing = runs.filter(|run| !here.contains(&run[0].0));
+        missing.map(|run| run.iter().map(foreign).collect()).collect()
     }
 
     fn views(&self) -> BTreeMap<usize, Defined> {
@@ -69,8 +91,8 @@ impl History {
         let mut facts_before = 0;
         for (i, record) in self.records.iter().enumerate() {
             match record {
-                Record::Rule | Record::Done => {}
-                Record::Fact(_) => facts_before += 1,
+                Record::Rule | Record::Done | Record::Rename => {}
+                Record::Fact(_) | Record::Foreign(..) => facts_before += 1,
                 Record::Define(which) => {
                     let view = Defined { at: i + 1, facts_before, backfill_asked: false };
                     views.insert(*which, view);
@@ -96,7 +118,12 @@ impl History {
 
     /// The ids that are remembered.
     fn window(&self, most: u64) -> BTreeSet<u8> {
-        let mut ids: Vec<u8> = self.facts().filter_map(|fact| fact.id).collect();
+        // Nobody asks the window about facts of others.
+        let own = self.records.iter().filter_map(|record| match record {
+            Record::Fact(fact) => fact.id,
+            _ => None,
+        });
+        let mut ids: Vec<u8> = own.collect();
         ids.reverse();
         ids.truncate(most as usize);
         ids.into_iter().collect()
@@ -432,6 +459,13 @@ impl<'a> Run<'a> {
                 }
             }
             Act::Backfill(which) => durable = self.backfill(*which)?,
+            Act::Import(device, which) => durable = self.import(*device, told(*device, *which))?,
+            Act::Rename => {
+                let renamed = db.new_replica();
+                self.settle(vec![Record::Rename], &renamed);
+                assert_eq!(renamed?, db.replica());
+                durable = self.acknowledged(self.setup.durability);
+            }
             Act::Checkpoint => {
                 db.checkpoint()?;
                 durable = self.history.len();
@@ -468,6 +502,29 @@ impl<'a> Run<'a> {
         }
         self.note(durable);
         Ok(())
+    }
+
+    fn import(&mut self, device: usize, told: &Told) -> Result<usize, Error> {
+        let db = self.engine().db().clone();
+        let imported = db.import(&told.bundle);
+        let mut new = 0;
+        let frames = told.frames.iter();
+        let missing: Vec<_> =
+            frames.flat_map(|frame| self.history.missing(device, frame)).collect();
+        for chunk in missing {
+            new += chunk.len() as u64;
+            if db.position().get() as usize > self.history.len() {
+                self.history.push(chunk);
+                self.doubtful = None;
+            } else {
+                self.settle(chunk, &imported);
+                break;
+            }
+        }
+        assert_eq!(db.position().get() as usize, self.history.len());
+        let outcome = imported?;
+        assert_eq!((outcome.imported, outcome.already_there), (new, told.bundle.events() - new));
+        Ok(self.history.len())
     }
 
     fn backfill(&mut self, which: usize) -> Result<usize, Error> {

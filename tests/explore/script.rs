@@ -1,5 +1,6 @@
 //! What an engine is made to do: acts, some in scripts written by hand, the others drawn by chance.
 
+use crate::others;
 use crate::truth::{Fact, NOW, VIEWS};
 use quipu::simulation::{Random, Step};
 use quipu::{Dedup, Durability, Options, Retention, TestClock, Timestamp};
@@ -20,6 +21,10 @@ pub(crate) enum Act {
     Ask(u8),
     /// Asks for everything there is.
     Check,
+    /// Takes in what another device has told: which device, and which of its bundles.
+    Import(usize, usize),
+    /// Goes on as another replica.
+    Rename,
     /// Time goes by.
     Tick,
     /// Closes the engine and opens it again.
@@ -89,7 +94,7 @@ fn durability(random: &mut Random) -> Durability {
 /// One act by chance.
 pub(crate) fn act(random: &mut Random) -> Act {
     let view = |random: &mut Random| random.below(VIEWS as u64) as usize;
-    match random.below(40) {
+    match random.below(44) {
         0..=9 => Act::Single(fact(random), durability(random)),
         10..=16 => {
             let n = 1 + random.below(30);
@@ -107,6 +112,11 @@ pub(crate) fn act(random: &mut Random) -> Act {
         33..=35 => Act::Ask(random.below(10) as u8),
         36 => Act::Check,
         37 => Act::Tick,
+        38..=40 => {
+            let device = random.below(others::DEVICES as u64) as usize;
+            Act::Import(device, random.below(others::BUNDLES as u64) as usize)
+        }
+        41 => Act::Rename,
         _ => Act::Reopen,
     }
 }
@@ -260,6 +270,35 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 Act::Define(2),
                 batch(10, memory),
                 Act::Backfill(2),
+            ],
+        ),
+        // Others tell what they have recorded, some of it twice, while views come and segments go.
+        script(
+            "exchange",
+            Setup {
+                retention: Retention::Bytes(6_000),
+                ids: Some(10),
+                segment_bytes: 2_048,
+                ..base.clone()
+            },
+            vec![
+                Act::Define(0),
+                batch(10, memory),
+                Act::Import(0, 0),
+                Act::Import(0, 1),
+                batch(5, INTERVAL),
+                Act::Checkpoint,
+                Act::Import(1, 2),
+                Act::Rename,
+                Act::Define(4),
+                Act::Import(1, 1),
+                batch(30, memory),
+                Act::Reopen,
+                Act::Import(0, 1),
+                Act::Import(1, 1),
+                Act::Checkpoint,
+                Act::Rename,
+                batch(5, memory),
             ],
         ),
         // Each call waits for the disk.

@@ -11,6 +11,7 @@ mod crash;
 mod dedup;
 mod directory;
 mod durability;
+mod exchange;
 mod forged;
 mod found;
 mod golden;

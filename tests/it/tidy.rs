@@ -35,12 +35,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tier", &["aggregate", "record", "series", "view"]),
     // 4 asking
     ("query", &["aggregate", "series", "view"]),
+    ("exchange", &["log", "record"]),
     // 5 life: the only one that knows disk and memory
     (
         "db",
         &[
             "aggregate",
             "disk",
+            "exchange",
             "log",
             "manifest",
             "query",
