@@ -89,7 +89,8 @@ pub use aggregate::Summary;
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
 pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{
-    Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded, Statistics, ViewStatus,
+    Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded, Statistics, Successor,
+    ViewStatus,
 };
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 pub use error::{Error, ErrorKind, Result};

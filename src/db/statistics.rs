@@ -82,7 +82,7 @@ pub struct LastCheckpoint {
 pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
     engine.settle();
     let live = engine.gate.enter();
-    let views = live.views.clone();
+    let (views, answering) = (live.views.clone(), live.answering().count());
     drop(live);
     let mut totals = ShardTotals::default();
     for tier in &views {
@@ -110,7 +110,7 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
         durable_position: Position(engine.log.durable()),
         last_checkpoint,
         checkpoint_failures,
-        views: views.len() as u64,
+        views: answering as u64,
         segments: numbers.len() as u64,
         log_bytes,
         log_bytes_since_checkpoint: tallies.log_bytes.get(),

@@ -22,6 +22,7 @@ mod oracles;
 mod queries;
 mod read_only;
 mod recording;
+mod redefine;
 mod repair;
 mod retention;
 mod several;
