@@ -1,5 +1,6 @@
 //! What an engine is made to do: acts, some in scripts written by hand, the others drawn by chance.
 
+use crate::run::DEFINITIONS;
 use crate::truth::{Fact, NOW, VIEWS};
 use quipu::simulation::{Random, Step};
 use quipu::{Dedup, Durability, Options, Retention, TestClock, Timestamp};
@@ -12,6 +13,8 @@ pub(crate) enum Act {
     Define(usize),
     Drop(usize),
     Backfill(usize),
+    /// Gives a view another of its definitions; `true`: checkpoints and stops midway.
+    Redefine(usize, usize, bool),
     Checkpoint,
     Sync,
     /// What a thread would do in the background.
@@ -89,7 +92,7 @@ fn durability(random: &mut Random) -> Durability {
 /// One act by chance.
 pub(crate) fn act(random: &mut Random) -> Act {
     let view = |random: &mut Random| random.below(VIEWS as u64) as usize;
-    match random.below(40) {
+    match random.below(43) {
         0..=9 => Act::Single(fact(random), durability(random)),
         10..=16 => {
             let n = 1 + random.below(30);
@@ -107,6 +110,10 @@ pub(crate) fn act(random: &mut Random) -> Act {
         33..=35 => Act::Ask(random.below(10) as u8),
         36 => Act::Check,
         37 => Act::Tick,
+        38..=40 => {
+            let definition = random.below(DEFINITIONS as u64) as usize;
+            Act::Redefine(view(random), definition, random.one_in(2))
+        }
         _ => Act::Reopen,
     }
 }
@@ -260,6 +267,36 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 Act::Define(2),
                 batch(10, memory),
                 Act::Backfill(2),
+            ],
+        ),
+        // Views get other definitions, at once and in parts, and openings follow each other.
+        script(
+            "other definitions",
+            Setup { segment_bytes: 3_000, retention: Retention::Recovery, ..base.clone() },
+            vec![
+                Act::Define(3),
+                Act::Define(4),
+                batch(30, memory),
+                batch(30, INTERVAL),
+                Act::Redefine(3, 1, false),
+                batch(10, memory),
+                Act::Redefine(4, 1, true),
+                batch(20, memory),
+                Act::Reopen,
+                batch(10, memory),
+                Act::Redefine(4, 1, false),
+                Act::Define(2),
+                batch(10, INTERVAL),
+                Act::Redefine(2, 2, true),
+                Act::Redefine(2, 1, true),
+                batch(10, memory),
+                Act::Redefine(2, 1, false),
+                Act::Redefine(2, 2, true),
+                Act::Redefine(2, 1, false),
+                Act::Redefine(2, 0, true),
+                batch(5, memory),
+                Act::Drop(2),
+                Act::Reopen,
             ],
         ),
         // Each call waits for the disk.
