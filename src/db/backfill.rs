@@ -132,8 +132,8 @@ pub(super) fn run(
 /// Checkpoints a complete backfill, if no checkpoint has: without one an opening would read again all
 /// that is in.
 pub(super) fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
-    let complete =
-        |stored: &StoredView| stored.id == tier.id && stored.backfill.under_way().is_none();
+    let backfill = *tier.backfill.lock();
+    let complete = |stored: &StoredView| stored.id == tier.id && stored.backfill == backfill;
     let committed = engine.checkpointer.lock().catalog.views.iter().any(complete);
     if committed { Ok(()) } else { engine.checkpoint() }
 }
