@@ -29,6 +29,7 @@ mod exchange;
 mod load;
 mod open;
 mod read_only;
+mod redefine;
 mod refold;
 pub(crate) mod repair;
 pub(crate) mod restore;
@@ -72,8 +73,9 @@ use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use dashmap::DashMap;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
@@ -145,10 +147,14 @@ pub(crate) struct Engine {
 
 #[derive(Clone)]
 struct Live {
+    /// In the order of their definition. Of two of one name the later one is to take the place of the
+    /// other (`db/redefine.rs`).
     views: Vec<Arc<ViewTier>>,
     next_view: u32,
     /// Views that were dropped and whose rows are still in the store.
     purge: Vec<u32>,
+    /// Those of them that somebody may still be reading.
+    leaving: Vec<(u32, Weak<ViewTier>)>,
     /// The time zone that the directory was given; `None` is UTC, until it is given one.
     zone: Option<TimeZone>,
     /// For how long behind the newest event an event is late in none of the views; `None`: for ever.
@@ -210,6 +216,18 @@ pub struct ViewStatus {
     pub backfill: Option<Progress>,
     /// The position behind which it counts by itself.
     pub defined_at: Position,
+    /// The definition that is to take the place of this one, where that is not complete
+    /// ([`Db::redefine`]).
+    pub successor: Option<Successor>,
+}
+
+/// A definition that is to take the place of a view's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// The definition.
+    pub view: View,
+    /// How much of what the view holds it holds, too.
+    pub progress: Progress,
 }
 
 /// What recording one chunk needs, kept from one call to the next.
@@ -380,15 +398,15 @@ impl Db {
     ///
     /// # Errors
     /// `Invalid` for a definition that cannot be; `ViewConflict`, showing both, when the name has
-    /// another definition; those of recording.
+    /// another definition ([`Db::redefine`] puts this one in its place); those of recording.
     pub fn define(&self, view: View) -> Result<bool> {
         let view = view.checked()?;
         let engine = self.engine();
         let mut live = engine.close_gate()?;
-        if let Some(tier) = live.views.iter().find(|tier| tier.view.name() == view.name()) {
+        if let Some(tier) = live.named(view.name()) {
             return if tier.view == view { Ok(false) } else { Err(tier.view.conflict(&view)) };
         }
-        if live.views.len() >= Limits::VIEWS {
+        if live.answering().count() >= Limits::VIEWS {
             return Err(Error::invalid(format!("a directory has at most {} views", Limits::VIEWS)));
         }
         let id = live.next_view;
@@ -400,17 +418,66 @@ impl Db {
         Ok(true)
     }
 
-    /// Drops a view; its series are gone, the events stay in the log.
+    /// Gives a view another definition, under the same name: other numbers of buckets or other grains
+    /// most often, but key, conditions and measures can be others, too. It holds the same events
+    /// afterwards, as if it had been defined in this way where it was: those in front of its
+    /// definition, if it was [backfilled](Db::backfill), and those behind it. Buckets that the old
+    /// definition no longer had are there again; nothing is taken from the old buckets. `false`: it had
+    /// this definition already.
+    ///
+    /// What it holds is read from the log, while recording goes on. Until that is complete the view
+    /// answers by its old definition, and `views` tells how far it is ([`ViewStatus::successor`]).
+    /// What was stopped, or died, is gone on with by the same call; one with another definition begins
+    /// anew, one with the old definition gives it up. A [`Query`] that was made before goes on with the
+    /// new definition; rows that are being read are those of the old one to the end.
+    ///
+    /// `progress` is called after every frame of the log, in records, control records included; `Break`
+    /// stops, to be gone on with later. It must not wait.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Db, Event, Grain, Keep, Timestamp, View};
+    /// use std::ops::ControlFlow;
+    ///
+    /// let db = Db::open(dir.path().join("shop"))?;
+    /// db.define(View::new("visits").grain(Grain::Day, Keep::Last(7)))?;
+    /// for day in 1..=30 {
+    ///     db.record(&Event::new("visit").at(Timestamp::from_secs(day * 86_400)))?;
+    /// }
+    /// assert_eq!(db.query("visits")?.buckets(&[], Grain::Day)?.len(), 7);
+    ///
+    /// let longer = View::new("visits").grain(Grain::Day, Keep::Last(28)).grain(Grain::Month, Keep::All);
+    /// assert!(db.redefine(longer.clone(), |_| ControlFlow::Continue(()))?);
+    /// assert_eq!(db.query("visits")?.buckets(&[], Grain::Day)?.len(), 28);
+    /// assert!(!db.redefine(longer, |_| ControlFlow::Continue(()))?, "it is so already");
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `UnknownView`; `Invalid` for a definition that cannot be; `LogRetired` when the log no longer
+    /// reaches back to where the view begins (nothing is changed then); `Stopped` by `progress`;
+    /// `Backfilling` when another call does the same; `ViewConflict` when another call gave the view
+    /// another definition meanwhile; `Corruption`, `Io`; those of recording.
+    pub fn redefine(
+        &self,
+        view: View,
+        progress: impl FnMut(Progress) -> std::ops::ControlFlow<()>,
+    ) -> Result<bool> {
+        redefine::run(self.engine(), view.checked()?, progress)
+    }
+
+    /// Drops a view, and what was to take its place; its series are gone, the events stay in the log.
     ///
     /// # Errors
     /// `UnknownView`; those of recording.
     pub fn drop_view(&self, name: &str) -> Result<()> {
         let engine = self.engine();
         let mut live = engine.close_gate()?;
-        let id = live.views.iter().find(|tier| tier.view.name() == name).map(|tier| tier.id);
+        let id = live.named(name).map(|tier| tier.id);
         let id = id.ok_or_else(|| engine.unknown_view(name))?;
         let position = engine.append_control(&Control::ViewDropped { id })?;
-        live.drop_view(id, engine);
+        engine.by_name.remove(name);
+        live.drop_view(id);
         drop(live);
         engine.acknowledge(position, engine.options.durability)
     }
@@ -432,15 +499,16 @@ impl Db {
     /// stops, to be gone on with later. It must not wait.
     ///
     /// # Errors
-    /// `UnknownView`; `LogRetired` when the log no longer reaches back to the beginning;
-    /// `Corruption`, `Io`.
+    /// `UnknownView`; `LogRetired` when the log no longer reaches back to the beginning; `Backfilling`
+    /// when another call fills it already, or it is getting another definition ([`Db::redefine`]) and
+    /// nobody has asked for its backfill before; `Corruption`, `Io`.
     pub fn backfill(
         &self,
         name: &str,
         progress: impl FnMut(Progress) -> std::ops::ControlFlow<()>,
     ) -> Result<u64> {
         let tier = self.engine().tier(name)?;
-        backfill::run(self.engine(), &tier, progress)
+        backfill::run(self.engine(), &tier, progress).map(|ended| ended.read())
     }
 
     /// A view, to be asked.
@@ -595,36 +663,43 @@ impl Engine {
     }
 
     fn views(self: &Arc<Self>) -> Result<Vec<ViewStatus>> {
-        let views = self.enter()?.views.clone();
-        let status = |tier: Arc<ViewTier>| {
-            let backfill = match *tier.backfill.lock() {
-                Backfill::Unfinished { done } => Some(Progress { done, total: tier.defined_at }),
-                Backfill::NotAsked | Backfill::Complete => None,
-            };
+        let views = self.enter()?.clone();
+        let status = |tier: &Arc<ViewTier>| {
+            let successor = views.successor(tier.view.name()).map(|successor| Successor {
+                view: successor.view.clone(),
+                progress: successor.progress().unwrap_or(Progress {
+                    done: successor.defined_at(),
+                    total: successor.defined_at(),
+                }),
+            });
             Ok(ViewStatus {
                 view: tier.view.clone(),
                 keys: ViewSource::new(self.clone(), tier.clone()).key_count()?,
-                backfill,
-                defined_at: Position(tier.defined_at),
+                backfill: tier.progress(),
+                defined_at: Position(tier.defined_at()),
+                successor,
             })
         };
-        views.into_iter().map(status).collect()
+        views.answering().map(status).collect()
     }
 
     fn query(self: &Arc<Self>, view: &str) -> Result<Query> {
+        Ok(Query::new(Arc::new(self.source(view)?)))
+    }
+
+    fn source(self: &Arc<Self>, view: &str) -> Result<ViewSource> {
         let tier = self.tier(view)?;
-        if let Backfill::Unfinished { done } = *tier.backfill.lock() {
+        if let Some(Progress { done, total }) = tier.progress() {
             return Err(Error::new(
                 ErrorKind::Backfilling,
                 format!(
-                    "the view {view:?} is being filled from the log, {done} of {} records; its \
+                    "the view {view:?} is being filled from the log, {done} of {total} records; its \
                      answers come when that is complete (if nobody is doing it, call backfill \
-                     again)",
-                    tier.defined_at
+                     again)"
                 ),
             ));
         }
-        Ok(Query::new(Arc::new(ViewSource::new(self.clone(), tier))))
+        Ok(ViewSource::new(self.clone(), tier))
     }
 
     fn unknown_view(&self, name: &str) -> Error {
@@ -819,6 +894,26 @@ impl Live {
         self.reach = calendars.filter_map(|calendar| calendar.reach()).min();
     }
 
+    fn of_name<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Arc<ViewTier>> {
+        self.views.iter().filter(move |tier| tier.view.name() == name)
+    }
+
+    /// The view that answers under this name.
+    fn named(&self, name: &str) -> Option<&Arc<ViewTier>> {
+        self.of_name(name).next()
+    }
+
+    /// The one that is to take its place.
+    fn successor(&self, name: &str) -> Option<&Arc<ViewTier>> {
+        self.of_name(name).nth(1)
+    }
+
+    /// The views that answer: one of each name.
+    fn answering(&self) -> impl Iterator<Item = &Arc<ViewTier>> {
+        let mut names = HashSet::new();
+        self.views.iter().filter(move |tier| names.insert(tier.view.name()))
+    }
+
     fn define(&mut self, id: u32, view: View, position: u64, engine: &Engine) {
         let (dictionary, expected) = (&engine.dictionary, engine.options.expected_keys);
         let zone = self.zone.unwrap_or_default();
@@ -831,12 +926,52 @@ impl Live {
         self.measure_reach();
     }
 
-    fn drop_view(&mut self, id: u32, engine: &Engine) {
-        if let Some(at) = self.views.iter().position(|tier| tier.id == id) {
-            let tier = self.views.remove(at);
-            engine.by_name.remove(tier.view.name());
-            self.purge.push(id);
-            self.measure_reach();
+    /// Begins with a view that is to take the place of the one of its name, of which the records behind
+    /// `since` are to be in it.
+    fn define_successor(
+        &mut self,
+        (id, view): (u32, View),
+        position: u64,
+        since: u64,
+        (dictionary, expected): (&Dictionary, usize),
+    ) -> Arc<ViewTier> {
+        if let Some(id) = self.successor(view.name()).map(|earlier| earlier.id) {
+            self.remove(|tier| tier.id == id);
         }
+        let zone = self.zone.unwrap_or_default();
+        let backfill = Backfill::Succeeding { since, done: since };
+        let tier = ViewTier::new(id, view, zone, position, backfill, dictionary, 0, expected);
+        let tier = Arc::new(tier);
+        self.next_view = self.next_view.max(id + 1);
+        self.views.push(tier.clone());
+        self.measure_reach();
+        tier
+    }
+
+    /// A view takes the place of the one of its name.
+    fn succeed(&mut self, tier: &ViewTier) {
+        self.remove(|other| other.view.name() == tier.view.name() && other.id < tier.id);
+    }
+
+    /// Drops a view, and with one that answers what was to take its place.
+    fn drop_view(&mut self, id: u32) {
+        let Some(tier) = self.views.iter().find(|tier| tier.id == id).cloned() else { return };
+        let name = tier.view.name();
+        let answers = self.named(name).is_some_and(|first| first.id == id);
+        self.remove(|tier| tier.id == id || answers && tier.view.name() == name);
+    }
+
+    fn remove(&mut self, is_gone: impl Fn(&ViewTier) -> bool) {
+        let (purge, leaving) = (&mut self.purge, &mut self.leaving);
+        self.views.retain(|tier| {
+            let is_gone = is_gone(tier);
+            if is_gone {
+                tier.leave();
+                purge.push(tier.id);
+                leaving.push((tier.id, Arc::downgrade(tier)));
+            }
+            !is_gone
+        });
+        self.measure_reach();
     }
 }

@@ -91,7 +91,7 @@ pub use aggregate::Summary;
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
 pub use db::{
     BackgroundError, Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded,
-    Statistics, ViewStatus,
+    Statistics, Successor, ViewStatus,
 };
 pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};

@@ -18,6 +18,7 @@ use crate::series::{Cell, Series};
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use answer::Value;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -30,6 +31,8 @@ pub(crate) trait Source: Send + Sync {
     fn view(&self) -> &View;
     /// The time zone of the store.
     fn zone(&self) -> TimeZone;
+    /// What answers in its place, if it does not any more.
+    fn successor(&self) -> Result<Option<Arc<dyn Source>>>;
     fn get(&self, parts: &[&str]) -> Result<Option<Series>>;
     /// Calls `see` with every key's totals, in no order; it may be called while a lock is held.
     /// `between` is called now and then while none is, and can end it.
@@ -69,7 +72,8 @@ impl KeyRef<'_> {
     }
 }
 
-/// A view, to be asked. Answers are of the moment of asking; recording goes on meanwhile.
+/// A view, to be asked. Answers are of the moment of asking; recording goes on meanwhile. Where the view
+/// was [redefined](crate::Db::redefine) since, answers are by the definition that it has now.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -90,16 +94,24 @@ impl KeyRef<'_> {
 #[derive(Clone)]
 pub struct Query {
     source: Arc<dyn Source>,
-    /// Which of the view's stats components are taken of.
-    measure: usize,
+    /// Which of the view's stats components are taken of; `None`: of the first.
+    chosen: Option<usize>,
 }
 
 impl Query {
     pub(crate) fn new(source: Arc<dyn Source>) -> Self {
-        Query { source, measure: 0 }
+        Query { source, chosen: None }
     }
 
-    /// The view's definition.
+    /// The same question to what answers now.
+    fn current(&self) -> Result<Cow<'_, Query>> {
+        let Some(source) = self.source.successor()? else { return Ok(Cow::Borrowed(self)) };
+        let current = Query::new(source);
+        let chosen = self.chosen.and_then(|at| self.view().measures().nth(at));
+        chosen.map_or(Ok(current.clone()), |measure| current.measure(measure)).map(Cow::Owned)
+    }
+
+    /// The view's definition, as it was when this was made.
     pub fn view(&self) -> &View {
         self.source.view()
     }
@@ -116,7 +128,7 @@ impl Query {
     pub fn measure(mut self, measure: &str) -> Result<Self> {
         let at = self.view().measures().position(|name| name == measure);
         match at {
-            Some(at) => self.measure = at,
+            Some(at) => self.chosen = Some(at),
             None => {
                 return Err(Error::invalid(format!(
                     "the view {:?} keeps no statistics of {}; it does of: {}",
@@ -135,6 +147,10 @@ impl Query {
     /// # Errors
     /// `Invalid` when the key has another number of parts than the view's; `Corruption`, `Io`.
     pub fn get(&self, key: &[&str]) -> Result<Option<Row>> {
+        self.current()?.get_now(key)
+    }
+
+    fn get_now(&self, key: &[&str]) -> Result<Option<Row>> {
         let parts = self.view().key();
         if key.len() != parts.len() {
             return Err(Error::invalid(format!(
@@ -163,6 +179,10 @@ impl Query {
     /// # Errors
     /// `Invalid` when there are more parts than the key has; as [`Query::rows`].
     pub fn prefix(&self, parts: &[&str]) -> Result<Rows> {
+        self.current()?.prefix_now(parts)
+    }
+
+    fn prefix_now(&self, parts: &[&str]) -> Result<Rows> {
         if parts.len() > self.view().key().len() {
             return Err(Error::invalid(format!(
                 "keys of the view {:?} have {}, this prefix has {}",
@@ -187,9 +207,9 @@ impl Query {
     /// # Errors
     /// `Corruption`, `Io`.
     pub fn for_each(&self, mut see: impl FnMut(Row) -> ControlFlow<()>) -> Result<()> {
-        let rows = RefCell::new(Vec::new());
-        self.source.each(
-            &mut |key, total| rows.borrow_mut().push(self.row(key.spell(), total)),
+        let (this, rows) = (self.current()?, RefCell::new(Vec::new()));
+        this.source.each(
+            &mut |key, total| rows.borrow_mut().push(this.row(key.spell(), total)),
             &mut || rows.take().into_iter().try_for_each(&mut see),
         )
     }
@@ -200,7 +220,7 @@ impl Query {
     /// # Errors
     /// `Invalid` when the view keeps no statistics and the component needs them; `Corruption`, `Io`.
     pub fn top(&self, n: usize, component: Component) -> Result<Vec<Row>> {
-        self.ranked(n, component, |a, b| b.total_cmp(a))
+        self.current()?.ranked(n, component, |a, b| b.total_cmp(a))
     }
 
     /// The `n` keys with the least `component`, least first; equal ones in key order.
@@ -208,7 +228,7 @@ impl Query {
     /// # Errors
     /// As [`Query::top`].
     pub fn bottom(&self, n: usize, component: Component) -> Result<Vec<Row>> {
-        self.ranked(n, component, Value::total_cmp)
+        self.current()?.ranked(n, component, Value::total_cmp)
     }
 
     fn ranked(
@@ -253,9 +273,10 @@ impl Query {
     /// # Errors
     /// `Corruption`, `Io`.
     pub fn totals(&self) -> Result<Row> {
-        let mut all = Cell::empty(&self.view().shape(self.time_zone()));
-        self.source.each(&mut |_, total| all.merge(total), &mut || ControlFlow::Continue(()))?;
-        Ok(self.row(Vec::new(), &all))
+        let this = self.current()?;
+        let mut all = Cell::empty(&this.view().shape(this.time_zone()));
+        this.source.each(&mut |_, total| all.merge(total), &mut || ControlFlow::Continue(()))?;
+        Ok(this.row(Vec::new(), &all))
     }
 
     /// The number of keys.
@@ -263,7 +284,7 @@ impl Query {
     /// # Errors
     /// `Corruption`, `Io`: keys recorded since opening may have to be looked up in the snapshot.
     pub fn key_count(&self) -> Result<u64> {
-        self.source.key_count()
+        self.current()?.source.key_count()
     }
 
     /// The buckets of a key in one of the view's grains, oldest first; those without events are
@@ -272,6 +293,10 @@ impl Query {
     /// # Errors
     /// `Invalid` when the view does not keep this grain; as [`Query::get`].
     pub fn buckets(&self, key: &[&str], grain: Grain) -> Result<Vec<Bucket>> {
+        self.current()?.buckets_now(key, grain)
+    }
+
+    fn buckets_now(&self, key: &[&str], grain: Grain) -> Result<Vec<Bucket>> {
         let grains = self.view().grains();
         let Some(at) = grains.iter().position(|(kept, _)| *kept == grain) else {
             let kept: Vec<String> = grains.iter().map(|(grain, _)| grain.to_string()).collect();
@@ -282,7 +307,7 @@ impl Query {
             )));
         };
         if key.len() != self.view().key().len() {
-            return self.get(key).map(|_| Vec::new());
+            return self.get_now(key).map(|_| Vec::new());
         }
         let Some(series) = self.source.get(key)? else { return Ok(Vec::new()) };
         let zone = self.time_zone();
@@ -294,7 +319,7 @@ impl Query {
     }
 
     fn stats<'c>(&self, cell: &'c Cell) -> Option<&'c crate::aggregate::Stats> {
-        cell.states().get(self.measure).map(|state| match state {
+        cell.states().get(self.chosen.unwrap_or(0)).map(|state| match state {
             State::Stats(stats) => stats,
         })
     }
@@ -305,8 +330,8 @@ impl Query {
             .zip(states)
             .map(|(name, State::Stats(stats))| (name.to_owned(), stats.summary()))
             .collect();
-        if self.measure > 0 {
-            let chosen = summaries.remove(self.measure);
+        if let Some(at) = self.chosen {
+            let chosen = summaries.remove(at);
             summaries.insert(0, chosen);
         }
         summaries

@@ -79,6 +79,16 @@ pub(crate) enum Control {
         id: u128,
         before: u128,
     },
+    /// From here on a view counts that is to take the place of the one of its name; what that one
+    /// holds from before is to be folded into it.
+    SuccessorDefined {
+        id: u32,
+        view: View,
+    },
+    /// It is in (or a replay folds it in before it ends): the view before it is dropped.
+    SuccessorDone {
+        id: u32,
+    },
 }
 
 /// How the body of a frame is written: a kind of frame each (`log/frame.rs`), so that software that does

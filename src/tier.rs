@@ -23,8 +23,8 @@ pub(crate) mod shard;
 use crate::dictionary::{Dictionary, Sym};
 use crate::series::Series;
 use crate::sync::Mutex;
-use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
-use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::time::{TimeZone, Timestamp};
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
@@ -43,9 +43,10 @@ pub(crate) struct ViewTier {
     pub(crate) id: u32,
     pub(crate) view: View,
     pub(crate) plan: Plan,
-    /// The view counts events behind this position of its own; those up to it are the backfill's.
-    pub(crate) defined_at: u64,
+    defined_at: AtomicU64,
     pub(crate) backfill: Mutex<Backfill>,
+    /// It is no view of the engine any more: dropped, or another one has taken its place.
+    has_left: AtomicBool,
     /// Held by the call that does the backfill.
     pub(crate) backfilling: Mutex<()>,
     /// Scans under way; nothing leaves the tier meanwhile.
@@ -65,6 +66,34 @@ pub(crate) enum Backfill {
         done: u64,
     },
     Complete,
+    /// It is to take the place of the view that has its name, which holds the records behind `since`:
+    /// of those up to `defined_at`, the ones up to `done` are in here, too.
+    Succeeding {
+        since: u64,
+        done: u64,
+    },
+}
+
+impl Backfill {
+    /// The last position of those that are in, while a backfill is under way.
+    pub(crate) fn under_way(self) -> Option<u64> {
+        match self {
+            Backfill::Unfinished { done } | Backfill::Succeeding { done, .. } => Some(done),
+            Backfill::NotAsked | Backfill::Complete => None,
+        }
+    }
+
+    pub(crate) fn is_succeeding(self) -> bool {
+        matches!(self, Backfill::Succeeding { .. })
+    }
+
+    /// So much more is in.
+    fn moved_to(self, done: u64) -> Self {
+        match self {
+            Backfill::Succeeding { since, .. } => Backfill::Succeeding { since, done },
+            _ => Backfill::Unfinished { done },
+        }
+    }
 }
 
 impl ViewTier {
@@ -93,13 +122,59 @@ impl ViewTier {
             id,
             view,
             plan,
-            defined_at,
+            defined_at: AtomicU64::new(defined_at),
             backfill: Mutex::new(backfill),
+            has_left: AtomicBool::new(false),
             backfilling: Mutex::new(()),
             scans: AtomicUsize::new(0),
             stored_rows: AtomicU64::new(stored_rows),
             shards,
         }
+    }
+
+    /// The view counts events behind this position of its own; those up to it are the backfill's.
+    pub(crate) fn defined_at(&self) -> u64 {
+        self.defined_at.load(Acquire)
+    }
+
+    /// Behind which position the records are that it holds, or will when its backfill is complete.
+    pub(crate) fn since(&self) -> u64 {
+        match *self.backfill.lock() {
+            Backfill::NotAsked => self.defined_at(),
+            Backfill::Unfinished { .. } | Backfill::Complete => 0,
+            Backfill::Succeeding { since, .. } => since,
+        }
+    }
+
+    pub(crate) fn is_succeeding(&self) -> bool {
+        self.backfill.lock().is_succeeding()
+    }
+
+    /// Notes that the records up to `done` are in.
+    pub(crate) fn filled_to(&self, done: u64) {
+        let mut backfill = self.backfill.lock();
+        *backfill = backfill.moved_to(done);
+    }
+
+    /// Notes that everything is in. A successor now holds what the view before it held; where nobody
+    /// had asked for that one's backfill, nobody has for this one's, and it can still be done.
+    pub(crate) fn filled(&self) {
+        let mut backfill = self.backfill.lock();
+        *backfill = match *backfill {
+            Backfill::Succeeding { since, .. } if since > 0 => {
+                self.defined_at.store(since, Release);
+                Backfill::NotAsked
+            }
+            _ => Backfill::Complete,
+        };
+    }
+
+    pub(crate) fn leave(&self) {
+        self.has_left.store(true, Release);
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.has_left.load(Acquire)
     }
 
     pub(crate) fn shards(&self) -> &[CachePadded<Mutex<Shard>>] {

@@ -307,8 +307,7 @@ impl View {
         Error::new(
             ErrorKind::ViewConflict,
             format!(
-                "the view {:?} is already defined otherwise; drop it first, or choose another \
-                 name\n  stored: {self}\n  asked:  {asked}",
+                "the view {:?} is already defined otherwise; redefine it, or choose another name\n  stored: {self}\n  asked:  {asked}",
                 self.name
             ),
         )

@@ -32,12 +32,37 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// How a call ended, with the number of events it has read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ended {
+    Complete(u64),
+    /// Its caller stopped it.
+    Stopped(u64),
+    /// The view was dropped meanwhile.
+    Left(u64),
+}
+
+impl ViewTier {
+    /// How far its backfill is; `None` when none is under way.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        let done = self.backfill.lock().under_way()?;
+        Some(Progress { done, total: self.defined_at() })
+    }
+}
+
+impl Ended {
+    pub(super) fn read(self) -> u64 {
+        match self {
+            Ended::Complete(read) | Ended::Stopped(read) | Ended::Left(read) => read,
+        }
+    }
+}
+
 pub(super) fn run(
     engine: &Arc<Engine>,
-    tier: &ViewTier,
+    tier: &Arc<ViewTier>,
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
-) -> Result<u64> {
-    let total = tier.defined_at;
+) -> Result<Ended> {
     let Some(_only_one) = tier.backfilling.try_lock() else {
         return Err(Error::new(
             ErrorKind::Backfilling,
@@ -45,23 +70,28 @@ pub(super) fn run(
         ));
     };
     let Some((done, first_segment)) = begin(engine, tier)? else {
-        return make_complete(engine, tier).map(|()| 0);
+        return make_complete(engine, tier).map(|()| Ended::Complete(0));
     };
+    let total = tier.defined_at();
     let mut scratch = Scratch::default();
     let mut read = 0;
-    let mut stopped = false;
+    let mut ended = None;
     let mut fold = |entry: Entry<'_>, header: &crate::log::frame::Header| {
         let gate = engine.enter()?;
+        if tier.has_left() {
+            ended = Some(Ended::Left(read));
+            return Err(Error::new(ErrorKind::Stopped, "the view was dropped"));
+        }
         if let Entry::Events(columns) = entry {
             scratch.begin(columns);
             tier.apply(columns, 0, &mut scratch);
             read += columns.len() as u64;
         }
         let done = header.last_position();
-        *tier.backfill.lock() = Backfill::Unfinished { done };
+        tier.filled_to(done);
         drop(gate);
         if progress(Progress { done, total }).is_break() {
-            stopped = true;
+            ended = Some(Ended::Stopped(read));
             return Err(Error::new(ErrorKind::Stopped, "stopped by its caller"));
         }
         Ok(())
@@ -75,26 +105,35 @@ pub(super) fn run(
         &engine.dictionary,
         &mut fold,
     );
-    if stopped {
-        return Ok(read);
+    if let Some(ended) = ended {
+        return Ok(ended);
     }
     replayed?;
     // With the gate closed: the record and the note belong to the same moment.
-    let live = engine.close_gate()?;
-    if live.views.iter().any(|other| other.id == tier.id) {
-        engine.append_control(&Control::BackfillDone { id: tier.id })?;
+    let mut live = engine.close_gate()?;
+    if tier.has_left() {
+        return Ok(Ended::Left(read));
     }
-    *tier.backfill.lock() = Backfill::Complete;
+    if tier.is_succeeding() {
+        engine.append_control(&Control::SuccessorDone { id: tier.id })?;
+        tier.filled();
+        // First: whoever finds that the other one has left looks for this one.
+        engine.by_name.insert(tier.view.name().into(), tier.clone());
+        live.succeed(tier);
+    } else {
+        engine.append_control(&Control::BackfillDone { id: tier.id })?;
+        tier.filled();
+    }
     drop(live);
     make_complete(engine, tier)?;
-    Ok(read)
+    Ok(Ended::Complete(read))
 }
 
 /// Checkpoints a complete backfill, if no checkpoint has: without one an opening would read again all
 /// that is in.
-fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
-    let complete =
-        |stored: &StoredView| stored.id == tier.id && stored.backfill == Backfill::Complete;
+pub(super) fn make_complete(engine: &Engine, tier: &ViewTier) -> Result<()> {
+    let backfill = *tier.backfill.lock();
+    let complete = |stored: &StoredView| stored.id == tier.id && stored.backfill == backfill;
     let committed = engine.checkpointer.lock().catalog.views.iter().any(complete);
     if committed { Ok(()) } else { engine.checkpoint() }
 }
@@ -109,19 +148,19 @@ pub(super) fn settle(
     end: (u64, u64),
     dictionary: &Arc<Dictionary>,
 ) -> Result<()> {
-    let Backfill::Unfinished { done } = *tier.backfill.lock() else { return Ok(()) };
+    let Some(done) = tier.backfill.lock().under_way() else { return Ok(()) };
     let mut scratch = Scratch::default();
     let mut fold = |entry: Entry<'_>, header: &crate::log::frame::Header| {
         if let Entry::Events(columns) = entry {
             scratch.begin(columns);
             tier.apply(columns, 0, &mut scratch);
         }
-        *tier.backfill.lock() = Backfill::Unfinished { done: header.last_position() };
+        tier.filled_to(header.last_position());
         Ok(())
     };
-    let range = (done + 1, tier.defined_at);
+    let range = (done + 1, tier.defined_at());
     reader::replay_range(home, range, oldest, end, dictionary, &mut fold)?;
-    *tier.backfill.lock() = Backfill::Complete;
+    tier.filled();
     Ok(())
 }
 
@@ -133,7 +172,7 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
     let state = *tier.backfill.lock();
     let done = match state {
         Backfill::Complete => return Ok(None),
-        Backfill::Unfinished { done } => done,
+        Backfill::Unfinished { done } | Backfill::Succeeding { done, .. } => done,
         Backfill::NotAsked => 0,
     };
     let oldest = checkpointer.catalog.first_segment;
@@ -141,6 +180,19 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
     if state == Backfill::NotAsked {
         // With the gate closed: the record and the note belong to the same moment.
         let live = engine.close_gate()?;
+        if let Some(successor) = live.successor(tier.view.name()) {
+            // What that one takes in was settled when it was begun with.
+            return Err(Error::new(
+                ErrorKind::Backfilling,
+                format!(
+                    "the view {:?} is getting another definition; redefine it to the end, or to what \
+                     it is to give that up, and fill it then\n  stored: {}\n  asked:  {}",
+                    tier.view.name(),
+                    tier.view,
+                    successor.view
+                ),
+            ));
+        }
         engine.append_control(&Control::BackfillAsked { id: tier.id })?;
         *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
         drop(live);

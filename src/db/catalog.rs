@@ -145,11 +145,21 @@ impl Catalog {
         }
         for (i, stored) in self.views.iter().enumerate() {
             let mut others = self.views[..i].iter();
-            if others.any(|o| o.id == stored.id || o.view.name() == stored.view.name()) {
+            let same_name = |other: &&StoredView| other.view.name() == stored.view.name();
+            // One that is to take the place of the other.
+            let may_share = usize::from(stored.backfill.is_succeeding());
+            if others.clone().filter(same_name).count() > may_share
+                || others.any(|other| other.id == stored.id)
+            {
                 return Err(Malformed("it has a view twice"));
             }
             if stored.defined_at.max(stored.rows) > self.position {
                 return Err(Malformed("a view is ahead of the log"));
+            }
+            if let Backfill::Succeeding { since, done } = stored.backfill
+                && (since > done || done > stored.defined_at)
+            {
+                return Err(Malformed("a view is filled with what cannot be"));
             }
         }
         let live = |id: &u32| self.views.iter().any(|stored| stored.id == *id);

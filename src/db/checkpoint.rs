@@ -24,8 +24,8 @@ use crate::options::{Dedup, Retention};
 use crate::series::Series;
 use crate::snapshot::{Changes, Snapshot, Start, Storage as _, Table};
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::tier::ViewTier;
 use crate::tier::shard::{Capture, Captured, CapturedRows, TakenDelta, rows_of};
-use crate::tier::{Backfill, ViewTier};
 use crate::time::Stopwatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -183,7 +183,7 @@ impl Engine {
         let stored = |tier: &Arc<ViewTier>| StoredView {
             id: tier.id,
             view: tier.view.clone(),
-            defined_at: tier.defined_at,
+            defined_at: tier.defined_at(),
             backfill: *tier.backfill.lock(),
             rows: 0,
         };
@@ -282,9 +282,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes rows of dropped views, some at a time.
+    /// Deletes rows of dropped views, some at a time. A view that somebody is still reading stays.
     fn purge(&self, catalog: &mut Catalog, carry: &mut Changes) -> Result<()> {
-        let Some(&view) = catalog.purge.first() else { return Ok(()) };
+        let mut live = self.gate.close();
+        live.leaving.retain(|(_, tier)| tier.strong_count() > 0);
+        let is_asked = |view: &&u32| live.leaving.iter().any(|(id, _)| id == *view);
+        let Some(view) = catalog.purge.iter().find(|view| !is_asked(view)).copied() else {
+            return Ok(());
+        };
+        drop(live);
         let snapshot = self.storage.snapshot()?;
         let (from, to) = (key::view_prefix(view), key::behind_view(view));
         let mut room = PURGE_ROWS;
@@ -296,7 +302,7 @@ impl Engine {
             carry.of_mut(table).extend(rows.into_iter().map(|(key, _)| (key, None)));
         }
         if room > 0 {
-            catalog.purge.remove(0);
+            catalog.purge.retain(|id| *id != view);
             let mut live = self.gate.close();
             live.purge.retain(|id| *id != view);
         }
@@ -312,10 +318,7 @@ impl Engine {
         let dir = &self.home.dir;
         let open = |number| Segment::open(&self.home, number, crate::disk::Access::Read);
         // What an unfinished backfill has still to read stays.
-        let unfinished = catalog.views.iter().filter_map(|stored| match stored.backfill {
-            Backfill::Unfinished { done } => Some(done),
-            Backfill::NotAsked | Backfill::Complete => None,
-        });
+        let unfinished = catalog.views.iter().filter_map(|stored| stored.backfill.under_way());
         let needed_from = unfinished.min().map_or(u64::MAX, |done| done + 1);
         let numbers: Vec<u64> = segment::numbers(&*self.disk, dir)?
             .into_iter()

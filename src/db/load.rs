@@ -280,6 +280,13 @@ impl Source for ViewSource {
         self.shape().calendar.zone
     }
 
+    fn successor(&self) -> Result<Option<Arc<dyn Source>>> {
+        if !self.tier.has_left() {
+            return Ok(None);
+        }
+        self.engine.source(self.tier.view.name()).map(|source| Some(Arc::new(source) as _))
+    }
+
     fn get(&self, parts: &[&str]) -> Result<Option<Series>> {
         self.engine.check_open()?;
         self.engine.settle();

@@ -39,6 +39,7 @@ use crate::sync::{Gate, Mutex};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Newest, Tally, ViewTier};
 use crate::time::{TimeZone, Timestamp};
+use crate::view::View;
 use dashmap::DashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -413,11 +414,20 @@ pub(super) struct Recovery {
     scratch: Scratch,
     dictionary: Arc<Dictionary>,
     expected_keys: usize,
-    /// Views whose backfill was complete, as the log says.
-    pub(super) owed: Vec<u32>,
+    /// What the log says of backfills and the views are still to be given, in its order.
+    owed: Vec<Owed>,
     pub(super) replicas: Replicas,
     /// The replica that records next, if it has not recorded yet.
     becomes: Option<u128>,
+}
+
+/// What a view is still to be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    /// Its backfill, or what it holds as a successor, was complete.
+    Rest(u32),
+    /// The backfill of a successor was asked for behind that.
+    Asked(u32),
 }
 
 impl Recovery {
@@ -450,6 +460,7 @@ impl Recovery {
                 views,
                 next_view: catalog.next_view,
                 purge: catalog.purge.clone(),
+                leaving: Vec::new(),
                 zone: catalog.zone,
                 reach: None,
             },
@@ -498,7 +509,7 @@ impl Recovery {
         let (staging, mut live) = (Staging::new(&dictionary), self.live);
         live.measure_reach();
         let by_name = DashMap::new();
-        for tier in &live.views {
+        for tier in live.answering() {
             by_name.insert(tier.view.name().into(), tier.clone());
         }
         Engine {
@@ -535,16 +546,45 @@ impl Recovery {
     /// Fills the views whose backfill was complete and is not in the snapshot, from a log that begins
     /// with the segment `oldest` and ends at `end`.
     pub(super) fn settle(
-        &self,
+        &mut self,
         home: &Home,
         oldest: u64,
         end: (u64, u64),
         dictionary: &Arc<Dictionary>,
     ) -> Result<()> {
-        for tier in self.live.views.iter().filter(|tier| self.owed.contains(&tier.id)) {
-            super::backfill::settle(home, tier, oldest, end, dictionary)?;
+        while let Some(owed) = self.owed.first().copied() {
+            match owed {
+                Owed::Rest(id) => {
+                    if let Some(tier) = self.view(id) {
+                        super::backfill::settle(home, tier, oldest, end, dictionary)?;
+                    }
+                }
+                Owed::Asked(id) => self.ask_for_backfill(id),
+            }
+            self.owed.remove(0);
         }
         Ok(())
+    }
+
+    /// Whether a view is to be filled that is not.
+    pub(super) fn owes(&self) -> bool {
+        self.owed.iter().any(|owed| match owed {
+            Owed::Rest(id) => self.view(*id).is_some_and(|tier| tier.progress().is_some()),
+            Owed::Asked(_) => true,
+        })
+    }
+
+    fn view(&self, id: u32) -> Option<&Arc<ViewTier>> {
+        self.live.views.iter().find(|tier| tier.id == id)
+    }
+
+    fn ask_for_backfill(&self, id: u32) {
+        if let Some(tier) = self.view(id) {
+            let mut backfill = tier.backfill.lock();
+            if *backfill == Backfill::NotAsked {
+                *backfill = Backfill::Unfinished { done: 0 };
+            }
+        }
     }
 
     /// The zone that the directory is to be given, if it is asked for and has none of its own.
@@ -576,6 +616,19 @@ impl Recovery {
         }
     }
 
+    /// A definition as it stands in the log.
+    fn take_definition(&mut self, id: u32, view: View) -> Result<View> {
+        let cannot_be = |why| Error::new(ErrorKind::Corruption, why);
+        if id < self.live.next_view {
+            return Err(cannot_be(format!("the id {id} is given to a second view")));
+        }
+        let view = view
+            .checked()
+            .map_err(|error| cannot_be(format!("a view is defined that cannot be: {error}")))?;
+        self.note_id(id)?;
+        Ok(view)
+    }
+
     /// An id that was given is not given again.
     fn note_id(&mut self, id: u32) -> Result<()> {
         let next = id.checked_add(1).ok_or_else(|| {
@@ -601,18 +654,9 @@ impl Recovery {
                 }
             }
             Entry::Control(Control::ViewDefined { id, view }) => {
-                let cannot_be = |why| Error::new(ErrorKind::Corruption, why);
-                if id < self.live.next_view {
-                    return Err(cannot_be(format!("the id {id} is given to a second view")));
-                }
-                let view = view.checked().map_err(|error| {
-                    cannot_be(format!("a view is defined that cannot be: {error}"))
-                })?;
-                self.note_id(id)?;
+                let view = self.take_definition(id, view)?;
                 // The record of its drop is missing: what it was is over all the same.
-                let same_name = |tier: &Arc<ViewTier>| tier.view.name() == view.name();
-                let replaced = self.live.views.iter().position(same_name);
-                self.live.purge.extend(replaced.map(|at| self.live.views.remove(at).id));
+                self.live.remove(|tier| tier.view.name() == view.name());
                 let keys = self.expected_keys;
                 let tier = ViewTier::new(
                     id,
@@ -628,16 +672,42 @@ impl Recovery {
             }
             Entry::Control(Control::ViewDropped { id }) => {
                 self.note_id(id)?;
-                self.live.views.retain(|tier| tier.id != id);
-                self.live.purge.push(id);
+                if self.view(id).is_none() {
+                    self.live.purge.push(id);
+                }
+                self.live.drop_view(id);
             }
             Entry::Control(Control::DedupRule(rule)) => self.set_rule(rule),
             Entry::Control(Control::BackfillAsked { id }) => {
-                if let Some(tier) = self.live.views.iter().find(|tier| tier.id == id) {
-                    *tier.backfill.lock() = Backfill::Unfinished { done: 0 };
+                match self.view(id).filter(|tier| tier.is_succeeding()).cloned() {
+                    // Behind what it is still to be given as a successor. Where the record that it has
+                    // all of that is missing, this one says so, too.
+                    Some(tier) => {
+                        if !self.owed.contains(&Owed::Rest(id)) {
+                            self.live.succeed(&tier);
+                            self.owed.push(Owed::Rest(id));
+                        }
+                        self.owed.push(Owed::Asked(id));
+                    }
+                    None => self.ask_for_backfill(id),
                 }
             }
-            Entry::Control(Control::BackfillDone { id }) => self.owed.push(id),
+            Entry::Control(Control::BackfillDone { id }) => self.owed.push(Owed::Rest(id)),
+            Entry::Control(Control::SuccessorDefined { id, view }) => {
+                let view = self.take_definition(id, view)?;
+                let since = self.live.named(view.name()).map_or(0, |tier| {
+                    if self.owed.contains(&Owed::Asked(tier.id)) { 0 } else { tier.since() }
+                });
+                let room = (&*self.dictionary, self.expected_keys);
+                self.live.define_successor((id, view), position, since, room);
+            }
+            Entry::Control(Control::SuccessorDone { id }) => {
+                self.note_id(id)?;
+                if let Some(tier) = self.view(id).cloned() {
+                    self.live.succeed(&tier);
+                    self.owed.push(Owed::Rest(id));
+                }
+            }
             Entry::Control(Control::Replica { id, .. }) => {
                 if id == 0 || self.replicas.is_own(id) {
                     let why = format!("the directory records as {id:032x} a second time");

@@ -36,8 +36,8 @@ use crate::query::Query;
 use crate::record::{self, Control};
 use crate::snapshot::{RedbStorage, Storage as _, Store, StoreHold};
 use crate::sync::{Mutex, MutexGuard, RwLock};
-use crate::tier::{Backfill, ViewTier};
 use crate::time::TimeZone;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,6 +88,10 @@ pub(super) struct Following {
     staged: u64,
     /// The stage as it was read last.
     stage: Staged,
+    /// Nobody has been shown anything yet.
+    opening: bool,
+    /// The next record is that a view has another definition: it was not applied.
+    redefined: bool,
 }
 
 impl Options {
@@ -139,13 +143,19 @@ impl ReadOnlyDb {
         let mut following = self.0.following.lock();
         let engine = self.engine();
         let caught_up = catch_up(&engine, &mut following);
+        if std::mem::take(&mut following.redefined) {
+            // What the successor holds may not be behind our snapshot; until all of it is in, the view
+            // answers as it did.
+            self.begin_anew(&mut following)?;
+            return Ok(self.position());
+        }
         let behind = match &caught_up {
             // Retired, or lost: the snapshot that says so is newer than ours, or it was not retired.
             Err(error) if error.kind() == ErrorKind::MissingSegment => true,
             Err(_) => false,
             Ok(()) => {
                 engine.evict(&following.recovery.live.views);
-                is_filled(&following) || engine.over_budget(&following.recovery.live.views)
+                following.recovery.owes() || engine.over_budget(&following.recovery.live.views)
             }
         };
         // Before an error is believed: it may be that file's, which nobody writes to any more.
@@ -159,7 +169,7 @@ impl ReadOnlyDb {
             return Ok(self.position());
         }
         caught_up?;
-        match settle(&engine, &following) {
+        match settle(&engine, &mut following) {
             // Retired since: the next snapshot has what it says.
             Err(error) if error.kind() == ErrorKind::MissingSegment && is_newer(&following)? => {
                 self.begin_anew(&mut following)?;
@@ -297,10 +307,24 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             lock: None,
         };
         let engine = recovery.sharing_views().engine(ground, catalog.clone());
-        let mut following =
-            Following { follower, recovery, catalog, stamp, staged: 0, stage: Staged::default() };
+        let mut following = Following {
+            follower,
+            recovery,
+            catalog,
+            stamp,
+            staged: 0,
+            stage: Staged::default(),
+            opening: true,
+            redefined: false,
+        };
         let caught_up =
-            catch_up(&engine, &mut following).and_then(|()| settle(&engine, &following));
+            catch_up(&engine, &mut following).and_then(|()| settle(&engine, &mut following));
+        following.opening = false;
+        let is_late = matches!(&caught_up, Err(e) if e.kind() == ErrorKind::MissingSegment);
+        if is_late && following.recovery.owes() && self::stamp(disk, dir)? != following.stamp {
+            // What a view is to be filled with was retired: a newer snapshot has it.
+            continue;
+        }
         let given_up = following.follower.given_up();
         open::check_says_all(&path, &following.catalog, given_up, "missing")?;
         return match caught_up {
@@ -358,12 +382,16 @@ fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
 
 /// Applies what the log has that was not applied yet.
 fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
-    let Following { follower, recovery, staged, .. } = following;
+    let Following { follower, recovery, staged, opening, redefined: succeeded, .. } = following;
     let before = follower.position();
     let mut redefined = false;
     let caught_up = follower.catch_up(&mut |mut entry, header| {
         match &entry {
             Entry::Control(Control::DedupRule(_)) => return Ok(()),
+            Entry::Control(Control::SuccessorDone { .. }) if !*opening => {
+                *succeeded = true;
+                return Err(Error::new(ErrorKind::Stopped, "a view has another definition"));
+            }
             Entry::Control(_) => redefined = true,
             Entry::Events(_) => {}
         }
@@ -382,11 +410,12 @@ fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
     });
     if redefined {
         let mut live = engine.close_gate()?;
-        let is_there = |tier: &Arc<ViewTier>| recovery.live.views.iter().any(|v| v.id == tier.id);
-        engine.by_name.retain(|_, tier| is_there(tier));
-        for tier in &recovery.live.views {
+        let mut names = HashSet::new();
+        for tier in recovery.live.answering() {
+            names.insert(tier.view.name());
             engine.by_name.insert(tier.view.name().into(), tier.clone());
         }
+        engine.by_name.retain(|name, _| names.contains(&**name));
         *live = recovery.live.clone();
     }
     engine.tallies.events.set(recovery.events.get());
@@ -398,20 +427,10 @@ fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
 
 /// Fills the views of which the log says that they are filled, and the snapshot does not have it: its
 /// owner may have died between the two.
-fn settle(engine: &Engine, following: &Following) -> Result<()> {
+fn settle(engine: &Engine, following: &mut Following) -> Result<()> {
     let Following { follower, recovery, catalog, .. } = following;
     let oldest = catalog.first_segment.max(1);
     recovery.settle(&engine.home, oldest, follower.end(), &engine.dictionary)
-}
-
-/// Whether the log says of a view that was being filled that it is: the next snapshot has it.
-fn is_filled(following: &Following) -> bool {
-    let recovery = &following.recovery;
-    let is_owed = |tier: &Arc<ViewTier>| {
-        recovery.owed.contains(&tier.id)
-            && matches!(*tier.backfill.lock(), Backfill::Unfinished { .. })
-    };
-    recovery.live.views.iter().any(is_owed)
 }
 
 /// The stamp of the snapshot as it is now.

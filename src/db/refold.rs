@@ -41,6 +41,7 @@ pub(super) fn holds(view: &StoredView, as_of: u64) -> [Range<u64>; 2] {
         Backfill::NotAsked => [live, 0..0],
         Backfill::Unfinished { done } => [live, 1..done.min(view.defined_at) + 1],
         Backfill::Complete => [1..as_of + 1, 0..0],
+        Backfill::Succeeding { since, done } => [live, since + 1..done.min(view.defined_at) + 1],
     }
 }
 

@@ -102,7 +102,7 @@ pub struct LastCheckpoint {
 pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
     engine.settle();
     let live = engine.gate.enter();
-    let views = live.views.clone();
+    let (views, answering) = (live.views.clone(), live.answering().count());
     drop(live);
     let mut totals = ShardTotals::default();
     for tier in &views {
@@ -133,7 +133,7 @@ pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {
         checkpoint_failures,
         background_failures: engine.tallies.background_failures.get(),
         background_error,
-        views: views.len() as u64,
+        views: answering as u64,
         segments: numbers.len() as u64,
         log_bytes,
         log_bytes_since_checkpoint: tallies.log_bytes.get(),

@@ -99,6 +99,8 @@ pub struct Finding {
 pub struct VerifiedView {
     /// Its name.
     pub name: String,
+    /// It is to take the place of the view of this name ([`Db::redefine`](crate::Db::redefine)).
+    pub is_successor: bool,
     /// Its stored series.
     pub series: u64,
     /// Whether its series were folded again from the log and compared.
@@ -716,6 +718,7 @@ impl<'a> Verification<'a> {
             let why_not = self.why_not(view);
             self.report.views.push(VerifiedView {
                 name: name.to_owned(),
+                is_successor: view.backfill.is_succeeding(),
                 series,
                 refolded: why_not.is_none(),
                 why_not,

@@ -240,6 +240,52 @@ fn a_view_defined_and_filled_among_recorders_counts_each_event_once() {
     });
 }
 
+/// A view that is redefined among recorders has each event once, by the old definition or the new one.
+#[test]
+fn a_view_redefined_among_recorders_and_askers_answers_for_each_event_once() {
+    explore(|| {
+        let disk = SimulatedDisk::new(6);
+        let engine = Arc::new(open(&disk));
+        let count_of = |db: &Db| db.query("items").and_then(|items| Ok(items.totals()?.count));
+        engine.db().define(View::new("items").by(["item"])).expect("defined");
+        record(engine.db(), "a", "x", Durability::Memory).expect("recorded");
+        let recorders = ["a", "b"].map(|user| {
+            let engine = engine.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    record(engine.db(), user, "x", Durability::Memory).expect("recorded");
+                }
+            })
+        });
+        let definer = engine.clone();
+        let definer = thread::spawn(move || {
+            let view = View::new("items").by(["item", "user"]);
+            let go_on = |_| std::ops::ControlFlow::Continue(());
+            assert!(definer.db().redefine(view, go_on).expect("filled"));
+        });
+        let asker = engine.clone();
+        let asker = thread::spawn(move || {
+            let items = asker.db().query("items").expect("a view");
+            let before = count_of(asker.db()).expect("answers");
+            let after = items.totals().expect("answers").count;
+            assert!(1 <= before && before <= after, "{before}, then {after}");
+        });
+        let keeper = engine.clone();
+        let keeper = thread::spawn(move || keeper.run(Step::Checkpoint).expect("written"));
+        for thread in recorders {
+            thread.join().expect("done");
+        }
+        definer.join().expect("done");
+        asker.join().expect("done");
+        keeper.join().expect("done");
+        let items = |db: &Db| db.query("items").expect("a view");
+        assert_eq!(count_of(engine.db()).expect("answers"), 5);
+        assert_eq!(items(engine.db()).view().key().len(), 2);
+        let again = open(&disk.kill());
+        assert_eq!((count_of(again.db()).expect("answers"), count(again.db())), (5, 5));
+    });
+}
+
 /// Segments are entered in the order of their numbers, whoever makes them, and closing among
 /// recorders loses nothing that was acknowledged.
 #[test]

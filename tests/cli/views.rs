@@ -101,3 +101,24 @@ fn stats_show_the_engines_own_figures() {
     let table = shop.run(&["stats", "--format", "table"]).ok().out;
     assert!(table.contains("last_checkpoint.position"), "{table}");
 }
+
+#[test]
+fn another_definition_takes_the_place_of_one_on_request() {
+    let shop = Shop::loaded();
+    let days = |n: &str| format!("day={n}");
+    let define = |rest: &[&str]| shop.run(&[&["define", "days", "--by", "user"], rest].concat());
+    define(&["--grain", &days("1"), "--backfill", "--replace"]).ok();
+    define(&["--grain", &days("7")]).failed(1, "--replace");
+    let kept = || shop.run(&["get", "days", "ann", "--buckets", "day"]).ok().json_lines().len();
+    assert_eq!(kept(), 1);
+    for (n, buckets) in [("7", 2), ("1", 1), ("30", 2)] {
+        let run = define(&["--grain", &days(n), "--replace"]).ok();
+        assert!(run.err.contains("has this definition now"), "{run:?}");
+        assert_eq!((kept(), &shop.row("days", &["ann"])["count"]), (buckets, &3.into()));
+    }
+    let again = define(&["--grain", &days("30"), "--replace"]).ok();
+    assert!(again.err.contains("was there already"), "{again:?}");
+    let views = shop.run(&["views"]).ok().json_lines();
+    let days = views.iter().filter(|view| view["name"] == "days").collect::<Vec<_>>();
+    assert_eq!((days.len(), &days[0]["state"]), (1, &"ready".into()));
+}

@@ -5,10 +5,29 @@ use crate::others::{Told, told};
 use crate::script::{Act, Setup};
 use crate::truth::{Fact, Model, view, with_event};
 use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
-use quipu::{Depth, Durability, Error, ErrorKind, ReadOnlyDb, Retention, TestClock};
+use quipu::{
+    Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock, View,
+    ViewStatus,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
+
+/// How many definitions a view can have.
+pub(crate) const DEFINITIONS: usize = 3;
+
+/// One of the definitions of a view; the model knows all that is in the first.
+fn definition(which: usize, other: usize) -> View {
+    match other {
+        0 => view(which),
+        1 => view(which).grain(Grain::Month, Keep::All),
+        _ => {
+            let view = view(which).grain(Grain::Week, Keep::Last(3));
+            // The model asks one without statistics for none.
+            if view.measures().len() == 0 { view } else { view.stats("price") }
+        }
+    }
+}
 
 /// A record of the log.
 #[derive(Clone, Debug)]
@@ -24,6 +43,12 @@ pub(crate) enum Record {
     Ask(usize),
     /// That the backfill is complete.
     Done,
+    /// One of its other definitions is to take the place of the one that it has.
+    Redefine(usize, usize),
+    /// It has.
+    Succeed(usize),
+    /// It will not.
+    GiveUp(usize),
 }
 
 /// The records in the order of their positions, and the positions at which a frame ends: what is
@@ -41,6 +66,26 @@ struct Defined {
     at: usize,
     facts_before: usize,
     backfill_asked: bool,
+    definition: usize,
+    /// What is to be its definition, and the position at which that was said.
+    successor: Option<(usize, usize)>,
+}
+
+impl Defined {
+    /// The view is as it is said to be, whatever its backfill is.
+    fn check(&self, which: usize, status: &ViewStatus) {
+        let same = |is: &View, other: usize| {
+            let view = definition(which, other);
+            assert_eq!((is.grains(), is.key()), (view.grains(), view.key()), "the definition");
+            assert!(is.measures().eq(view.measures()), "the definition");
+        };
+        same(&status.view, self.definition);
+        let successor = status.successor.as_ref();
+        assert_eq!(successor.is_some(), self.successor.is_some(), "a definition under way");
+        if let (Some(successor), Some((other, _))) = (successor, self.successor) {
+            same(&successor.view, other);
+        }
+    }
 }
 
 impl History {
@@ -94,7 +139,13 @@ impl History {
                 Record::Rule | Record::Done | Record::Rename => {}
                 Record::Fact(_) | Record::Foreign(..) => facts_before += 1,
                 Record::Define(which) => {
-                    let view = Defined { at: i + 1, facts_before, backfill_asked: false };
+                    let view = Defined {
+                        at: i + 1,
+                        facts_before,
+                        backfill_asked: false,
+                        definition: 0,
+                        successor: None,
+                    };
                     views.insert(*which, view);
                 }
                 Record::Drop(which) => {
@@ -102,6 +153,17 @@ impl History {
                 }
                 Record::Ask(which) => {
                     views.get_mut(which).expect("it was defined").backfill_asked = true;
+                }
+                Record::Redefine(which, other) => {
+                    let view = views.get_mut(which).expect("it was defined");
+                    view.successor = Some((*other, i + 1));
+                }
+                Record::Succeed(which) => {
+                    let view = views.get_mut(which).expect("it was defined");
+                    (view.definition, view.at) = view.successor.take().expect("it was begun");
+                }
+                Record::GiveUp(which) => {
+                    views.get_mut(which).expect("it was defined").successor = None;
                 }
             }
         }
@@ -203,6 +265,7 @@ fn check_reader(reader: &ReadOnlyDb, mut history: History, bounds: &Mark) -> usi
     for status in reader.views().expect("answers") {
         let (which, defined) =
             views.iter().find(|(which, _)| view(**which).name() == status.view.name()).unwrap();
+        defined.check(*which, &status);
         if status.backfill.is_some() {
             assert!(defined.backfill_asked, "nobody asked for its backfill");
             let filled = bounds.filled.contains(&defined.at);
@@ -321,6 +384,9 @@ impl<'a> Run<'a> {
             in_order.iter().map(|(which, _)| view(**which).name().to_owned()).collect();
         assert_eq!(there, expected, "the views that are defined");
         for status in engine.db().views()? {
+            let named = |(which, _): &(&usize, _)| view(**which).name() == status.view.name();
+            let (which, defined) = views.iter().find(named).expect("it is defined");
+            defined.check(*which, &status);
             if status.backfill.is_some() {
                 let at = status.defined_at.get() as usize;
                 assert!(
@@ -434,9 +500,11 @@ impl<'a> Run<'a> {
                 durable = self.acknowledged(*level);
             }
             Act::Define(which) => {
-                let new = self.defined(*which).is_none();
+                let there = self.defined(*which);
+                let new = there.is_none();
                 let chunk = if new { vec![Record::Define(*which)] } else { Vec::new() };
-                let defined = db.define(view(*which));
+                let now = there.map_or(0, |defined| defined.definition);
+                let defined = db.define(definition(*which, now));
                 self.settle(chunk, &defined);
                 assert_eq!(defined?, new);
                 if new {
@@ -465,6 +533,9 @@ impl<'a> Run<'a> {
                 self.settle(vec![Record::Rename], &renamed);
                 assert_eq!(renamed?, db.replica());
                 durable = self.acknowledged(self.setup.durability);
+            }
+            Act::Redefine(which, other, midway) => {
+                durable = self.redefine(*which, *other, *midway)?;
             }
             Act::Checkpoint => {
                 db.checkpoint()?;
@@ -544,22 +615,85 @@ impl<'a> Run<'a> {
             assert!(self.setup.retention != Retention::KeepAll && !defined.backfill_asked);
             return Ok(0);
         }
+        if let Err(error) = &filled
+            && error.kind() == ErrorKind::Backfilling
+        {
+            assert!(defined.successor.is_some() && !defined.backfill_asked);
+            return Ok(0);
+        }
         let ask = (!defined.backfill_asked).then_some(Record::Ask(which));
         let done = (!defined.backfill_asked || unfilled).then_some(Record::Done);
-        for record in ask.into_iter().chain(done) {
-            if db.position().get() as usize > self.history.len() {
-                self.history.push(vec![record]);
-                self.doubtful = None;
-            } else {
-                self.settle(vec![record], &filled);
-                break;
-            }
-        }
-        assert_eq!(db.position().get() as usize, self.history.len());
+        self.settle_each(ask.into_iter().chain(done), &filled);
         filled?;
         self.mark.filled.insert(defined.at);
         let was_filled = defined.backfill_asked && !unfilled;
         Ok(if was_filled { 0 } else { self.history.len() })
+    }
+
+    /// Takes in the records of a call that appends several, one after the other, as far as it has come.
+    fn settle_each<T>(
+        &mut self,
+        records: impl IntoIterator<Item = Record>,
+        result: &Result<T, Error>,
+    ) {
+        let position = self.engine().db().position().get() as usize;
+        for record in records {
+            if position > self.history.len() {
+                self.history.push(vec![record]);
+                self.doubtful = None;
+            } else {
+                self.settle(vec![record], result);
+                break;
+            }
+        }
+        assert_eq!(position, self.history.len());
+    }
+
+    fn redefine(&mut self, which: usize, other: usize, midway: bool) -> Result<usize, Error> {
+        let db = self.engine().db().clone();
+        let mut steps = 0;
+        let redefined = db.redefine(definition(which, other), |_| {
+            steps += 1;
+            if midway && steps == 2 {
+                // Should it fail, it is as if there had been none.
+                let _ = db.checkpoint();
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let stopped = |error: &Error| error.kind() == ErrorKind::Stopped;
+        let Some(defined) = self.defined(which) else {
+            let error = redefined.unwrap_err();
+            return if error.kind() == ErrorKind::UnknownView { Ok(0) } else { Err(error) };
+        };
+        if let Err(error) = &redefined
+            && error.kind() == ErrorKind::LogRetired
+        {
+            assert_ne!(self.setup.retention, Retention::KeepAll);
+            assert!(defined.successor.is_none_or(|(begun, _)| begun != other));
+            return Ok(0);
+        }
+        if defined.definition == other {
+            let given_up = defined.successor.map(|_| Record::GiveUp(which));
+            let is_recorded = given_up.is_some();
+            self.settle_each(given_up, &redefined);
+            assert!(!redefined?, "it was so already");
+            let durability = self.setup.durability;
+            return Ok(if is_recorded { self.acknowledged(durability) } else { 0 });
+        }
+        let is_begun = defined.successor.is_some_and(|(begun, _)| begun == other);
+        let begin = (!is_begun).then_some(Record::Redefine(which, other));
+        let is_stopped = redefined.as_ref().is_err_and(stopped);
+        let end = (!is_stopped).then_some(Record::Succeed(which));
+        self.settle_each(begin.into_iter().chain(end), &redefined);
+        if is_stopped {
+            return Ok(0);
+        }
+        assert!(redefined?, "it is so now");
+        if let Some(defined) = self.defined(which).filter(|defined| defined.backfill_asked) {
+            self.mark.filled.insert(defined.at);
+        }
+        Ok(self.history.len())
     }
 
     /// Tries again what an opening failed at.

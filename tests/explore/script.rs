@@ -1,6 +1,7 @@
 //! What an engine is made to do: acts, some in scripts written by hand, the others drawn by chance.
 
 use crate::others;
+use crate::run::DEFINITIONS;
 use crate::truth::{Fact, NOW, VIEWS};
 use quipu::simulation::{Random, Step};
 use quipu::{Dedup, Durability, Options, Retention, TestClock, Timestamp};
@@ -13,6 +14,8 @@ pub(crate) enum Act {
     Define(usize),
     Drop(usize),
     Backfill(usize),
+    /// Gives a view another of its definitions; `true`: checkpoints and stops midway.
+    Redefine(usize, usize, bool),
     Checkpoint,
     Sync,
     /// What a thread would do in the background.
@@ -94,7 +97,7 @@ fn durability(random: &mut Random) -> Durability {
 /// One act by chance.
 pub(crate) fn act(random: &mut Random) -> Act {
     let view = |random: &mut Random| random.below(VIEWS as u64) as usize;
-    match random.below(44) {
+    match random.below(47) {
         0..=9 => Act::Single(fact(random), durability(random)),
         10..=16 => {
             let n = 1 + random.below(30);
@@ -117,6 +120,10 @@ pub(crate) fn act(random: &mut Random) -> Act {
             Act::Import(device, random.below(others::BUNDLES as u64) as usize)
         }
         41 => Act::Rename,
+        42..=44 => {
+            let definition = random.below(DEFINITIONS as u64) as usize;
+            Act::Redefine(view(random), definition, random.one_in(2))
+        }
         _ => Act::Reopen,
     }
 }
@@ -299,6 +306,36 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 Act::Checkpoint,
                 Act::Rename,
                 batch(5, memory),
+            ],
+        ),
+        // Views get other definitions, at once and in parts, and openings follow each other.
+        script(
+            "other definitions",
+            Setup { segment_bytes: 3_000, retention: Retention::Recovery, ..base.clone() },
+            vec![
+                Act::Define(3),
+                Act::Define(4),
+                batch(30, memory),
+                batch(30, INTERVAL),
+                Act::Redefine(3, 1, false),
+                batch(10, memory),
+                Act::Redefine(4, 1, true),
+                batch(20, memory),
+                Act::Reopen,
+                batch(10, memory),
+                Act::Redefine(4, 1, false),
+                Act::Define(2),
+                batch(10, INTERVAL),
+                Act::Redefine(2, 2, true),
+                Act::Redefine(2, 1, true),
+                batch(10, memory),
+                Act::Redefine(2, 1, false),
+                Act::Redefine(2, 2, true),
+                Act::Redefine(2, 1, false),
+                Act::Redefine(2, 0, true),
+                batch(5, memory),
+                Act::Drop(2),
+                Act::Reopen,
             ],
         ),
         // Each call waits for the disk.

@@ -54,8 +54,17 @@ fn refused(dir: &Path, what: &str) -> Error {
     error
 }
 
-/// Id, view, position of the definition, backfill (0 not asked for, 2 complete), rows.
-type Stored = (u32, View, u64, u32, u64);
+/// Id, view, position of the definition, backfill, rows.
+type Stored = (u32, View, u64, Filled, u64);
+
+#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
+enum Filled {
+    NotAsked,
+    UpTo(u64),
+    Complete,
+    /// Of those behind the first position the ones up to the second.
+    Succeeding(u64, u64),
+}
 
 /// The catalog by the format guide.
 #[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
@@ -111,6 +120,10 @@ fn a_catalog_that_contradicts_itself_is_refused() {
         ("a view's id twice", |c| c.views[1].0 = c.views[0].0),
         ("a view's name twice", |c| c.views[1].1 = c.views[0].1.clone()),
         ("a view's id that is to be given next", |c| c.next_view = 1),
+        ("more than is behind a successor's definition", |c| {
+            c.views[1].3 = Filled::Succeeding(0, c.views[1].2 + 1);
+        }),
+        ("less than nothing in a successor", |c| c.views[1].3 = Filled::Succeeding(2, 1)),
         ("the last id of a view", |c| c.views[1].0 = u32::MAX),
         ("a live view to be purged", |c| c.purge.push(1)),
         ("a dropped view whose id is to be given next", |c| c.purge.push(2)),
@@ -205,6 +218,12 @@ fn an_id_of_a_view_that_cannot_be_is_refused() {
         ("the last id there can be", defined(u32::MAX, View::new("other"))),
         ("a view without a name", defined(1, View::new(""))),
         ("the last id is dropped", control((1_u32, u32::MAX))),
+        (
+            "a successor's id is that of the view",
+            control((6_u32, 0_u32, View::new("all").by(["a"]))),
+        ),
+        ("a successor without a name", control((6_u32, 1_u32, View::new("")))),
+        ("the last id is a successor's", control((7_u32, u32::MAX))),
     ];
     for (what, frame) in cases {
         fs::write(&path, with_frame(&segment, frame)).unwrap();
@@ -266,4 +285,41 @@ fn a_name_that_is_defined_twice_is_the_later_view() {
         assert_eq!(rows[0].key, ["user0"]);
         db.close().unwrap();
     }
+}
+
+/// What it was to succeed is not there: it is a view that is being filled.
+#[test]
+fn a_successor_of_nobody_is_filled_like_any_view() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, path, segment) = killed(root.path());
+    let view = |key: &str| View::new("other").by([key]);
+    fs::write(&path, with_frame(&segment, control((6_u32, 1_u32, view("user"))))).unwrap();
+    let go_on = |_| std::ops::ControlFlow::Continue(());
+    for way in ["backfill", "the same", "another"] {
+        let copy = root.path().join(way);
+        crate::model::copy_dir(&dir, &copy);
+        let db = options().open(&copy).unwrap();
+        let status = db.views().unwrap().pop().unwrap();
+        assert_eq!((status.view, status.successor), (view("user"), None));
+        assert!(status.backfill.is_some());
+        assert_eq!(db.query("other").unwrap_err().kind(), ErrorKind::Backfilling);
+        match way {
+            "backfill" => assert_eq!(db.backfill("other", go_on).unwrap(), 5),
+            "the same" => assert!(db.redefine(view("user"), go_on).unwrap()),
+            _ => assert!(db.redefine(view("event"), go_on).unwrap()),
+        }
+        assert_eq!(db.query("other").unwrap().totals().unwrap().count, 5);
+        db.close().unwrap();
+        drop(db);
+        let db = options().open(&copy).unwrap();
+        assert_eq!((db.views().unwrap().len(), db.views().unwrap()[1].backfill), (2, None));
+        assert_eq!(db.query("other").unwrap().totals().unwrap().count, 5);
+        db.define(View::new("next")).unwrap();
+    }
+    // That it is complete is no record of a view that is known.
+    fs::write(&path, with_frame(&segment, control((7_u32, 1_u32)))).unwrap();
+    let db = options().open(&dir).unwrap();
+    assert_eq!(db.views().unwrap().len(), 1);
+    db.define(view("user")).unwrap();
+    assert_eq!(db.query("other").unwrap().totals().unwrap().count, 0);
 }

@@ -23,6 +23,7 @@ mod oracles;
 mod queries;
 mod read_only;
 mod recording;
+mod redefine;
 mod repair;
 mod retention;
 mod several;

@@ -235,7 +235,8 @@ fn summary(report: &VerifyReport, meter: &Meter) {
     }
     for view in &report.views {
         if let Some(why) = &view.why_not {
-            say(&format!("  {}: by checksums only, {why}", view.name));
+            let what = if view.is_successor { ", its definition under way" } else { "" };
+            say(&format!("  {}{what}: by checksums only, {why}", view.name));
         }
     }
     let elapsed = meter.elapsed();

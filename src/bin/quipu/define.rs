@@ -4,11 +4,13 @@
 //!    is backfilled; whoever did not ask for that is told.
 //! 2. The same definition again is no error, and with `--backfill` takes up a backfill that was
 //!    stopped.
+//! 3. Another definition is refused, unless it is to take the place of the one that there is; the view
+//!    then holds what it held, and answers by the old one until that is so.
 
 use std::ops::ControlFlow;
 
 use clap::Args;
-use quipu::{Db, Grain, Keep, TimeZone, View};
+use quipu::{Db, ErrorKind, Grain, Keep, Progress, TimeZone, View};
 
 use crate::args::Place;
 use crate::ask;
@@ -23,6 +25,7 @@ Examples:
   quipu define france --by user --where country=France --count --dir shop
   quipu define eu_hours --where 'country in FR,DE' --grain hour=72 --dir shop
   quipu define shifts --grain 8h=21,day=400 --time-zone Europe/Paris --dir shop
+  quipu define shifts --grain 8h=90,day=400 --replace --dir shop
 
 Without --by the view has one series over all its events; without --count and --stats it \
 has both, the figures of `value`. The dimension `event` is the event's name.";
@@ -67,6 +70,11 @@ pub(crate) struct DefineArgs {
     /// Fold in the events that the log already has
     #[arg(long)]
     backfill: bool,
+    /// Give the view this definition if it has another one. It holds the same events afterwards, read
+    /// from the log, and answers by its old definition until that is done; when it was stopped, the same
+    /// command goes on
+    #[arg(long)]
+    replace: bool,
     /// No progress and no hints
     #[arg(long, short)]
     quiet: bool,
@@ -160,15 +168,28 @@ impl DefineArgs {
 /// Runs `define`.
 pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
     let db = args.place.open_in(args.time_zone)?;
-    let is_new = db.define(args.view())?;
-    let events = db.statistics().events;
     let show = if args.quiet { Show::Nobody } else { Show::Terminal };
+    let (is_new, what) = match db.define(args.view()) {
+        Ok(true) => (true, "defined"),
+        // The definition that there is gives up another one that was under way.
+        Ok(false) if args.replace && !replace(&db, args, show)? => (false, "was there already"),
+        Err(error) if error.kind() == ErrorKind::ViewConflict && args.replace => {
+            replace(&db, args, show)?;
+            (false, "has this definition now")
+        }
+        Ok(false) => (false, "was there already"),
+        Err(error) if error.kind() == ErrorKind::ViewConflict => {
+            return Err(Failure::from(error).because("hint: --replace redefines it"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let events = db.statistics().events;
     let told = |line: String| {
         if !args.quiet {
             say(&line);
         }
     };
-    told(format!("view {}: {}", args.name, if is_new { "defined" } else { "was there already" }));
+    told(format!("view {}: {what}", args.name));
     if args.backfill {
         let events = backfill(&db, &args.name, show, || true)?;
         told(format!("{} events read from the log", number::grouped(events)));
@@ -197,14 +218,22 @@ pub(crate) fn backfill(
     show: Show,
     may_go_on: impl Fn() -> bool,
 ) -> Result<u64, Failure> {
+    Ok(db.backfill(name, metered(show, may_go_on))?)
+}
+
+/// Gives a view the definition that was asked for, with a progress bar; `false`: it has it.
+fn replace(db: &Db, args: &DefineArgs, show: Show) -> Result<bool, Failure> {
+    Ok(db.redefine(args.view(), metered(show, || true))?)
+}
+
+fn metered(show: Show, may_go_on: impl Fn() -> bool) -> impl FnMut(Progress) -> ControlFlow<()> {
     let mut meter: Option<Meter> = None;
-    let events = db.backfill(name, |progress| {
+    move |progress| {
         let meter =
             meter.get_or_insert_with(|| Meter::start(Measure::Events, Some(progress.total), show));
         meter.tick(progress.done, progress.done);
         if may_go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    Ok(events)
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::io::{self, BufWriter, Write};
 
 use clap::Args;
-use quipu::{TimeZone, ViewStatus};
+use quipu::{Successor, TimeZone, ViewStatus};
 use serde_json::Value;
 
 use crate::args::{Output, Place};
@@ -98,6 +98,12 @@ fn view_cells(status: &ViewStatus, zone: TimeZone, format: Format) -> [Cell; 7] 
     let state = match &status.backfill {
         None => "ready".to_owned(),
         Some(progress) => format!("backfilled {} of {}", progress.done, progress.total),
+    };
+    let state = match &status.successor {
+        None => state,
+        Some(Successor { progress, .. }) => {
+            format!("{state}, redefined {} of {}", progress.done, progress.total)
+        }
     };
     [
         Cell::Text(status.view.name().to_owned()),
