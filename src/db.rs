@@ -26,6 +26,7 @@ mod catalog;
 mod checkpoint;
 mod dedup;
 mod exchange;
+mod live;
 mod load;
 mod open;
 mod read_only;
@@ -50,6 +51,7 @@ pub use restore::{RestoreOutcome, Upto, restore};
 pub use statistics::{BackgroundError, LastCheckpoint, Statistics};
 pub use verify::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 
+use live::Live;
 use load::ViewSource;
 
 use crate::codec;
@@ -68,15 +70,13 @@ use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
 use crate::tier::apply::{Scratch, apply_all};
-use crate::tier::{Backfill, Newest, Tally, ViewTier};
+use crate::tier::{Newest, Tally, ViewTier};
 use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use dashmap::DashMap;
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 /// An open engine. Clones are handles of the same one; it is closed when the last is dropped, or
 /// by [`Db::close`], which reports errors.
@@ -143,22 +143,6 @@ pub(crate) struct Engine {
     newest: Newest,
     /// Given back when the engine is closed.
     lock: Mutex<Option<Lock>>,
-}
-
-#[derive(Clone)]
-struct Live {
-    /// In the order of their definition. Of two of one name the later one is to take the place of the
-    /// other (`db/redefine.rs`).
-    views: Vec<Arc<ViewTier>>,
-    next_view: u32,
-    /// Views that were dropped and whose rows are still in the store.
-    purge: Vec<u32>,
-    /// Those of them that somebody may still be reading.
-    leaving: Vec<(u32, Weak<ViewTier>)>,
-    /// The time zone that the directory was given; `None` is UTC, until it is given one.
-    zone: Option<TimeZone>,
-    /// For how long behind the newest event an event is late in none of the views; `None`: for ever.
-    reach: Option<Duration>,
 }
 
 /// Counters for statistics.
@@ -879,99 +863,5 @@ impl Engine {
         let closed = self.storage.close();
         drop(self.lock.lock().take());
         brought_in.and(checkpointed).and(sealed).and(cleared).and(closed)
-    }
-}
-
-impl Live {
-    /// Whether nothing here depends on a time zone yet.
-    fn may_take_zone(&self) -> bool {
-        self.zone.is_none() && self.views.is_empty()
-    }
-
-    /// To be called when the views have changed.
-    fn measure_reach(&mut self) {
-        let calendars = self.views.iter().map(|view| &view.plan.shape.calendar);
-        self.reach = calendars.filter_map(|calendar| calendar.reach()).min();
-    }
-
-    fn of_name<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Arc<ViewTier>> {
-        self.views.iter().filter(move |tier| tier.view.name() == name)
-    }
-
-    /// The view that answers under this name.
-    fn named(&self, name: &str) -> Option<&Arc<ViewTier>> {
-        self.of_name(name).next()
-    }
-
-    /// The one that is to take its place.
-    fn successor(&self, name: &str) -> Option<&Arc<ViewTier>> {
-        self.of_name(name).nth(1)
-    }
-
-    /// The views that answer: one of each name.
-    fn answering(&self) -> impl Iterator<Item = &Arc<ViewTier>> {
-        let mut names = HashSet::new();
-        self.views.iter().filter(move |tier| names.insert(tier.view.name()))
-    }
-
-    fn define(&mut self, id: u32, view: View, position: u64, engine: &Engine) {
-        let (dictionary, expected) = (&engine.dictionary, engine.options.expected_keys);
-        let zone = self.zone.unwrap_or_default();
-        let tier =
-            ViewTier::new(id, view, zone, position, Backfill::NotAsked, dictionary, 0, expected);
-        self.next_view = self.next_view.max(id + 1);
-        let tier = Arc::new(tier);
-        engine.by_name.insert(tier.view.name().into(), tier.clone());
-        self.views.push(tier);
-        self.measure_reach();
-    }
-
-    /// Begins with a view that is to take the place of the one of its name, of which the records behind
-    /// `since` are to be in it.
-    fn define_successor(
-        &mut self,
-        (id, view): (u32, View),
-        position: u64,
-        since: u64,
-        (dictionary, expected): (&Dictionary, usize),
-    ) -> Arc<ViewTier> {
-        if let Some(id) = self.successor(view.name()).map(|earlier| earlier.id) {
-            self.remove(|tier| tier.id == id);
-        }
-        let zone = self.zone.unwrap_or_default();
-        let backfill = Backfill::Succeeding { since, done: since };
-        let tier = ViewTier::new(id, view, zone, position, backfill, dictionary, 0, expected);
-        let tier = Arc::new(tier);
-        self.next_view = self.next_view.max(id + 1);
-        self.views.push(tier.clone());
-        self.measure_reach();
-        tier
-    }
-
-    /// A view takes the place of the one of its name.
-    fn succeed(&mut self, tier: &ViewTier) {
-        self.remove(|other| other.view.name() == tier.view.name() && other.id < tier.id);
-    }
-
-    /// Drops a view, and with one that answers what was to take its place.
-    fn drop_view(&mut self, id: u32) {
-        let Some(tier) = self.views.iter().find(|tier| tier.id == id).cloned() else { return };
-        let name = tier.view.name();
-        let answers = self.named(name).is_some_and(|first| first.id == id);
-        self.remove(|tier| tier.id == id || answers && tier.view.name() == name);
-    }
-
-    fn remove(&mut self, is_gone: impl Fn(&ViewTier) -> bool) {
-        let (purge, leaving) = (&mut self.purge, &mut self.leaving);
-        self.views.retain(|tier| {
-            let is_gone = is_gone(tier);
-            if is_gone {
-                tier.leave();
-                purge.push(tier.id);
-                leaving.push((tier.id, Arc::downgrade(tier)));
-            }
-            !is_gone
-        });
-        self.measure_reach();
     }
 }

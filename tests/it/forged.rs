@@ -293,7 +293,7 @@ fn a_successor_of_nobody_is_filled_like_any_view() {
     let root = tempfile::tempdir().unwrap();
     let (dir, path, segment) = killed(root.path());
     let view = |key: &str| View::new("other").by([key]);
-    fs::write(&path, with_frame(&segment, control((6_u32, 1_u32, view("user"))))).unwrap();
+    fs::write(&path, with_frame(&segment, control((7_u32, 1_u32, view("user"))))).unwrap();
     let go_on = |_| std::ops::ControlFlow::Continue(());
     for way in ["backfill", "the same", "another"] {
         let copy = root.path().join(way);
