@@ -33,7 +33,8 @@
 //! # Ok::<(), quipu::Error>(())
 //! ```
 //!
-//! Where to go on: [`Db`] and [`Options`] are the way in; the [cookbook](guide::cookbook) has recipes;
+//! Where to go on: [`Db`] and [`Options`] are the way in; the [cookbook](guide::cookbook) has recipes, those
+//! for [counting over time](guide::counters) by themselves;
 //! the [design](guide::design) says how it holds together, the [format](guide::format) what is on
 //! disk, [durability](guide::durability) what was done to it, and [performance](guide::performance)
 //! what was measured.
@@ -133,6 +134,9 @@ pub mod guide {
 
     #[doc = include_str!("guide/cookbook.md")]
     pub mod cookbook {}
+
+    #[doc = include_str!("guide/counters.md")]
+    pub mod counters {}
 
     #[doc = include_str!("guide/performance.md")]
     pub mod performance {}
