@@ -91,8 +91,8 @@ pub mod simulation;
 pub use aggregate::Summary;
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
 pub use db::{
-    BackgroundError, Batch, BatchOutcome, Counter, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded,
-    Statistics, Successor, ViewStatus,
+    BackgroundError, Batch, BatchOutcome, Counter, Db, LastCheckpoint, Progress, ReadOnlyDb,
+    Recorded, Statistics, Successor, ViewStatus,
 };
 pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
