@@ -90,12 +90,12 @@ pub(crate) fn timestamp(instant: DateTime<Utc>) -> Timestamp {
     Timestamp::from_micros(instant.timestamp_micros())
 }
 
-/// Records `count` events of each key at each of the instants, in batches.
+/// Records one event that stands for `count`, of each key at each of the instants, in batches.
 pub(crate) fn fill_quipu(db: &Db, keys: &[String], instants: &[DateTime<Utc>], count: u32) {
     let times = instants.iter().map(|instant| timestamp(*instant));
-    let events = times
-        .flat_map(|time| keys.iter().map(move |key| Event::new(key).at(time)))
-        .flat_map(|event| (0..count).map(move |_| event.clone()));
+    let count = u64::from(count);
+    let events =
+        times.flat_map(|time| keys.iter().map(move |key| Event::new(key).at(time).times(count)));
     record_in_batches(db, events);
 }
 
