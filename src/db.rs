@@ -536,23 +536,6 @@ impl Db {
         self.engine().checkpoint()
     }
 
-    /// Whether there is anything that the snapshot store does not have: a record or a definition since
-    /// the last checkpoint that succeeded. What is dirty is in memory and in the log; a crash costs its
-    /// replay and nothing else. Waits for nobody.
-    pub fn is_dirty(&self) -> bool {
-        let engine = self.engine();
-        engine.last_position() > engine.figures.lock().position || self.dirty_series() > 0
-    }
-
-    /// The series with a change that the snapshot store does not have: those of a checkpoint that
-    /// failed, or that is being written, included. Takes each shard's lock for a moment.
-    pub fn dirty_series(&self) -> u64 {
-        let engine = self.engine();
-        engine.settle();
-        let views = engine.gate.enter().views.clone();
-        views.iter().map(|tier| tier.totals().dirty).sum()
-    }
-
     /// What the engine knows of itself. Takes each shard's lock for a moment.
     pub fn statistics(&self) -> Statistics {
         statistics::collect(self.engine())

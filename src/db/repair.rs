@@ -452,7 +452,14 @@ fn salvage_store(
             format!(
                 "begun anew at position {begins}, with which the log begins; every series is given \
                  up, and views, the rule on event ids and the time zone from before are to be set \
-                 again"
+                 again{}",
+                // Only the manifest could say that it was elsewhere.
+                if site.manifest_damage.is_some() && site.storage.is_none() {
+                    "; if the snapshot was in a store that a program brings along, repair it with \
+                     that program (Options::repair): then nothing of it is lost"
+                } else {
+                    ""
+                }
             )
         } else {
             "begun anew; the next opening makes it again from what the log has".to_owned()

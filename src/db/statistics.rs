@@ -1,6 +1,6 @@
 //! What the engine knows of itself, in one struct.
 
-use super::Engine;
+use super::{Db, Engine};
 use crate::log::{Position, segment};
 use crate::tier::ShardTotals;
 use crate::time::Timestamp;
@@ -24,7 +24,7 @@ pub struct Statistics {
     /// Work in the background of this opening that failed, its checkpoints included.
     pub background_failures: u64,
     /// The last of it. It stays when the same work succeeds later; whether it is over, its time and the
-    /// last checkpoint's say, and [`Db::is_dirty`](crate::Db::is_dirty).
+    /// last checkpoint's say, and [`Db::is_dirty`].
     pub background_error: Option<BackgroundError>,
     /// Views.
     pub views: u64,
@@ -97,6 +97,25 @@ pub struct LastCheckpoint {
     pub duration_micros: u64,
     /// Series written; 0 for one of an earlier opening.
     pub series: u64,
+}
+
+impl Db {
+    /// Whether there is anything that the snapshot store does not have: a record or a definition since
+    /// the last checkpoint that succeeded. What is dirty is in memory and in the log; a crash costs its
+    /// replay and nothing else. Takes each shard's lock for a moment, at the most.
+    pub fn is_dirty(&self) -> bool {
+        let engine = self.engine();
+        engine.last_position() > engine.figures.lock().position || self.dirty_series() > 0
+    }
+
+    /// The series with a change that the snapshot store does not have: those of a checkpoint that
+    /// failed, or that is being written, included. Takes each shard's lock for a moment.
+    pub fn dirty_series(&self) -> u64 {
+        let engine = self.engine();
+        engine.settle();
+        let views = engine.gate.enter().views.clone();
+        views.iter().map(|tier| tier.totals().dirty).sum()
+    }
 }
 
 pub(super) fn collect(engine: &Arc<Engine>) -> Statistics {

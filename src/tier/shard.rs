@@ -419,12 +419,11 @@ impl Shard {
     /// cut still wants it (invariant 2).
     #[cold]
     fn first_touch(&mut self, slot: u32) {
-        let mark = self.entry(slot).mark;
-        if !matches!(mark, CLEAN | FLUSHING) {
+        self.unsaved += usize::from(self.entry(slot).mark == CLEAN);
+        if !matches!(self.entry(slot).mark, CLEAN | FLUSHING) {
             let captured = self.capture(slot);
             self.captured.push(captured);
         }
-        self.unsaved += usize::from(mark == CLEAN);
         self.entry(slot).mark = self.generation;
         self.dirty.push(slot);
     }
@@ -502,7 +501,7 @@ impl Shard {
             if entry.mark == FLUSHING {
                 entry.mark = CLEAN;
                 let is_empty = entry.partial;
-                self.unsaved -= 1;
+                self.unsaved = self.unsaved.saturating_sub(1);
                 if is_empty && !scanned {
                     // Empty since its capture: the row says all.
                     self.remove(slot);

@@ -48,6 +48,27 @@ fn only_load_makes_a_directory() {
 }
 
 #[test]
+fn a_snapshot_in_a_programs_own_store_is_1_and_left_alone() {
+    let shop = Shop::new();
+    let memory = |_: &std::path::Path| Ok(quipu::storage::MemoryStorage::default());
+    let options = quipu::Options::new().storage("mine", memory).view(quipu::View::new("all"));
+    options.open(shop.dir()).unwrap().close().unwrap();
+    for command in [
+        &["totals", "all"][..],
+        &["stats"],
+        &["verify"],
+        &["repair", "--apply"],
+        &["backup", "kept"],
+        &["load", &shop.file("a.ndjson", crate::EVENTS)],
+    ] {
+        let run = shop.run(command);
+        assert_eq!(run.code, Some(1), "{command:?}: {run:?}");
+        assert!(run.err.contains("\"mine\""), "{run:?}");
+        assert!(!exists(&shop.dir().join("state.redb")), "{command:?}");
+    }
+}
+
+#[test]
 fn a_directory_that_is_not_ours_is_1_and_left_alone() {
     let shop = Shop::new();
     std::fs::create_dir(shop.dir()).unwrap();

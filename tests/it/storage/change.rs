@@ -285,6 +285,29 @@ fn a_backup_of_a_store_of_ones_own_is_restored_with_redbs() {
     drop(db);
 }
 
+/// Nothing but the manifest says which store a directory has.
+#[test]
+fn a_repair_without_the_store_and_the_manifest_says_that_there_may_be_one() {
+    let (_root, path, store, db) = begin(0..10);
+    for n in 0..200 {
+        let user = format!("u{n:03}");
+        record_alone(&db, Event::new("e").dim("user", &user).payload(&[1; 1_000]));
+    }
+    db.close().unwrap();
+    let with = || store.options().retention(Retention::Recovery);
+    let db = with().open(&path).unwrap();
+    db.checkpoint().unwrap();
+    let expected = answers(&db);
+    db.close().unwrap();
+    assert!(!path.join("log/0000000001.qlog").exists(), "the log does not say all");
+    std::fs::remove_file(path.join("MANIFEST")).unwrap();
+    let plan = quipu::repair(&path, Repair::DryRun, |_| {}).unwrap();
+    let told = |step: &quipu::RepairStep| step.what.contains("Options::repair");
+    assert!(plan.steps.iter().any(told), "{:?}", plan.steps);
+    with().repair(&path, Repair::Apply, |_| {}).unwrap();
+    assert_eq!(answers(&with().open(&path).unwrap()), expected);
+}
+
 #[test]
 fn verify_and_repair_look_at_the_store_that_they_are_given() {
     let (_root, path, store, db) = begin(0..10);
