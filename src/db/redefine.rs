@@ -26,10 +26,10 @@ use std::sync::Arc;
 
 pub(super) fn run(
     engine: &Arc<Engine>,
-    view: View,
+    view: &View,
     progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<bool> {
-    let Some(successor) = begin(engine, &view)? else { return Ok(false) };
+    let Some(successor) = begin(engine, view)? else { return Ok(false) };
     let name = view.name();
     match backfill::run(engine, &successor, progress)? {
         Ended::Complete(_) => Ok(true),
