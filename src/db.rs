@@ -449,7 +449,7 @@ impl Db {
         view: View,
         progress: impl FnMut(Progress) -> std::ops::ControlFlow<()>,
     ) -> Result<bool> {
-        redefine::run(self.engine(), view.checked()?, progress)
+        redefine::run(self.engine(), &view.checked()?, progress)
     }
 
     /// Drops a view, and what was to take its place; its series are gone, the events stay in the log.
@@ -494,7 +494,7 @@ impl Db {
         progress: impl FnMut(Progress) -> std::ops::ControlFlow<()>,
     ) -> Result<u64> {
         let tier = self.engine().tier(name)?;
-        backfill::run(self.engine(), &tier, progress).map(|ended| ended.read())
+        backfill::run(self.engine(), &tier, progress).map(backfill::Ended::read)
     }
 
     /// A view, to be asked.

@@ -26,10 +26,10 @@ use std::sync::Arc;
 
 pub(super) fn run(
     engine: &Arc<Engine>,
-    view: View,
+    view: &View,
     progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<bool> {
-    let Some(successor) = begin(engine, &view)? else { return Ok(false) };
+    let Some(successor) = begin(engine, view)? else { return Ok(false) };
     let name = view.name();
     match backfill::run(engine, &successor, progress)? {
         Ended::Complete(_) => Ok(true),
@@ -63,12 +63,8 @@ fn begin(engine: &Arc<Engine>, view: &View) -> Result<Option<Arc<ViewTier>>> {
         };
         if let Some((_, since)) = looked {
             // Read from the disk, so not inside the gate.
-            backfill::reaching_back(
-                engine,
-                checkpointer.catalog.first_segment,
-                since + 1,
-                "this redefinition",
-            )?;
+            let oldest = checkpointer.catalog.first_segment;
+            backfill::reaching_back(engine, oldest, since + 1, "another definition")?;
         }
         let mut live = engine.close_gate()?;
         let old = live.named(name).ok_or_else(|| engine.unknown_view(name))?.clone();

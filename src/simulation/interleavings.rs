@@ -66,6 +66,18 @@ fn count(db: &Db) -> u64 {
     counts[0]
 }
 
+/// Two threads that record two events each.
+fn recorders(engine: &Arc<Stepped>) -> [thread::JoinHandle<()>; 2] {
+    ["a", "b"].map(|user| {
+        let engine = engine.clone();
+        thread::spawn(move || {
+            for _ in 0..2 {
+                record(engine.db(), user, "x", Durability::Memory).expect("recorded");
+            }
+        })
+    })
+}
+
 /// The events that a disk holds, once it has been recovered.
 fn recovered(disk: &SimulatedDisk) -> u64 {
     let engine = open(disk);
@@ -210,14 +222,7 @@ fn a_view_defined_and_filled_among_recorders_counts_each_event_once() {
         let disk = SimulatedDisk::new(4);
         let engine = Arc::new(open(&disk));
         record(engine.db(), "a", "x", Durability::Memory).expect("recorded");
-        let recorders = ["a", "b"].map(|user| {
-            let engine = engine.clone();
-            thread::spawn(move || {
-                for _ in 0..2 {
-                    record(engine.db(), user, "x", Durability::Memory).expect("recorded");
-                }
-            })
-        });
+        let recorders = recorders(&engine);
         let definer = engine.clone();
         let definer = thread::spawn(move || {
             definer.db().define(View::new("late").by(["item"])).expect("defined");
@@ -249,14 +254,7 @@ fn a_view_redefined_among_recorders_and_askers_answers_for_each_event_once() {
         let count_of = |db: &Db| db.query("items").and_then(|items| Ok(items.totals()?.count));
         engine.db().define(View::new("items").by(["item"])).expect("defined");
         record(engine.db(), "a", "x", Durability::Memory).expect("recorded");
-        let recorders = ["a", "b"].map(|user| {
-            let engine = engine.clone();
-            thread::spawn(move || {
-                for _ in 0..2 {
-                    record(engine.db(), user, "x", Durability::Memory).expect("recorded");
-                }
-            })
-        });
+        let recorders = recorders(&engine);
         let definer = engine.clone();
         let definer = thread::spawn(move || {
             let view = View::new("items").by(["item", "user"]);

@@ -220,10 +220,10 @@ fn an_id_of_a_view_that_cannot_be_is_refused() {
         ("the last id is dropped", control((1_u32, u32::MAX))),
         (
             "a successor's id is that of the view",
-            control((6_u32, 0_u32, View::new("all").by(["a"]))),
+            control((7_u32, 0_u32, View::new("all").by(["a"]))),
         ),
-        ("a successor without a name", control((6_u32, 1_u32, View::new("")))),
-        ("the last id is a successor's", control((7_u32, u32::MAX))),
+        ("a successor without a name", control((7_u32, 1_u32, View::new("")))),
+        ("the last id is a successor's", control((8_u32, u32::MAX))),
     ];
     for (what, frame) in cases {
         fs::write(&path, with_frame(&segment, frame)).unwrap();
@@ -317,7 +317,7 @@ fn a_successor_of_nobody_is_filled_like_any_view() {
         db.define(View::new("next")).unwrap();
     }
     // That it is complete is no record of a view that is known.
-    fs::write(&path, with_frame(&segment, control((7_u32, 1_u32)))).unwrap();
+    fs::write(&path, with_frame(&segment, control((8_u32, 1_u32)))).unwrap();
     let db = options().open(&dir).unwrap();
     assert_eq!(db.views().unwrap().len(), 1);
     db.define(view("user")).unwrap();
