@@ -9,9 +9,9 @@
 //! 4. A bundle is looked at as a whole before anything of it is recorded. What is refused changes nothing;
 //!    what a failing disk interrupts is imported again, and what is here is passed over.
 //!
-//! The window of ids is neither asked nor told about events of others: whether one of two with the same id
-//! counts would depend on which came first, and replicas that know the same events would answer
-//! differently.
+//! The window of ids is not asked about imported events, and told only about those that this directory has
+//! recorded under an earlier name: whether one of two with the same id counts would else depend on which
+//! came first.
 //!
 //! Next: `exchange.rs`.
 
@@ -25,7 +25,7 @@ use crate::log::Position;
 use crate::log::frame::Header;
 use crate::log::reader::{self, Entry};
 use crate::record::{Columns, Control, Origin};
-use crate::sync::MutexGuard;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tier::apply::apply_all;
 use crate::time::Timestamp;
 use serde::Serialize;
@@ -199,7 +199,7 @@ impl Db {
         let id = replicas.another(engine.disk.unique());
         let position = engine.append_control(&Control::Replica { id, before })?;
         drop(replicas);
-        engine.replicas().begin(position, id);
+        engine.replicas().begin(position, id, before);
         drop(live);
         engine.acknowledge(position, engine.options.durability)?;
         Ok(ReplicaId(id))
@@ -326,7 +326,8 @@ impl Engine {
     pub(super) fn replicas(&self) -> MutexGuard<'_, Replicas> {
         let mut replicas = self.replicas.lock();
         if let (Some(id), Some(position)) = (self.becomes, self.log.prefaced()) {
-            replicas.begin(position, id);
+            let before = replicas.last();
+            replicas.begin(position, id, before);
         }
         replicas
     }
@@ -395,7 +396,10 @@ impl Engine {
         outcome: &mut ImportOutcome,
     ) -> Result<()> {
         let origin = origin_of(columns)?;
+        let window = self.window.as_ref().filter(|_| !columns.ids.is_empty());
+        window.map_or(Ok(()), |window| self.load_window(window))?;
         let live = self.enter()?;
+        let mut window = window.map(Mutex::lock);
         let mut replicas = self.replicas();
         let missing = self.mark_missing(&replicas, columns.len(), origin, &mut bench.keep)?;
         outcome.already_there += (columns.len() - missing) as u64;
@@ -414,6 +418,9 @@ impl Engine {
             let appended = self
                 .none_gathered(&live)
                 .and_then(|_none| self.log.append_events(&mut bench.draft, columns))?;
+            if let Some(window) = window.as_mut().filter(|_| replicas.is_own(origin.replica)) {
+                window.place(columns.len(), &columns.ids, appended.first, now.micros());
+            }
             replicas.cover(origin, columns.len());
             apply_all(&live.views, columns, &mut bench.scratch);
             let late = bench.scratch.late();

@@ -645,10 +645,12 @@ impl Recovery {
                 apply_all(&self.live.views, columns, &mut self.scratch);
                 self.events.add(columns.len() as u64);
                 self.late.add(self.scratch.late());
-                if let Some(origin) = columns.extras.origin {
-                    self.replicas.cover(origin, columns.len());
-                } else if let Some(window) = &mut self.window
+                let origin = columns.extras.origin;
+                let is_own = origin.is_none_or(|origin| self.replicas.is_own(origin.replica));
+                origin.iter().for_each(|origin| self.replicas.cover(*origin, columns.len()));
+                if let Some(window) = &mut self.window
                     && !columns.ids.is_empty()
+                    && is_own
                 {
                     window.place(columns.len(), &columns.ids, position, written_at);
                 }
@@ -708,12 +710,12 @@ impl Recovery {
                     self.owed.push(Owed::Rest(id));
                 }
             }
-            Entry::Control(Control::Replica { id, .. }) => {
-                if id == 0 || self.replicas.is_own(id) {
-                    let why = format!("the directory records as {id:032x} a second time");
+            Entry::Control(Control::Replica { id, before }) => {
+                if !self.replicas.may_begin(id, before) {
+                    let why = format!("the directory becomes the replica {id:032x} again");
                     return Err(Error::new(ErrorKind::Corruption, why));
                 }
-                self.replicas.begin(position, id);
+                self.replicas.begin(position, id, before);
             }
             Entry::Control(Control::TimeZone { name }) => {
                 if !self.live.may_take_zone() {

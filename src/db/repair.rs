@@ -437,8 +437,9 @@ fn salvage_store(
         // Everything that the log still has is replayed. It is of the replica that the first change of
         // it speaks of, or else of the manifest's, which is not changed before that is said here: a
         // repair that dies in between is done again.
-        let mut replicas = Replicas::new(replica.unwrap_or_else(|| site.manifest.replica()));
-        replicas.begin(next, replicas.another(site.disk.unique()));
+        let replica = replica.unwrap_or_else(|| site.manifest.replica());
+        let mut replicas = Replicas::new(replica);
+        replicas.begin(next, replicas.another(site.disk.unique()), replica);
         begun = Begun::Anew;
         let catalog = Catalog {
             identity: site.home.identity,

@@ -16,13 +16,14 @@
 //! 4. The lock of the directory is held from before anything else is made in it until `RESTORING` is
 //!    gone. So of two restores into one directory one is refused, and changes nothing.
 
+mod anew;
+
 use super::background::Threads;
 use super::backup::{Meter, Out, hash_of};
 use super::batch::Builder;
 use super::open::{LOCK, LOG, RESTORING, STORE, open_locked};
 use super::verify::{Finding, VerifyReport};
 use super::{Db, Progress};
-use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, BLOCK_BYTES, Disk, Filling, Lock, OsDisk, Sharing};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,13 +32,14 @@ use crate::log::frames::Frames;
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
 use crate::log::stage::{self, Staged};
-use crate::log::writer::{Draft, Writer};
+use crate::log::writer::Writer;
 use crate::log::{Home, Position};
 use crate::manifest::backup::{self, BackupSet, SegmentPart, StagePart};
 use crate::manifest::{self, Manifest, StoreName};
 use crate::options::Options;
-use crate::record::{self, Control, Form, Origin};
+use crate::record::{self, Form};
 use crate::time::Timestamp;
+use anew::Anew;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -520,12 +522,12 @@ impl Restoring<'_> {
         let made_at = Timestamp::from_micros(self.set.taken_at);
         let manifest =
             Arc::new(Manifest::create(self.disk.clone(), self.to, StoreName::REDB, made_at)?);
-        let to = home_of(&self.disk, manifest.identity, self.to);
+        let (id, to) = (manifest.identity, home_of(&self.disk, manifest.identity, self.to));
         let dictionary = Arc::new(Dictionary::new(0));
         let writer = Writer::start(to, manifest, dictionary.clone(), SEGMENT_BYTES, 0, 1);
-        let mut draft = Draft::default();
+        let mut anew = Anew::new(writer, id, self.set.identity, time);
         let meter = &mut self.meter;
-        let (mut due, mut hole, mut replica) = (1, None, self.set.identity);
+        let (mut due, mut hole) = (1, None);
         let mut apply = |entry: Entry<'_>, header: &Header| {
             if header.position > due && hole.is_none() {
                 hole = Some((due, header.position - 1));
@@ -533,21 +535,8 @@ impl Restoring<'_> {
             due = header.last_position() + 1;
             let written_at = Timestamp::from_micros(header.written_at);
             match entry {
-                Entry::Control(Control::Replica { id, .. }) => replica = id,
-                Entry::Control(control) => {
-                    writer.append_control(&codec::encode(&control), written_at)?;
-                }
-                Entry::Events(columns) => {
-                    // They are of another directory now, and keep the names that they have.
-                    let own = Origin { replica, first: header.position, empty: 0 };
-                    columns.extras.origin.get_or_insert(own);
-                    let is_kept = |at: &i64| *at <= time.micros();
-                    let kept: Vec<bool> = columns.times.iter().map(is_kept).collect();
-                    columns.each_run(&kept, |columns| {
-                        draft.events(columns, &writer, written_at);
-                        writer.append_events(&mut draft, columns).map(|_| ())
-                    })?;
-                }
+                Entry::Control(control) => anew.control(&control, written_at)?,
+                Entry::Events(columns) => anew.events(columns, header.position, written_at)?,
             }
             meter.add(header.frame_bytes())
         };
@@ -567,13 +556,9 @@ impl Restoring<'_> {
             due = position + 1;
         }
         for columns in builder.chunks(&dictionary).iter_mut().filter(|c| !c.is_empty()) {
-            columns.extras.origin = Some(Origin { replica, first, empty: 0 });
-            first += columns.len() as u64;
-            let kept: Vec<bool> = columns.times.iter().map(|at| *at <= time.micros()).collect();
-            columns.each_run(&kept, |columns| {
-                draft.events(columns, &writer, made_at);
-                writer.append_events(&mut draft, columns).map(|_| ())
-            })?;
+            let events = columns.len() as u64;
+            anew.events(columns, first, made_at)?;
+            first += events;
         }
         if due <= self.set.position {
             hole = hole.or(Some((due, self.set.position)));
@@ -581,8 +566,8 @@ impl Restoring<'_> {
         if let Some(hole) = hole {
             return Err(self.given_up(hole));
         }
-        let position = writer.appended();
-        writer.close(made_at)?;
+        let position = anew.writer.appended();
+        anew.writer.close(made_at)?;
         Ok(position)
     }
 

@@ -341,7 +341,7 @@ impl<'a> Verification<'a> {
                 reader::Entry::Control(Control::Replica { id, before }) => {
                     replica.get_or_insert(*before);
                     if is_held {
-                        replicas.begin(position, *id);
+                        replicas.begin(position, *id, *before);
                     }
                 }
                 _ => {}

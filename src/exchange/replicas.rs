@@ -137,11 +137,22 @@ impl Replicas {
         xxhash_rust::xxh3::xxh3_128(&seed).max(1)
     }
 
-    /// From `position` on the records are of another id. Said again it changes nothing.
-    pub(crate) fn begin(&mut self, position: u64, id: u128) {
-        if !self.is_own(id) {
-            self.own.push((position, id));
+    /// From `position` on the records are of another id than before. Said again it changes nothing. Where
+    /// nothing here is of the one before, this only says that it was one of the directory's: its records
+    /// are here as those of others are.
+    pub(crate) fn begin(&mut self, position: u64, id: u128, before: u128) {
+        if !self.is_own(before) {
+            self.own.insert(0, (1, before));
         }
+        if !self.is_own(id) {
+            let at = self.own.partition_point(|(from, _)| *from <= position);
+            self.own.insert(at, (position, id));
+        }
+    }
+
+    /// Whether a change from one to the other can be: not to what the directory has been.
+    pub(crate) fn may_begin(&self, id: u128, before: u128) -> bool {
+        id != 0 && before != 0 && id != before && !(self.is_own(id) && self.is_own(before))
     }
 
     /// The own id of a position, and the positions that are of it; the last ones end where anything does.
@@ -253,7 +264,8 @@ mod tests {
                 let origin = Origin { replica: 9, first: *to, empty: to - from };
                 replicas.cover(origin, 1);
             }
-            replicas.begin(30, 8);
+            replicas.begin(30, 8, 7);
+            replicas.begin(1, 8, 6);
             let mut bytes = Vec::new();
             replicas.encode(&mut bytes);
             let mut rest = bytes.as_slice();
@@ -289,7 +301,7 @@ mod tests {
         assert_eq!(replicas.find(7, 11, 10, 7), Known::Impossible, "nobody else is 7");
         // Restored: what comes next is of 8.
         assert_eq!(replicas.find(7, 11, 10, 8), Known::Not);
-        replicas.begin(11, 8);
+        replicas.begin(11, 8, 7);
         assert_eq!(replicas.own_at(10), (7, 1..11));
         assert_eq!(replicas.own_at(11), (8, 11..u64::MAX));
         assert_eq!(replicas.find(7, 10, 20, 8), Known::Here);
@@ -298,6 +310,14 @@ mod tests {
         assert_eq!(replicas.find(7, 15, 20, 8), Known::Here);
         assert_eq!(replicas.find(8, 20, 20, 8), Known::Here);
         assert_eq!(replicas.find(9, 1, 20, 8), Known::Not);
+        // Of a log that was written anew nothing is at the place that it had.
+        assert!(
+            replicas.may_begin(8, 9) && !replicas.may_begin(8, 7) && !replicas.may_begin(10, 0)
+        );
+        replicas.begin(1, 8, 9);
+        assert!(replicas.is_own(9));
+        assert_eq!(replicas.find(9, 1, 20, 8), Known::Not);
+        assert_eq!(replicas.own_at(1).0, 7);
     }
 
     #[test]
