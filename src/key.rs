@@ -66,7 +66,9 @@ pub(crate) fn series_row<'a>(view: u32, parts: impl Iterator<Item = &'a str>) ->
 pub(crate) fn series_beginning(view: u32, beginning: &[&str]) -> Vec<u8> {
     let mut out = view_prefix(view);
     if let Some((last, whole)) = beginning.split_last() {
-        whole.iter().for_each(|part| put_part(&mut out, part));
+        for part in whole {
+            put_part(&mut out, part);
+        }
         put_beginning(&mut out, last);
     }
     out

@@ -195,7 +195,9 @@ impl Catalog {
         if zone.is_some() || replicas.is_some() {
             out.extend_from_slice(&codec::encode(&zone.map_or("", |zone| zone.name())));
         }
-        replicas.iter().for_each(|replicas| replicas.encode(out));
+        if let Some(replicas) = replicas {
+            replicas.encode(out);
+        }
     }
 
     /// Reads [`encode`](Catalog::encode)'s bytes; the zone, which may be unknown here, by its name.

@@ -647,7 +647,9 @@ impl Recovery {
                 self.late.add(self.scratch.late());
                 let origin = columns.extras.origin;
                 let is_own = origin.is_none_or(|origin| self.replicas.is_own(origin.replica));
-                origin.iter().for_each(|origin| self.replicas.cover(*origin, columns.len()));
+                if let Some(origin) = origin {
+                    self.replicas.cover(origin, columns.len());
+                }
                 if let Some(window) = &mut self.window
                     && !columns.ids.is_empty()
                     && is_own

@@ -336,7 +336,9 @@ impl<'a> Verification<'a> {
                 reader::Entry::Events(columns) if is_held => {
                     events += columns.len() as u64;
                     let origin = columns.extras.origin;
-                    origin.iter().for_each(|origin| replicas.cover(*origin, columns.len()));
+                    if let Some(origin) = origin {
+                        replicas.cover(origin, columns.len());
+                    }
                 }
                 reader::Entry::Control(Control::Replica { id, before }) => {
                     replica.get_or_insert(*before);

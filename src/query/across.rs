@@ -40,7 +40,9 @@ impl Across {
         // A sum beyond what an `f64` holds counts as the largest.
         let values: Vec<f64> = values.map(|value| value.clamp(f64::MIN, f64::MAX)).collect();
         let mut stats = Stats::default();
-        values.iter().for_each(|value| stats.observe(*value, Timestamp::default()));
+        for value in &values {
+            stats.observe(*value, Timestamp::default());
+        }
         Across { values, stats }
     }
 

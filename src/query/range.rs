@@ -12,7 +12,7 @@ use super::answer::{Bucket, Component, Total};
 use super::series::SeriesQuery;
 use super::window::{KeptGrain, Window};
 use super::{Depth, Query};
-use crate::aggregate::State;
+use crate::aggregate::{Kind, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::Series;
 use crate::time::{Grain, Timestamp};
@@ -97,7 +97,7 @@ pub(super) struct Sum {
 impl Sum {
     /// Of nothing.
     pub(super) fn empty(query: &Query) -> Self {
-        Sum { count: 0, states: query.view().kinds().map(|kind| kind.empty()).collect() }
+        Sum { count: 0, states: query.view().kinds().map(Kind::empty).collect() }
     }
 
     pub(super) fn add(&mut self, count: u64, states: &[State]) {
@@ -105,6 +105,9 @@ impl Sum {
         self.states.iter_mut().zip(states).for_each(|(mine, other)| mine.merge(other));
     }
 }
+
+/// A bucket's span, and what was made of its events.
+type Bar<T> = (Range<Timestamp>, T);
 
 impl RangeQuery {
     pub(super) fn new(series: SeriesQuery, stretch: Stretch) -> Self {
@@ -562,7 +565,7 @@ impl RangeQuery {
         now: Timestamp,
         empty: &T,
         add: impl Fn(&mut T, u64, &[State]),
-    ) -> Result<Option<Vec<(Range<Timestamp>, T)>>> {
+    ) -> Result<Option<Vec<Bar<T>>>> {
         let read = self.read(series, now, Vec::new, |values, window, number, count, states| {
             window.put(values, number, empty, |value| add(value, count, states));
         })?;

@@ -109,7 +109,7 @@ impl Extras {
         Extras {
             counts: part(&self.counts),
             half_widths: part(&self.half_widths),
-            origin: self.origin.map(|origin| origin.from_row(rows.start)),
+            origin: self.origin.map(|origin| origin.beginning_at(rows.start)),
         }
     }
 
@@ -169,7 +169,7 @@ impl Extras {
 
 impl Origin {
     /// That of the events from `row` on.
-    fn from_row(self, row: usize) -> Self {
+    fn beginning_at(self, row: usize) -> Self {
         let empty = if row == 0 { self.empty } else { 0 };
         Origin { first: self.first + row as u64, empty, ..self }
     }

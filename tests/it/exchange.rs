@@ -36,13 +36,13 @@ fn with_event<R>(device: u64, n: u64, take: impl FnOnce(Event<'_>) -> R) -> R {
     let at = Timestamp::from_secs(NOW - 50_000 + (device * 7_919 + n * 613) as i64 % 49_000);
     let mut event = Event::new(["sale", "visit", "Größe"][(n % 3) as usize]).dim("user", &user);
     event = event.at_about(at, Duration::from_secs(if n % 7 == 6 { 90 } else { 0 }));
-    if n % 2 == 0 {
-        event = event.dim("product", if n % 4 == 0 { "pot" } else { "cup" });
+    if n.is_multiple_of(2) {
+        event = event.dim("product", if n.is_multiple_of(4) { "pot" } else { "cup" });
     }
     if n % 3 != 1 {
         event = event.value(device as f64 * 0.1 + n as f64 * 1e-3);
     }
-    if n % 5 == 0 {
+    if n.is_multiple_of(5) {
         event = event.times(1 + n % 11);
     }
     if n % 4 == 3 {
@@ -106,7 +106,9 @@ impl Devices {
     fn expected(&self, name: &str, views: Range<usize>, events: &[(u64, Range<u64>)]) -> Db {
         let db = self.open(name);
         define(&db, views);
-        events.iter().for_each(|(device, events)| record(&db, *device, events.clone()));
+        for (device, events) in events {
+            record(&db, *device, events.clone());
+        }
         db
     }
 }
@@ -560,7 +562,7 @@ fn the_rest_of_a_frame_is_imported() {
     b.backup(devices.path("backup"), quietly).unwrap();
     for cut in [5, 40, 103] {
         let name = format!("cut{cut}");
-        let upto = Upto::Position((cut as u64).into());
+        let upto = Upto::Position(cut.into());
         quipu::restore(devices.path("backup"), devices.path(&name), upto, quietly).unwrap();
         let db = devices.open(&name);
         let here = db.statistics().events;

@@ -38,6 +38,7 @@ The events stay in the log; the view can be defined again and backfilled.";
 
 /// Define a view: which events, grouped by what, measured how
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the command line")]
 #[command(after_help = DEFINE_EXAMPLES)]
 pub(crate) struct DefineArgs {
     /// The name of the view
