@@ -351,29 +351,32 @@ impl Block {
         }
     }
 
+    /// Reads [`encode_buckets`](Block::encode_buckets)'s bytes; on an error it stays as it is.
     fn decode_buckets(&mut self, mut bytes: &[u8], shape: &Shape) -> Result<(), Malformed> {
         let n = codec::take_count(&mut bytes, 1)?;
         if n == 0 || n > BLOCK_BUCKETS as usize {
             return Err(Malformed("a block holds 1 to 32 buckets"));
         }
-        (self.counts, self.states) =
-            (Vec::with_capacity(n), Vec::with_capacity(n * shape.kinds.len()));
-        self.places = 0;
+        let mut places = 0_u32;
+        let mut counts = Vec::with_capacity(n);
+        let mut states = Vec::with_capacity(n * shape.kinds.len());
         for _ in 0..n {
             let [place] = codec::take_array::<1>(&mut bytes)?;
-            if i64::from(place) >= BLOCK_BUCKETS || self.places >> place != 0 {
+            if i64::from(place) >= BLOCK_BUCKETS || places >> place != 0 {
                 return Err(Malformed("the buckets of a block are not in order"));
             }
-            self.places |= 1 << place;
+            places |= 1 << place;
             let count = Count::decode(&mut bytes)?;
             if count.get() == 0 {
                 return Err(Malformed("a bucket counts nothing"));
             }
-            self.counts.push(count);
+            counts.push(count);
             for kind in &shape.kinds {
-                self.states.push(kind.decode(&mut bytes)?);
+                states.push(kind.decode(&mut bytes)?);
             }
         }
-        codec::finished(bytes)
+        codec::finished(bytes)?;
+        (self.places, self.counts, self.states) = (places, counts, states);
+        Ok(())
     }
 }
