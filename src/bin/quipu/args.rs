@@ -13,6 +13,7 @@ use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::failure::Failure;
 use crate::load::LoadArgs;
+use crate::over_time::{RatioArgs, SeenArgs, SeriesArgs};
 use crate::progress::say;
 use crate::sheet::{Extent, Format, Sheet, SheetWriter};
 use crate::state::{CheckpointArgs, StatsArgs, ViewsArgs};
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     Get(GetArgs),
     List(ListArgs),
     Totals(TotalsArgs),
+    Series(Box<SeriesArgs>),
+    Seen(SeenArgs),
+    Ratio(RatioArgs),
     Views(ViewsArgs),
     Define(Box<DefineArgs>),
     Drop(DropArgs),

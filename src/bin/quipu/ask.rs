@@ -101,7 +101,7 @@ pub(crate) struct TotalsArgs {
 
 /// What every question needs.
 #[derive(Debug, Args)]
-struct ViewArgs {
+pub(crate) struct ViewArgs {
     /// The view to ask
     #[arg(value_name = "VIEW")]
     view: String,
@@ -120,13 +120,22 @@ fn component() -> impl TypedValueParser<Value = Component> {
 }
 
 /// A view that was opened to be asked.
-struct Asked {
+pub(crate) struct Asked {
     db: Opened,
-    query: Query,
+    pub(crate) query: Query,
 }
 
 impl ViewArgs {
-    fn ask(&self) -> Result<Asked, Failure> {
+    /// The name of the view.
+    pub(crate) fn name(&self) -> &str {
+        &self.view
+    }
+
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
+    }
+
+    pub(crate) fn ask(&self) -> Result<Asked, Failure> {
         let db = self.place.open_to_ask()?;
         let query = db.query(&self.view)?;
         let query = match &self.measure {
@@ -138,7 +147,7 @@ impl ViewArgs {
 }
 
 /// An answer on its way out.
-type Answer = SheetWriter<BufWriter<StdoutLock<'static>>>;
+pub(crate) type Answer = SheetWriter<BufWriter<StdoutLock<'static>>>;
 
 impl Asked {
     fn answer(
@@ -150,7 +159,7 @@ impl Asked {
         output.start(rows::row_sheet(self.query.view().key(), order), extent)
     }
 
-    fn finish(self, answer: Answer) -> Result<(), Failure> {
+    pub(crate) fn finish(self, answer: Answer) -> Result<(), Failure> {
         answer.finish()?;
         Ok(self.db.close()?)
     }

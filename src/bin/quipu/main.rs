@@ -6,7 +6,7 @@
 //!    closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`), the views (`define`), the state (`state`), its checks (`check`), backups (`archive`);
+//! (`ask`, `over_time`), the views (`define`), the state (`state`), its checks (`check`), backups (`archive`);
 //! `sheet` is the way out of them all.
 
 mod args;
@@ -31,6 +31,7 @@ mod report_text;
 mod archive;
 mod ask;
 mod check;
+mod over_time;
 mod state;
 
 mod number;
@@ -73,6 +74,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Get(args) => ask::get(&args),
         Command::List(args) => ask::list(&args),
         Command::Totals(args) => ask::totals(&args),
+        Command::Series(args) => over_time::series(&args),
+        Command::Seen(args) => over_time::seen(&args),
+        Command::Ratio(args) => over_time::ratio(&args),
         Command::Views(args) => state::views(&args),
         Command::Define(args) => define::define(&args),
         Command::Drop(args) => define::drop_view(&args),
