@@ -49,6 +49,8 @@ pub enum ErrorKind {
     LogRetired,
     /// A long call was stopped by its own progress callback.
     Stopped,
+    /// The view keeps no buckets of this grain, or none that reach back so far.
+    NotKept,
 }
 
 /// An error: its [kind](Error::kind), a sentence for people, and what caused it.

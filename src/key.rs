@@ -40,19 +40,37 @@ pub(crate) fn behind_view(view: u32) -> Option<Vec<u8>> {
 }
 
 pub(crate) fn put_part(out: &mut Vec<u8>, part: &str) {
-    for byte in part.bytes() {
+    put_beginning(out, part);
+    out.extend_from_slice(&[0, END]);
+}
+
+/// What a part that begins with this text begins with.
+fn put_beginning(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
         out.push(byte);
         if byte == 0 {
             out.push(ESCAPED);
         }
     }
-    out.extend_from_slice(&[0, END]);
 }
 
 pub(crate) fn series_row<'a>(view: u32, parts: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     out.extend_from_slice(&view.to_be_bytes());
     parts.for_each(|part| put_part(&mut out, part));
+    out
+}
+
+/// What the rows of the series begin with whose first parts are these, the last of them being only the
+/// beginning of a text; all of the view where there are none.
+pub(crate) fn series_beginning(view: u32, beginning: &[&str]) -> Vec<u8> {
+    let mut out = view_prefix(view);
+    if let Some((last, whole)) = beginning.split_last() {
+        for part in whole {
+            put_part(&mut out, part);
+        }
+        put_beginning(&mut out, last);
+    }
     out
 }
 
@@ -105,6 +123,25 @@ mod tests {
             prop_assert_eq!(row(&a).cmp(&row(&b)), a.cmp(&b));
             prop_assert_eq!(parts(&row(&a)), Ok(a.clone()));
             prop_assert_eq!(row(&b).starts_with(&row(&a[..2])), a[..2] == b[..2]);
+        }
+
+        #[test]
+        fn a_row_begins_as_its_parts_do(
+            a in prop::collection::vec(text(), 3),
+            b in prop::collection::vec(text(), 3),
+            whole in 0_usize..3,
+            cut: prop::sample::Index,
+        ) {
+            let boundaries: Vec<usize> = a[whole].char_indices().map(|(at, _)| at).collect();
+            let cut = if boundaries.is_empty() { 0 } else { *cut.get(&boundaries) };
+            let mut beginning: Vec<&str> = a[..whole].iter().map(String::as_str).collect();
+            beginning.push(&a[whole][..cut]);
+            let bytes = series_beginning(7, &beginning);
+            for parts in [&a, &b] {
+                let row = series_row(7, parts.iter().map(String::as_str));
+                let begins = parts[..whole] == a[..whole] && parts[whole].starts_with(&a[whole][..cut]);
+                prop_assert_eq!(row.starts_with(&bytes), begins);
+            }
         }
 
         #[test]

@@ -90,8 +90,8 @@ pub mod simulation;
 pub use aggregate::Summary;
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
 pub use db::{
-    BackgroundError, Batch, BatchOutcome, Db, LastCheckpoint, Progress, ReadOnlyDb, Recorded,
-    Statistics, Successor, ViewStatus,
+    BackgroundError, Batch, BatchOutcome, Counter, Db, LastCheckpoint, Progress, ReadOnlyDb,
+    Recorded, Statistics, Successor, ViewStatus,
 };
 pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
@@ -101,7 +101,8 @@ pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
 pub use exchange::{Bundle, Cursor, ReplicaId};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
-pub use query::{Bucket, Component, Query, Row, Rows};
+pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};
+pub use query::{SeriesQuery, SpanQuery, SpanTotal, Total, Trend};
 pub use time::{Clock, Grain, Keep, Period, SystemClock, TestClock, TimeZone, Timestamp};
 pub use view::View;
 

@@ -1,19 +1,33 @@
-//! Queries: one key, all keys, the top of them, totals, buckets.
+//! Queries: one key, all keys, the top of them, totals; and the way into time ([`SeriesQuery`]).
 //!
 //! Invariants
 //! 1. Orders are total: values by `f64::total_cmp`, counts as integers, ties by key; so an answer
 //!    does not depend on the order in which keys are met.
 //! 2. A query reads through [`Source`]; it knows neither files nor shards.
+//! 3. No two series are read at once: who asks two reads one after the other.
+//!
+//! Next: `query/series.rs`, then `query/range.rs`.
 
+mod across;
 mod answer;
+mod range;
+mod series;
+mod several;
+mod source;
+mod span;
+mod window;
 
-pub use answer::{Bucket, Component, Row};
+pub use across::Across;
+pub use answer::{Bucket, Component, Estimate, Row, Seen, SpanTotal, Total};
+pub use range::RangeQuery;
+pub use series::SeriesQuery;
+pub use several::{Balance, Trend};
+pub(crate) use source::{AskedKey, Depth, KeyRef, Source};
+pub use span::SpanQuery;
 
-use crate::aggregate::State;
-use crate::dictionary::{Dictionary, Sym};
+use crate::aggregate::{State, Stats, Summary};
 use crate::error::{Error, Result};
 use crate::event::abridged;
-use crate::key;
 use crate::series::{Cell, Series};
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
@@ -25,52 +39,6 @@ use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::vec;
-
-/// Where a view's series come from.
-pub(crate) trait Source: Send + Sync {
-    fn view(&self) -> &View;
-    /// The time zone of the store.
-    fn zone(&self) -> TimeZone;
-    /// What answers in its place, if it does not any more.
-    fn successor(&self) -> Result<Option<Arc<dyn Source>>>;
-    fn get(&self, parts: &[&str]) -> Result<Option<Series>>;
-    /// Calls `see` with every key's totals, in no order; it may be called while a lock is held.
-    /// `between` is called now and then while none is, and can end it.
-    fn each(
-        &self,
-        see: &mut dyn FnMut(KeyRef<'_>, &Cell),
-        between: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<()>;
-    /// Begins a scan in key order: the row keys in memory, greatest first.
-    fn begin(&self, prefix: &[&str]) -> Result<Vec<Vec<u8>>>;
-    /// Goes on with it behind `behind`; gives where to go on, `None` at the end.
-    fn next_page(
-        &self,
-        prefix: &[&str],
-        behind: Option<&[u8]>,
-        resident: &mut Vec<Vec<u8>>,
-        out: &mut dyn FnMut(KeyRef<'_>, &Cell),
-    ) -> Result<Option<Vec<u8>>>;
-    fn key_count(&self) -> Result<u64>;
-}
-
-/// A key that is not spelled out yet.
-#[derive(Clone, Copy)]
-pub(crate) enum KeyRef<'a> {
-    Syms(&'a [Sym], &'a Dictionary),
-    Row(&'a [u8]),
-}
-
-impl KeyRef<'_> {
-    fn spell(&self) -> Vec<String> {
-        match self {
-            KeyRef::Syms(syms, dictionary) => {
-                syms.iter().map(|sym| dictionary.text(*sym).to_owned()).collect()
-            }
-            KeyRef::Row(row) => key::parts(row).unwrap_or_default(),
-        }
-    }
-}
 
 /// A view, to be asked. Answers are of the moment of asking; recording goes on meanwhile. Where the view
 /// was [redefined](crate::Db::redefine) since, answers are by the definition that it has now.
@@ -141,6 +109,44 @@ impl Query {
         Ok(self)
     }
 
+    /// Checks that a key has as many parts as the view's.
+    fn check_key(&self, parts: usize) -> Result<()> {
+        let key = self.view().key();
+        if parts == key.len() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "keys of the view {:?} have {} ({}), this one has {parts}",
+            self.view().name(),
+            parts_of(key),
+            key.join(", "),
+        )))
+    }
+
+    /// Checks that the first parts of a key are not more than the view's.
+    fn check_prefix(&self, parts: usize) -> Result<()> {
+        let key = self.view().key();
+        if parts <= key.len() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "keys of the view {:?} have {}, this prefix has {parts}",
+            self.view().name(),
+            parts_of(key),
+        )))
+    }
+
+    /// Checks that the view keeps what a component is of.
+    fn check_component(&self, component: Component) -> Result<()> {
+        if component.needs_stats() && self.view().measures().len() == 0 {
+            return Err(Error::invalid(format!(
+                "the view {:?} keeps no statistics, so it has no {component}",
+                self.view().name()
+            )));
+        }
+        Ok(())
+    }
+
     /// One key. Under two microseconds when it is resident, some more when it is read from the
     /// snapshot. `None`: no event was ever recorded under it.
     ///
@@ -151,18 +157,11 @@ impl Query {
     }
 
     fn get_now(&self, key: &[&str]) -> Result<Option<Row>> {
-        let parts = self.view().key();
-        if key.len() != parts.len() {
-            return Err(Error::invalid(format!(
-                "keys of the view {:?} have {} ({}), this one has {}",
-                self.view().name(),
-                parts_of(parts),
-                parts.join(", "),
-                key.len()
-            )));
-        }
+        self.check_key(key.len())?;
+        let mut total = None;
+        self.source.see(&AskedKey::of(key), &mut |series| total = Some(series.total.clone()))?;
         let spell = || key.iter().map(ToString::to_string).collect();
-        Ok(self.source.get(key)?.map(|series| self.row(spell(), &series.total)))
+        Ok(total.map(|total| self.row(spell(), &total)))
     }
 
     /// All keys, in the bytewise order of their parts. Rows are read as the iterator goes on; each
@@ -183,14 +182,7 @@ impl Query {
     }
 
     fn prefix_now(&self, parts: &[&str]) -> Result<Rows> {
-        if parts.len() > self.view().key().len() {
-            return Err(Error::invalid(format!(
-                "keys of the view {:?} have {}, this prefix has {}",
-                self.view().name(),
-                parts_of(self.view().key()),
-                parts.len()
-            )));
-        }
+        self.check_prefix(parts.len())?;
         Ok(Rows {
             prefix: parts.iter().map(ToString::to_string).collect(),
             resident: self.source.begin(parts)?,
@@ -209,7 +201,9 @@ impl Query {
     pub fn for_each(&self, mut see: impl FnMut(Row) -> ControlFlow<()>) -> Result<()> {
         let (this, rows) = (self.current()?, RefCell::new(Vec::new()));
         this.source.each(
-            &mut |key, total| rows.borrow_mut().push(this.row(key.spell(), total)),
+            &[],
+            Depth::Totals,
+            &mut |key, series| rows.borrow_mut().push(this.row(key.spell(), &series.total)),
             &mut || rows.take().into_iter().try_for_each(&mut see),
         )
     }
@@ -237,16 +231,11 @@ impl Query {
         component: Component,
         order: fn(&Value, &Value) -> Ordering,
     ) -> Result<Vec<Row>> {
-        if component.needs_stats() && self.view().measures().len() == 0 {
-            return Err(Error::invalid(format!(
-                "the view {:?} keeps no statistics, so it has no {component}",
-                self.view().name()
-            )));
-        }
+        self.check_component(component)?;
         // The heap's root is the last of those kept.
         let mut heap: BinaryHeap<Ranked> = BinaryHeap::new();
         let mut rank = |key: KeyRef<'_>, total: &Cell| {
-            let Some(value) = component.of(total, self.stats(total)) else { return };
+            let Some(value) = component.of(total, self.stats(total.states())) else { return };
             if n == 0 {
                 return;
             }
@@ -263,7 +252,9 @@ impl Query {
             }
             heap.push(Ranked { value, order, key: key.spell(), total: total.clone() });
         };
-        self.source.each(&mut rank, &mut || ControlFlow::Continue(()))?;
+        let mut see = |key: KeyRef<'_>, series: &Series| rank(key, &series.total);
+        let on = &mut || ControlFlow::Continue(());
+        self.source.each(&[], Depth::Totals, &mut see, on)?;
         let ranked = heap.into_sorted_vec().into_iter();
         Ok(ranked.map(|ranked| self.row(ranked.key, &ranked.total)).collect())
     }
@@ -275,7 +266,9 @@ impl Query {
     pub fn totals(&self) -> Result<Row> {
         let this = self.current()?;
         let mut all = Cell::empty(&this.view().shape(this.time_zone()));
-        this.source.each(&mut |_, total| all.merge(total), &mut || ControlFlow::Continue(()))?;
+        let mut see = |_: KeyRef<'_>, series: &Series| all.merge(&series.total);
+        let on = &mut || ControlFlow::Continue(());
+        this.source.each(&[], Depth::Totals, &mut see, on)?;
         Ok(this.row(Vec::new(), &all))
     }
 
@@ -288,43 +281,39 @@ impl Query {
     }
 
     /// The buckets of a key in one of the view's grains, oldest first; those without events are
-    /// not there. Empty when the key is unknown.
+    /// not there. Empty when the key is unknown. [`SeriesQuery`] answers for ranges of them.
     ///
     /// # Errors
-    /// `Invalid` when the view does not keep this grain; as [`Query::get`].
+    /// `NotKept` when the view does not keep this grain; as [`Query::get`].
     pub fn buckets(&self, key: &[&str], grain: Grain) -> Result<Vec<Bucket>> {
         self.current()?.buckets_now(key, grain)
     }
 
     fn buckets_now(&self, key: &[&str], grain: Grain) -> Result<Vec<Bucket>> {
-        let grains = self.view().grains();
-        let Some(at) = grains.iter().position(|(kept, _)| *kept == grain) else {
-            let kept: Vec<String> = grains.iter().map(|(grain, _)| grain.to_string()).collect();
-            let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
-            return Err(Error::invalid(format!(
-                "the view {:?} keeps no buckets by {grain}; it keeps: {kept}",
-                self.view().name()
-            )));
-        };
-        if key.len() != self.view().key().len() {
-            return self.get_now(key).map(|_| Vec::new());
-        }
-        let Some(series) = self.source.get(key)? else { return Ok(Vec::new()) };
-        let zone = self.time_zone();
-        let bucket = |(number, count, states): (i64, u64, &[State])| {
-            let span = zone.span(grain, number);
-            Bucket { start: span.start, end: span.end, count, stats: self.summaries(states) }
-        };
-        Ok(series.buckets(at).map(bucket).collect())
+        let of = window::KeptGrain::of(self, grain)?;
+        self.check_key(key.len())?;
+        let mut buckets = Vec::new();
+        self.source.see(&AskedKey::of(key), &mut |series| {
+            let bucket = |(number, count, states): (i64, u64, &[State])| {
+                self.bucket(of.zone.span(grain, number), count, states)
+            };
+            buckets = series.buckets(of.at).map(bucket).collect();
+        })?;
+        Ok(buckets)
     }
 
-    fn stats<'c>(&self, cell: &'c Cell) -> Option<&'c crate::aggregate::Stats> {
-        cell.states().get(self.chosen.unwrap_or(0)).map(|state| match state {
+    fn bucket(&self, span: std::ops::Range<Timestamp>, count: u64, states: &[State]) -> Bucket {
+        Bucket { start: span.start, end: span.end, count, stats: self.summaries(states) }
+    }
+
+    /// The statistics of the query's measure.
+    fn stats<'c>(&self, states: &'c [State]) -> Option<&'c Stats> {
+        states.get(self.chosen.unwrap_or(0)).map(|state| match state {
             State::Stats(stats) => stats,
         })
     }
 
-    fn summaries(&self, states: &[State]) -> Vec<(String, crate::aggregate::Summary)> {
+    fn summaries(&self, states: &[State]) -> Vec<(String, Summary)> {
         let names = self.view().measures();
         let mut summaries: Vec<_> = names
             .zip(states)

@@ -364,13 +364,11 @@ impl Series {
     }
 
     /// Between when and when the first event was; meaningless while nothing is counted.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for questions about time"))]
     pub(crate) fn first_span(&self) -> RangeInclusive<Timestamp> {
         self.total.first..=self.inner_ends().0
     }
 
     /// Between when and when the last event was.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for questions about time"))]
     pub(crate) fn last_span(&self) -> RangeInclusive<Timestamp> {
         self.inner_ends().1..=self.total.last
     }
@@ -391,7 +389,6 @@ impl Series {
     }
 
     /// The newest bucket of the `at`th grain that an event was seen in.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for questions about time"))]
     pub(crate) fn newest(&self, at: usize) -> Option<i64> {
         self.packed.newest(at).or_else(|| self.rings().get(at).and_then(Ring::newest))
     }

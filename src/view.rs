@@ -66,6 +66,25 @@ struct Condition {
 }
 
 impl View {
+    /// The name of the view that [`Db::counter`](crate::Db::counter) asks.
+    pub const COUNTERS: &str = "counters";
+
+    /// The view of counters: every event by its name, counted, in the [grains of
+    /// counters](View::counter_grains). [`Db::counter`](crate::Db::counter) asks it.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Options, View};
+    ///
+    /// let db = Options::new().view(View::counters()).open(dir.path().join("app"))?;
+    /// db.counter("app_launch")?.record()?;
+    /// assert_eq!(db.counter("app_launch")?.today().sum()?, Some(1));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn counters() -> Self {
+        View::new(View::COUNTERS).by([EVENT_DIMENSION]).counter_grains()
+    }
+
     /// A view of all events under one empty key, counting them.
     pub fn new(name: impl Into<String>) -> Self {
         View {
@@ -212,6 +231,11 @@ impl View {
         &self.grains
     }
 
+    /// Whether it takes every event that has its key.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.events.is_empty() && self.conditions.is_empty()
+    }
+
     /// Checks the definition and puts its sets in order, so that equal views are equal.
     pub(crate) fn checked(mut self) -> Result<Self> {
         let refuse = |what: String| Err(Error::invalid(format!("view {:?}: {what}", self.name)));
@@ -297,10 +321,20 @@ impl View {
         Ok(self)
     }
 
+    /// What it keeps besides the count, by measure.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.aggregates.iter().map(|Measured::Stats(_)| Kind::Stats)
+    }
+
+    /// The buckets it keeps, in words: `60 minutes, 72 hours`.
+    pub(crate) fn kept(&self) -> String {
+        let kept: Vec<String> = self.grains.iter().map(kept_text).collect();
+        if kept.is_empty() { "none".to_owned() } else { kept.join(", ") }
+    }
+
     /// What its series are made of where the store has this time zone.
     pub(crate) fn shape(&self, zone: TimeZone) -> Shape {
-        let kinds = self.aggregates.iter().map(|Measured::Stats(_)| Kind::Stats).collect();
-        Shape::new(kinds, Arc::new(Calendar { zone, grains: self.grains.clone() }))
+        Shape::new(self.kinds().collect(), Arc::new(Calendar { zone, grains: self.grains.clone() }))
     }
 
     pub(crate) fn conflict(&self, asked: &View) -> Error {
@@ -344,6 +378,14 @@ fn list(f: &mut fmt::Formatter<'_>, names: &[String], between: &str) -> fmt::Res
     Ok(())
 }
 
+/// `72 hours`, `all days`.
+fn kept_text((grain, keep): &(Grain, Keep)) -> String {
+    match keep {
+        Keep::All => grain.counted("all", false),
+        Keep::Last(n) => grain.counted(&n.to_string(), *n == 1),
+    }
+}
+
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", Name(&self.name))?;
@@ -366,12 +408,8 @@ impl fmt::Display for View {
         for measure in self.measures() {
             write!(f, ", stats of {}", Name(measure))?;
         }
-        for (grain, keep) in &self.grains {
-            let kept = match keep {
-                Keep::All => grain.counted("all", false),
-                Keep::Last(n) => grain.counted(&n.to_string(), *n == 1),
-            };
-            write!(f, ", {kept}")?;
+        for kept in &self.grains {
+            write!(f, ", {}", kept_text(kept))?;
         }
         Ok(())
     }

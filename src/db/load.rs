@@ -15,13 +15,13 @@ use crate::codec::{self, Malformed};
 use crate::dictionary::Sym;
 use crate::error::{Error, Result};
 use crate::key;
-use crate::query::{KeyRef, Source};
+use crate::query::{AskedKey, Depth, KeyRef, Source};
 use crate::series::{Cell, Series, Shape};
 use crate::snapshot::{Row, Snapshot, Start, Storage as _, Table};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier};
-use crate::time::TimeZone;
+use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -32,6 +32,8 @@ use std::sync::Arc;
 const PAGE: usize = 512;
 /// Slots looked at by a scan under one hold of a shard's lock.
 const SLOTS: u32 = 256;
+/// The same where buckets are looked at, of which a series can have many.
+const SLOTS_WITH_BUCKETS: u32 = 32;
 
 /// One view of one engine, to be asked.
 #[derive(Clone)]
@@ -176,13 +178,23 @@ impl ViewSource {
     }
 
     /// The syms of a key if every part of it was seen since opening; else no entry can have it.
-    fn syms<T: AsRef<str>>(&self, parts: &[T]) -> Option<Key> {
-        parts.iter().map(|part| self.engine.dictionary.find(part.as_ref())).collect()
+    #[inline]
+    fn syms<'p>(&self, parts: impl Iterator<Item = &'p str>) -> Option<Key> {
+        parts.map(|part| self.engine.dictionary.find(part)).collect()
+    }
+
+    /// Whether the first parts of a key are these, and the last of them begins so.
+    fn begins(&self, key: &[Sym], beginning: &[&str]) -> bool {
+        let text = |at: usize| self.engine.dictionary.text(key[at]);
+        beginning.split_last().is_none_or(|(last, whole)| {
+            whole.iter().enumerate().all(|(at, part)| text(at) == *part)
+                && text(whole.len()).starts_with(last)
+        })
     }
 
     /// Reads a key, making it resident and whole if it is not.
-    fn load<R>(&self, key: &[Sym], read: &dyn Fn(&Series) -> R) -> Result<Option<R>> {
-        match self.tier.read(key, read) {
+    fn load<R>(&self, key: &[Sym], read: &mut dyn FnMut(&Series) -> R) -> Result<Option<R>> {
+        match self.tier.read(key, &mut *read) {
             Lookup::Here(answer) => return Ok(Some(answer)),
             Lookup::Nowhere => return Ok(None),
             Lookup::Partial | Lookup::Unknown => {}
@@ -195,7 +207,7 @@ impl ViewSource {
                 read_series(&*snapshot, &row_key, self.shape(), &self.store_path())?
             };
             let still = || self.engine.commits.load(Acquire) == epoch;
-            if let Installed::Read(answer) = self.tier.install(key, row, still, read) {
+            if let Installed::Read(answer) = self.tier.install(key, row, still, &mut *read) {
                 return Ok(answer);
             }
         }
@@ -213,7 +225,7 @@ impl ViewSource {
                     }
                 });
                 for key in partials {
-                    self.load(&key, &|_| ())?;
+                    self.load(&key, &mut |_| ())?;
                 }
             }
         }
@@ -231,22 +243,53 @@ impl ViewSource {
         self.tier.shards().iter().all(|shard| shard.lock().is_whole())
     }
 
+    /// The syms of a row's key, as [`syms`](ViewSource::syms).
+    fn syms_of(&self, row_key: &[u8]) -> Result<Option<Key>> {
+        let parts = key::parts(row_key).map_err(|e| damaged(&self.store_path(), row_key, e))?;
+        Ok(self.syms(parts.iter().map(String::as_str)))
+    }
+
+    /// What a stored row of a scan says now with its buckets: of the entry if there is one, else of
+    /// the row and its blocks in one snapshot.
+    fn whole_now<R>(
+        &self,
+        row_key: &[u8],
+        read: &mut dyn FnMut(&Series) -> R,
+    ) -> Result<Option<R>> {
+        let syms = self.syms_of(row_key)?;
+        loop {
+            let epoch = self.engine.commits.load(Acquire);
+            match syms.as_ref().map(|key| (key, self.tier.read(key, &mut *read))) {
+                Some((_, Lookup::Here(answer))) => return Ok(Some(answer)),
+                Some((key, Lookup::Partial)) => return self.load(key, read),
+                Some((_, Lookup::Unknown | Lookup::Nowhere)) | None => {}
+            }
+            let row = {
+                let snapshot = self.engine.storage.snapshot()?;
+                read_series(&*snapshot, row_key, self.shape(), &self.store_path())?
+            };
+            // An entry that came, was written and left meanwhile has raised it.
+            if self.engine.commits.load(Acquire) == epoch {
+                return Ok(row.map(|(series, _)| read(&series)));
+            }
+        }
+    }
+
     /// What a stored row of a scan says now: of the entry if there is one, else of the row, read
     /// again if it may be out of date.
     fn row_now<R>(
         &self,
         row: (&[u8], &[u8]),
         epoch: u64,
-        read: &dyn Fn(&Series) -> R,
+        read: &mut dyn FnMut(&Series) -> R,
     ) -> Result<Option<R>> {
         let (row_key, value) = row;
         let path = self.store_path();
-        let parts = key::parts(row_key).map_err(|e| damaged(&path, row_key, e))?;
-        let syms = self.syms(&parts);
+        let syms = self.syms_of(row_key)?;
         let mut seen = epoch;
         let mut fresh: Option<Option<Series>> = None;
         loop {
-            match syms.as_ref().map(|key| self.tier.read(key, read)) {
+            match syms.as_ref().map(|key| self.tier.read(key, &mut *read)) {
                 Some(Lookup::Here(answer)) => return Ok(Some(answer)),
                 Some(Lookup::Partial) => {
                     return self.load(syms.as_ref().expect("an entry has syms"), read);
@@ -255,7 +298,7 @@ impl ViewSource {
             }
             if self.engine.commits.load(Acquire) == seen {
                 return match fresh {
-                    Some(series) => Ok(series.as_ref().map(read)),
+                    Some(series) => Ok(series.as_ref().map(&mut *read)),
                     None => decode_totals(row_key, value, self.shape())
                         .map(|(series, _)| Some(read(&series)))
                         .map_err(|e| damaged(&path, row_key, e)),
@@ -287,33 +330,43 @@ impl Source for ViewSource {
         self.engine.source(self.tier.view.name()).map(|source| Some(Arc::new(source) as _))
     }
 
-    fn get(&self, parts: &[&str]) -> Result<Option<Series>> {
+    fn now(&self) -> Timestamp {
+        self.engine.now()
+    }
+
+    fn now_roughly(&self) -> Timestamp {
+        self.engine.options.clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX)
+    }
+
+    fn see(&self, key: &AskedKey<'_>, read: &mut dyn FnMut(&Series)) -> Result<bool> {
         self.engine.check_open()?;
         self.engine.settle();
-        if let Some(key) = self.syms(parts) {
-            return self.load(&key, &Series::clone);
+        if let Some(syms) = key.syms(|parts| self.syms(parts)) {
+            return Ok(self.load(syms, read)?.is_some());
         }
         // A part that was not seen since opening: no entry can have it, a row may.
-        let row_key = key::series_row(self.tier.id, parts.iter().copied());
         if self.is_whole() {
-            return Ok(None);
+            return Ok(false);
         }
+        let row_key = key::series_row(self.tier.id, key.parts());
         let row = {
             let snapshot = self.engine.storage.snapshot()?;
             read_series(&*snapshot, &row_key, self.shape(), &self.store_path())?
         };
         if row.is_none() {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut reader = self.engine.dictionary.reader();
-        let key: Key =
-            parts.iter().map(|part| self.engine.dictionary.intern(&mut reader, part)).collect();
-        self.load(&key, &Series::clone)
+        let dictionary = &self.engine.dictionary;
+        let mut reader = dictionary.reader();
+        let syms: Key = key.parts().map(|part| dictionary.intern(&mut reader, part)).collect();
+        Ok(self.load(&syms, read)?.is_some())
     }
 
     fn each(
         &self,
-        see: &mut dyn FnMut(KeyRef<'_>, &Cell),
+        beginning: &[&str],
+        depth: Depth,
+        see: &mut dyn FnMut(KeyRef<'_>, &Series),
         between: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
         self.engine.check_open()?;
@@ -322,25 +375,30 @@ impl Source for ViewSource {
         // From here on nothing is evicted; so what is whole now stays so, and no key is met twice.
         let _scan = self.tier.scan();
         let whole = self.is_whole();
+        let slots = match depth {
+            Depth::Totals => SLOTS,
+            Depth::Buckets => SLOTS_WITH_BUCKETS,
+        };
         // Rows of keys that were seen in memory are passed over in the store.
         let mut seen: HashSet<u128> = HashSet::new();
         for shard in self.tier.shards() {
             let mut from = Some(0);
             while let Some(at) = from {
                 let mut partials: Vec<Key> = Vec::new();
-                from = shard.lock().each(at, SLOTS, |key, series| {
+                from = shard.lock().each(at, slots, |key, series| {
+                    if !self.begins(key, beginning) {
+                        return;
+                    }
                     if !whole {
                         seen.insert(xxhash_rust::xxh3::xxh3_128(&self.row_key(key)));
                     }
                     match series {
-                        Some(series) => see(KeyRef::Syms(key, dictionary), &series.total),
+                        Some(series) => see(KeyRef::Syms(key, dictionary), series),
                         None => partials.push(Key::from_slice(key)),
                     }
                 });
                 for key in partials {
-                    if let Some(total) = self.load(&key, &|series| series.total.clone())? {
-                        see(KeyRef::Syms(&key, dictionary), &total);
-                    }
+                    self.load(&key, &mut |series| see(KeyRef::Syms(&key, dictionary), series))?;
                 }
                 if between().is_break() {
                     return Ok(());
@@ -350,7 +408,7 @@ impl Source for ViewSource {
         if whole {
             return Ok(());
         }
-        let prefix = key::view_prefix(self.tier.id);
+        let prefix = key::series_beginning(self.tier.id, beginning);
         let mut behind: Option<Vec<u8>> = None;
         loop {
             let epoch = self.engine.commits.load(Acquire);
@@ -362,10 +420,11 @@ impl Source for ViewSource {
                 if seen.contains(&xxhash_rust::xxh3::xxh3_128(row_key)) {
                     continue;
                 }
-                let total = |series: &Series| series.total.clone();
-                if let Some(total) = self.row_now((row_key, value), epoch, &total)? {
-                    see(KeyRef::Row(row_key), &total);
-                }
+                let read = &mut |series: &Series| see(KeyRef::Row(row_key), series);
+                match depth {
+                    Depth::Totals => self.row_now((row_key, value), epoch, read)?,
+                    Depth::Buckets => self.whole_now(row_key, read)?,
+                };
             }
             if between().is_break() || page.len() < PAGE {
                 return Ok(());
@@ -410,7 +469,7 @@ impl Source for ViewSource {
         };
         let last =
             if stored.len() < PAGE { None } else { stored.last().map(|(key, _)| key.clone()) };
-        let total = |series: &Series| series.total.clone();
+        let mut total = |series: &Series| series.total.clone();
         let mut stored = stored.into_iter().peekable();
         let mut left = PAGE;
         let mut behind = None;
@@ -434,17 +493,17 @@ impl Source for ViewSource {
                     _ => None,
                 };
                 let found = if let Some(value) = value {
-                    self.row_now((&row_key, &value), epoch, &total)?
+                    self.row_now((&row_key, &value), epoch, &mut total)?
                 } else {
                     let parts = key::parts(&row_key)
                         .map_err(|e| damaged(&self.store_path(), &row_key, e))?;
-                    let key = self.syms(&parts).expect("a resident key has syms");
-                    self.load(&key, &total)?
+                    let key = self.syms(parts.iter().map(String::as_str));
+                    self.load(&key.expect("a resident key has syms"), &mut total)?
                 };
                 (row_key, found)
             } else {
                 let (row_key, value) = stored.next().expect("it was looked at above");
-                let found = self.row_now((&row_key, &value), epoch, &total)?;
+                let found = self.row_now((&row_key, &value), epoch, &mut total)?;
                 (row_key, found)
             };
             if let Some(total) = total {

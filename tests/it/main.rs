@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
 
+mod asked;
 mod backfill;
 mod backup;
 mod budget;
 mod calendar;
 mod corruption;
+mod counters;
 mod crash;
 mod dedup;
 mod directory;
@@ -32,5 +34,6 @@ mod storage;
 mod strays;
 mod tidy;
 mod together;
+mod trailing;
 mod views;
 mod zones;

@@ -71,25 +71,25 @@ fn lines_that_are_their_own_ids_count_once() {
 // The data.
 
 #[derive(Deserialize)]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     #[serde(borrow)]
     event: Cow<'a, str>,
-    ts: i64,
+    pub(crate) ts: i64,
     #[serde(borrow)]
-    user: Option<Cow<'a, str>>,
+    pub(crate) user: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    product: Option<Cow<'a, str>>,
+    pub(crate) product: Option<Cow<'a, str>>,
     #[serde(borrow)]
     category: Option<Cow<'a, str>>,
     value: Option<f64>,
 }
 
 impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Self {
+    pub(crate) fn parse(line: &'a str) -> Self {
         serde_json::from_str(line).unwrap()
     }
 
-    fn event(&self) -> Event<'_> {
+    pub(crate) fn event(&self) -> Event<'_> {
         let mut event = Event::new(&self.event).at(Timestamp::from_millis(self.ts));
         for (name, text) in
             [("user", &self.user), ("product", &self.product), ("category", &self.category)]
@@ -178,12 +178,17 @@ fn gunzip(path: &Path) -> String {
     text
 }
 
-fn events_of(set: &str) -> String {
+pub(crate) fn events_of(set: &str) -> String {
     let folder = if set == "online_retail_h1" { "examples/data" } else { "tests/data" };
     gunzip(&here(&format!("{folder}/{set}.ndjson.gz")))
 }
 
 fn oracle(set: &str) -> Oracle {
+    answers_of(set)
+}
+
+/// The part of a set's oracle that the type asks for.
+pub(crate) fn answers_of<T: DeserializeOwned>(set: &str) -> T {
     read_json(&gunzip(&here(&format!("tests/data/{set}.oracle.json.gz"))))
 }
 

@@ -223,7 +223,7 @@ fn a_key_or_prefix_of_another_length_is_refused() {
     assert_eq!(query.prefix(&["a", "b"]).unwrap().count(), 1, "a whole key is a prefix of itself");
     assert_eq!(query.prefix(&[]).unwrap().count(), 1);
     let error = query.buckets(&["a", "b"], Grain::Hour).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(error.kind(), ErrorKind::NotKept);
     assert!(error.to_string().contains("hour") && error.to_string().contains("day"), "{error}");
 }
 

@@ -1,0 +1,249 @@
+//! Windows: the buckets that a question is about, by their numbers in one grain, and what a series has
+//! of them.
+//!
+//! Invariants
+//! 1. A bucket without a moment in it (a day that a zone left out) is none: it is not counted back over,
+//!    and not in a list. Only days can be such, and none in UTC.
+//! 2. What a view keeps decides, not what a key happens to have: a window counted back from now is
+//!    refused where the view's definition does not reach so far. A window of given times, and one whose
+//!    ring has gone ahead of now, is refused only where the series may have had events in it that
+//!    its buckets have not any more.
+
+use super::Query;
+use crate::aggregate::State;
+use crate::error::{Error, ErrorKind, Result};
+use crate::series::Series;
+use crate::time::{Grain, Keep, TimeZone, Timestamp};
+use std::ops::{ControlFlow, Range};
+
+/// Buckets of a range that are listed, at most.
+const BUCKETS_MAX: u64 = 1_000_000;
+
+const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
+/// No zone both left out a day and had one twice within so many days.
+const QUIET_DAYS: u32 = 366;
+
+/// A grain that a view keeps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeptGrain {
+    /// Its place among the view's grains.
+    pub(super) at: usize,
+    pub(super) grain: Grain,
+    pub(super) keep: Keep,
+    pub(super) zone: TimeZone,
+}
+
+/// Buckets of a grain, from one number up to another, both included; none where they cross.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    pub(super) of: KeptGrain,
+    pub(super) from: i64,
+    pub(super) to: i64,
+    /// Where what was asked for begins: before `from`, where that is not kept.
+    pub(super) asked: i64,
+}
+
+impl KeptGrain {
+    /// The view's buckets of this grain.
+    #[inline]
+    pub(super) fn of(query: &Query, grain: Grain) -> Result<Self> {
+        let grains = query.view().grains();
+        match grains.iter().position(|(kept, _)| *kept == grain) {
+            Some(at) => Ok(KeptGrain { at, grain, keep: grains[at].1, zone: query.time_zone() }),
+            None => Err(Error::new(
+                ErrorKind::NotKept,
+                format!(
+                    "the view {:?} keeps no buckets by {grain}; it keeps: {}",
+                    query.view().name(),
+                    query.view().kept()
+                ),
+            )),
+        }
+    }
+
+    #[inline]
+    pub(super) fn bucket(&self, moment: Timestamp) -> i64 {
+        self.zone.bucket(self.grain, moment)
+    }
+
+    pub(super) fn start(&self, number: i64) -> Timestamp {
+        self.zone.start(self.grain, number)
+    }
+
+    /// Whether some of its buckets have no moment in them.
+    #[inline]
+    fn has_gaps(&self) -> bool {
+        self.grain == Grain::Day && self.zone != TimeZone::UTC
+    }
+
+    /// The bucket so many before `number` (invariant 1).
+    #[inline]
+    pub(super) fn back(&self, number: i64, back: u32) -> i64 {
+        let plain = number.saturating_sub(i64::from(back));
+        if self.has_gaps() { self.back_over_gaps(number, plain, back) } else { plain }
+    }
+
+    fn back_over_gaps(&self, number: i64, plain: i64, back: u32) -> i64 {
+        let days = self.start(number).micros().saturating_sub(self.start(plain).micros());
+        // Clocks are changed by some hours; a day that was left out is missing whole.
+        if back <= QUIET_DAYS && days > i64::from(back) * DAY_MICROS - DAY_MICROS / 2 {
+            return plain;
+        }
+        let (mut number, mut left, mut end) = (number, back, self.start(number));
+        while left > 0 && number > i64::MIN {
+            number -= 1;
+            let start = self.start(number);
+            left -= u32::from(start < end || start == Timestamp::from_micros(i64::MIN));
+            end = start;
+        }
+        number
+    }
+}
+
+impl Window {
+    #[inline]
+    pub(super) fn new(of: KeptGrain, from: i64, to: i64) -> Self {
+        Window { of, from, to, asked: from }
+    }
+
+    /// How many numbers it has.
+    pub(super) fn len(&self) -> u64 {
+        if self.from > self.to { 0 } else { self.to.abs_diff(self.from).saturating_add(1) }
+    }
+
+    /// The first moment of what was asked for, and the first one behind it.
+    pub(super) fn span(&self) -> Range<Timestamp> {
+        self.of.start(self.asked)..self.of.start(self.to.saturating_add(1))
+    }
+
+    /// The place of each of its buckets among its numbers and its moments, oldest first.
+    ///
+    /// # Errors
+    /// `Invalid` when there are more than are listed.
+    pub(super) fn buckets(&self) -> Result<impl Iterator<Item = (usize, Range<Timestamp>)>> {
+        let len = self.len();
+        if len > BUCKETS_MAX {
+            return Err(Error::invalid(format!(
+                "the range has {len} buckets of {}; at most {BUCKETS_MAX} are listed: take a coarser \
+                 grain or a shorter range",
+                self.of.grain
+            )));
+        }
+        let (of, from) = (self.of, self.from);
+        let mut start = of.start(from);
+        Ok((0..len as usize).filter_map(move |at| {
+            let end = of.start(from + at as i64 + 1);
+            let span = start..end;
+            start = end;
+            (span.start < span.end).then_some((at, span))
+        }))
+    }
+
+    /// The window of as many buckets that ends so many times its length before it ends.
+    pub(super) fn earlier(self, times: u32) -> Result<Self> {
+        if times == 0 || self.len() == 0 {
+            return Ok(self);
+        }
+        let buckets = if self.of.has_gaps() { self.buckets()?.count() as u64 } else { self.len() };
+        let buckets = u32::try_from(buckets.saturating_mul(u64::from(times))).unwrap_or(u32::MAX);
+        let (from, to) = (self.of.back(self.from, buckets), self.of.back(self.to, buckets));
+        Ok(Window::new(self.of, from, to))
+    }
+
+    /// Calls `see` with the buckets of a series that lie in it and hold events: number, count, states.
+    #[inline]
+    pub(super) fn read(&self, series: &Series, mut see: impl FnMut(i64, u64, &[State])) {
+        // From within, which is faster than one by one.
+        let _ = series.buckets_back(self.of.at).try_for_each(|(number, count, states)| {
+            if number < self.from {
+                return ControlFlow::Break(());
+            }
+            if number <= self.to {
+                see(number, count, states);
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Puts something into the place of a bucket among the window's, which all begin with `empty`. More
+    /// than are listed are let be: [`buckets`](Window::buckets) refuses them.
+    pub(super) fn put<T: Clone>(
+        &self,
+        values: &mut Vec<T>,
+        number: i64,
+        empty: &T,
+        put: impl FnOnce(&mut T),
+    ) {
+        if values.is_empty() {
+            values.resize(self.len().min(BUCKETS_MAX) as usize, empty.clone());
+        }
+        if let Some(value) = values.get_mut(number.abs_diff(self.from) as usize) {
+            put(value);
+        }
+    }
+
+    /// The bucket from which on the series still has everything that it counted up to the window's end:
+    /// at or before its begin if that is all of the window.
+    #[inline]
+    pub(super) fn known_from(&self, series: &Series) -> i64 {
+        // Nothing was observed in the ring: nothing is known by it.
+        let oldest =
+            series.newest(self.of.at).map_or(i64::MAX, |newest| self.of.keep.oldest(newest));
+        if oldest <= self.from { i64::MIN } else { self.known_behind(series, oldest) }
+    }
+
+    #[cold]
+    fn known_behind(&self, series: &Series, oldest: i64) -> i64 {
+        let is_before_all = self.of.bucket(series.total.first()) > self.to;
+        if is_before_all || has_all(series, self.of.at) { i64::MIN } else { oldest }
+    }
+
+    /// Events of the series before it.
+    pub(super) fn before(&self, series: &Series) -> u64 {
+        if self.of.bucket(series.total.first()) >= self.from {
+            return 0;
+        }
+        let since = series.buckets_back(self.of.at).take_while(|(number, ..)| *number >= self.from);
+        let since = since.fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
+        series.total.count().saturating_sub(since)
+    }
+}
+
+/// Whether the buckets of the `at`th grain hold every event of the series.
+pub(super) fn has_all(series: &Series, at: usize) -> bool {
+    let kept = series.buckets_back(at).fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
+    kept == series.total.count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The day so many back as the days themselves say.
+    fn walked(of: &KeptGrain, number: i64, back: u32) -> i64 {
+        let has_moment = |number: &i64| of.start(*number) < of.start(number + 1);
+        (i64::MIN..number).rev().filter(has_moment).nth(back as usize - 1).unwrap_or(i64::MIN)
+    }
+
+    #[test]
+    fn days_that_a_zone_left_out_are_not_counted_back_over() {
+        let zones = ["UTC", "Europe/Paris", "Pacific/Apia", "Pacific/Kwajalein", "Asia/Manila"];
+        for zone in zones.map(|name| name.parse::<TimeZone>().unwrap()) {
+            let of = KeptGrain { at: 0, grain: Grain::Day, keep: Keep::All, zone };
+            for around in ["1845-01-05", "1969-10-05", "1993-08-25", "2012-01-02", "2024-04-02"] {
+                let now = Timestamp::parse_rfc3339(&format!("{around}T12:00:00Z")).unwrap();
+                let number = of.bucket(now);
+                for back in [1, 2, 3, 4, 5, 6, 9, 30, 366, 367, 700, 9_000] {
+                    let back_to = of.back(number, back);
+                    assert_eq!(
+                        back_to,
+                        walked(&of, number, back),
+                        "{} {around} {back}",
+                        zone.name()
+                    );
+                }
+                assert_eq!(of.back(number, 0), number);
+            }
+        }
+    }
+}
