@@ -298,7 +298,7 @@ impl ViewSource {
             }
             if self.engine.commits.load(Acquire) == seen {
                 return match fresh {
-                    Some(series) => Ok(series.as_ref().map(read)),
+                    Some(series) => Ok(series.as_ref().map(&mut *read)),
                     None => decode_totals(row_key, value, self.shape())
                         .map(|(series, _)| Some(read(&series)))
                         .map_err(|e| damaged(&path, row_key, e)),

@@ -97,8 +97,8 @@ pub(super) struct Following {
 impl Options {
     /// Opens `dir` for reading only, also while another process owns it: see [`ReadOnlyDb`].
     ///
-    /// Only [`memory_budget`](Options::memory_budget) and [`expected_keys`](Options::expected_keys)
-    /// matter here.
+    /// Only [`memory_budget`](Options::memory_budget), [`expected_keys`](Options::expected_keys) and the
+    /// [`clock`](Options::clock), by which it is asked, matter here.
     ///
     /// # Errors
     /// `NotFound` where there is no directory or nothing in it yet; `NotQuipu`, `NewerFormat`,

@@ -59,8 +59,9 @@ impl Across {
     /// The mean of those that are not 0; `None` where all are.
     pub fn average_nonzero(&self) -> Option<f64> {
         let mut active = Stats::default();
-        let nonzero = self.values.iter().filter(|value| **value != 0.0);
-        nonzero.for_each(|value| active.observe(*value, Timestamp::default()));
+        for value in self.values.iter().filter(|value| **value != 0.0) {
+            active.observe(*value, Timestamp::default());
+        }
         active.mean()
     }
 

@@ -106,9 +106,6 @@ impl Sum {
     }
 }
 
-/// A bucket's span, and what was made of its events.
-type Bar<T> = (Range<Timestamp>, T);
-
 impl RangeQuery {
     pub(super) fn new(series: SeriesQuery, stretch: Stretch) -> Self {
         let of = match &stretch {
@@ -137,10 +134,8 @@ impl RangeQuery {
     /// assert_eq!(days.len(), 14);
     /// # Ok::<(), quipu::Error>(())
     /// ```
-    pub fn by(mut self, grain: Grain) -> Self {
-        self.by = Some(grain);
-        self.of = None;
-        self
+    pub fn by(&self, grain: Grain) -> Self {
+        RangeQuery { by: Some(grain), of: None, ..self.clone() }
     }
 
     /// The range of as many buckets before this one: of the last seven days, the seven before them.
@@ -177,8 +172,8 @@ impl RangeQuery {
     /// assert!(year.total()?.unwrap().is_partial());
     /// # Ok::<(), quipu::Error>(())
     /// ```
-    pub fn kept(self) -> Self {
-        self.reaching(Reach::Kept)
+    pub fn kept(&self) -> Self {
+        self.clone().reaching(Reach::Kept)
     }
 
     /// The number of events. `None`: no event was ever recorded under the key.
@@ -202,7 +197,7 @@ impl RangeQuery {
     /// events of this key ahead of now have pushed out buckets of the range; `Invalid` for a range
     /// without buckets; as [`Query::get`].
     pub fn sum(&self) -> Result<Option<u64>> {
-        self.sum_as(&self.series, self.now())
+        self.current(|this| this.sum_as(&this.series, this.now()))
     }
 
     /// The number of events and the statistics of each measure, merged exactly, with the moments between
@@ -227,6 +222,10 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum).
     pub fn total(&self) -> Result<Option<Total>> {
+        self.current(Self::total_now)
+    }
+
+    fn total_now(&self) -> Result<Option<Total>> {
         let query = self.series.query();
         if self.is_ever() {
             let (mut sum, mut life) = (Sum::empty(query), None);
@@ -271,6 +270,10 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum); `Invalid` for more than a million buckets.
     pub fn buckets(&self) -> Result<Option<Vec<Bucket>>> {
+        self.current(Self::buckets_now)
+    }
+
+    fn buckets_now(&self) -> Result<Option<Vec<Bucket>>> {
         let query = self.series.query();
         let sums = self.by_bucket(&self.series, self.now(), &Sum::empty(query), Sum::add)?;
         let bucket =
@@ -445,6 +448,10 @@ impl RangeQuery {
     /// `Invalid` when the view keeps no statistics and the component needs them, and for the times,
     /// which are of whole series; as [`buckets`](Self::buckets).
     pub fn across(&self, component: Component) -> Result<Option<Across>> {
+        self.current(|this| this.across_now(component))
+    }
+
+    fn across_now(&self, component: Component) -> Result<Option<Across>> {
         let query = self.series.query();
         query.check_component(component)?;
         if component.is_time() {
@@ -477,7 +484,7 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum).
     pub fn first_active(&self) -> Result<Option<Bucket>> {
-        self.active(|number, found| number < found)
+        self.current(|this| this.active(|number, found| number < found))
     }
 
     /// The last bucket that has events.
@@ -497,7 +504,7 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum).
     pub fn last_active(&self) -> Result<Option<Bucket>> {
-        self.active(|number, found| number > found)
+        self.current(|this| this.active(|number, found| number > found))
     }
 
     fn active(&self, is_better: fn(i64, i64) -> bool) -> Result<Option<Bucket>> {
@@ -521,13 +528,33 @@ impl RangeQuery {
         }))
     }
 
+    /// Asks this range, or the same one by the view's definition of now.
+    #[inline]
+    pub(super) fn current<R>(&self, ask: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        self.series.current(|series| {
+            if std::ptr::eq(series, &raw const self.series) {
+                ask(self)
+            } else {
+                ask(&self.of(series))
+            }
+        })
+    }
+
+    /// This range of another selection.
+    fn of(&self, series: &SeriesQuery) -> Self {
+        let RangeQuery { stretch, by, earlier, reach, .. } = self.clone();
+        let anew = RangeQuery::new(series.clone(), stretch);
+        let of = anew.of.filter(|_| by.is_none() && earlier == 0);
+        RangeQuery { by, earlier, reach, of, ..anew }
+    }
+
     pub(super) fn series(&self) -> &SeriesQuery {
         &self.series
     }
 
     fn counts(&self) -> Result<Option<Vec<u64>>> {
-        let counts = self.by_bucket(&self.series, self.now(), &0, add_count)?;
-        Ok(counts.map(|counts| counts.into_iter().map(|(_, count)| count).collect()))
+        let ask = |this: &Self| this.by_bucket(&this.series, this.now(), &0, add_count);
+        Ok(self.current(ask)?.map(|counts| counts.into_iter().map(|(_, count)| count).collect()))
     }
 
     fn is_ever(&self) -> bool {
@@ -565,7 +592,7 @@ impl RangeQuery {
         now: Timestamp,
         empty: &T,
         add: impl Fn(&mut T, u64, &[State]),
-    ) -> Result<Option<Vec<Bar<T>>>> {
+    ) -> Result<Option<ByBucket<T>>> {
         let read = self.read(series, now, Vec::new, |values, window, number, count, states| {
             window.put(values, number, empty, |value| add(value, count, states));
         })?;
@@ -716,6 +743,9 @@ impl RangeQuery {
         })
     }
 }
+
+/// Something of each bucket of a range.
+pub(super) type ByBucket<T> = Vec<(Range<Timestamp>, T)>;
 
 /// What was read of a range.
 pub(super) struct Read<T> {

@@ -12,11 +12,12 @@ use super::range::{RangeQuery, Stretch};
 use super::span::{SpanQuery, Which};
 use super::window::KeptGrain;
 use super::{AskedKey, Depth, KeyRef, Query};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::series::Series;
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::sync::Arc;
@@ -28,8 +29,8 @@ const ROUGHLY: Duration = Duration::from_millis(20);
 /// One key's series in a view, or that of several keys taken together, to be asked about ranges of time.
 ///
 /// It reads nothing before it is asked, can be kept, and asked again and again; each answer is of the
-/// moment of asking, by the clock of the store ([`Options::clock`](crate::Options::clock)), and `None`
-/// where no event was ever recorded under any of its keys. There are two readings of "the last 24 hours":
+/// moment of asking, by the clock of the store ([`Options::clock`](crate::Options::clock)) and the
+/// definition that the view has then, and `None` where no event was ever recorded under any of its keys. There are two readings of "the last 24 hours":
 ///
 /// * **bucketed** ([`last_hours(24)`](SeriesQuery::last_hours)): the present hour so far and the 23 before
 ///   it. Exact, and what is drawn as 24 bars; it reaches 23 to 24 hours back.
@@ -100,9 +101,9 @@ impl Query {
     /// # Errors
     /// `Invalid` when the key has another number of parts than the view's.
     pub fn series(&self, key: &[&str]) -> Result<SeriesQuery> {
-        let this = self.current()?.into_owned();
-        this.check_key(key.len())?;
-        Ok(SeriesQuery::of_keys(this, std::iter::once(AskedKey::kept(key))))
+        let query = self.current()?.into_owned();
+        query.check_key(key.len())?;
+        Ok(SeriesQuery::of_keys(query, std::iter::once(AskedKey::kept(key))))
     }
 
     /// The series of several keys taken together: answers are of their sum. A key that is given twice
@@ -129,17 +130,17 @@ impl Query {
         &self,
         keys: impl IntoIterator<Item = K>,
     ) -> Result<SeriesQuery> {
-        let this = self.current()?.into_owned();
+        let query = self.current()?.into_owned();
         let mut seen = BTreeSet::new();
         let mut asked = Vec::new();
         for key in keys {
             let key = key.as_ref();
-            this.check_key(key.len())?;
+            query.check_key(key.len())?;
             if seen.insert(key.to_vec()) {
                 asked.push(AskedKey::kept(key));
             }
         }
-        Ok(SeriesQuery::of_keys(this, asked.into_iter()))
+        Ok(SeriesQuery::of_keys(query, asked.into_iter()))
     }
 
     /// The series of all keys that begin so, taken together: their first parts are these, of the last
@@ -167,9 +168,9 @@ impl Query {
     /// # Errors
     /// `Invalid` when there are more parts than the view's key has.
     pub fn series_starting_with(&self, beginning: &[&str]) -> Result<SeriesQuery> {
-        let this = self.current()?.into_owned();
-        this.check_prefix(beginning.len())?;
-        Ok(SeriesQuery::beginning(this, beginning))
+        let query = self.current()?.into_owned();
+        query.check_prefix(beginning.len())?;
+        Ok(SeriesQuery::beginning(query, beginning))
     }
 
     /// The series of all keys taken together. Each answer visits every key.
@@ -256,7 +257,7 @@ impl SeriesQuery {
         &self.selected.query
     }
 
-    /// The view's definition.
+    /// The view's definition, as it was when this was made.
     pub fn view(&self) -> &View {
         self.query().view()
     }
@@ -545,8 +546,39 @@ impl SeriesQuery {
         }
     }
 
+    /// Asks this selection, or the same one of the view's definition of now.
+    #[inline]
+    pub(super) fn current<R>(&self, ask: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        match self.query().current()? {
+            Cow::Borrowed(_) => ask(self),
+            Cow::Owned(query) => ask(&self.of_query(query)?),
+        }
+    }
+
+    #[cold]
+    fn of_query(&self, query: Query) -> Result<Self> {
+        let keys = match &self.selected.keys {
+            Keys::These(keys) => {
+                let key = |key: &AskedKey<'_>| {
+                    let parts: Vec<&str> = key.parts().collect();
+                    query.check_key(parts.len()).map(|()| AskedKey::kept(&parts))
+                };
+                Keys::These(keys.iter().map(key).collect::<Result<_>>()?)
+            }
+            Keys::Beginning(beginning) => {
+                query.check_prefix(beginning.len())?;
+                Keys::Beginning(beginning.clone())
+            }
+        };
+        Ok(SeriesQuery { at: self.at, ..SeriesQuery::new(query, keys) })
+    }
+
     /// Between when and when the first and the last event were.
     pub(super) fn life(&self) -> Result<Option<Life>> {
+        self.current(Self::life_now)
+    }
+
+    fn life_now(&self) -> Result<Option<Life>> {
         let mut life: Option<Life> = None;
         self.each(Depth::Totals, &mut |series| {
             let (first, last) = (series.first_span(), series.last_span());
@@ -566,7 +598,6 @@ impl SeriesQuery {
     #[inline]
     pub(super) fn each(&self, depth: Depth, see: &mut dyn FnMut(&Series)) -> Result<bool> {
         let source = &*self.query().source;
-        self.check_current()?;
         match &self.selected.keys {
             Keys::These(keys) => {
                 let mut any = false;
@@ -576,22 +607,6 @@ impl SeriesQuery {
                 Ok(any)
             }
             Keys::Beginning(beginning) => self.each_beginning(beginning, depth, see),
-        }
-    }
-
-    /// What the view keeps was looked at when the question was made.
-    #[inline]
-    fn check_current(&self) -> Result<()> {
-        match self.query().source.successor()? {
-            None => Ok(()),
-            Some(_) => Err(Error::new(
-                ErrorKind::ViewConflict,
-                format!(
-                    "the view {:?} was redefined since this question was made; make it anew, from \
-                     Db::query",
-                    self.view().name()
-                ),
-            )),
         }
     }
 

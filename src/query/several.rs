@@ -134,7 +134,12 @@ impl RangeQuery {
     /// # Errors
     /// As [`buckets`](Self::buckets), of either.
     pub fn balance(&self, other: impl AsRef<SeriesQuery>) -> Result<Option<Vec<Balance>>> {
-        let (other, now) = (other.as_ref(), self.now());
+        let other = other.as_ref();
+        self.current(|this| other.current(|other| this.balance_now(other)))
+    }
+
+    fn balance_now(&self, other: &SeriesQuery) -> Result<Option<Vec<Balance>>> {
+        let now = self.now();
         let Some(range) = self.of_both(other, now)? else { return Ok(None) };
         let own = range.course(self.series(), now)?;
         let other = range.course(other, now)?;
@@ -181,6 +186,10 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum), of either range.
     pub fn trend(&self) -> Result<Option<Trend>> {
+        self.current(Self::trend_now)
+    }
+
+    fn trend_now(&self) -> Result<Option<Trend>> {
         let moment = self.now();
         let now = self.sum_as(self.series(), moment)?;
         let before = self.previous().sum_as(self.series(), moment)?;
@@ -193,8 +202,11 @@ impl RangeQuery {
 
     /// The numbers of events of this series and of another in this range.
     fn both(&self, other: &SeriesQuery) -> Result<(Option<u64>, Option<u64>)> {
-        let now = self.now();
-        Ok((self.sum_as(self.series(), now)?, self.sum_as(other, now)?))
+        self.current(|this| {
+            let now = this.now();
+            let own = this.sum_as(this.series(), now)?;
+            Ok((own, other.current(|other| this.sum_as(other, now))?))
+        })
     }
 
     /// What a series counted before this range and in each bucket of it.

@@ -127,9 +127,8 @@ impl SpanQuery {
     /// assert_eq!((kept.lower, kept.upper, kept.is_partial()), (1, 1, true));
     /// # Ok::<(), quipu::Error>(())
     /// ```
-    pub fn kept(mut self) -> Self {
-        self.reach = Reach::Kept;
-        self
+    pub fn kept(&self) -> Self {
+        SpanQuery { reach: Reach::Kept, ..self.clone() }
     }
 
     /// The number of events, with its bounds. `None`: no event was ever recorded under the key.
@@ -151,8 +150,11 @@ impl SpanQuery {
     /// `NotKept` when no grain of the view reaches back so far; `Invalid` for a span without a moment in
     /// it; as [`Query::get`].
     pub fn sum(&self) -> Result<Option<Estimate>> {
-        let counted = self.count(|sum, count, _| sum.count = sum.count.saturating_add(count))?;
-        Ok(counted.map(|(span, counted)| counted.estimate(&span)))
+        self.current(|this| {
+            let counted =
+                this.count(|sum, count, _| sum.count = sum.count.saturating_add(count))?;
+            Ok(counted.map(|(span, counted)| counted.estimate(&span)))
+        })
     }
 
     /// The number of events with its bounds, and the statistics of each measure: of the events that are
@@ -176,6 +178,10 @@ impl SpanQuery {
     /// # Errors
     /// As [`sum`](Self::sum).
     pub fn total(&self) -> Result<Option<SpanTotal>> {
+        self.current(Self::total_now)
+    }
+
+    fn total_now(&self) -> Result<Option<SpanTotal>> {
         let query = self.series.query();
         Ok(self.count(Sum::add)?.map(|(span, mut counted)| {
             let (count, inside) =
@@ -183,6 +189,11 @@ impl SpanQuery {
             counted.cut.add(counted.inside.count, &counted.inside.states);
             SpanTotal { count, inside, touching: query.summaries(&counted.cut.states) }
         }))
+    }
+
+    /// Asks this span, or the same one by the view's definition of now.
+    fn current<R>(&self, ask: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        self.series.current(|series| ask(&SpanQuery { series: series.clone(), ..*self }))
     }
 
     /// When it is now.

@@ -179,9 +179,7 @@ impl Store {
             let (single, many) = events.split_first().unwrap();
             db.record(&event(single)).unwrap();
             let mut batch = db.batch();
-            for happened in many {
-                batch.push(&event(happened)).unwrap();
-            }
+            many.iter().for_each(|e| batch.push(&event(e)).unwrap());
             db.record_batch(&mut batch).unwrap();
         }
         Store { root, clock, db }
@@ -211,14 +209,10 @@ impl Store {
 
 /// What an answer should be: of a known series the model's, or the error where it does not reach so far.
 #[track_caller]
-#[expect(
-    clippy::option_option,
-    reason = "outside: whether it is kept; inside: whether it is known"
-)]
-fn agree<T, W>(got: Result<Option<T>>, want: Option<Option<W>>, what: &str)
+fn agree<T, W: PartialEq<T>>(got: Result<Option<T>>, want: Option<Option<W>>, what: &str)
 where
     T: std::fmt::Debug,
-    W: std::fmt::Debug + PartialEq<T>,
+    W: std::fmt::Debug,
 {
     match (got, want) {
         (Ok(Some(got)), Some(Some(want))) => assert!(want == got, "{what}: {got:?}, not {want:?}"),
@@ -352,7 +346,7 @@ fn check_ranges(store: &Store, model: &Model, back: &Range<u32>) {
 /// What is kept of a range is all from where it says that it is known.
 #[track_caller]
 fn check_kept(range: &RangeQuery, model: &Model, keys: &[usize], grain: Grain, back: &Range<u32>) {
-    let kept = range.clone().kept();
+    let kept = range.kept();
     let Ok(total) = kept.total() else {
         // Nothing of the range is kept.
         let Some(Keep::Last(keep)) = model.keep(grain) else { panic!("{kept:?}: all is kept") };
@@ -398,8 +392,8 @@ fn check_estimate(
     assert!(!got.is_partial());
     // What is uncertain lies in buckets that an edge cuts.
     let edges = [span.start, span.end];
-    let finest = model.grains.iter().filter(|(_, keep)| *keep == Keep::All).map(|(g, _)| *g).min();
-    if let Some(grain) = finest {
+    let finest = model.grains.iter().min_by_key(|(grain, _)| *grain);
+    if let Some((grain, Keep::All)) = finest.copied() {
         let near = |edge: Timestamp| model.zone.span(grain, model.zone.bucket(grain, edge));
         let cut = edges.map(near).map(|bucket| model.within(keys, &bucket).len() as u64);
         assert!(got.upper - got.lower <= cut.iter().sum(), "{got:?}: {cut:?}");
@@ -434,7 +428,7 @@ fn check_spans(store: &Store, model: &Model, hours: &[i64]) {
                 let answered = check_estimate(trailing.sum(), model, &keys, &span);
                 if !reaches(model, span.start) {
                     assert!(!answered, "{trailing:?}: the view does not reach back so far");
-                    let kept = trailing.clone().kept().sum();
+                    let kept = trailing.kept().sum();
                     if let Ok(Some(kept)) = kept {
                         assert!(kept.is_partial());
                         let known = kept.known_from..kept.end;

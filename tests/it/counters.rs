@@ -79,7 +79,7 @@ fn four_seconds_are_four_seconds_also_across_a_minute() {
     let four = Duration::from_secs(4);
     let seen = saves.last_seen().unwrap().unwrap();
     assert_eq!((seen.age, seen.half_width), (four, Duration::ZERO));
-    assert!(saves.seen_within(Duration::from_mins(1)).unwrap(), "a minute has not passed");
+    assert!(saves.seen_within(Duration::from_secs(60)).unwrap(), "a minute has not passed");
     assert!(saves.seen_within(four + Duration::from_micros(1)).unwrap());
     assert!(!saves.seen_within(four).unwrap(), "so long ago is not within");
 }
@@ -118,7 +118,7 @@ fn a_year_is_not_answered_with_eight_weeks() {
     // Also on the first day, and of a key that nobody has heard of.
     refused(app.counter("new").last_days(57).sum(), ErrorKind::NotKept, &["57th day"]);
 
-    let kept = year.clone().kept().total().unwrap().unwrap();
+    let kept = year.kept().total().unwrap().unwrap();
     assert_eq!((kept.count, kept.is_partial()), (3, true));
     assert_eq!(kept.known_from, at("2024-03-20T00:00:00Z"));
     assert_eq!(kept.start, at("2023-05-16T00:00:00Z"));
@@ -143,7 +143,7 @@ fn durations_are_what_they_say() {
     let half_minute = trailing(Duration::from_secs(30)).unwrap().unwrap();
     assert_eq!((half_minute.lower, half_minute.upper), (2, 3));
     assert_eq!(exactly(Duration::from_millis(30_500)), None, "half of the second of 31 s ago");
-    assert_eq!(exactly(Duration::from_mins(1)), Some(4), "not 30 minutes");
+    assert_eq!(exactly(Duration::from_secs(60)), Some(4), "not 30 minutes");
     assert_eq!(calls.last_seen().unwrap().unwrap().age, Duration::from_secs(10));
 
     let reports = app.counter("report");
@@ -273,8 +273,7 @@ fn what_cannot_be_answered_says_what_could() {
     refused(series.last_hours(3).sum(), ErrorKind::NotKept, &["no buckets by hour", "30 days"]);
     refused(series.last_days(3).by(Grain::Week).sum(), ErrorKind::NotKept, &["by week"]);
     refused(series.last_days(0).sum(), ErrorKind::Invalid, &["0..0"]);
-    let (from, to) = (7, 3);
-    refused(series.days(from..to).buckets(), ErrorKind::Invalid, &["7..3"]);
+    refused(series.days(7..3).buckets(), ErrorKind::Invalid, &["7..3"]);
     refused(series.trailing(Duration::ZERO).sum(), ErrorKind::Invalid, &["no length"]);
     let (early, late) = (at("2024-05-01T00:00:00Z"), at("2024-05-02T00:00:00Z"));
     refused(series.between(late, early).sum(), ErrorKind::Invalid, &["2024-05-02", "2024-05-01"]);
@@ -595,4 +594,86 @@ fn a_selection_is_not_of_a_zone_but_of_its_store() {
     series.record().unwrap();
     let hour = series.this(Grain::Hour).total().unwrap().unwrap();
     assert_eq!((hour.start, hour.end), (at("2024-05-14T10:15:00Z"), at("2024-05-14T11:15:00Z")));
+}
+
+// What came with events that stand for several, times that are known roughly, and redefinitions.
+
+#[test]
+fn counts_go_on_beyond_32_bits() {
+    let app = App::new("2024-05-14T10:30:00Z");
+    let (many, one) = (5_000_000_000, app.counter("one"));
+    app.db.record(&Event::new("many").times(many)).unwrap();
+    app.db.record(&Event::new("many").times(many).at(at("2024-05-13T10:30:00Z"))).unwrap();
+    one.record().unwrap();
+    let days = app.counter("many").last_days(2);
+    assert_eq!(days.sum().unwrap(), Some(2 * many));
+    assert_eq!((days.min().unwrap(), days.max().unwrap()), (Some(many), Some(many)));
+    assert_eq!(days.average().unwrap(), Some(many as f64));
+    assert_eq!(
+        one.last_days(2).minus(app.counter("many")).unwrap(),
+        Some(1 - 2 * i128::from(many))
+    );
+    let half_hour = app.counter("many").trailing(Duration::from_mins(30)).sum().unwrap().unwrap();
+    assert_eq!(half_hour.exact(), Some(many));
+    // At the end of 64 bits it stays.
+    for _ in 0..2 {
+        app.db.record(&Event::new("many").times(u64::MAX)).unwrap();
+    }
+    assert_eq!(days.sum().unwrap(), Some(u64::MAX));
+    assert_eq!(days.trend().unwrap().unwrap().now, u64::MAX);
+}
+
+#[test]
+fn what_is_known_roughly_says_how_roughly() {
+    let app = App::new("2024-05-14T10:30:00Z");
+    let noon = at("2024-05-10T12:00:00Z");
+    app.db.record(&Event::new("e").at_about(noon, hours(12))).unwrap();
+    let series = app.counter("e");
+    let some_time_that_day = Seen {
+        time: noon,
+        half_width: hours(12),
+        age: days(3) + hours(22) + Duration::from_mins(30),
+    };
+    assert_eq!(series.first_seen().unwrap(), Some(some_time_that_day.clone()));
+    assert_eq!(series.last_seen().unwrap(), Some(some_time_that_day));
+    // Another one, of which is known when it was, makes it the first or the last for certain.
+    app.db.record(&Event::new("e").at(at("2024-05-10T18:00:00Z"))).unwrap();
+    let [first, last] = [series.first_seen(), series.last_seen()].map(|s| s.unwrap().unwrap());
+    assert_eq!((first.time, first.half_width), (at("2024-05-10T09:00:00Z"), hours(9)));
+    assert_eq!((last.time, last.half_width), (at("2024-05-10T21:00:00Z"), hours(3)));
+    assert!(first.age >= last.age);
+    // It counts at the time that was said.
+    assert_eq!(series.range(Grain::Day, 4..5).sum().unwrap(), Some(2));
+}
+
+#[test]
+fn a_selection_that_was_kept_asks_the_definition_of_now() {
+    let on = |_: quipu::Progress| std::ops::ControlFlow::Continue(());
+    let app = App::new("2024-05-14T10:30:00Z");
+    let launches = app.counter("app_launch");
+    for ago in [0, 30, 100, 200] {
+        launches.record_ago(days(ago)).unwrap();
+    }
+    let (year, span) = (launches.last_days(365), launches.trailing(days(150)));
+    let all = app.db.query("counters").unwrap().all_series().last_days(365);
+    refused(year.sum(), ErrorKind::NotKept, &["56 days"]);
+    refused(all.sum(), ErrorKind::NotKept, &["56 days"]);
+    let longer = View::new("counters").by(["event"]).grain(Grain::Day, Keep::Last(365));
+    app.db.redefine(longer, on).unwrap();
+    assert_eq!((year.sum().unwrap(), all.sum().unwrap()), (Some(4), Some(4)));
+    assert_eq!(year.previous().sum().unwrap_err().kind(), ErrorKind::NotKept);
+    assert_eq!(year.ratio(&launches).unwrap(), Some(1.0));
+    assert_eq!(year.balance(&launches).unwrap().unwrap().len(), 365);
+    assert_eq!(span.sum().unwrap().unwrap().exact(), Some(3));
+    assert_eq!(span.by(Grain::Day).buckets().unwrap().unwrap().len(), 151);
+    refused(launches.last_hours(1).sum(), ErrorKind::NotKept, &["365 days"]);
+    assert_eq!(launches.first_seen().unwrap().unwrap().age, days(200));
+    // A key of the old definition is none of the new one.
+    app.db.redefine(View::new("counters").by(["event", "user"]), on).unwrap();
+    refused(year.sum(), ErrorKind::Invalid, &["2 parts"]);
+    refused(launches.last_seen(), ErrorKind::Invalid, &["2 parts"]);
+    refused(app.db.counter("app_launch"), ErrorKind::ViewConflict, &["stored"]);
+    assert_eq!(all.by(Grain::Day).sum().unwrap_err().kind(), ErrorKind::NotKept);
+    app.db.drop_view("counters").unwrap();
+    refused(all.sum(), ErrorKind::UnknownView, &["counters"]);
 }
