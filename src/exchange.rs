@@ -7,15 +7,18 @@
 //! why replicas that know the same records answer the same.
 //!
 //! In reading order: [`replicas`] (names, and which of them are here), [`cursor`], [`bundle`] (the value and
-//! its bytes), [`json`] (the same as text). Next: `db/exchange.rs`.
+//! its bytes), [`json`] (the same as text), [`tiny_counter`] (of what another one has kept). Next:
+//! `db/exchange.rs`.
 
 mod bundle;
 mod cursor;
 mod json;
 mod replicas;
+mod tiny_counter;
 
 pub use bundle::Bundle;
 pub(crate) use bundle::Packer;
 pub use cursor::Cursor;
 pub use replicas::ReplicaId;
 pub(crate) use replicas::{Known, Replicas};
+pub use tiny_counter::TinyCounter;

@@ -99,7 +99,7 @@ pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, ver
 pub use db::{ImportOptions, ImportOutcome};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
-pub use exchange::{Bundle, Cursor, ReplicaId};
+pub use exchange::{Bundle, Cursor, ReplicaId, TinyCounter};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};

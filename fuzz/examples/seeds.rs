@@ -3,7 +3,8 @@
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. Those of the other targets are what a
 //! long run has kept; `src/guide/fuzzing.md` says how they are made.
 
-use quipu_fuzz::directory::{file, template};
+use quipu::Cursor;
+use quipu_fuzz::directory::{file, lay, options, scratch, template};
 use quipu_fuzz::log::{SEGMENT_HEADER_BYTES, frames};
 use quipu_fuzz::pieces::{self, Piece};
 use quipu_fuzz::store::{CATALOG, META, payload, rows};
@@ -29,6 +30,35 @@ fn main() {
     snapshot(file(&mut files, "state.redb"));
     imports();
     stages();
+    bundles();
+}
+
+/// Bundles of the template's events, in each form, and a file of tiny-counter's.
+fn bundles() {
+    let home = scratch();
+    lay(&home.path().join("db"), template());
+    let db = options().open(home.path().join("db")).expect("the template opens");
+    let some = db.export_some(&Cursor::beginning(), 600).expect("exports");
+    let bytes = some.to_bytes();
+    write("bundle", "payload", &[&[0], &bytes[16 + 5..]].concat());
+    write("bundle", "whole", &[&[1], bytes.as_slice()].concat());
+    let text = serde_json::to_string(&some).expect("is plain");
+    write("bundle", "text", &[&[2], text.as_bytes()].concat());
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let ring = |unit: u32, counts: &[u32], starts: &str| {
+        let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
+        let number = counts.len() as u64 / 4;
+        [&unit.to_le_bytes()[..], &number.to_le_bytes(), &counts, &text(starts)].concat()
+    };
+    let now = text("2023-11-14T22:13:20.5Z");
+    let rings = [
+        ring(2, &[1, 0, 2], "2023-11-14T22:00:00Z"),
+        ring(3, &[3, 0, 4], "2023-11-14T00:00:00Z"),
+        ring(4, &[7, 5], "2023-11-13T00:00:00Z"),
+        ring(5, &[9, 6], "2023-11-01T00:00:00Z"),
+    ];
+    let file = [now, 4_u64.to_le_bytes().to_vec(), rings.concat(), vec![1]].concat();
+    write("bundle", "tiny-counter", &[&[3], file.as_slice()].concat());
 }
 
 /// Events as a stage has them: plain, with everything, for several, and one of unknown flags.

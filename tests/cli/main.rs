@@ -5,6 +5,7 @@
 mod answers;
 mod archive;
 mod check;
+mod exchanging;
 mod exits;
 mod formats;
 mod full_disk;

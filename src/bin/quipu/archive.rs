@@ -150,7 +150,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
 }
 
 /// What was made, in one row (2).
-fn answer(output: &Output, figures: &[(&'static str, u64)]) -> Result<(), Failure> {
+pub(crate) fn answer(output: &Output, figures: &[(&'static str, u64)]) -> Result<(), Failure> {
     let column = |(name, _): &(&'static str, u64)| Column { name, align: Align::Right, rank: 0 };
     let columns = figures.iter().map(column).collect();
     let mut writer = output.start(Sheet { key: None, columns }, Extent::One)?;

@@ -5,12 +5,16 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use quipu::{Db, Error, ErrorKind, Options, Query, ReadOnlyDb, Statistics, TimeZone, ViewStatus};
+use quipu::{
+    Bundle, Cursor, Db, Error, ErrorKind, Options, Query, ReadOnlyDb, Statistics, TimeZone,
+    ViewStatus,
+};
 
 use crate::archive::{BackupArgs, RestoreArgs};
 use crate::ask::{GetArgs, ListArgs, TopArgs, TotalsArgs};
 use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
+use crate::exchange::{ExportArgs, ImportArgs};
 use crate::failure::Failure;
 use crate::load::LoadArgs;
 use crate::over_time::{RatioArgs, SeenArgs, SeriesArgs};
@@ -61,6 +65,8 @@ pub(crate) enum Command {
     Repair(RepairArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
 }
 
 /// Why a directory cannot be opened, and what to do.
@@ -139,6 +145,13 @@ impl Opened {
         match self {
             Self::Owned(db) => db.time_zone(),
             Self::Beside(db) => db.time_zone(),
+        }
+    }
+
+    pub(crate) fn export_some(&self, since: &Cursor, bytes_max: u64) -> quipu::Result<Bundle> {
+        match self {
+            Self::Owned(db) => db.export_some(since, bytes_max),
+            Self::Beside(db) => db.export_some(since, bytes_max),
         }
     }
 

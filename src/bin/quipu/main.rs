@@ -6,8 +6,8 @@
 //!    closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`, `over_time`), the views (`define`), the state (`state`), its checks (`check`), backups (`archive`);
-//! `sheet` is the way out of them all.
+//! (`ask`, `over_time`), the views (`define`), the state (`state`), its checks (`check`), backups
+//! (`archive`), other replicas (`exchange`); `sheet` is the way out of them all.
 
 mod args;
 mod failure;
@@ -31,6 +31,7 @@ mod report_text;
 mod archive;
 mod ask;
 mod check;
+mod exchange;
 mod over_time;
 mod state;
 
@@ -86,5 +87,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Repair(args) => check::repair(&args),
         Command::Backup(args) => archive::backup(&args),
         Command::Restore(args) => archive::restore(&args),
+        Command::Export(args) => exchange::export(&args),
+        Command::Import(args) => exchange::import(&args),
     }
 }
