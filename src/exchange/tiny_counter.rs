@@ -185,12 +185,11 @@ impl TinyCounter {
             let grain = unit.grain().filter(|_| of_calendar);
             let newest = grain.map(|grain| zone.bucket(grain, ring.interval_start));
             let start = |nth: i64| {
-                let start = match grain.zip(newest) {
-                    Some((grain, newest)) => zone.start(grain, newest.saturating_sub(nth)),
-                    None => {
-                        let before = nth.saturating_mul(unit.micros());
-                        Timestamp::from_micros(ring.interval_start.micros().saturating_sub(before))
-                    }
+                let start = if let Some((grain, newest)) = grain.zip(newest) {
+                    zone.start(grain, newest.saturating_sub(nth))
+                } else {
+                    let before = nth.saturating_mul(unit.micros());
+                    Timestamp::from_micros(ring.interval_start.micros().saturating_sub(before))
                 };
                 start.clamp(Timestamp::MIN, Timestamp::MAX)
             };

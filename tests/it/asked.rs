@@ -179,7 +179,9 @@ impl Store {
             let (single, many) = events.split_first().unwrap();
             db.record(&event(single)).unwrap();
             let mut batch = db.batch();
-            many.iter().for_each(|e| batch.push(&event(e)).unwrap());
+            for happened in many {
+                batch.push(&event(happened)).unwrap();
+            }
             db.record_batch(&mut batch).unwrap();
         }
         Store { root, clock, db }
@@ -209,10 +211,14 @@ impl Store {
 
 /// What an answer should be: of a known series the model's, or the error where it does not reach so far.
 #[track_caller]
-fn agree<T, W: PartialEq<T>>(got: Result<Option<T>>, want: Option<Option<W>>, what: &str)
+#[expect(
+    clippy::option_option,
+    reason = "outside: whether it is kept; inside: whether it is known"
+)]
+fn agree<T, W>(got: Result<Option<T>>, want: Option<Option<W>>, what: &str)
 where
     T: std::fmt::Debug,
-    W: std::fmt::Debug,
+    W: std::fmt::Debug + PartialEq<T>,
 {
     match (got, want) {
         (Ok(Some(got)), Some(Some(want))) => assert!(want == got, "{what}: {got:?}, not {want:?}"),

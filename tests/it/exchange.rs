@@ -834,10 +834,13 @@ fn spells(bundle: &Bundle) -> Vec<(Timestamp, u64, u64)> {
     events.map(spell).collect()
 }
 
+/// A file, the time zone it was written in, what it counts, and how roughly it knows when at most.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, u64)], u64);
+
 #[test]
 fn files_of_tiny_counter_are_taken_over_with_every_event_where_it_may_have_been() {
     let day = 86_400_000_000;
-    let cases: [(&str, &str, &[(&str, u64)], u64); 4] = [
+    let cases: [Case<'_>; 4] = [
         ("utc/app_launch.bin", "UTC", &LAUNCHES, 365 * day / 2),
         ("uniform/app_launch.bin", "UTC", &LAUNCHES, 365 * day / 2),
         (
