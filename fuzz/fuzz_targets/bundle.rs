@@ -45,7 +45,8 @@ fn read(input: &[u8]) -> Option<Bundle> {
 fn open(path: &Path) -> Db {
     let db = options().open(path).expect("opens");
     db.define(View::new("all").stats("value").grain(Grain::Day, Keep::All)).expect("defines");
-    db.define(View::new("by_user").by(["user"]).grain(Grain::Hour, Keep::Last(9))).expect("defines");
+    db.define(View::new("by_user").by(["user"]).grain(Grain::Hour, Keep::Last(9)))
+        .expect("defines");
     db
 }
 
@@ -64,7 +65,8 @@ fuzz_target!(|input: &[u8]| {
     let home = scratch();
     let (one, other) = (open(&home.path().join("one")), open(&home.path().join("other")));
     let allowed = ImportOptions::new().allow_ahead();
-    let imported = one.import_with(&bundle, &allowed).expect("nothing here is of this replica").imported;
+    let imported =
+        one.import_with(&bundle, &allowed).expect("nothing here is of this replica").imported;
     assert_eq!(one.statistics().events, imported);
     for bundle in [&bundle, &again, &told] {
         assert_eq!(one.import_with(bundle, &allowed).expect("is here").imported, 0);

@@ -10,6 +10,7 @@ mod exits;
 mod formats;
 mod full_disk;
 mod loading;
+mod over_time;
 mod protected;
 mod stopping;
 mod views;

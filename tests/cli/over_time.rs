@@ -1,0 +1,80 @@
+//! `series`, `seen`, `ratio`: questions about time.
+
+use crate::Shop;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A directory with a view of counters, in which things happened so many minutes ago.
+fn recent(happened: &[(&str, u64)]) -> Shop {
+    let shop = Shop::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let events = happened.iter().map(|(name, minutes)| {
+        let ts = (now - Duration::from_mins(*minutes)).as_millis();
+        format!("{{\"event\":\"{name}\",\"ts\":{ts}}}\n")
+    });
+    let file = shop.file("events.ndjson", events.collect::<String>());
+    shop.run(&["load", &file]).ok();
+    let grains = "minute=60,hour=72,day=56";
+    shop.run(&["define", "counters", "--by", "event", "--grain", grains, "--backfill"]).ok();
+    shop
+}
+
+#[test]
+fn series_shows_each_bucket_of_the_range() {
+    let shop = recent(&[("error", 1), ("error", 2), ("error", 90), ("sale", 1)]);
+    let days = shop.run(&["series", "counters", "error", "--last", "7d"]).ok().json_lines();
+    assert_eq!(days.len(), 7);
+    assert_eq!(days.iter().map(|day| day["count"].as_u64().unwrap()).sum::<u64>(), 3);
+    assert!(days[0].get("").is_none(), "bars are for people");
+    let hours = shop.run(&["series", "counters", "error", "--last", "2d", "--grain", "hour"]).ok();
+    assert!((25..=48).contains(&hours.json_lines().len()), "two days up to this hour");
+    let table = shop.run(&["series", "counters", "error", "--last", "3h", "-f", "table"]).ok();
+    assert!(table.out.contains("████"), "{}", table.out);
+}
+
+#[test]
+fn a_span_is_counted_between_bounds() {
+    let shop = recent(&[("error", 1), ("error", 90), ("error", 60 * 30)]);
+    let day = shop.run(&["series", "counters", "error", "--last", "24h", "--trailing"]).ok().json();
+    assert_eq!((day["lower"].as_u64(), day["upper"].as_u64()), (Some(2), Some(2)));
+    let month = ["series", "counters", "error", "--last", "2mo", "--trailing"];
+    shop.run(&month).failed(2, "no length of its own");
+    let span = ["--from", "2011-12-02T00:00:00Z", "--to", "2011-12-01T00:00:00Z"];
+    shop.run(&[&["series", "counters", "error"], &span[..]].concat()).failed(1, "2011-12-01");
+}
+
+#[test]
+fn more_than_is_kept_is_refused_or_marked() {
+    let shop = recent(&[("error", 1)]);
+    let year = ["series", "counters", "error", "--last", "365d"];
+    shop.run(&year).failed(1, "--kept");
+    let kept = shop.run(&[&year[..], &["--kept"]].concat()).ok().json_lines();
+    assert_eq!(kept.len(), 56);
+    shop.run(&["series", "counters", "nobody", "--last", "7d"]).failed(1, "no such key");
+    shop.run(&["series", "counters", "error", "--last", "7x"]).failed(2, "as in 24h");
+    shop.run(&["series", "counters", "error"]).failed(2, "--last");
+}
+
+#[test]
+fn seen_tells_and_checks_when_it_was() {
+    let shop = recent(&[("backup", 3), ("backup", 600)]);
+    let seen = shop.run(&["seen", "counters", "backup"]).ok().json();
+    assert!(seen["age_s"].as_f64().unwrap() >= 180.0);
+    assert!(seen["first_seen"].as_str() < seen["last_seen"].as_str());
+    assert_eq!(seen["last_within_s"].as_f64(), Some(0.0));
+    shop.run(&["seen", "counters", "backup", "--within", "1d"]).ok();
+    shop.run(&["seen", "counters", "backup", "--within", "60s"]).failed(1, "not within 60 s");
+    shop.run(&["seen", "counters", "restore"]).failed(1, "no such key");
+}
+
+#[test]
+fn ratio_sets_two_keys_against_each_other() {
+    let shop =
+        recent(&[("error", 1), ("request", 1), ("request", 2), ("request", 3), ("old", 5_000)]);
+    let ratio = ["ratio", "counters", "error", "request", "--last", "7d"];
+    let answer = shop.run(&ratio).ok().json();
+    assert_eq!((answer["count"].as_u64(), answer["of"].as_u64()), (Some(1), Some(3)));
+    assert!((answer["ratio"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-12);
+    shop.run(&["ratio", "counters", "error", "old", "--last", "1d"]).failed(1, "no ratio");
+    shop.run(&["ratio", "counters", "error", "nobody", "--last", "1d"]).failed(1, "no such key");
+    shop.run(&["ratio", "counters", "error", "--last", "1d"]).failed(2, "2 parts");
+}
