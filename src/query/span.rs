@@ -327,6 +327,10 @@ impl Reading<'_> {
         let is_cut_below =
             lower_edge < span.start && self.series.total.first() < moment(span.start);
         let is_cut_above = upper.end > span.end && self.series.total.last() > last;
+        let by_finer = |finer: &[KeptGrain], see: &mut dyn FnMut(Part<'_>)| {
+            let cut = self.cut(&(upper.start..span.end));
+            cut.is_some_and(|cut| self.by_grains(&cut, finer, see))
+        };
         for (number, count, states) in self.series.buckets_back(of.at) {
             if number < from {
                 break;
@@ -335,7 +339,7 @@ impl Reading<'_> {
             match (below, above) {
                 _ if number > to => {}
                 (false, false) => see(Part::Inside(count, states)),
-                (false, true) if self.by_finer(upper.start..span.end, &grains[..at], see) => {}
+                (false, true) if by_finer(&grains[..at], see) => {}
                 _ => {
                     let bucket = of.start(number).micros()..of.start(number + 1).micros();
                     see(Part::Cut(count, states, self.share(&bucket, span)));
@@ -343,14 +347,6 @@ impl Reading<'_> {
             }
         }
         true
-    }
-
-    fn by_finer(&self, span: Span, finer: &[KeptGrain], see: &mut dyn FnMut(Part<'_>)) -> bool {
-        match self.cut(&span) {
-            Some(cut) => self.by_grains(&cut, finer, see),
-            // None of the bucket's events is in the span.
-            None => true,
-        }
     }
 
     /// The part of a bucket's possible moments that lies in the span.

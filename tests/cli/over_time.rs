@@ -1,14 +1,15 @@
 //! `series`, `seen`, `ratio`: questions about time.
 
 use crate::Shop;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use quipu::{Clock, SystemClock};
+use std::time::Duration;
 
 /// A directory with a view of counters, in which things happened so many minutes ago.
 fn recent(happened: &[(&str, u64)]) -> Shop {
     let shop = Shop::new();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = SystemClock.now();
     let events = happened.iter().map(|(name, minutes)| {
-        let ts = (now - Duration::from_mins(*minutes)).as_millis();
+        let ts = now.saturating_sub(Duration::from_mins(*minutes)).millis();
         format!("{{\"event\":\"{name}\",\"ts\":{ts}}}\n")
     });
     let file = shop.file("events.ndjson", events.collect::<String>());

@@ -561,6 +561,16 @@ fn a_balance_begins_with_what_was_before() {
     let ever = ins.ever().balance(&outs).unwrap().unwrap();
     assert_eq!(ever.iter().map(|b| b.balance).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(ins.ever().minus(&outs).unwrap(), Some(2));
+
+    // All of one is still to come, and some of that is in no bucket any more.
+    let far = app.counter("far");
+    for ahead in ["2024-05-14T11:00:00Z", "2024-05-15T10:00:00Z"] {
+        far.record_at(at(ahead)).unwrap();
+    }
+    let minutes = far.last_minutes(2).balance(&far).unwrap().unwrap();
+    assert_eq!(minutes.iter().map(|b| b.balance).collect::<Vec<_>>(), [0, 0]);
+    let against = ins.last_minutes(2).balance(&far).unwrap().unwrap();
+    assert_eq!(against.iter().map(|b| b.balance).collect::<Vec<_>>(), [4, 4]);
 }
 
 #[test]
