@@ -333,6 +333,12 @@ impl Columns {
         self.measures.iter().for_each(|column| each(&[column.name]));
     }
 
+    /// Forgets the columns that none of the events has.
+    pub(crate) fn drop_empty(&mut self) {
+        self.dims.retain(Column::has_syms);
+        self.measures.retain(Column::has_floats);
+    }
+
     /// Puts every sym through `translate`.
     pub(crate) fn translate(&mut self, mut translate: impl FnMut(Sym) -> Sym) {
         let mut each = |syms: &mut [Sym]| {
@@ -480,6 +486,20 @@ fn sift<T>(values: &mut Vec<T>, keep: &[bool]) {
         row += 1;
         keep[row - 1]
     });
+}
+
+impl Column<Sym> {
+    /// Whether some event has it.
+    pub(crate) fn has_syms(&self) -> bool {
+        self.values.iter().any(|sym| *sym != Sym::NONE)
+    }
+}
+
+impl Column<f64> {
+    /// Whether some event has it.
+    pub(crate) fn has_floats(&self) -> bool {
+        self.values.iter().any(|value| !value.is_nan())
+    }
 }
 
 impl<T: Copy> Column<T> {

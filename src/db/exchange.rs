@@ -266,6 +266,7 @@ impl Telling {
                 columns.extras.origin = Some(Origin { replica, first, empty: first - from });
                 told_from = due;
             }
+            columns.drop_empty();
             columns.translate(|sym| {
                 let at = sym.0 as usize;
                 if at >= places.len() {

@@ -18,7 +18,8 @@
 //!
 //! Invariants, of every value of the type, wherever its bytes came from
 //! 1. Every event in it is one that recording accepts, but that it may be ahead of the clock.
-//! 2. No text is there twice, and no column of a frame.
+//! 2. No text is there twice, and no column of a frame; each column is of one event at least. So what reading
+//!    takes is bounded by the number of bytes.
 //! 3. A frame fits into a frame of a log, whatever that has defined.
 //!
 //! Next: `exchange/json.rs`.
@@ -272,6 +273,12 @@ impl Bundle {
         names.clear();
         if !columns.measures.iter().all(|column| names.insert(column.name)) {
             return Err(Malformed("a measure has two columns"));
+        }
+        // They would cost whoever reads it more than whoever wrote it.
+        if !(columns.dims.iter().all(Column::has_syms)
+            && columns.measures.iter().all(Column::has_floats))
+        {
+            return Err(Malformed("a column is of no event"));
         }
         names.clear();
         let mut bytes = body_bytes;
