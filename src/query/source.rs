@@ -13,6 +13,7 @@ use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use smallvec::SmallVec;
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -62,7 +63,6 @@ pub(crate) enum Depth {
 
 /// A key that is asked for. Its syms are looked up once: they stay what they are until the engine is
 /// closed.
-#[derive(Debug)]
 pub(crate) struct AskedKey<'a> {
     parts: SmallVec<[Cow<'a, str>; 2]>,
     syms: OnceLock<SmallVec<[Sym; 4]>>,
@@ -99,6 +99,12 @@ impl<'a> AskedKey<'a> {
         }
         let found = find(&mut self.parts())?;
         Some(self.syms.get_or_init(|| found))
+    }
+}
+
+impl fmt::Debug for AskedKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.fmt(f)
     }
 }
 
