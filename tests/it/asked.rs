@@ -179,7 +179,9 @@ impl Store {
             let (single, many) = events.split_first().unwrap();
             db.record(&event(single)).unwrap();
             let mut batch = db.batch();
-            many.iter().for_each(|e| batch.push(&event(e)).unwrap());
+            for happened in many {
+                batch.push(&event(happened)).unwrap();
+            }
             db.record_batch(&mut batch).unwrap();
         }
         Store { root, clock, db }

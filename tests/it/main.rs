@@ -33,6 +33,7 @@ mod staging;
 mod storage;
 mod strays;
 mod tidy;
+mod tiny_counter;
 mod together;
 mod trailing;
 mod views;
