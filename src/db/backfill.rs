@@ -204,6 +204,8 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
 /// The segment that holds `position`, if the log reaches back to it, as `who` needs it. Segments before the
 /// `oldest` that are still there were retired.
 pub(super) fn reaching_back(engine: &Engine, oldest: u64, position: u64, who: &str) -> Result<u64> {
+    // What a failed write left in the last segment is no damage, and no record.
+    engine.log.check_poison()?;
     let dir = &engine.home.dir;
     let mut numbers = segment::numbers(&*engine.disk, dir)?;
     numbers.retain(|number| *number >= oldest);
@@ -212,7 +214,14 @@ pub(super) fn reaching_back(engine: &Engine, oldest: u64, position: u64, who: &s
     for number in numbers {
         let segment = Segment::open(&engine.home, number, crate::disk::Access::Read)?;
         // One that was made and not written to yet holds nothing.
-        let Some(header) = reader::first_frame(&segment)? else { continue };
+        let header = match reader::first_frame(&segment) {
+            Ok(Some(header)) => header,
+            Ok(None) => continue,
+            // Its first frame may be on its way just now, and is not wanted then. Who reads up to what is
+            // wanted finds out.
+            Err(error) if error.kind() == ErrorKind::Corruption && found.is_some() => break,
+            Err(error) => return Err(error),
+        };
         begins = begins.or(Some(header.position));
         if header.position > position {
             break;

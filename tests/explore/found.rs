@@ -226,3 +226,39 @@ fn restores_into_one_directory_exclude_each_other() {
     }
     assert!(locked > 0, "they never met");
 }
+
+/// What a failed write leaves is no damage of the log: a process that met it and is asked to read the log
+/// says that writing failed.
+#[test]
+fn a_frame_that_could_not_be_written_is_not_taken_for_damage() {
+    let go_on = |_| ControlFlow::Continue(());
+    for seed in 0..20 {
+        let disk = SimulatedDisk::new(seed);
+        let engine = open(&disk, options());
+        engine.db().define(View::new("before")).unwrap();
+        record(engine.db(), 3);
+        drop(engine);
+        let engine = open(&disk, options().durability(Durability::Memory));
+        engine.db().define(View::new("late")).unwrap();
+        drop(engine);
+        // The next opening's first frame is the first one of a segment.
+        let engine = open(&disk, options());
+        disk.plan(|op| {
+            let is_log = op.path.extension().is_some_and(|extension| extension == "qlog");
+            let is_frame = op.kind == OperationKind::Write && op.offset == 64 && is_log;
+            is_frame.then_some(Fault::Error(io::ErrorKind::Other))
+        });
+        let events = vec![Event::new("e").dim("k", "v"); 30];
+        assert!(engine.db().record_all(events, OnInvalid::Refuse).is_err());
+        let db = engine.db();
+        let beginning = quipu::Cursor::beginning();
+        let errors = [
+            db.backfill("late", go_on).unwrap_err(),
+            db.redefine(View::new("late").by(["k"]), go_on).unwrap_err(),
+            db.export(&beginning).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Poisoned, "seed {seed}: {error}");
+        }
+    }
+}
