@@ -63,7 +63,7 @@ impl Counter {
     /// # Errors
     /// As [`Db::record`]: one too far in the future is refused.
     pub fn record_at(&self, time: Timestamp) -> Result<Recorded> {
-        self.db.record(&Event::new(&self.name).at(time))
+        self.record_count_at(1, time)
     }
 
     /// Records one event that happened so long ago, by the clock of the store.
@@ -84,7 +84,48 @@ impl Counter {
     /// # Errors
     /// As [`Db::record`].
     pub fn record_ago(&self, ago: Duration) -> Result<Recorded> {
-        self.record_at(self.db.engine().now().saturating_sub(ago))
+        self.record_count_ago(1, ago)
+    }
+
+    /// Records `n` events now, at once: one record of the log, however many they are.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Options, TestClock, Timestamp, View};
+    /// use std::time::Duration;
+    ///
+    /// let clock = TestClock::at(Timestamp::from_secs(1_700_000_000));
+    /// let db = Options::new().clock(clock).view(View::counters()).open(dir.path().join("app"))?;
+    /// let calls = db.counter("api_call")?;
+    /// calls.record_count(5)?;
+    /// calls.record_count_ago(4_294_967_295, Duration::from_mins(90))?;
+    /// assert_eq!(calls.this(quipu::Grain::Hour).sum()?, Some(5));
+    /// assert_eq!(calls.last_hours(24).sum()?, Some(4_294_967_300));
+    /// assert!(calls.record_count(0).is_err());
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Db::record`]; `Invalid` for none.
+    pub fn record_count(&self, n: u64) -> Result<Recorded> {
+        self.db.record(&Event::new(&self.name).times(n))
+    }
+
+    /// Records `n` events that happened at `time`: [`Counter::record_count`], [`Counter::record_at`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn record_count_at(&self, n: u64, time: Timestamp) -> Result<Recorded> {
+        self.db.record(&Event::new(&self.name).times(n).at(time))
+    }
+
+    /// Records `n` events that happened so long ago: [`Counter::record_count`],
+    /// [`Counter::record_ago`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn record_count_ago(&self, n: u64, ago: Duration) -> Result<Recorded> {
+        self.record_count_at(n, self.db.engine().now().saturating_sub(ago))
     }
 }
 

@@ -323,6 +323,10 @@ impl Source for ViewSource {
         self.shape().calendar.zone
     }
 
+    fn has_successor(&self) -> bool {
+        self.tier.has_left()
+    }
+
     fn successor(&self) -> Result<Option<Arc<dyn Source>>> {
         if !self.tier.has_left() {
             return Ok(None);

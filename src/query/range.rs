@@ -563,16 +563,15 @@ impl RangeQuery {
 
     /// "Now" for one answer.
     #[inline]
-    pub(super) fn now(&self) -> Timestamp {
-        match &self.of {
-            Some(of) => self.series.now_in(of),
-            None => self.series.now(),
-        }
+    pub(super) fn now(&self) -> Now {
+        let Some(of) = &self.of else { return Now { moment: self.series.now(), bucket: None } };
+        let (moment, bucket) = self.series.now_in(of);
+        Now { moment, bucket: Some(bucket) }
     }
 
     /// The number of events of a series in this range.
     #[inline]
-    pub(super) fn sum_as(&self, series: &SeriesQuery, now: Timestamp) -> Result<Option<u64>> {
+    pub(super) fn sum_as(&self, series: &SeriesQuery, now: Now) -> Result<Option<u64>> {
         if self.is_ever() {
             let mut sum = 0;
             let any = series.each(Depth::Totals, &mut |series| {
@@ -589,7 +588,7 @@ impl RangeQuery {
     pub(super) fn by_bucket<T: Clone>(
         &self,
         series: &SeriesQuery,
-        now: Timestamp,
+        now: Now,
         empty: &T,
         add: impl Fn(&mut T, u64, &[State]),
     ) -> Result<Option<ByBucket<T>>> {
@@ -610,27 +609,27 @@ impl RangeQuery {
     fn read<T>(
         &self,
         series: &SeriesQuery,
-        now: Timestamp,
+        now: Now,
         start: impl Fn() -> T,
         see: impl Fn(&mut T, &Window, i64, u64, &[State]),
     ) -> Result<Option<Read<T>>> {
         self.read_series(series, now, start, |value, window, series| {
-            window.read(series, |number, count, states| see(value, window, number, count, states));
+            window.read(series, |number, count, states| see(value, window, number, count, states))
         })
     }
 
-    /// The same, key by key.
+    /// The same, key by key; `see` gives the newest bucket that a series has.
     #[inline]
     pub(super) fn read_series<T>(
         &self,
         series: &SeriesQuery,
-        now: Timestamp,
+        now: Now,
         start: impl Fn() -> T,
-        see: impl Fn(&mut T, &Window, &Series),
+        see: impl Fn(&mut T, &Window, &Series) -> Option<i64>,
     ) -> Result<Option<Read<T>>> {
         let mut window = match self.counted_back(series, now) {
             Some((of, from, to)) => Window::new(*of, from, to),
-            None => match self.window(series, now)? {
+            None => match self.window(series, now.moment)? {
                 Some(window) => window,
                 None => return Ok(None),
             },
@@ -638,8 +637,8 @@ impl RangeQuery {
         loop {
             let (mut value, mut known_from) = (start(), i64::MIN);
             let any = series.each(Depth::Buckets, &mut |series| {
-                known_from = known_from.max(window.known_from(series));
-                see(&mut value, &window, series);
+                let newest = see(&mut value, &window, series);
+                known_from = known_from.max(window.known_from(series, newest));
             })?;
             if !any {
                 return Ok(None);
@@ -658,12 +657,12 @@ impl RangeQuery {
     /// The range's first and last bucket where it is counted back in a grain of its own view, and all
     /// kept.
     #[inline]
-    fn counted_back(&self, series: &SeriesQuery, now: Timestamp) -> Option<(&KeptGrain, i64, i64)> {
-        let (Some(of), Stretch::Back { back, .. }) = (&self.of, &self.stretch) else { return None };
+    fn counted_back(&self, series: &SeriesQuery, now: Now) -> Option<(&KeptGrain, i64, i64)> {
+        let Stretch::Back { back, .. } = &self.stretch else { return None };
+        let (of, present) = (self.of.as_ref()?, now.bucket?);
         if back.is_empty() || !std::ptr::eq(series, &raw const self.series) {
             return None;
         }
-        let present = of.bucket(now);
         let (from, to) = (of.back(present, back.end - 1), of.back(present, back.start));
         (from >= of.keep.oldest(present)).then_some((of, from, to))
     }
@@ -714,14 +713,14 @@ impl RangeQuery {
     }
 
     /// This range for two series: since ever is since the first event of either.
-    pub(super) fn of_both(&self, other: &SeriesQuery, now: Timestamp) -> Result<Option<Self>> {
+    pub(super) fn of_both(&self, other: &SeriesQuery, now: Now) -> Result<Option<Self>> {
         if !matches!(self.stretch, Stretch::Ever) {
             return Ok(Some(self.clone()));
         }
         let (own, other) = (self.series.life()?, other.life()?);
         let lives = || own.iter().chain(&other);
         let Some(from) = lives().map(|life| *life.first.start()).min() else { return Ok(None) };
-        let last = lives().map(|life| *life.last.end()).fold(now, Timestamp::max);
+        let last = lives().map(|life| *life.last.end()).fold(now.moment, Timestamp::max);
         let to = last.saturating_add(Duration::from_micros(1));
         let stretch = Stretch::Between { from, to };
         let by = Some(self.grain(self.series.query())?);
@@ -746,6 +745,14 @@ impl RangeQuery {
 
 /// Something of each bucket of a range.
 pub(super) type ByBucket<T> = Vec<(Range<Timestamp>, T)>;
+
+/// "Now" for one answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) moment: Timestamp,
+    /// The bucket that it is in, where the range is counted back in buckets of its own view.
+    bucket: Option<i64>,
+}
 
 /// What was read of a range.
 pub(super) struct Read<T> {

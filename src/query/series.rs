@@ -17,7 +17,6 @@ use crate::series::Series;
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use smallvec::SmallVec;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::sync::Arc;
@@ -549,14 +548,12 @@ impl SeriesQuery {
     /// Asks this selection, or the same one of the view's definition of now.
     #[inline]
     pub(super) fn current<R>(&self, ask: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
-        match self.query().current()? {
-            Cow::Borrowed(_) => ask(self),
-            Cow::Owned(query) => ask(&self.of_query(query)?),
-        }
+        if self.query().source.has_successor() { ask(&self.renewed()?) } else { ask(self) }
     }
 
     #[cold]
-    fn of_query(&self, query: Query) -> Result<Self> {
+    fn renewed(&self) -> Result<Self> {
+        let query = self.query().current()?.into_owned();
         let keys = match &self.selected.keys {
             Keys::These(keys) => {
                 let key = |key: &AskedKey<'_>| {
@@ -633,16 +630,18 @@ impl SeriesQuery {
         self.at.unwrap_or_else(|| self.query().source.now())
     }
 
-    /// A moment of the same bucket as the present one.
+    /// A moment of the same bucket as the present one, and that bucket.
     #[inline]
-    pub(super) fn now_in(&self, grain: &KeptGrain) -> Timestamp {
-        let Some(at) = self.at else {
+    pub(super) fn now_in(&self, of: &KeptGrain) -> (Timestamp, i64) {
+        if self.at.is_none() {
             let roughly = self.query().source.now_roughly();
-            let bucket = |moment| grain.zone.bucket(grain.grain, moment);
-            let is_same = bucket(roughly) == bucket(roughly.saturating_add(ROUGHLY));
-            return if is_same { roughly } else { self.query().source.now() };
-        };
-        at
+            let bucket = of.bucket(roughly);
+            if of.bucket(roughly.saturating_add(ROUGHLY)) == bucket {
+                return (roughly, bucket);
+            }
+        }
+        let now = self.now();
+        (now, of.bucket(now))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariants
 //! 1. Both are asked as of one moment, one after the other: no two locks are held at once.
 
-use super::range::{RangeQuery, Read};
+use super::range::{Now, RangeQuery, Read};
 use super::series::SeriesQuery;
 use super::window::Window;
 use crate::error::{Error, Result};
@@ -210,11 +210,13 @@ impl RangeQuery {
     }
 
     /// What a series counted before this range and in each bucket of it.
-    fn course(&self, series: &SeriesQuery, now: Timestamp) -> Result<Option<Course>> {
-        let start = || (0_u64, Vec::new());
+    fn course(&self, series: &SeriesQuery, now: Now) -> Result<Option<Course>> {
+        let start = || (0_u64, Vec::<u64>::new());
         let read = self.read_series(series, now, start, |(before, counts), window, series| {
             *before = before.saturating_add(window.before(series));
-            window.read(series, |number, count, _| window.put(counts, number, &0, |n| *n += count));
+            window.read(series, |number, count, _| {
+                window.put(counts, number, &0, |n| *n = n.saturating_add(count));
+            })
         })?;
         let course = |Read { window, value: (before, counts) }| Course { window, before, counts };
         Ok(read.map(course))

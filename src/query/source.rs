@@ -22,6 +22,8 @@ pub(crate) trait Source: Send + Sync {
     fn view(&self) -> &View;
     /// The time zone of the store.
     fn zone(&self) -> TimeZone;
+    /// Whether something else answers in its place by now.
+    fn has_successor(&self) -> bool;
     /// What answers in its place, if it does not any more.
     fn successor(&self) -> Result<Option<Arc<dyn Source>>>;
     /// The present moment by the store's clock.

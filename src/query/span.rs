@@ -13,7 +13,7 @@
 use super::answer::{Estimate, SpanTotal};
 use super::range::{RangeQuery, Reach, Stretch, Sum, check_order};
 use super::series::SeriesQuery;
-use super::window::{KeptGrain, has_all};
+use super::window::KeptGrain;
 use super::{Depth, Query};
 use crate::aggregate::State;
 use crate::error::{Error, ErrorKind, Result};
@@ -316,7 +316,6 @@ impl Reading<'_> {
         let reaches = |of: &KeptGrain| {
             let newest = self.series.newest(of.at);
             newest.is_some_and(|newest| of.bucket(moment(span.start)) >= of.keep.oldest(newest))
-                || has_all(self.series, of.at)
         };
         let Some(at) = grains.iter().position(reaches) else { return false };
         let of = grains[at];

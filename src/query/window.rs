@@ -151,10 +151,17 @@ impl Window {
     }
 
     /// Calls `see` with the buckets of a series that lie in it and hold events: number, count, states.
+    /// Gives the newest bucket there is, whether it lies in the window or not.
     #[inline]
-    pub(super) fn read(&self, series: &Series, mut see: impl FnMut(i64, u64, &[State])) {
+    pub(super) fn read(
+        &self,
+        series: &Series,
+        mut see: impl FnMut(i64, u64, &[State]),
+    ) -> Option<i64> {
+        let mut newest = None;
         // From within, which is faster than one by one.
         let _ = series.buckets_back(self.of.at).try_for_each(|(number, count, states)| {
+            newest = newest.or(Some(number));
             if number < self.from {
                 return ControlFlow::Break(());
             }
@@ -163,6 +170,7 @@ impl Window {
             }
             ControlFlow::Continue(())
         });
+        newest
     }
 
     /// Puts something into the place of a bucket among the window's, which all begin with `empty`. More
@@ -182,13 +190,12 @@ impl Window {
         }
     }
 
-    /// The bucket from which on the series still has everything that it counted up to the window's end:
-    /// at or before its begin if that is all of the window.
+    /// The bucket from which on the series, of which `newest` is the newest one, still has everything
+    /// that it counted up to the window's end: at or before its begin if that is all of the window.
     #[inline]
-    pub(super) fn known_from(&self, series: &Series) -> i64 {
+    pub(super) fn known_from(&self, series: &Series, newest: Option<i64>) -> i64 {
         // Nothing was observed in the ring: nothing is known by it.
-        let oldest =
-            series.newest(self.of.at).map_or(i64::MAX, |newest| self.of.keep.oldest(newest));
+        let oldest = newest.map_or(i64::MAX, |newest| self.of.keep.oldest(newest));
         if oldest <= self.from { i64::MIN } else { self.known_behind(series, oldest) }
     }
 
@@ -210,7 +217,7 @@ impl Window {
 }
 
 /// Whether the buckets of the `at`th grain hold every event of the series.
-pub(super) fn has_all(series: &Series, at: usize) -> bool {
+fn has_all(series: &Series, at: usize) -> bool {
     let kept = series.buckets_back(at).fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
     kept == series.total.count()
 }

@@ -361,6 +361,20 @@ fn an_event_ahead_of_now_counts_when_its_bucket_is_there() {
 }
 
 #[test]
+fn finer_buckets_count_what_an_event_ahead_of_now_makes_uncertain() {
+    let app = App::new("2024-05-14T10:30:30Z");
+    let calls = app.counter("call");
+    for time in ["02:15:00", "10:10:00", "10:30:10", "10:40:00"] {
+        calls.record_at(at(&format!("2024-05-14T{time}Z"))).unwrap();
+    }
+    // The hour of ten goes on behind now; its minutes up to 10:30 do not.
+    let ten_hours = calls.trailing(hours(10)).sum().unwrap().unwrap();
+    assert_eq!((ten_hours.lower, ten_hours.upper), (2, 3));
+    let upto = calls.between(at("2024-05-14T00:00:00Z"), at("2024-05-14T10:30:00Z"));
+    assert_eq!(upto.sum().unwrap().unwrap().exact(), Some(2));
+}
+
+#[test]
 fn buckets_pushed_out_by_an_event_ahead_of_now_are_missed_aloud() {
     let app = App::new("2024-05-14T10:30:00Z");
     let calls = app.counter("call");
