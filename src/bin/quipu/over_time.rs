@@ -28,7 +28,7 @@ Examples:
 const SEEN_EXAMPLES: &str = "\
 Examples:
   quipu seen by_user 17850 --dir shop
-  quipu seen counters backup --within 1d --dir shop   (exit code 1 if it was not)";
+  quipu seen counters backup --within 1d --dir shop     (exit code 1 if not)";
 
 const RATIO_EXAMPLES: &str = "\
 Examples:
