@@ -120,8 +120,8 @@ impl Dictionary {
 
     /// The number of `text` if it has one.
     pub(crate) fn find(&self, text: &str) -> Option<Sym> {
-        let table = self.table.read().clone();
-        self.find_in(&table, self.tag(text), text.as_bytes())
+        let tag = self.tag(text);
+        self.find_in(&self.table.read(), tag, text.as_bytes())
     }
 
     pub(crate) fn text(&self, sym: Sym) -> &str {

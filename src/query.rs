@@ -63,7 +63,7 @@ use std::vec;
 pub struct Query {
     source: Arc<dyn Source>,
     /// Which of the view's stats components are taken of; `None`: of the first.
-    chosen: Option<usize>,
+    chosen: Option<u32>,
 }
 
 impl Query {
@@ -72,10 +72,16 @@ impl Query {
     }
 
     /// The same question to what answers now.
+    #[inline]
     fn current(&self) -> Result<Cow<'_, Query>> {
+        if self.source.has_successor() { self.renewed() } else { Ok(Cow::Borrowed(self)) }
+    }
+
+    #[cold]
+    fn renewed(&self) -> Result<Cow<'_, Query>> {
         let Some(source) = self.source.successor()? else { return Ok(Cow::Borrowed(self)) };
         let current = Query::new(source);
-        let chosen = self.chosen.and_then(|at| self.view().measures().nth(at));
+        let chosen = self.chosen.and_then(|at| self.view().measures().nth(at as usize));
         chosen.map_or(Ok(current.clone()), |measure| current.measure(measure)).map(Cow::Owned)
     }
 
@@ -96,7 +102,7 @@ impl Query {
     pub fn measure(mut self, measure: &str) -> Result<Self> {
         let at = self.view().measures().position(|name| name == measure);
         match at {
-            Some(at) => self.chosen = Some(at),
+            Some(at) => self.chosen = Some(at as u32),
             None => {
                 return Err(Error::invalid(format!(
                     "the view {:?} keeps no statistics of {}; it does of: {}",
@@ -159,7 +165,7 @@ impl Query {
     fn get_now(&self, key: &[&str]) -> Result<Option<Row>> {
         self.check_key(key.len())?;
         let mut total = None;
-        self.source.see(&AskedKey::of(key), &mut |series| total = Some(series.total.clone()))?;
+        self.source.see(&self.source.key(key), &mut |series| total = Some(series.total.clone()))?;
         let spell = || key.iter().map(ToString::to_string).collect();
         Ok(total.map(|total| self.row(spell(), &total)))
     }
@@ -293,7 +299,7 @@ impl Query {
         let of = window::KeptGrain::of(self, grain)?;
         self.check_key(key.len())?;
         let mut buckets = Vec::new();
-        self.source.see(&AskedKey::of(key), &mut |series| {
+        self.source.see(&self.source.key(key), &mut |series| {
             let bucket = |(number, count, states): (i64, u64, &[State])| {
                 self.bucket(of.zone.span(grain, number), count, states)
             };
@@ -308,7 +314,7 @@ impl Query {
 
     /// The statistics of the query's measure.
     fn stats<'c>(&self, states: &'c [State]) -> Option<&'c Stats> {
-        states.get(self.chosen.unwrap_or(0)).map(|state| match state {
+        states.get(self.chosen.unwrap_or(0) as usize).map(|state| match state {
             State::Stats(stats) => stats,
         })
     }
@@ -320,7 +326,7 @@ impl Query {
             .map(|(name, State::Stats(stats))| (name.to_owned(), stats.summary()))
             .collect();
         if let Some(at) = self.chosen {
-            let chosen = summaries.remove(at);
+            let chosen = summaries.remove(at as usize);
             summaries.insert(0, chosen);
         }
         summaries

@@ -21,7 +21,7 @@ use crate::ring::Ring;
 use crate::ring::packed::{self, Packed};
 use crate::time::{Calendar, Leaf, Timestamp};
 use smallvec::SmallVec;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 /// What a view's series are made of.
@@ -380,6 +380,19 @@ impl Series {
         let packed = self.packed.buckets_back(at).map(|(number, count)| (number, count, &[][..]));
         let ring = self.rings().get(at).into_iter();
         packed.chain(ring.flat_map(Ring::buckets_back))
+    }
+
+    /// Calls `see` with them until it breaks: the same in less time than one by one.
+    #[inline]
+    pub(crate) fn each_back(
+        &self,
+        at: usize,
+        mut see: impl FnMut(i64, u64, &[State]) -> ControlFlow<()>,
+    ) {
+        let _ = match self.rings().get(at) {
+            Some(ring) => ring.buckets_back().try_for_each(|(n, count, states)| see(n, count, states)),
+            None => self.packed.buckets_back(at).try_for_each(|(n, count)| see(n, count, &[])),
+        };
     }
 
     /// The same, oldest first.

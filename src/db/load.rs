@@ -342,17 +342,32 @@ impl Source for ViewSource {
         self.engine.options.clock.now_roughly().clamp(Timestamp::MIN, Timestamp::MAX)
     }
 
-    fn see(&self, key: &AskedKey<'_>, read: &mut dyn FnMut(&Series)) -> Result<bool> {
+    #[inline]
+    fn key(&self, parts: &[&str]) -> AskedKey {
+        AskedKey::of(parts, |part| self.engine.dictionary.find(part))
+    }
+
+    fn spell(&self, key: &AskedKey) -> Vec<String> {
+        let dictionary = &self.engine.dictionary;
+        match key.syms(|part| dictionary.find(part)) {
+            Ok(syms) => syms.iter().map(|sym| dictionary.text(*sym).into()).collect(),
+            Err(parts) => parts.to_vec(),
+        }
+    }
+
+    fn see(&self, key: &AskedKey, read: &mut dyn FnMut(&Series)) -> Result<bool> {
         self.engine.check_open()?;
         self.engine.settle();
-        if let Some(syms) = key.syms(|parts| self.syms(parts)) {
-            return Ok(self.load(syms, read)?.is_some());
-        }
+        let dictionary = &self.engine.dictionary;
+        let parts = match key.syms(|part| dictionary.find(part)) {
+            Ok(syms) => return Ok(self.load(syms, read)?.is_some()),
+            Err(parts) => || parts.iter().map(String::as_str),
+        };
         // A part that was not seen since opening: no entry can have it, a row may.
         if self.is_whole() {
             return Ok(false);
         }
-        let row_key = key::series_row(self.tier.id, key.parts());
+        let row_key = key::series_row(self.tier.id, parts());
         let row = {
             let snapshot = self.engine.storage.snapshot()?;
             read_series(&*snapshot, &row_key, self.shape(), &self.store_path())?
@@ -360,9 +375,8 @@ impl Source for ViewSource {
         if row.is_none() {
             return Ok(false);
         }
-        let dictionary = &self.engine.dictionary;
         let mut reader = dictionary.reader();
-        let syms: Key = key.parts().map(|part| dictionary.intern(&mut reader, part)).collect();
+        let syms: Key = parts().map(|part| dictionary.intern(&mut reader, part)).collect();
         Ok(self.load(&syms, read)?.is_some())
     }
 

@@ -16,8 +16,8 @@ use crate::error::Result;
 use crate::series::Series;
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
-use smallvec::SmallVec;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,25 +57,21 @@ const ROUGHLY: Duration = Duration::from_millis(20);
 /// assert_eq!(launches.last_seen()?.unwrap().age, Duration::ZERO);
 /// # Ok::<(), quipu::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a selection answers nothing until it is asked"]
 pub struct SeriesQuery {
-    selected: Arc<Selected>,
+    query: Query,
+    keys: Keys,
     /// Asked as of this moment, not of the clock's.
     at: Option<Timestamp>,
 }
 
-#[derive(Debug)]
-struct Selected {
-    query: Query,
-    keys: Keys,
-}
-
-#[derive(Debug)]
+#[derive(Clone)]
 enum Keys {
-    These(SmallVec<[AskedKey<'static>; 1]>),
+    One(AskedKey),
+    These(Arc<[AskedKey]>),
     /// All of them whose first parts are these, the last of which is only a beginning.
-    Beginning(Vec<String>),
+    Beginning(Arc<[String]>),
 }
 
 impl Query {
@@ -99,10 +95,12 @@ impl Query {
     ///
     /// # Errors
     /// `Invalid` when the key has another number of parts than the view's.
+    #[inline]
     pub fn series(&self, key: &[&str]) -> Result<SeriesQuery> {
         let query = self.current()?.into_owned();
         query.check_key(key.len())?;
-        Ok(SeriesQuery::of_keys(query, std::iter::once(AskedKey::kept(key))))
+        let key = query.source.key(key);
+        Ok(SeriesQuery::new(query, Keys::One(key)))
     }
 
     /// The series of several keys taken together: answers are of their sum. A key that is given twice
@@ -136,10 +134,10 @@ impl Query {
             let key = key.as_ref();
             query.check_key(key.len())?;
             if seen.insert(key.to_vec()) {
-                asked.push(AskedKey::kept(key));
+                asked.push(query.source.key(key));
             }
         }
-        Ok(SeriesQuery::of_keys(query, asked.into_iter()))
+        Ok(SeriesQuery::new(query, Keys::These(asked.into())))
     }
 
     /// The series of all keys that begin so, taken together: their first parts are these, of the last
@@ -239,21 +237,17 @@ macro_rules! one_unit {
 }
 
 impl SeriesQuery {
-    pub(super) fn of_keys(query: Query, keys: impl Iterator<Item = AskedKey<'static>>) -> Self {
-        SeriesQuery::new(query, Keys::These(keys.collect()))
-    }
-
-    pub(super) fn beginning(query: Query, beginning: &[&str]) -> Self {
+    fn beginning(query: Query, beginning: &[&str]) -> Self {
         let beginning = beginning.iter().map(ToString::to_string).collect();
         SeriesQuery::new(query, Keys::Beginning(beginning))
     }
 
     fn new(query: Query, keys: Keys) -> Self {
-        SeriesQuery { selected: Arc::new(Selected { query, keys }), at: None }
+        SeriesQuery { query, keys, at: None }
     }
 
     pub(super) fn query(&self) -> &Query {
-        &self.selected.query
+        &self.query
     }
 
     /// The view's definition, as it was when this was made.
@@ -286,7 +280,7 @@ impl SeriesQuery {
     /// # Ok::<(), quipu::Error>(())
     /// ```
     pub fn at(&self, moment: Timestamp) -> Self {
-        SeriesQuery { selected: self.selected.clone(), at: Some(moment) }
+        SeriesQuery { at: Some(moment), ..self.clone() }
     }
 
     /// The last `n` buckets of a grain: the present one so far and the `n - 1` before it.
@@ -397,6 +391,7 @@ impl SeriesQuery {
     /// assert_eq!(earlier_hours.count_nonzero()?, Some(0));
     /// # Ok::<(), quipu::Error>(())
     /// ```
+    #[inline]
     pub fn range(&self, grain: Grain, back: Range<u32>) -> RangeQuery {
         RangeQuery::new(self.clone(), Stretch::Back { grain, back })
     }
@@ -554,20 +549,13 @@ impl SeriesQuery {
     #[cold]
     fn renewed(&self) -> Result<Self> {
         let query = self.query().current()?.into_owned();
-        let keys = match &self.selected.keys {
-            Keys::These(keys) => {
-                let key = |key: &AskedKey<'_>| {
-                    let parts: Vec<&str> = key.parts().collect();
-                    query.check_key(parts.len()).map(|()| AskedKey::kept(&parts))
-                };
-                Keys::These(keys.iter().map(key).collect::<Result<_>>()?)
-            }
-            Keys::Beginning(beginning) => {
-                query.check_prefix(beginning.len())?;
-                Keys::Beginning(beginning.clone())
-            }
-        };
-        Ok(SeriesQuery { at: self.at, ..SeriesQuery::new(query, keys) })
+        // Of the same engine, so its keys have the same syms.
+        match &self.keys {
+            Keys::One(key) => query.check_key(key.len())?,
+            Keys::These(keys) => keys.iter().try_for_each(|key| query.check_key(key.len()))?,
+            Keys::Beginning(beginning) => query.check_prefix(beginning.len())?,
+        }
+        Ok(SeriesQuery { query, ..self.clone() })
     }
 
     /// Between when and when the first and the last event were.
@@ -595,10 +583,11 @@ impl SeriesQuery {
     #[inline]
     pub(super) fn each(&self, depth: Depth, see: &mut dyn FnMut(&Series)) -> Result<bool> {
         let source = &*self.query().source;
-        match &self.selected.keys {
+        match &self.keys {
+            Keys::One(key) => source.see(key, see),
             Keys::These(keys) => {
                 let mut any = false;
-                for key in keys {
+                for key in &**keys {
                     any |= source.see(key, see)?;
                 }
                 Ok(any)
@@ -642,6 +631,20 @@ impl SeriesQuery {
         }
         let now = self.now();
         (now, of.bucket(now))
+    }
+}
+
+impl fmt::Debug for SeriesQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spell = |key: &AskedKey| self.query.source.spell(key);
+        let (keys, is_whole): (Vec<_>, _) = match &self.keys {
+            Keys::One(key) => (vec![spell(key)], true),
+            Keys::These(keys) => (keys.iter().map(spell).collect(), true),
+            Keys::Beginning(beginning) => (vec![beginning.to_vec()], false),
+        };
+        let name = if is_whole { "keys" } else { "beginning" };
+        let mut debug = f.debug_struct("SeriesQuery");
+        debug.field("query", &self.query).field(name, &keys).field("at", &self.at).finish()
     }
 }
 

@@ -12,9 +12,8 @@ use crate::sync::OnceLock;
 use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use smallvec::SmallVec;
-use std::borrow::Cow;
-use std::fmt;
 use std::ops::ControlFlow;
+use std::slice;
 use std::sync::Arc;
 
 /// Where a view's series come from.
@@ -30,8 +29,12 @@ pub(crate) trait Source: Send + Sync {
     fn now(&self) -> Timestamp;
     /// The same to within some milliseconds, in less time.
     fn now_roughly(&self) -> Timestamp;
+    /// The key of these parts, to be asked for.
+    fn key(&self, parts: &[&str]) -> AskedKey;
+    /// The parts of a key.
+    fn spell(&self, key: &AskedKey) -> Vec<String>;
     /// Reads the series of a key once, if there is one; says whether there is.
-    fn see(&self, key: &AskedKey<'_>, read: &mut dyn FnMut(&Series)) -> Result<bool>;
+    fn see(&self, key: &AskedKey, read: &mut dyn FnMut(&Series)) -> Result<bool>;
     /// Calls `see` with the series of every key whose first parts are these, the last of them being
     /// only the beginning of a text; in no order; it may be called while a lock is held. `between` is
     /// called now and then while none is, and can end it.
@@ -63,50 +66,70 @@ pub(crate) enum Depth {
     Buckets,
 }
 
-/// A key that is asked for. Its syms are looked up once: they stay what they are until the engine is
-/// closed.
-pub(crate) struct AskedKey<'a> {
-    parts: SmallVec<[Cow<'a, str>; 2]>,
+/// A key that is asked for. Most are of one part or two, and of parts that have syms, which stay what
+/// they are until the engine is closed: these are copied for each question, and nothing is allocated.
+#[derive(Clone)]
+pub(crate) enum AskedKey {
+    One(Sym),
+    Two([Sym; 2]),
+    Spelled(Arc<SpelledKey>),
+}
+
+/// A key of more parts, or one that no event can have had since the engine was opened, while a row may.
+pub(crate) struct SpelledKey {
+    parts: Box<[String]>,
+    /// Looked up once there are some.
     syms: OnceLock<SmallVec<[Sym; 4]>>,
 }
 
-impl<'a> AskedKey<'a> {
-    pub(crate) fn of(parts: &[&'a str]) -> Self {
-        AskedKey {
-            parts: parts.iter().map(|part| Cow::Borrowed(*part)).collect(),
-            syms: OnceLock::new(),
+impl AskedKey {
+    /// The key of these parts, of which `find` gives the sym, if there is one.
+    #[inline]
+    pub(crate) fn of(parts: &[&str], find: impl Fn(&str) -> Option<Sym>) -> Self {
+        let key = match parts {
+            [part] => find(part).map(AskedKey::One),
+            [a, b] => find(a).zip(find(b)).map(|(a, b)| AskedKey::Two([a, b])),
+            _ => None,
+        };
+        key.unwrap_or_else(|| AskedKey::spelled(parts))
+    }
+
+    #[cold]
+    fn spelled(parts: &[&str]) -> Self {
+        let parts = parts.iter().map(ToString::to_string).collect();
+        AskedKey::Spelled(Arc::new(SpelledKey { parts, syms: OnceLock::new() }))
+    }
+
+    /// How many parts it has.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            AskedKey::One(_) => 1,
+            AskedKey::Two(_) => 2,
+            AskedKey::Spelled(key) => key.parts.len(),
         }
     }
 
-    /// One that can be kept.
-    pub(super) fn kept(parts: &[&str]) -> AskedKey<'static> {
-        AskedKey {
-            parts: parts.iter().map(|part| Cow::Owned((*part).to_owned())).collect(),
-            syms: OnceLock::new(),
-        }
-    }
-
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().map(Cow::as_ref)
-    }
-
-    /// The syms of its parts, which `find` finds as soon as there are some.
+    /// The syms of its parts, as soon as `find` finds each of them, and else the parts.
     #[inline]
     pub(crate) fn syms(
         &self,
-        find: impl FnOnce(&mut dyn Iterator<Item = &str>) -> Option<SmallVec<[Sym; 4]>>,
-    ) -> Option<&[Sym]> {
-        if let Some(syms) = self.syms.get() {
-            return Some(syms);
+        find: impl Fn(&str) -> Option<Sym>,
+    ) -> Result<&[Sym], &[String]> {
+        match self {
+            AskedKey::One(sym) => Ok(slice::from_ref(sym)),
+            AskedKey::Two(syms) => Ok(syms),
+            AskedKey::Spelled(key) => key.syms(find).ok_or(&*key.parts),
         }
-        let found = find(&mut self.parts())?;
-        Some(self.syms.get_or_init(|| found))
     }
 }
 
-impl fmt::Debug for AskedKey<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.parts.fmt(f)
+impl SpelledKey {
+    fn syms(&self, find: impl Fn(&str) -> Option<Sym>) -> Option<&[Sym]> {
+        if let Some(syms) = self.syms.get() {
+            return Some(syms);
+        }
+        let found = self.parts.iter().map(|part| find(part)).collect::<Option<_>>()?;
+        Some(self.syms.get_or_init(|| found))
     }
 }
 

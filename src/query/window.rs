@@ -159,8 +159,7 @@ impl Window {
         mut see: impl FnMut(i64, u64, &[State]),
     ) -> Option<i64> {
         let mut newest = None;
-        // From within, which is faster than one by one.
-        let _ = series.buckets_back(self.of.at).try_for_each(|(number, count, states)| {
+        series.each_back(self.of.at, |number, count, states| {
             newest = newest.or(Some(number));
             if number < self.from {
                 return ControlFlow::Break(());
