@@ -108,6 +108,11 @@ pub(crate) fn observe<'m>(
     grown
 }
 
+/// Merges the states of one cell into those of another.
+pub(crate) fn merge(states: &mut [State], other: &[State]) {
+    states.iter_mut().zip(other).for_each(|(state, other)| state.merge(other));
+}
+
 impl State {
     pub(crate) fn kind(&self) -> Kind {
         match self {

@@ -28,7 +28,7 @@ pub use span::SpanQuery;
 use crate::aggregate::{State, Stats, Summary};
 use crate::error::{Error, Result};
 use crate::event::abridged;
-use crate::series::{Cell, Series};
+use crate::series::{Cell, CellRef, SeriesRef};
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use answer::Value;
@@ -165,9 +165,10 @@ impl Query {
     fn get_now(&self, key: &[&str]) -> Result<Option<Row>> {
         self.check_key(key.len())?;
         let mut total = None;
-        self.source.see(&self.source.key(key), &mut |series| total = Some(series.total.clone()))?;
+        let read = &mut |series: SeriesRef<'_>| total = Some(series.total().to_owned());
+        self.source.see(&self.source.key(key), read)?;
         let spell = || key.iter().map(ToString::to_string).collect();
-        Ok(total.map(|total| self.row(spell(), &total)))
+        Ok(total.map(|total| self.row(spell(), total.as_ref())))
     }
 
     /// All keys, in the bytewise order of their parts. Rows are read as the iterator goes on; each
@@ -209,7 +210,7 @@ impl Query {
         this.source.each(
             &[],
             Depth::Totals,
-            &mut |key, series| rows.borrow_mut().push(this.row(key.spell(), &series.total)),
+            &mut |key, series| rows.borrow_mut().push(this.row(key.spell(), series.total())),
             &mut || rows.take().into_iter().try_for_each(&mut see),
         )
     }
@@ -240,7 +241,7 @@ impl Query {
         self.check_component(component)?;
         // The heap's root is the last of those kept.
         let mut heap: BinaryHeap<Ranked> = BinaryHeap::new();
-        let mut rank = |key: KeyRef<'_>, total: &Cell| {
+        let mut rank = |key: KeyRef<'_>, total: CellRef<'_>| {
             let Some(value) = component.of(total, self.stats(total.states())) else { return };
             if n == 0 {
                 return;
@@ -256,13 +257,13 @@ impl Query {
                     }
                 }
             }
-            heap.push(Ranked { value, order, key: key.spell(), total: total.clone() });
+            heap.push(Ranked { value, order, key: key.spell(), total: total.to_owned() });
         };
-        let mut see = |key: KeyRef<'_>, series: &Series| rank(key, &series.total);
+        let mut see = |key: KeyRef<'_>, series: SeriesRef<'_>| rank(key, series.total());
         let on = &mut || ControlFlow::Continue(());
         self.source.each(&[], Depth::Totals, &mut see, on)?;
         let ranked = heap.into_sorted_vec().into_iter();
-        Ok(ranked.map(|ranked| self.row(ranked.key, &ranked.total)).collect())
+        Ok(ranked.map(|ranked| self.row(ranked.key, ranked.total.as_ref())).collect())
     }
 
     /// All keys merged: what the view would hold under no key. Its key is empty.
@@ -272,10 +273,10 @@ impl Query {
     pub fn totals(&self) -> Result<Row> {
         let this = self.current()?;
         let mut all = Cell::empty(&this.view().shape(this.time_zone()));
-        let mut see = |_: KeyRef<'_>, series: &Series| all.merge(&series.total);
+        let mut see = |_: KeyRef<'_>, series: SeriesRef<'_>| all.merge(series.total());
         let on = &mut || ControlFlow::Continue(());
         this.source.each(&[], Depth::Totals, &mut see, on)?;
-        Ok(this.row(Vec::new(), &all))
+        Ok(this.row(Vec::new(), all.as_ref()))
     }
 
     /// The number of keys.
@@ -332,7 +333,7 @@ impl Query {
         summaries
     }
 
-    fn row(&self, key: Vec<String>, total: &Cell) -> Row {
+    fn row(&self, key: Vec<String>, total: CellRef<'_>) -> Row {
         Row {
             key,
             count: total.count(),

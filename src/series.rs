@@ -15,11 +15,16 @@
 //! that of the last one's` (LEB128), of which `first` is the begin and `last` the end.
 //! Next: `view.rs`.
 
-use crate::aggregate::{self, Aggregate, Count, Kind, Malformed, Measure, State};
+mod cell;
+
+pub(crate) use cell::{Cell, CellRef};
+
+use crate::aggregate::{self, Kind, Malformed, Measure, State};
 use crate::codec;
 use crate::ring::Ring;
 use crate::ring::packed::{self, Packed};
 use crate::time::{Calendar, Leaf, Timestamp};
+use cell::Tally;
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
@@ -37,6 +42,11 @@ impl Shape {
     pub(crate) fn new(kinds: Vec<Kind>, calendar: Arc<Calendar>) -> Self {
         let is_packed = kinds.is_empty() && packed::is_packable(&calendar.grains);
         Shape { kinds, calendar, is_packed }
+    }
+
+    /// A state of each of its aggregates that has observed nothing.
+    pub(crate) fn empty_states(&self) -> impl Iterator<Item = State> {
+        self.kinds.iter().map(|kind| kind.empty())
     }
 
     fn has_rings(&self) -> bool {
@@ -61,22 +71,36 @@ impl Occurrence {
     }
 }
 
-/// A count of events, the span of their times, and a state for each aggregate.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Cell {
-    count: Count,
-    first: Timestamp,
-    last: Timestamp,
-    states: SmallVec<[State; 1]>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Series {
-    pub(crate) total: Cell,
+/// A series but for its states, which lie elsewhere: most views keep none, and then no entry of theirs
+/// should have room for any.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Head {
+    tally: Tally,
     /// The rings of a shape that is packed.
     packed: Packed,
     /// What only some series have, behind one word: each byte here is paid for each key.
     more: Option<Box<More>>,
+}
+
+/// A series by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    head: Head,
+    states: SmallVec<[State; 1]>,
+}
+
+/// A series where it lies, to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeriesRef<'a> {
+    pub(crate) head: &'a Head,
+    pub(crate) states: &'a [State],
+}
+
+/// A series where it lies, to be changed.
+#[derive(Debug)]
+pub(crate) struct SeriesMut<'a> {
+    pub(crate) head: &'a mut Head,
+    pub(crate) states: &'a mut [State],
 }
 
 #[derive(Clone, Debug, Default)]
@@ -102,119 +126,7 @@ pub(crate) struct Observed {
     pub(crate) grown: isize,
 }
 
-impl Cell {
-    #[inline]
-    pub(crate) fn empty(shape: &Shape) -> Self {
-        let mut states = SmallVec::new();
-        for kind in &shape.kinds {
-            states.push(kind.empty());
-        }
-        Cell {
-            count: Count::default(),
-            first: Timestamp::from_micros(i64::MAX),
-            last: Timestamp::from_micros(i64::MIN),
-            states,
-        }
-    }
-
-    fn emptied(&self) -> Self {
-        Cell {
-            states: self.states.iter().map(|state| state.kind().empty()).collect(),
-            ..Cell::empty(&Shape::default())
-        }
-    }
-
-    /// Folds in an event whose time is known; `measure(i)` is what the `i`th state observes, NaN for
-    /// nothing. Gives the bytes by which the cell grew on the heap.
-    #[inline]
-    pub(crate) fn observe<'m>(
-        &mut self,
-        time: Timestamp,
-        times: u64,
-        measure: impl Fn(usize) -> &'m Measure,
-    ) -> usize {
-        self.count.add(times);
-        self.first = self.first.min(time);
-        self.last = self.last.max(time);
-        aggregate::observe(&mut self.states, times, measure)
-    }
-
-    pub(crate) fn merge(&mut self, other: &Cell) {
-        self.count.merge(&other.count);
-        self.first = self.first.min(other.first);
-        self.last = self.last.max(other.last);
-        for (state, other) in self.states.iter_mut().zip(&other.states) {
-            state.merge(other);
-        }
-    }
-
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        self.count.encode(out);
-        if self.count.get() > 0 {
-            codec::put_i64(out, self.first.micros());
-            codec::put_u64(out, self.last.micros().wrapping_sub(self.first.micros()) as u64);
-            self.states.iter().for_each(|state| state.encode(out));
-        }
-    }
-
-    pub(crate) fn decode(bytes: &mut &[u8], shape: &Shape) -> Result<Self, Malformed> {
-        let count = Count::decode(bytes)?;
-        if count.get() == 0 {
-            return Ok(Cell::empty(shape));
-        }
-        let first = codec::take_i64(bytes)?;
-        let last = first.wrapping_add(codec::take_u64(bytes)? as i64);
-        if last < first {
-            return Err(Malformed("a cell's last event is before its first"));
-        }
-        let states = shape.kinds.iter().map(|kind| kind.decode(bytes)).collect::<Result<_, _>>()?;
-        Ok(Cell {
-            count,
-            first: Timestamp::from_micros(first),
-            last: Timestamp::from_micros(last),
-            states,
-        })
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.count.get()
-    }
-
-    /// The time of the earliest event, or the earliest it can have been; meaningless while the count
-    /// is 0.
-    pub(crate) fn first(&self) -> Timestamp {
-        self.first
-    }
-
-    /// The time of the latest event, or the latest it can have been.
-    pub(crate) fn last(&self) -> Timestamp {
-        self.last
-    }
-
-    pub(crate) fn states(&self) -> &[State] {
-        &self.states
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        let spilled =
-            if self.states.spilled() { self.states.capacity() * size_of::<State>() } else { 0 };
-        spilled + self.states.iter().map(State::heap_bytes).sum::<usize>()
-    }
-}
-
-impl Series {
-    pub(crate) fn empty(shape: &Shape) -> Self {
-        let mut series = Series::blank(shape);
-        series.make_rings(shape);
-        series
-    }
-
-    /// An empty series that has no rings yet.
-    #[inline]
-    pub(crate) fn blank(shape: &Shape) -> Self {
-        Series { total: Cell::empty(shape), packed: Packed::default(), more: None }
-    }
-
+impl Head {
     /// Makes a ring for each grain, unless they are there.
     #[inline]
     pub(crate) fn make_rings(&mut self, shape: &Shape) {
@@ -223,24 +135,146 @@ impl Series {
         }
     }
 
+    pub(crate) fn count(&self) -> u64 {
+        self.tally.count.get()
+    }
+
     fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }
 
-    /// A series of the same shape that has observed nothing.
-    pub(crate) fn emptied(&self) -> Self {
+    /// A head of the same shape that has observed nothing.
+    fn emptied(&self) -> Self {
         let rings = vec![Ring::default(); self.rings().len()];
         let more = (!rings.is_empty()).then(|| Box::new(More { rings, loose: None }));
-        Series { total: self.total.emptied(), packed: Packed::default(), more }
+        Head { more, ..Head::default() }
+    }
+
+    fn rings(&self) -> &[Ring] {
+        self.more.as_ref().map_or(&[], |more| &more.rings)
+    }
+
+    fn rings_mut(&mut self) -> &mut [Ring] {
+        self.more.as_mut().map_or(&mut [], |more| &mut more.rings)
+    }
+
+    /// The latest that the first event can have been, and the earliest the last one.
+    fn inner_ends(&self) -> (Timestamp, Timestamp) {
+        match self.more.as_ref().and_then(|more| more.loose) {
+            Some(loose) => (loose.first_end, loose.last_start),
+            None => (self.tally.first, self.tally.last),
+        }
+    }
+
+    fn set_inner_ends(&mut self, first_end: Timestamp, last_start: Timestamp) {
+        if (first_end, last_start) != (self.tally.first, self.tally.last) {
+            self.more().loose = Some(Loose { first_end, last_start });
+        } else if let Some(more) = &mut self.more {
+            more.loose = None;
+            if more.rings.is_empty() {
+                self.more = None;
+            }
+        }
+    }
+
+    /// What it holds elsewhere on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
+        let more = self.more.as_ref().map_or(0, |_| size_of::<More>());
+        self.packed.heap_bytes() + more + rings.sum::<usize>()
+    }
+}
+
+impl Series {
+    pub(crate) fn empty(shape: &Shape) -> Self {
+        let mut head = Head::default();
+        head.make_rings(shape);
+        Series { head, states: shape.empty_states().collect() }
+    }
+
+    pub(crate) fn as_ref(&self) -> SeriesRef<'_> {
+        SeriesRef { head: &self.head, states: &self.states }
+    }
+
+    pub(crate) fn as_mut(&mut self) -> SeriesMut<'_> {
+        SeriesMut { head: &mut self.head, states: &mut self.states }
     }
 
     /// The rings of a shape that is not packed.
     pub(crate) fn rings(&self) -> &[Ring] {
-        self.more.as_ref().map_or(&[], |more| &more.rings)
+        self.head.rings()
     }
 
     pub(crate) fn rings_mut(&mut self) -> &mut [Ring] {
-        self.more.as_mut().map_or(&mut [], |more| &mut more.rings)
+        self.head.rings_mut()
+    }
+
+    /// Reads [`encode_row`](SeriesRef::encode_row)'s bytes; the rings' blocks are still empty.
+    pub(crate) fn decode_row(mut bytes: &[u8], shape: &Shape) -> Result<Self, Malformed> {
+        let bytes = &mut bytes;
+        let Cell { tally, states } = Cell::decode(bytes, shape)?;
+        let mut head = Head { tally, ..Head::default() };
+        let grains = &shape.calendar.grains;
+        if shape.is_packed && tally.count.get() > 0 {
+            head.packed = Packed::decode(bytes, grains)?;
+        } else if shape.has_rings() {
+            let rings = grains.iter().map(|_| Ring::decode_directory(bytes));
+            head.more().rings = rings.collect::<Result<_, _>>()?;
+        }
+        if !bytes.is_empty() {
+            let Tally { count, first, last } = tally;
+            let (first_len, last_len) = (codec::take_u64(bytes)?, codec::take_u64(bytes)?);
+            let len = last.micros().abs_diff(first.micros());
+            if count.get() == 0 || first_len.max(last_len) > len || first_len.max(last_len) == 0 {
+                return Err(Malformed("the first or the last time is no part of the time between"));
+            }
+            head.set_inner_ends(
+                Timestamp::from_micros(first.micros() + first_len as i64),
+                Timestamp::from_micros(last.micros() - last_len as i64),
+            );
+        }
+        codec::finished(bytes)?;
+        Ok(Series { head, states })
+    }
+
+    /// All bytes of the series, blocks included: what two series must have equal to be equal.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.as_ref().encode_row(&mut out);
+        for block in self.rings().iter().flat_map(Ring::blocks) {
+            block.encode_buckets(&mut out);
+        }
+        out
+    }
+}
+
+impl SeriesMut<'_> {
+    pub(crate) fn as_ref(&self) -> SeriesRef<'_> {
+        SeriesRef { head: self.head, states: self.states }
+    }
+
+    pub(crate) fn rings_mut(&mut self) -> &mut [Ring] {
+        self.head.rings_mut()
+    }
+
+    /// Takes it out and leaves one of the same shape that has observed nothing.
+    pub(crate) fn take(&mut self) -> Series {
+        let empty = self.head.emptied();
+        let head = std::mem::replace(self.head, empty);
+        let empty = |state: &mut State| {
+            let empty = state.kind().empty();
+            std::mem::replace(state, empty)
+        };
+        Series { head, states: self.states.iter_mut().map(empty).collect() }
+    }
+
+    /// Puts one of the same shape in its place.
+    pub(crate) fn put(&mut self, series: Series) {
+        *self.head = series.head;
+        for (state, put) in self.states.iter_mut().zip(series.states) {
+            *state = put;
+        }
     }
 
     /// Folds in an event, the leaf being turned to its time where there are grains; `mark` is left on
@@ -254,15 +288,17 @@ impl Series {
         measure: impl Fn(usize) -> &'m Measure + Copy,
         mark: u32,
     ) -> Observed {
-        if event.half_width > 0 || self.more.is_some() {
+        if event.half_width > 0 || self.head.more.is_some() {
             return self.observe_more(shape, leaf, event, measure, mark);
         }
-        let grown = self.total.observe(event.time, event.times, measure);
+        self.head.tally.observe(event.time, event.times);
+        let grown = aggregate::observe(self.states, event.times, measure);
         let mut observed = Observed { late: false, grown: grown as isize };
         if shape.is_packed {
-            let before = self.packed.heap_bytes();
-            observed.late = self.packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
-            observed.grown += self.packed.heap_bytes() as isize - before as isize;
+            let packed = &mut self.head.packed;
+            let before = packed.heap_bytes();
+            observed.late = packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
+            observed.grown += packed.heap_bytes() as isize - before as isize;
         }
         observed
     }
@@ -276,30 +312,32 @@ impl Series {
         measure: impl Fn(usize) -> &'m Measure + Copy,
         mark: u32,
     ) -> Observed {
-        let before = self.outer_bytes();
-        let (first_end, last_start) = self.inner_ends();
+        let head = &mut *self.head;
+        let before = head.heap_bytes();
+        let (first_end, last_start) = head.inner_ends();
         let half_width = event.half_width as i64;
         let by = |micros: i64| {
             let moment = event.time.micros().saturating_add(micros);
             Timestamp::from_micros(moment).clamp(Timestamp::MIN, Timestamp::MAX)
         };
         let (start, end) = (by(-half_width), by(half_width));
-        let grown = self.total.observe(event.time, event.times, measure);
-        self.total.first = self.total.first.min(start);
-        self.total.last = self.total.last.max(end);
-        self.set_inner_ends(first_end.min(end), last_start.max(start));
+        head.tally.observe(event.time, event.times);
+        let grown = aggregate::observe(self.states, event.times, measure);
+        head.tally.first = head.tally.first.min(start);
+        head.tally.last = head.tally.last.max(end);
+        head.set_inner_ends(first_end.min(end), last_start.max(start));
         let mut observed = Observed { late: false, grown: grown as isize };
         if shape.is_packed {
-            observed.late = self.packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
+            observed.late = head.packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
         }
         let grains = shape.calendar.grains.iter().zip(leaf.numbers());
-        for (ring, ((_, keep), number)) in self.rings_mut().iter_mut().zip(grains) {
+        for (ring, ((_, keep), number)) in head.rings_mut().iter_mut().zip(grains) {
             match ring.bucket_mut(*keep, number, shape, mark) {
                 Some(mut bucket) => bucket.observe(event.times, measure),
                 None => observed.late = true,
             }
         }
-        observed.grown += self.outer_bytes() as isize - before as isize;
+        observed.grown += head.heap_bytes() as isize - before as isize;
         observed
     }
 
@@ -312,72 +350,73 @@ impl Series {
         leaf: &Leaf,
         mark: u32,
     ) -> Observed {
-        let before = self.heap_bytes() as isize;
-        let (first_end, last_start) = self.inner_ends();
-        self.total.merge(run);
-        self.set_inner_ends(first_end.min(run.first), last_start.max(run.last));
-        let mut late = false;
+        let before = self.as_ref().heap_bytes() as isize;
+        let head = &mut *self.head;
+        let (first_end, last_start) = head.inner_ends();
+        head.tally.merge(&run.tally);
+        aggregate::merge(self.states, &run.states);
+        head.set_inner_ends(first_end.min(run.tally.first), last_start.max(run.tally.last));
+        let (mut late, times) = (false, run.tally.count);
         if shape.is_packed {
-            late = self.packed.add(&shape.calendar.grains, leaf.numbers(), run.count());
+            late = head.packed.add(&shape.calendar.grains, leaf.numbers(), times.get());
         }
         let grains = shape.calendar.grains.iter().zip(leaf.numbers());
-        for (ring, ((_, keep), number)) in self.rings_mut().iter_mut().zip(grains) {
+        for (ring, ((_, keep), number)) in head.rings_mut().iter_mut().zip(grains) {
             match ring.bucket_mut(*keep, number, shape, mark) {
-                Some(mut bucket) => bucket.merge(run.count, &run.states),
+                Some(mut bucket) => bucket.merge(times, &run.states),
                 None => late = true,
             }
         }
-        Observed { late, grown: self.heap_bytes() as isize - before }
+        Observed { late, grown: self.as_ref().heap_bytes() as isize - before }
     }
 
-    pub(crate) fn merge(&mut self, other: &Series, shape: &Shape, mark: u32) {
-        let (mine, theirs) = (self.inner_ends(), other.inner_ends());
-        self.total.merge(&other.total);
-        self.set_inner_ends(mine.0.min(theirs.0), mine.1.max(theirs.1));
+    pub(crate) fn merge(&mut self, other: SeriesRef<'_>, shape: &Shape, mark: u32) {
+        let (head, other_head) = (&mut *self.head, other.head);
+        let (mine, theirs) = (head.inner_ends(), other_head.inner_ends());
+        head.tally.merge(&other_head.tally);
+        aggregate::merge(self.states, other.states);
+        head.set_inner_ends(mine.0.min(theirs.0), mine.1.max(theirs.1));
         let grains = &shape.calendar.grains;
         if shape.is_packed {
-            self.packed.merge(&other.packed, grains);
+            head.packed.merge(&other_head.packed, grains);
         }
-        for ((ring, other), (_, keep)) in self.rings_mut().iter_mut().zip(other.rings()).zip(grains)
-        {
+        let rings = head.rings_mut().iter_mut().zip(other_head.rings());
+        for ((ring, other), (_, keep)) in rings.zip(grains) {
             ring.merge(other, *keep, shape, mark);
         }
     }
+}
 
-    /// The latest that the first event can have been, and the earliest the last one.
-    fn inner_ends(&self) -> (Timestamp, Timestamp) {
-        match self.more.as_ref().and_then(|more| more.loose) {
-            Some(loose) => (loose.first_end, loose.last_start),
-            None => (self.total.first, self.total.last),
-        }
+impl<'a> SeriesRef<'a> {
+    pub(crate) fn total(self) -> CellRef<'a> {
+        CellRef { tally: &self.head.tally, states: self.states }
     }
 
-    fn set_inner_ends(&mut self, first_end: Timestamp, last_start: Timestamp) {
-        if (first_end, last_start) != (self.total.first, self.total.last) {
-            self.more().loose = Some(Loose { first_end, last_start });
-        } else if let Some(more) = &mut self.more {
-            more.loose = None;
-            if more.rings.is_empty() {
-                self.more = None;
-            }
-        }
+    /// The rings of a shape that is not packed.
+    pub(crate) fn rings(self) -> &'a [Ring] {
+        self.head.rings()
+    }
+
+    pub(crate) fn to_owned(self) -> Series {
+        Series { head: self.head.clone(), states: self.states.iter().cloned().collect() }
     }
 
     /// Between when and when the first event was; meaningless while nothing is counted.
-    pub(crate) fn first_span(&self) -> RangeInclusive<Timestamp> {
-        self.total.first..=self.inner_ends().0
+    pub(crate) fn first_span(self) -> RangeInclusive<Timestamp> {
+        self.head.tally.first..=self.head.inner_ends().0
     }
 
     /// Between when and when the last event was.
-    pub(crate) fn last_span(&self) -> RangeInclusive<Timestamp> {
-        self.inner_ends().1..=self.total.last
+    pub(crate) fn last_span(self) -> RangeInclusive<Timestamp> {
+        self.head.inner_ends().1..=self.head.tally.last
     }
 
     /// The buckets of the `at`th grain that hold events, newest first: their numbers, how many events
     /// each counts, and its states.
     #[inline]
-    pub(crate) fn buckets_back(&self, at: usize) -> impl Iterator<Item = (i64, u64, &[State])> {
-        let packed = self.packed.buckets_back(at).map(|(number, count)| (number, count, &[][..]));
+    pub(crate) fn buckets_back(self, at: usize) -> impl Iterator<Item = (i64, u64, &'a [State])> {
+        let packed =
+            self.head.packed.buckets_back(at).map(|(number, count)| (number, count, &[][..]));
         let ring = self.rings().get(at).into_iter();
         packed.chain(ring.flat_map(Ring::buckets_back))
     }
@@ -385,86 +424,45 @@ impl Series {
     /// Calls `see` with them until it breaks: the same in less time than one by one.
     #[inline]
     pub(crate) fn each_back(
-        &self,
+        self,
         at: usize,
         mut see: impl FnMut(i64, u64, &[State]) -> ControlFlow<()>,
     ) {
         let _ = match self.rings().get(at) {
-            Some(ring) => ring.buckets_back().try_for_each(|(n, count, states)| see(n, count, states)),
-            None => self.packed.buckets_back(at).try_for_each(|(n, count)| see(n, count, &[])),
+            Some(ring) => {
+                ring.buckets_back().try_for_each(|(n, count, states)| see(n, count, states))
+            }
+            None => self.head.packed.buckets_back(at).try_for_each(|(n, count)| see(n, count, &[])),
         };
     }
 
     /// The same, oldest first.
-    pub(crate) fn buckets(&self, at: usize) -> impl Iterator<Item = (i64, u64, &[State])> {
+    pub(crate) fn buckets(self, at: usize) -> impl Iterator<Item = (i64, u64, &'a [State])> {
         let buckets: SmallVec<[_; 64]> = self.buckets_back(at).collect();
         buckets.into_iter().rev()
     }
 
     /// The newest bucket of the `at`th grain that an event was seen in.
-    pub(crate) fn newest(&self, at: usize) -> Option<i64> {
-        self.packed.newest(at).or_else(|| self.rings().get(at).and_then(Ring::newest))
+    pub(crate) fn newest(self, at: usize) -> Option<i64> {
+        self.head.packed.newest(at).or_else(|| self.rings().get(at).and_then(Ring::newest))
     }
 
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.total.heap_bytes() + self.outer_bytes()
-    }
-
-    /// What the series holds on the heap besides its totals.
-    fn outer_bytes(&self) -> usize {
-        let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
-        let more = self.more.as_ref().map_or(0, |_| size_of::<More>());
-        self.packed.heap_bytes() + more + rings.sum::<usize>()
+    /// What it holds on the heap besides its head and its states themselves.
+    pub(crate) fn heap_bytes(self) -> usize {
+        self.head.heap_bytes() + self.states.iter().map(State::heap_bytes).sum::<usize>()
     }
 
     /// The row of the series itself: its totals, and packed rings or the directory of each ring.
-    pub(crate) fn encode_row(&self, out: &mut Vec<u8>) {
-        self.total.encode(out);
-        self.packed.encode(out);
+    pub(crate) fn encode_row(self, out: &mut Vec<u8>) {
+        self.total().encode(out);
+        self.head.packed.encode(out);
         self.rings().iter().for_each(|ring| ring.encode_directory(out));
-        if let Some(loose) = self.more.as_ref().and_then(|more| more.loose) {
+        let Tally { first, last, .. } = self.head.tally;
+        if let Some(loose) = self.head.more.as_ref().and_then(|more| more.loose) {
             let micros = |from: Timestamp, to: Timestamp| to.micros().abs_diff(from.micros());
-            codec::put_u64(out, micros(self.total.first, loose.first_end));
-            codec::put_u64(out, micros(loose.last_start, self.total.last));
+            codec::put_u64(out, micros(first, loose.first_end));
+            codec::put_u64(out, micros(loose.last_start, last));
         }
-    }
-
-    /// Reads [`encode_row`](Series::encode_row)'s bytes; the rings' blocks are still empty.
-    pub(crate) fn decode_row(mut bytes: &[u8], shape: &Shape) -> Result<Self, Malformed> {
-        let bytes = &mut bytes;
-        let mut series = Series { total: Cell::decode(bytes, shape)?, ..Series::blank(shape) };
-        let grains = &shape.calendar.grains;
-        if shape.is_packed && series.total.count() > 0 {
-            series.packed = Packed::decode(bytes, grains)?;
-        } else if shape.has_rings() {
-            let rings = grains.iter().map(|_| Ring::decode_directory(bytes));
-            series.more().rings = rings.collect::<Result<_, _>>()?;
-        }
-        if !bytes.is_empty() {
-            let Cell { count, first, last, .. } = series.total;
-            let (first_len, last_len) = (codec::take_u64(bytes)?, codec::take_u64(bytes)?);
-            let len = last.micros().abs_diff(first.micros());
-            if count.get() == 0 || first_len.max(last_len) > len || first_len.max(last_len) == 0 {
-                return Err(Malformed("the first or the last time is no part of the time between"));
-            }
-            series.set_inner_ends(
-                Timestamp::from_micros(first.micros() + first_len as i64),
-                Timestamp::from_micros(last.micros() - last_len as i64),
-            );
-        }
-        codec::finished(bytes)?;
-        Ok(series)
-    }
-
-    /// All bytes of the series, blocks included: what two series must have equal to be equal.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.encode_row(&mut out);
-        for block in self.rings().iter().flat_map(Ring::blocks) {
-            block.encode_buckets(&mut out);
-        }
-        out
     }
 }
 
@@ -503,9 +501,9 @@ mod tests {
         let time = Timestamp::from_secs(hours * 3_600);
         let event = Occurrence { time, half_width: half_width * 3_600_000_000, times };
         let (measure, leaf) = (Measure::new(value), Leaf::at(&shape.calendar, time));
-        let before = series.heap_bytes() as isize;
-        let observed = series.observe(shape, &leaf, event, |_| &measure, 1);
-        assert_eq!(series.heap_bytes() as isize - before, observed.grown);
+        let before = series.as_ref().heap_bytes() as isize;
+        let observed = series.as_mut().observe(shape, &leaf, event, |_| &measure, 1);
+        assert_eq!(series.as_ref().heap_bytes() as isize - before, observed.grown);
     }
 
     fn fold(shape: &Shape, events: &[Told]) -> Series {
@@ -527,15 +525,15 @@ mod tests {
             let cut = cut.index(events.len() + 1);
             let (mut a, b) = (fold(&shape, &events[..cut]), fold(&shape, &events[cut..]));
             let mut reverse = b.clone();
-            reverse.merge(&a, &shape, 1);
-            a.merge(&b, &shape, 1);
+            reverse.as_mut().merge(a.as_ref(), &shape, 1);
+            a.as_mut().merge(b.as_ref(), &shape, 1);
             prop_assert_eq!(&a.bytes(), &direct);
-            prop_assert_eq!(a.heap_bytes(), fold(&shape, &events).heap_bytes());
+            prop_assert_eq!(a.as_ref().heap_bytes(), fold(&shape, &events).as_ref().heap_bytes());
             prop_assert_eq!(&reverse.bytes(), &direct);
             events.reverse();
             prop_assert_eq!(&fold(&shape, &events).bytes(), &direct);
             let mut empty = Series::empty(&shape);
-            empty.merge(&a, &shape, 1);
+            empty.as_mut().merge(a.as_ref(), &shape, 1);
             prop_assert_eq!(&empty.bytes(), &direct);
         }
 
@@ -563,8 +561,8 @@ mod tests {
                     map.retain(|number, _| *number >= Keep::Last(n).oldest(newest));
                 }
                 for series in [&packed, &blocks] {
-                    prop_assert_eq!(series.newest(at), newest);
-                    let buckets: Vec<_> = series.buckets(at).map(|(n, c, _)| (n, c)).collect();
+                    prop_assert_eq!(series.as_ref().newest(at), newest);
+                    let buckets: Vec<_> = series.as_ref().buckets(at).map(|(n, c, _)| (n, c)).collect();
                     prop_assert_eq!(buckets, map.clone().into_iter().collect::<Vec<_>>());
                 }
             }
@@ -593,7 +591,7 @@ mod tests {
                 hours * 3_600_000_000 + (*half as f64 * 3.6e9 * off) as i64
             }).collect();
             let truth = |micros: Option<&i64>| Timestamp::from_micros(*micros.unwrap());
-            let (first, last) = (series.first_span(), series.last_span());
+            let (first, last) = (series.as_ref().first_span(), series.as_ref().last_span());
             prop_assert!(first.contains(&truth(truths.iter().min())));
             prop_assert!(last.contains(&truth(truths.iter().max())));
             prop_assert!(first.start() <= last.start() && first.end() <= last.end());
@@ -616,19 +614,19 @@ mod tests {
                 let time = at(second);
                 let measure = Measure::new(*value);
                 let event = Occurrence { times: *times, ..Occurrence::at(time) };
-                late = each.observe(&shape, &leaf, event, |_| &measure, 1).late;
+                late = each.as_mut().observe(&shape, &leaf, event, |_| &measure, 1).late;
                 cell.observe(time, *times, |_| &measure);
             }
-            prop_assert_eq!(together.merge_run(&cell, &shape, &leaf, 1).late, late);
+            prop_assert_eq!(together.as_mut().merge_run(&cell, &shape, &leaf, 1).late, late);
             prop_assert_eq!(together.bytes(), each.bytes());
-            prop_assert_eq!(together.heap_bytes(), each.heap_bytes());
+            prop_assert_eq!(together.as_ref().heap_bytes(), each.as_ref().heap_bytes());
         }
 
         #[test]
         fn rows_come_back(events in prop::collection::vec(told(), 0..80), shape in shapes()) {
             let series = fold(&shape, &events);
             let mut row = Vec::new();
-            series.encode_row(&mut row);
+            series.as_ref().encode_row(&mut row);
             let mut back = Series::decode_row(&row, &shape).expect("own bytes");
             for (ring, original) in back.rings_mut().iter_mut().zip(series.rings()) {
                 for (at, original) in original.blocks().iter().enumerate() {
@@ -638,7 +636,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(back.bytes(), series.bytes());
-            prop_assert_eq!(back.heap_bytes(), series.heap_bytes());
+            prop_assert_eq!(back.as_ref().heap_bytes(), series.as_ref().heap_bytes());
         }
 
         #[test]
@@ -649,7 +647,7 @@ mod tests {
             shape in shapes(),
         ) {
             let mut row = Vec::new();
-            fold(&shape, &events).encode_row(&mut row);
+            fold(&shape, &events).as_ref().encode_row(&mut row);
             for (at, byte) in flips {
                 let at = at.index(row.len());
                 row[at] ^= byte;
@@ -658,7 +656,7 @@ mod tests {
                 let Ok(mut series) = Series::decode_row(row, &shape) else { continue };
                 // What is taken is what would have been written, and can be gone on with.
                 let mut again = Vec::new();
-                series.encode_row(&mut again);
+                series.as_ref().encode_row(&mut again);
                 prop_assert_eq!(&again, row);
                 for ring in series.rings_mut() {
                     for at in 0..ring.blocks().len() {
@@ -666,7 +664,7 @@ mod tests {
                     }
                 }
                 put(&mut series, &shape, (3, 0, 2, 1.0));
-                series.buckets(1).for_each(|_| {});
+                series.as_ref().buckets(1).for_each(|_| {});
             }
         }
     }
@@ -679,11 +677,11 @@ mod tests {
             let time = Timestamp::from_secs(hours * 3_600);
             let leaf = Leaf::at(&shape.calendar, time);
             let observed =
-                series.observe(&shape, &leaf, Occurrence::at(time), |_| &Measure::NONE, 1);
-            assert_eq!(observed.late, series.total.count() == 4);
+                series.as_mut().observe(&shape, &leaf, Occurrence::at(time), |_| &Measure::NONE, 1);
+            assert_eq!(observed.late, series.head.count() == 4);
         }
-        let buckets: Vec<_> = series.buckets(0).map(|(n, count, _)| (n, count)).collect();
+        let buckets: Vec<_> = series.as_ref().buckets(0).map(|(n, count, _)| (n, count)).collect();
         assert_eq!(buckets, [(490_011, 1), (490_012, 1)]);
-        assert_eq!(series.total.count(), 4);
+        assert_eq!(series.head.count(), 4);
     }
 }

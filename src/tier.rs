@@ -19,9 +19,10 @@
 pub(crate) mod apply;
 pub(crate) mod room;
 pub(crate) mod shard;
+mod slab;
 
 use crate::dictionary::{Dictionary, Sym};
-use crate::series::Series;
+use crate::series::{Series, SeriesRef};
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -114,7 +115,8 @@ impl ViewTier {
         let expected = if plan.key.is_empty() { 1 } else { expected_keys.div_ceil(shards) };
         let room = Arc::new(Room::default());
         let shard = || {
-            let shard = Shard::new(plan.key.len(), expected, stored_rows > 0, room.clone());
+            let (arity, shape) = (plan.key.len(), &plan.shape);
+            let shard = Shard::new(arity, shape, expected, stored_rows > 0, room.clone());
             CachePadded::new(Mutex::new(shard))
         };
         let shards = std::iter::repeat_with(shard).take(shards).collect();
@@ -205,7 +207,7 @@ impl ViewTier {
     }
 
     /// Reads the series of `key` where it is.
-    pub(crate) fn read<R>(&self, key: &[Sym], read: impl FnOnce(&Series) -> R) -> Lookup<R> {
+    pub(crate) fn read<R>(&self, key: &[Sym], read: impl FnOnce(SeriesRef<'_>) -> R) -> Lookup<R> {
         let (shard, hash) = self.place(key);
         self.shards[shard].lock().read(hash, key, read)
     }
@@ -217,7 +219,7 @@ impl ViewTier {
         key: &[Sym],
         row: Option<(Series, u64)>,
         still: impl FnOnce() -> bool,
-        read: impl FnOnce(&Series) -> R,
+        read: impl FnOnce(SeriesRef<'_>) -> R,
     ) -> Installed<R> {
         let (shard, hash) = self.place(key);
         let mut shard = self.shards[shard].lock();

@@ -250,9 +250,9 @@ impl Engine {
             let mut series = row.map_or_else(|| Series::empty(shape), |(series, _)| series);
             for part in delta.parts {
                 // Any mark but clean: the blocks it changes are to be written.
-                series.merge(&part.series, shape, 1);
+                series.as_mut().merge(part.series.as_ref(), shape, 1);
             }
-            put_rows(&mut merged, &key, rows_of(&mut series), delta.cut);
+            put_rows(&mut merged, &key, rows_of(series.as_mut()), delta.cut);
         }
         for (tier, part) in new_rows {
             let counted = part.counted.swap(true, AcqRel);

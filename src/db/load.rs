@@ -16,7 +16,7 @@ use crate::dictionary::Sym;
 use crate::error::{Error, Result};
 use crate::key;
 use crate::query::{AskedKey, Depth, KeyRef, Source};
-use crate::series::{Cell, Series, Shape};
+use crate::series::{CellRef, Series, SeriesRef, Shape};
 use crate::snapshot::{Row, Snapshot, Start, Storage as _, Table};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
@@ -103,7 +103,7 @@ pub(super) fn check_series_row(
     let (series, _) = decode_series(snapshot, row_key, value, shape, Path::new(""))?;
     Ok(Weight {
         blocks: series.rings().iter().map(|ring| ring.blocks().len() as u64).sum(),
-        heap_bytes: series.heap_bytes() as u64,
+        heap_bytes: series.as_ref().heap_bytes() as u64,
     })
 }
 
@@ -121,7 +121,7 @@ pub(super) fn prune_series_row(
         pruned |= ring.keep_blocks(|block| has(grain, block));
     }
     let mut row = Vec::new();
-    series.encode_row(&mut row);
+    series.as_ref().encode_row(&mut row);
     Some((seal_series(row_key, as_of, &row), pruned))
 }
 
@@ -193,7 +193,7 @@ impl ViewSource {
     }
 
     /// Reads a key, making it resident and whole if it is not.
-    fn load<R>(&self, key: &[Sym], read: &mut dyn FnMut(&Series) -> R) -> Result<Option<R>> {
+    fn load<R>(&self, key: &[Sym], read: &mut dyn FnMut(SeriesRef<'_>) -> R) -> Result<Option<R>> {
         match self.tier.read(key, &mut *read) {
             Lookup::Here(answer) => return Ok(Some(answer)),
             Lookup::Nowhere => return Ok(None),
@@ -254,7 +254,7 @@ impl ViewSource {
     fn whole_now<R>(
         &self,
         row_key: &[u8],
-        read: &mut dyn FnMut(&Series) -> R,
+        read: &mut dyn FnMut(SeriesRef<'_>) -> R,
     ) -> Result<Option<R>> {
         let syms = self.syms_of(row_key)?;
         loop {
@@ -270,7 +270,7 @@ impl ViewSource {
             };
             // An entry that came, was written and left meanwhile has raised it.
             if self.engine.commits.load(Acquire) == epoch {
-                return Ok(row.map(|(series, _)| read(&series)));
+                return Ok(row.map(|(series, _)| read(series.as_ref())));
             }
         }
     }
@@ -281,7 +281,7 @@ impl ViewSource {
         &self,
         row: (&[u8], &[u8]),
         epoch: u64,
-        read: &mut dyn FnMut(&Series) -> R,
+        read: &mut dyn FnMut(SeriesRef<'_>) -> R,
     ) -> Result<Option<R>> {
         let (row_key, value) = row;
         let path = self.store_path();
@@ -298,9 +298,9 @@ impl ViewSource {
             }
             if self.engine.commits.load(Acquire) == seen {
                 return match fresh {
-                    Some(series) => Ok(series.as_ref().map(&mut *read)),
+                    Some(series) => Ok(series.as_ref().map(|series| read(series.as_ref()))),
                     None => decode_totals(row_key, value, self.shape())
-                        .map(|(series, _)| Some(read(&series)))
+                        .map(|(series, _)| Some(read(series.as_ref())))
                         .map_err(|e| damaged(&path, row_key, e)),
                 };
             }
@@ -355,7 +355,7 @@ impl Source for ViewSource {
         }
     }
 
-    fn see(&self, key: &AskedKey, read: &mut dyn FnMut(&Series)) -> Result<bool> {
+    fn see(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<bool> {
         self.engine.check_open()?;
         self.engine.settle();
         let dictionary = &self.engine.dictionary;
@@ -384,7 +384,7 @@ impl Source for ViewSource {
         &self,
         beginning: &[&str],
         depth: Depth,
-        see: &mut dyn FnMut(KeyRef<'_>, &Series),
+        see: &mut dyn FnMut(KeyRef<'_>, SeriesRef<'_>),
         between: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
         self.engine.check_open()?;
@@ -438,7 +438,7 @@ impl Source for ViewSource {
                 if seen.contains(&xxhash_rust::xxh3::xxh3_128(row_key)) {
                     continue;
                 }
-                let read = &mut |series: &Series| see(KeyRef::Row(row_key), series);
+                let read = &mut |series: SeriesRef<'_>| see(KeyRef::Row(row_key), series);
                 match depth {
                     Depth::Totals => self.row_now((row_key, value), epoch, read)?,
                     Depth::Buckets => self.whole_now(row_key, read)?,
@@ -477,7 +477,7 @@ impl Source for ViewSource {
         prefix: &[&str],
         behind: Option<&[u8]>,
         resident: &mut Vec<Vec<u8>>,
-        out: &mut dyn FnMut(KeyRef<'_>, &Cell),
+        out: &mut dyn FnMut(KeyRef<'_>, CellRef<'_>),
     ) -> Result<Option<Vec<u8>>> {
         let prefix = key::series_row(self.tier.id, prefix.iter().copied());
         let epoch = self.engine.commits.load(Acquire);
@@ -487,7 +487,7 @@ impl Source for ViewSource {
         };
         let last =
             if stored.len() < PAGE { None } else { stored.last().map(|(key, _)| key.clone()) };
-        let mut total = |series: &Series| series.total.clone();
+        let mut total = |series: SeriesRef<'_>| series.total().to_owned();
         let mut stored = stored.into_iter().peekable();
         let mut left = PAGE;
         let mut behind = None;
@@ -525,7 +525,7 @@ impl Source for ViewSource {
                 (row_key, found)
             };
             if let Some(total) = total {
-                out(KeyRef::Row(&row_key), &total);
+                out(KeyRef::Row(&row_key), total.as_ref());
             }
             behind = Some(row_key);
         }

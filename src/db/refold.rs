@@ -16,7 +16,7 @@ use crate::dictionary::Dictionary;
 use crate::error::Result;
 use crate::key;
 use crate::log::reader::Entry;
-use crate::series::Series;
+use crate::series::{Series, SeriesRef};
 use crate::snapshot::{Snapshot, Start, Table};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Backfill, Key, ViewTier};
@@ -28,7 +28,10 @@ use std::sync::Arc;
 /// Expected memory of the views that are folded together.
 pub(super) const GROUP_BYTES: u64 = 1 << 30;
 /// What a series takes in memory beside the heap, its key and its place in the tables included.
-const SERIES_BYTES: u64 = 512;
+/// A shard has room for up to four times the series in it.
+const SERIES_BYTES: u64 = 224;
+/// The same of each measure's statistics.
+const STATE_BYTES: u64 = 352;
 /// Differences of one view that are listed one by one.
 const LISTED_MAX: u64 = 100;
 /// Rows looked at in one go.
@@ -58,7 +61,8 @@ pub(super) struct Refold {
 
 /// What the series of a view will take, of which the stored ones need so much on the heap.
 pub(super) fn expected_bytes(view: &StoredView, heap_bytes: u64) -> u64 {
-    view.rows.saturating_mul(SERIES_BYTES).saturating_add(heap_bytes)
+    let states = view.view.measures().len() as u64 * STATE_BYTES;
+    view.rows.saturating_mul(SERIES_BYTES + states).saturating_add(heap_bytes)
 }
 
 /// Puts views together that are folded in one pass; `heap_bytes` says what the stored series of a view
@@ -164,12 +168,12 @@ impl Refold {
             while let Some(at) = from {
                 let mut page: Vec<(Key, Series)> = Vec::new();
                 from = shard.lock().each(at, STEP as u32, |key, series| {
-                    page.extend(series.map(|series| (Key::from_slice(key), series.clone())));
+                    page.extend(series.map(|series| (Key::from_slice(key), series.to_owned())));
                 });
                 for (key, series) in &page {
                     let texts = key.iter().map(|sym| self.dictionary.text(*sym));
                     let row_key = key::series_row(id, texts);
-                    match compare_series(snapshot, &row_key, series)? {
+                    match compare_series(snapshot, &row_key, series.as_ref())? {
                         Comparison::Equal => met += 1,
                         Comparison::Damaged => {}
                         Comparison::Missing => differ(&row_key, "is in the log and not stored"),
@@ -233,7 +237,11 @@ enum Comparison {
     Different(&'static str),
 }
 
-fn compare_series(snapshot: &dyn Snapshot, row_key: &[u8], series: &Series) -> Result<Comparison> {
+fn compare_series(
+    snapshot: &dyn Snapshot,
+    row_key: &[u8],
+    series: SeriesRef<'_>,
+) -> Result<Comparison> {
     let Some(value) = snapshot.get(Table::Series, row_key)? else {
         return Ok(Comparison::Missing);
     };

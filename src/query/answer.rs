@@ -4,7 +4,7 @@ use super::Query;
 use super::range::Sum;
 use crate::aggregate::{Stats, Summary};
 use crate::error::{Error, Result};
-use crate::series::Cell;
+use crate::series::CellRef;
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::cmp::Ordering;
@@ -256,7 +256,7 @@ impl Component {
         }
     }
 
-    pub(super) fn of(self, cell: &Cell, stats: Option<&Stats>) -> Option<Value> {
+    pub(super) fn of(self, cell: CellRef<'_>, stats: Option<&Stats>) -> Option<Value> {
         match self {
             Component::Count => Some(Value::Count(cell.count())),
             Component::FirstSeen => Some(Value::Time(cell.first())),

@@ -14,7 +14,7 @@ use super::window::{KeptGrain, Window};
 use super::{Depth, Query};
 use crate::aggregate::{Kind, State};
 use crate::error::{Error, ErrorKind, Result};
-use crate::series::Series;
+use crate::series::SeriesRef;
 use crate::time::{Grain, Timestamp};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -230,7 +230,7 @@ impl RangeQuery {
         if self.is_ever() {
             let (mut sum, mut life) = (Sum::empty(query), None);
             self.series.each(Depth::Totals, &mut |series| {
-                let total = &series.total;
+                let total = series.total();
                 sum.add(total.count(), total.states());
                 let (first, last) = life.unwrap_or((total.first(), total.last()));
                 life = Some((total.first().min(first), total.last().max(last)));
@@ -575,7 +575,7 @@ impl RangeQuery {
         if self.is_ever() {
             let mut sum = 0;
             let any = series.each(Depth::Totals, &mut |series| {
-                sum = add_count_to(sum, series.total.count());
+                sum = add_count_to(sum, series.total().count());
             })?;
             return Ok(any.then_some(sum));
         }
@@ -625,7 +625,7 @@ impl RangeQuery {
         series: &SeriesQuery,
         now: Now,
         start: impl Fn() -> T,
-        see: impl Fn(&mut T, &Window, &Series) -> Option<i64>,
+        see: impl Fn(&mut T, &Window, SeriesRef<'_>) -> Option<i64>,
     ) -> Result<Option<Read<T>>> {
         let mut window = match self.counted_back(series, now) {
             Some((of, from, to)) => Window::new(*of, from, to),

@@ -13,7 +13,7 @@ use super::span::{SpanQuery, Which};
 use super::window::KeptGrain;
 use super::{AskedKey, Depth, KeyRef, Query};
 use crate::error::Result;
-use crate::series::Series;
+use crate::series::SeriesRef;
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use std::collections::BTreeSet;
@@ -581,7 +581,7 @@ impl SeriesQuery {
 
     /// Calls `see` with the series of every key that there is; says whether there is any.
     #[inline]
-    pub(super) fn each(&self, depth: Depth, see: &mut dyn FnMut(&Series)) -> Result<bool> {
+    pub(super) fn each(&self, depth: Depth, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<bool> {
         let source = &*self.query().source;
         match &self.keys {
             Keys::One(key) => source.see(key, see),
@@ -601,11 +601,11 @@ impl SeriesQuery {
         &self,
         beginning: &[String],
         depth: Depth,
-        see: &mut dyn FnMut(&Series),
+        see: &mut dyn FnMut(SeriesRef<'_>),
     ) -> Result<bool> {
         let beginning: Vec<&str> = beginning.iter().map(String::as_str).collect();
         let mut any = false;
-        let mut see = |_: KeyRef<'_>, series: &Series| {
+        let mut see = |_: KeyRef<'_>, series: SeriesRef<'_>| {
             any = true;
             see(series);
         };

@@ -7,7 +7,7 @@
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::Result;
 use crate::key;
-use crate::series::{Cell, Series};
+use crate::series::{CellRef, SeriesRef};
 use crate::sync::OnceLock;
 use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
@@ -34,7 +34,7 @@ pub(crate) trait Source: Send + Sync {
     /// The parts of a key.
     fn spell(&self, key: &AskedKey) -> Vec<String>;
     /// Reads the series of a key once, if there is one; says whether there is.
-    fn see(&self, key: &AskedKey, read: &mut dyn FnMut(&Series)) -> Result<bool>;
+    fn see(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<bool>;
     /// Calls `see` with the series of every key whose first parts are these, the last of them being
     /// only the beginning of a text; in no order; it may be called while a lock is held. `between` is
     /// called now and then while none is, and can end it.
@@ -42,7 +42,7 @@ pub(crate) trait Source: Send + Sync {
         &self,
         beginning: &[&str],
         depth: Depth,
-        see: &mut dyn FnMut(KeyRef<'_>, &Series),
+        see: &mut dyn FnMut(KeyRef<'_>, SeriesRef<'_>),
         between: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
     /// Begins a scan in key order: the row keys in memory, greatest first.
@@ -53,7 +53,7 @@ pub(crate) trait Source: Send + Sync {
         prefix: &[&str],
         behind: Option<&[u8]>,
         resident: &mut Vec<Vec<u8>>,
-        out: &mut dyn FnMut(KeyRef<'_>, &Cell),
+        out: &mut dyn FnMut(KeyRef<'_>, CellRef<'_>),
     ) -> Result<Option<Vec<u8>>>;
     fn key_count(&self) -> Result<u64>;
 }
@@ -111,10 +111,7 @@ impl AskedKey {
 
     /// The syms of its parts, as soon as `find` finds each of them, and else the parts.
     #[inline]
-    pub(crate) fn syms(
-        &self,
-        find: impl Fn(&str) -> Option<Sym>,
-    ) -> Result<&[Sym], &[String]> {
+    pub(crate) fn syms(&self, find: impl Fn(&str) -> Option<Sym>) -> Result<&[Sym], &[String]> {
         match self {
             AskedKey::One(sym) => Ok(slice::from_ref(sym)),
             AskedKey::Two(syms) => Ok(syms),

@@ -17,7 +17,7 @@ use super::window::KeptGrain;
 use super::{Depth, Query};
 use crate::aggregate::State;
 use crate::error::{Error, ErrorKind, Result};
-use crate::series::Series;
+use crate::series::SeriesRef;
 use crate::time::{Grain, Timestamp};
 use std::ops::Range;
 use std::time::Duration;
@@ -277,7 +277,7 @@ impl Counted {
 
 /// One series with its grains, finest first.
 struct Reading<'a> {
-    series: &'a Series,
+    series: SeriesRef<'a>,
     grains: &'a [KeptGrain],
 }
 
@@ -285,7 +285,7 @@ impl Reading<'_> {
     /// Hands on what lies in the span, and gives the moment from which on that is known. Where it is not
     /// known from the begin, what was handed on does not count.
     fn count(&self, span: Span, see: &mut dyn FnMut(Part<'_>)) -> i64 {
-        let total = &self.series.total;
+        let total = self.series.total();
         let Some(cut) = self.cut(&span) else { return span.start };
         if cut == (total.first().micros()..behind(total.last())) {
             see(Part::Inside(total.count(), total.states()));
@@ -303,7 +303,7 @@ impl Reading<'_> {
 
     /// The part of a span in which the series had events; `None` where there is none.
     fn cut(&self, span: &Span) -> Option<Span> {
-        let total = &self.series.total;
+        let total = self.series.total();
         let cut = span.start.max(total.first().micros())..span.end.min(behind(total.last()));
         (!cut.is_empty()).then_some(cut)
     }
@@ -324,8 +324,8 @@ impl Reading<'_> {
         let upper = of.start(to).micros()..of.start(to.saturating_add(1)).micros();
         // Invariant 2: the span ends at an event's moment where the series does.
         let is_cut_below =
-            lower_edge < span.start && self.series.total.first() < moment(span.start);
-        let is_cut_above = upper.end > span.end && self.series.total.last() > last;
+            lower_edge < span.start && self.series.total().first() < moment(span.start);
+        let is_cut_above = upper.end > span.end && self.series.total().last() > last;
         let by_finer = |finer: &[KeptGrain], see: &mut dyn FnMut(Part<'_>)| {
             let cut = self.cut(&(upper.start..span.end));
             cut.is_some_and(|cut| self.by_grains(&cut, finer, see))

@@ -12,7 +12,7 @@
 use super::Query;
 use crate::aggregate::State;
 use crate::error::{Error, ErrorKind, Result};
-use crate::series::Series;
+use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, TimeZone, Timestamp};
 use std::ops::{ControlFlow, Range};
 
@@ -155,7 +155,7 @@ impl Window {
     #[inline]
     pub(super) fn read(
         &self,
-        series: &Series,
+        series: SeriesRef<'_>,
         mut see: impl FnMut(i64, u64, &[State]),
     ) -> Option<i64> {
         let mut newest = None;
@@ -192,33 +192,33 @@ impl Window {
     /// The bucket from which on the series, of which `newest` is the newest one, still has everything
     /// that it counted up to the window's end: at or before its begin if that is all of the window.
     #[inline]
-    pub(super) fn known_from(&self, series: &Series, newest: Option<i64>) -> i64 {
+    pub(super) fn known_from(&self, series: SeriesRef<'_>, newest: Option<i64>) -> i64 {
         // Nothing was observed in the ring: nothing is known by it.
         let oldest = newest.map_or(i64::MAX, |newest| self.of.keep.oldest(newest));
         if oldest <= self.from { i64::MIN } else { self.known_behind(series, oldest) }
     }
 
     #[cold]
-    fn known_behind(&self, series: &Series, oldest: i64) -> i64 {
-        let is_before_all = self.of.bucket(series.total.first()) > self.to;
+    fn known_behind(&self, series: SeriesRef<'_>, oldest: i64) -> i64 {
+        let is_before_all = self.of.bucket(series.total().first()) > self.to;
         if is_before_all || has_all(series, self.of.at) { i64::MIN } else { oldest }
     }
 
     /// Events of the series before it.
-    pub(super) fn before(&self, series: &Series) -> u64 {
-        if self.of.bucket(series.total.first()) >= self.from {
+    pub(super) fn before(&self, series: SeriesRef<'_>) -> u64 {
+        if self.of.bucket(series.total().first()) >= self.from {
             return 0;
         }
         let since = series.buckets_back(self.of.at).take_while(|(number, ..)| *number >= self.from);
         let since = since.fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
-        series.total.count().saturating_sub(since)
+        series.total().count().saturating_sub(since)
     }
 }
 
 /// Whether the buckets of the `at`th grain hold every event of the series.
-fn has_all(series: &Series, at: usize) -> bool {
+fn has_all(series: SeriesRef<'_>, at: usize) -> bool {
     let kept = series.buckets_back(at).fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
-    kept == series.total.count()
+    kept == series.total().count()
 }
 
 #[cfg(test)]

@@ -248,9 +248,9 @@ fn events(dictionary: &Dictionary, users: &[&str]) -> Vec<Columns> {
 fn captured_count(captured: &Captured, tier: &ViewTier) -> u64 {
     let series = match &captured.what {
         Capture::Whole(rows) => Series::decode_row(&rows.series, &tier.plan.shape).expect("whole"),
-        Capture::Delta { delta, .. } => return delta.series.total.count(),
+        Capture::Delta { delta, .. } => return delta.series.as_ref().total().count(),
     };
-    series.total.count()
+    series.as_ref().total().count()
 }
 
 /// A thread records while a checkpoint makes its cut, walks and settles: it takes every series as it

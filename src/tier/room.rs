@@ -4,7 +4,9 @@
 //! was a tenth of all the time of recording where half of the events bring a new key; in pages of 2 MiB
 //! it is a sixth of that, and looking up misses the processor's table of pages less often. So chunks are
 //! cut from blocks of that size, which all shards of a view share, and the system is asked for large
-//! pages (it may not have any: then everything is as it would be otherwise).
+//! pages (it may not have any: then everything is as it would be otherwise). The first blocks are
+//! smaller, each twice the one before, for a large page is memory that is taken whole: ten thousand
+//! counters need a quarter of one.
 //!
 //! Invariants
 //! 1. A chunk's values are initialised when it is made, and dropped with it. It does not move.
@@ -19,12 +21,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{NonNull, slice_from_raw_parts_mut};
 use std::sync::Arc;
 
-/// The size of a large page, and of a block.
+/// The size of a large page, and of a block but for the first ones.
 const BLOCK_BYTES: usize = 2 << 20;
-const LAYOUT: Layout = match Layout::from_size_align(BLOCK_BYTES, BLOCK_BYTES) {
-    Ok(layout) => layout,
-    Err(_) => panic!("a power of two is an alignment"),
-};
+const FIRST_BLOCK_BYTES: usize = 128 << 10;
 
 /// Where the chunks of a view are cut from.
 #[derive(Debug, Default)]
@@ -38,7 +37,10 @@ struct Cut {
 }
 
 #[derive(Debug)]
-struct Block(NonNull<u8>);
+struct Block {
+    start: NonNull<u8>,
+    layout: Layout,
+}
 
 // SAFETY: a block is memory and nothing else; its parts are handed out once each (invariant 2), and
 // what lies in them belongs to the chunks.
@@ -47,18 +49,20 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    fn new() -> Self {
+    /// A block of so many bytes, a power of two, aligned to as many.
+    fn new(bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes, bytes).expect("a power of two is an alignment");
         // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc(LAYOUT) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(LAYOUT) };
+        let start = unsafe { alloc(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         #[cfg(all(target_os = "linux", not(miri)))]
-        {
+        if bytes == BLOCK_BYTES {
             let (at, advice) = (start.as_ptr().cast(), rustix::mm::Advice::LinuxHugepage);
             // SAFETY: the range is the one that was just allocated, and the advice changes nothing that
             // could be read there. Where it is not taken pages are small.
-            let _ = unsafe { rustix::mm::madvise(at, BLOCK_BYTES, advice) };
+            let _ = unsafe { rustix::mm::madvise(at, bytes, advice) };
         }
-        Block(start)
+        Block { start, layout }
     }
 }
 
@@ -66,7 +70,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: it was allocated with this layout; the chunks that were cut from it hold it, so none
         // is left.
-        unsafe { dealloc(self.0.as_ptr(), LAYOUT) };
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
 
@@ -92,8 +96,13 @@ impl Room {
         let (block, at) = {
             let mut cut = self.0.lock();
             let cut = match &mut *cut {
-                Some(cut) if cut.used + bytes <= BLOCK_BYTES => cut,
-                full => full.insert(Cut { block: Arc::new(Block::new()), used: 0 }),
+                Some(cut) if cut.used + bytes <= cut.block.layout.size() => cut,
+                full => {
+                    let twice = full.as_ref().map(|full| full.block.layout.size() * 2);
+                    let size = twice.unwrap_or(FIRST_BLOCK_BYTES).max(bytes.next_power_of_two());
+                    let block = Arc::new(Block::new(size.min(BLOCK_BYTES)));
+                    full.insert(Cut { block, used: 0 })
+                }
             };
             let at = cut.used;
             cut.used += bytes;
@@ -101,7 +110,7 @@ impl Room {
         };
         // SAFETY: `at` lies inside of the block (checked above), at a multiple of 64 from its
         // beginning, which is aligned to more than that.
-        let start = unsafe { block.0.add(at) }.cast::<T>();
+        let start = unsafe { block.start.add(at) }.cast::<T>();
         for i in 0..len {
             // SAFETY: the `i`th value lies inside of the part that was cut here for this chunk alone
             // (invariant 2), and is aligned like the first. Should `make` panic, those before are leaked.

@@ -14,16 +14,14 @@
 //! 4. `everything_here`: no key of the shard has a stored row without being resident, so an absent
 //!    key is a new key and nothing has to be read to know that.
 //!
-//! Entries lie in chunks that do not move (`tier/room.rs`), but for the first ones, which are in a
-//! vector that grows; growing copies the table of slots only. A chunk is filled with blank entries when it is made: one run through memory, while the
-//! entries of a batch's new keys would each be written into a cold line.
-//! Next: `tier/apply.rs`.
+//! Next: `tier/apply.rs`; where entries lie: `tier/slab.rs`.
 
-use super::room::{Chunk, Room};
+use super::room::Room;
+use super::slab::Slab;
 use super::{Key, SHARDS, ShardTotals, hash_key};
-use crate::aggregate::Measure;
+use crate::aggregate::{Measure, State};
 use crate::dictionary::Sym;
-use crate::series::{Cell, Observed, Occurrence, Series, Shape};
+use crate::series::{Cell, Head, Observed, Occurrence, Series, SeriesMut, SeriesRef, Shape};
 use crate::slots::{self, Slots};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::AcqRel;
@@ -34,7 +32,6 @@ use std::sync::Arc;
 pub(crate) const CLEAN: u32 = 0;
 pub(crate) const FLUSHING: u32 = u32::MAX;
 const FIRST_GENERATION: u32 = 1;
-const CHUNK: usize = 256;
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 
 pub(crate) struct Shard {
@@ -46,9 +43,9 @@ pub(crate) struct Shard {
     by_sym: Vec<u32>,
     /// The keys of all slots, `arity` syms each.
     keys: Vec<Sym>,
-    /// The first entries, as long as there are fewer than a chunk's.
-    few: Vec<Entry>,
-    chunks: Vec<Chunk<Entry>>,
+    entries: Slab<Entry>,
+    /// The states of the series, by slot.
+    states: Slab<State>,
     room: Arc<Room>,
     /// Slots that have been used; those behind are blank.
     used: u32,
@@ -94,7 +91,7 @@ struct Entry {
     touched: bool,
     /// False in a free slot.
     live: bool,
-    series: Series,
+    head: Head,
 }
 
 /// A series as it was at the cut.
@@ -141,9 +138,9 @@ pub(crate) enum Lookup<R> {
 }
 
 /// Encodes what changed of a series since it was last written, and notes it as written.
-pub(crate) fn rows_of(series: &mut Series) -> CapturedRows {
+pub(crate) fn rows_of(mut series: SeriesMut<'_>) -> CapturedRows {
     let mut rows = CapturedRows::default();
-    series.encode_row(&mut rows.series);
+    series.as_ref().encode_row(&mut rows.series);
     for (grain, ring) in series.rings_mut().iter_mut().enumerate() {
         let grain = grain as u8;
         rows.blocks.extend(ring.take_dropped().into_iter().map(|number| (grain, number, None)));
@@ -172,14 +169,20 @@ fn sym_place(sym: Sym) -> usize {
 
 impl Shard {
     /// An empty shard with room for `expected` keys; `stored` if the store may have rows of it.
-    pub(crate) fn new(arity: usize, expected: usize, stored: bool, room: Arc<Room>) -> Self {
+    pub(crate) fn new(
+        arity: usize,
+        shape: &Shape,
+        expected: usize,
+        stored: bool,
+        room: Arc<Room>,
+    ) -> Self {
         Shard {
             arity,
             table: Slots::with_room(if arity == 1 { 0 } else { expected }),
             by_sym: Vec::with_capacity(if arity == 1 { expected } else { 0 }),
             keys: Vec::with_capacity(expected * arity),
-            few: Vec::new(),
-            chunks: Vec::new(),
+            entries: Slab::new(1),
+            states: Slab::new(shape.kinds.len()),
             room,
             used: 0,
             free: Vec::new(),
@@ -205,18 +208,23 @@ impl Shard {
 
     #[inline]
     fn entry(&mut self, slot: u32) -> &mut Entry {
-        match self.chunks.get_mut(slot as usize / CHUNK) {
-            Some(chunk) => &mut chunk[slot as usize % CHUNK],
-            None => &mut self.few[slot as usize],
-        }
+        &mut self.entries.get_mut(slot)[0]
     }
 
     #[inline]
     fn entry_of(&self, slot: u32) -> &Entry {
-        match self.chunks.get(slot as usize / CHUNK) {
-            Some(chunk) => &chunk[slot as usize % CHUNK],
-            None => &self.few[slot as usize],
-        }
+        &self.entries.get(slot)[0]
+    }
+
+    #[inline]
+    fn series(&mut self, slot: u32) -> SeriesMut<'_> {
+        let head = &mut self.entries.get_mut(slot)[0].head;
+        SeriesMut { head, states: self.states.get_mut(slot) }
+    }
+
+    #[inline]
+    fn series_of(&self, slot: u32) -> SeriesRef<'_> {
+        SeriesRef { head: &self.entry_of(slot).head, states: self.states.get(slot) }
     }
 
     #[inline]
@@ -284,6 +292,9 @@ impl Shard {
     #[inline]
     fn prefetch_entry(&self, slot: u32) {
         slots::prefetch(self.entry_of(slot));
+        if let Some(state) = self.states.get(slot).first() {
+            slots::prefetch(state);
+        }
     }
 
     /// The slot of `key`, made if it is new.
@@ -311,7 +322,7 @@ impl Shard {
             self.keys[at..at + self.arity].copy_from_slice(key);
             slot
         } else {
-            if self.used as usize == self.blanks_end() {
+            if self.used as usize == self.entries.slots() {
                 self.add_blanks(shape);
             }
             self.keys.extend_from_slice(key);
@@ -320,11 +331,11 @@ impl Shard {
         };
         let entry = self.entry(slot);
         // Blank, or empty since the key before it was removed.
-        debug_assert_eq!(entry.series.total.count(), 0);
+        debug_assert_eq!(entry.head.count(), 0);
         (entry.partial, entry.stored) = (partial, stored);
         (entry.touched, entry.live, entry.mark) = (true, true, CLEAN);
-        entry.series.make_rings(shape);
-        let heap = entry.series.heap_bytes();
+        entry.head.make_rings(shape);
+        let heap = entry.head.heap_bytes();
         self.account(heap as isize);
         self.live += 1;
         if let [sym] = key {
@@ -335,30 +346,16 @@ impl Shard {
         slot
     }
 
-    /// Slots that there are, blank ones included.
-    fn blanks_end(&self) -> usize {
-        self.chunks.len() * CHUNK + self.few.len()
-    }
-
     fn add_blanks(&mut self, shape: &Shape) {
-        let blank = || Entry {
+        self.entries.grow(&self.room, |_| Entry {
             mark: CLEAN,
             partial: false,
             stored: false,
             touched: false,
             live: false,
-            series: Series::blank(shape),
-        };
-        // A shard of one or two keys should not cost a whole chunk.
-        let few = (self.few.len() * 4).max(4);
-        if self.chunks.is_empty() && few < CHUNK {
-            self.few.reserve_exact(few - self.few.len());
-            self.few.resize_with(few, blank);
-        } else {
-            let mut first = std::mem::take(&mut self.few).into_iter();
-            let chunk = self.room.chunk(CHUNK, || first.next().unwrap_or_else(blank));
-            self.chunks.push(chunk);
-        }
+            head: Head::default(),
+        });
+        self.states.grow(&self.room, |i| shape.kinds[i].empty());
     }
 
     /// Makes room for one more key.
@@ -390,25 +387,25 @@ impl Shard {
         event: Occurrence,
         measure: impl Fn(usize) -> &'m Measure + Copy,
     ) -> bool {
-        self.change(slot, |series, mark| series.observe(shape, leaf, event, measure, mark))
+        self.change(slot, |mut series, mark| series.observe(shape, leaf, event, measure, mark))
     }
 
     /// Folds in the cell of some events that lie in the leaf's buckets; says whether they were late.
     pub(crate) fn merge(&mut self, slot: u32, shape: &Shape, leaf: &Leaf, run: &Cell) -> bool {
-        self.change(slot, |series, mark| series.merge_run(run, shape, leaf, mark))
+        self.change(slot, |mut series, mark| series.merge_run(run, shape, leaf, mark))
     }
 
     /// The only change that recording makes.
     #[inline]
-    fn change(&mut self, slot: u32, change: impl FnOnce(&mut Series, u32) -> Observed) -> bool {
+    fn change(&mut self, slot: u32, change: impl FnOnce(SeriesMut<'_>, u32) -> Observed) -> bool {
         let generation = self.generation;
-        let mut entry = self.entry(slot);
-        if entry.mark != generation {
+        if self.entry_of(slot).mark != generation {
             self.first_touch(slot);
-            entry = self.entry(slot);
         }
+        let entry = &mut self.entries.get_mut(slot)[0];
         entry.touched = true;
-        let Observed { late, grown } = change(&mut entry.series, generation);
+        let series = SeriesMut { head: &mut entry.head, states: self.states.get_mut(slot) };
+        let Observed { late, grown } = change(series, generation);
         if grown != 0 {
             self.account(grown);
         }
@@ -440,9 +437,10 @@ impl Shard {
         let entry = self.entry(slot);
         entry.mark = FLUSHING;
         let what = if entry.partial {
-            let empty = entry.series.emptied();
-            let mut series = std::mem::replace(&mut entry.series, empty);
-            let freed = series.heap_bytes() as isize - entry.series.heap_bytes() as isize;
+            let mut here = self.series(slot);
+            let mut series = here.take();
+            let left = here.as_ref().heap_bytes();
+            let freed = series.as_ref().heap_bytes() as isize - left as isize;
             for ring in series.rings_mut() {
                 ring.note_stored();
             }
@@ -455,7 +453,7 @@ impl Shard {
         } else {
             let newly_stored = !entry.stored;
             entry.stored = true;
-            let rows = rows_of(&mut entry.series);
+            let rows = rows_of(self.series(slot));
             self.unstored -= usize::from(newly_stored);
             self.newly_stored += u64::from(newly_stored);
             Capture::Whole(rows)
@@ -514,13 +512,17 @@ impl Shard {
         &mut self,
         hash: u64,
         key: &[Sym],
-        read: impl FnOnce(&Series) -> R,
+        read: impl FnOnce(SeriesRef<'_>) -> R,
     ) -> Lookup<R> {
         match self.find(hash, key) {
             Some(slot) => {
                 let entry = self.entry(slot);
                 entry.touched = true;
-                if entry.partial { Lookup::Partial } else { Lookup::Here(read(&entry.series)) }
+                if entry.partial {
+                    Lookup::Partial
+                } else {
+                    Lookup::Here(read(self.series_of(slot)))
+                }
             }
             None if self.everything_here => Lookup::Nowhere,
             None => Lookup::Unknown,
@@ -535,21 +537,20 @@ impl Shard {
         key: &[Sym],
         row: Option<(Series, u64)>,
         shape: &Shape,
-        read: impl FnOnce(&Series) -> R,
+        read: impl FnOnce(SeriesRef<'_>) -> R,
     ) -> Option<R> {
         let stored = row.is_some();
         let slot = match (self.find(hash, key), row) {
             (Some(slot), row) => {
                 if self.entry(slot).partial {
                     let deltas = self.handed.get(&slot).cloned().unwrap_or_default();
-                    let entry = self.entry(slot);
-                    let mark = entry.mark;
-                    let before = entry.series.heap_bytes();
-                    let (mut whole, as_of) = row.unwrap_or_else(|| (entry.series.emptied(), 0));
+                    let mark = self.entry(slot).mark;
+                    let before = self.series_of(slot).heap_bytes();
+                    let (mut whole, as_of) = row.unwrap_or_else(|| (Series::empty(shape), 0));
                     // A captured delta that the row lacks is in the rows that are on their way;
                     // what it changed is clean once they are there.
                     for (_, delta) in deltas.iter().filter(|(cut, _)| *cut > as_of) {
-                        whole.merge(&delta.series, shape, FLUSHING);
+                        whole.as_mut().merge(delta.series.as_ref(), shape, FLUSHING);
                     }
                     let has_deltas = !deltas.is_empty();
                     // A row that deltas make is counted once, by whoever comes first.
@@ -557,12 +558,13 @@ impl Shard {
                     if !stored && counted.is_some_and(|counted| !counted.swap(true, AcqRel)) {
                         self.newly_stored += 1;
                     }
+                    whole.as_mut().merge(self.series_of(slot), shape, mark);
+                    self.series(slot).put(whole);
                     let entry = self.entry(slot);
-                    whole.merge(&entry.series, shape, mark);
-                    entry.series = whole;
                     entry.partial = false;
                     entry.stored = stored || has_deltas;
-                    let (after, unstored) = (entry.series.heap_bytes(), !entry.stored);
+                    let unstored = !entry.stored;
+                    let after = self.series_of(slot).heap_bytes();
                     self.account(after as isize - before as isize);
                     self.partial -= 1;
                     self.unstored += usize::from(unstored);
@@ -571,15 +573,14 @@ impl Shard {
             }
             (None, Some((series, _))) => {
                 let slot = self.insert(hash, key, false, true, shape);
-                let heap =
-                    series.heap_bytes() as isize - self.entry(slot).series.heap_bytes() as isize;
-                self.account(heap);
-                self.entry(slot).series = series;
+                let blank = self.series_of(slot).heap_bytes();
+                self.account(series.as_ref().heap_bytes() as isize - blank as isize);
+                self.series(slot).put(series);
                 slot
             }
             (None, None) => return None,
         };
-        Some(read(&self.entry(slot).series))
+        Some(read(self.series_of(slot)))
     }
 
     fn remove(&mut self, slot: u32) {
@@ -590,13 +591,12 @@ impl Shard {
             let tag = tag_of(hash_key(self.key(slot)));
             self.table.remove(tag, slot);
         }
+        let series = self.series(slot).take();
         let entry = self.entry(slot);
-        let empty = entry.series.emptied();
-        let series = std::mem::replace(&mut entry.series, empty);
         let was_partial = entry.partial;
         entry.live = false;
         entry.partial = false;
-        self.account(-(series.heap_bytes() as isize));
+        self.account(-(series.as_ref().heap_bytes() as isize));
         self.partial -= usize::from(was_partial);
         self.everything_here = false;
         self.free.push(slot);
@@ -636,13 +636,13 @@ impl Shard {
         &mut self,
         from: u32,
         n: u32,
-        mut see: impl FnMut(&[Sym], Option<&Series>),
+        mut see: impl FnMut(&[Sym], Option<SeriesRef<'_>>),
     ) -> Option<u32> {
         let end = self.used.min(from.saturating_add(n));
         for slot in from..end {
             let entry = self.entry_of(slot);
             if entry.live {
-                see(self.key(slot), (!entry.partial).then_some(&entry.series));
+                see(self.key(slot), (!entry.partial).then_some(self.series_of(slot)));
             }
         }
         (end < self.used).then_some(end)
@@ -653,11 +653,17 @@ impl Shard {
         self.everything_here && self.partial == 0
     }
 
+    /// What a key takes besides what it holds on the heap, in bytes.
+    fn bytes_each(&self) -> usize {
+        let states = self.states.width() * size_of::<State>();
+        size_of::<Entry>() + states + self.arity * size_of::<Sym>() + 8
+    }
+
     pub(crate) fn totals(&self) -> ShardTotals {
         let resident = self.live as u64;
-        let chunks = self.chunks.len() * CHUNK + self.few.capacity();
+        let entries = self.entries.bytes() + self.states.bytes();
         let table = self.table.bytes() + self.by_sym.capacity() * 4;
-        let memory = chunks * size_of::<Entry>()
+        let memory = entries
             + self.keys.capacity() * size_of::<Sym>()
             + table
             + (self.dirty.capacity() + self.cut_slots.capacity() + self.free.capacity()) * 4
@@ -668,8 +674,7 @@ impl Shard {
             partial: self.partial as u64,
             dirty: self.unsaved as u64,
             memory_bytes: memory as u64,
-            live_bytes: resident * (size_of::<Entry>() + self.arity * size_of::<Sym>() + 8) as u64
-                + self.heap_bytes as u64,
+            live_bytes: resident * self.bytes_each() as u64 + self.heap_bytes as u64,
             evictions: self.evictions,
             resizes: self.resizes,
             resize_micros: self.resize_micros,

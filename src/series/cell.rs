@@ -1,0 +1,137 @@
+//! Cells: how many events, when the first and the last of them were, and a state for each aggregate.
+//!
+//! Next: `series.rs`.
+
+use super::Shape;
+use crate::aggregate::{self, Aggregate, Count, Malformed, Measure, State};
+use crate::codec;
+use crate::time::Timestamp;
+use smallvec::SmallVec;
+
+/// How many events there were, and between when and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tally {
+    pub(super) count: Count,
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+}
+
+impl Default for Tally {
+    /// Of no events.
+    #[inline]
+    fn default() -> Self {
+        Tally {
+            count: Count::default(),
+            first: Timestamp::from_micros(i64::MAX),
+            last: Timestamp::from_micros(i64::MIN),
+        }
+    }
+}
+
+impl Tally {
+    #[inline]
+    pub(super) fn observe(&mut self, time: Timestamp, times: u64) {
+        self.count.add(times);
+        self.first = self.first.min(time);
+        self.last = self.last.max(time);
+    }
+
+    pub(super) fn merge(&mut self, other: &Tally) {
+        self.count.merge(&other.count);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// A tally and the states beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cell {
+    pub(super) tally: Tally,
+    pub(super) states: SmallVec<[State; 1]>,
+}
+
+/// The totals of a series where they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CellRef<'a> {
+    pub(super) tally: &'a Tally,
+    pub(super) states: &'a [State],
+}
+
+impl Cell {
+    #[inline]
+    pub(crate) fn empty(shape: &Shape) -> Self {
+        Cell { tally: Tally::default(), states: shape.empty_states().collect() }
+    }
+
+    pub(crate) fn as_ref(&self) -> CellRef<'_> {
+        CellRef { tally: &self.tally, states: &self.states }
+    }
+
+    /// Folds in an event whose time is known; `measure(i)` is what the `i`th state observes, NaN for
+    /// nothing.
+    #[inline]
+    pub(crate) fn observe<'m>(
+        &mut self,
+        time: Timestamp,
+        times: u64,
+        measure: impl Fn(usize) -> &'m Measure,
+    ) {
+        self.tally.observe(time, times);
+        aggregate::observe(&mut self.states, times, measure);
+    }
+
+    pub(crate) fn merge(&mut self, other: CellRef<'_>) {
+        self.tally.merge(other.tally);
+        aggregate::merge(&mut self.states, other.states);
+    }
+
+    pub(super) fn decode(bytes: &mut &[u8], shape: &Shape) -> Result<Self, Malformed> {
+        let count = Count::decode(bytes)?;
+        if count.get() == 0 {
+            return Ok(Cell::empty(shape));
+        }
+        let first = codec::take_i64(bytes)?;
+        let last = first.wrapping_add(codec::take_u64(bytes)? as i64);
+        if last < first {
+            return Err(Malformed("a cell's last event is before its first"));
+        }
+        let (first, last) = (Timestamp::from_micros(first), Timestamp::from_micros(last));
+        let states = shape.kinds.iter().map(|kind| kind.decode(bytes)).collect::<Result<_, _>>()?;
+        Ok(Cell { tally: Tally { count, first, last }, states })
+    }
+}
+
+impl<'a> CellRef<'a> {
+    pub(crate) fn count(self) -> u64 {
+        self.tally.count.get()
+    }
+
+    /// The time of the earliest event, or the earliest it can have been; meaningless while the count
+    /// is 0.
+    pub(crate) fn first(self) -> Timestamp {
+        self.tally.first
+    }
+
+    /// The time of the latest event, or the latest it can have been.
+    pub(crate) fn last(self) -> Timestamp {
+        self.tally.last
+    }
+
+    pub(crate) fn states(self) -> &'a [State] {
+        self.states
+    }
+
+    pub(crate) fn to_owned(self) -> Cell {
+        Cell { tally: *self.tally, states: self.states.into() }
+    }
+
+    pub(super) fn encode(self, out: &mut Vec<u8>) {
+        let Tally { count, first, last } = self.tally;
+        count.encode(out);
+        if count.get() > 0 {
+            codec::put_i64(out, first.micros());
+            codec::put_u64(out, last.micros().wrapping_sub(first.micros()) as u64);
+            self.states.iter().for_each(|state| state.encode(out));
+        }
+    }
+}
