@@ -18,6 +18,30 @@ pub trait Clock: Send + Sync {
     }
 }
 
+/// A clock that is shared: `Options::clock` takes one, and the program goes on asking it.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use quipu::{Clock, Options, TestClock, Timestamp, View};
+/// use std::sync::Arc;
+///
+/// let clock: Arc<dyn Clock> = Arc::new(TestClock::at(Timestamp::from_secs(1_700_000_000)));
+/// let options = Options::new().clock(clock.clone());
+/// let db = options.view(View::counters()).open(dir.path().join("app"))?;
+/// db.counter("app_launch")?.record()?;
+/// assert_eq!(db.counter("app_launch")?.last_seen()?.unwrap().time, clock.now());
+/// # Ok::<(), quipu::Error>(())
+/// ```
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+
+    fn now_roughly(&self) -> Timestamp {
+        (**self).now_roughly()
+    }
+}
+
 /// The operating system's clock (UTC).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
