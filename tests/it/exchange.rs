@@ -195,6 +195,44 @@ fn bundles_in_every_order_and_twice_leave_the_same_answers() {
     }
 }
 
+/// Six tellings among three, in an order drawn from all 720, and each twice: then all know all.
+#[test]
+fn three_that_tell_each_other_in_any_order_and_twice_know_the_same() {
+    let devices = Devices::new();
+    let known: Vec<(u64, Range<u64>)> = [(0, 0..40), (1, 0..25), (2, 0..33)].to_vec();
+    let expected = answers(&devices.expected("expected", 0..4, &known));
+    for (device, events) in &known {
+        let db = devices.open(&format!("device{device}"));
+        define(&db, 0..4);
+        record(&db, *device, events.clone());
+    }
+    let pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
+    let orders = orders(&[0, 1, 2, 3, 4, 5]);
+    assert_eq!(orders.len(), 720);
+    for (n, order) in orders.iter().step_by(89).enumerate() {
+        let open = |device: usize| {
+            let name = format!("order{n}device{device}");
+            crash_image(&devices.path(&format!("device{device}")), &devices.path(&name));
+            devices.open(&name)
+        };
+        let three = [open(0), open(1), open(2)];
+        for _ in 0..2 {
+            for which in order {
+                let (from, to) = pairs[*which];
+                let bundle = all(&three[from]);
+                let first = three[to].import(&bundle).unwrap();
+                let again = three[to].import(&bundle).unwrap();
+                assert_eq!((again.imported, again.already_there), (0, bundle.events()));
+                assert_eq!(first.imported + first.already_there, bundle.events());
+            }
+        }
+        for db in &three {
+            assert_eq!(answers(db), expected, "{order:?}");
+            assert_eq!(db.statistics().events, 98);
+        }
+    }
+}
+
 #[test]
 fn views_that_are_there_count_what_is_imported_at_once() {
     let devices = Devices::new();

@@ -18,6 +18,7 @@ mod forged;
 mod found;
 mod golden;
 mod input;
+mod instants;
 mod late;
 mod matrix;
 mod model;
