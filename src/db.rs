@@ -24,6 +24,7 @@ mod backup;
 mod batch;
 mod catalog;
 mod checkpoint;
+mod convert;
 mod counter;
 mod dedup;
 mod exchange;
@@ -67,13 +68,14 @@ use crate::log::{Home, Position};
 use crate::options::{Durability, OnInvalid, Options};
 use crate::query::Query;
 use crate::record::{Columns, Control};
+use crate::series::ALWAYS;
 use crate::snapshot::{Start, Storage, Store, Table};
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Newest, Tally, ViewTier};
-use crate::time::{TimeZone, Timestamp};
+use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use dashmap::DashMap;
 use std::cell::RefCell;
@@ -205,6 +207,9 @@ pub struct ViewStatus {
     /// The definition that is to take the place of this one, where that is not complete
     /// ([`Db::redefine`]).
     pub successor: Option<Successor>,
+    /// Where its buckets were converted from those of another definition ([`Db::redefine`]): from when on
+    /// those of each grain are exact, whatever the key; `None`: always. Empty where they were not.
+    pub exact_from: Vec<(Grain, Option<Timestamp>)>,
 }
 
 /// A definition that is to take the place of a view's.
@@ -417,8 +422,20 @@ impl Db {
     /// anew, one with the old definition gives it up. A [`Query`] that was made before goes on with the
     /// new definition; rows that are being read are those of the old one to the end.
     ///
-    /// `progress` is called after every frame of the log, in records, control records included; `Break`
-    /// stops, to be gone on with later. It must not wait.
+    /// **Where the log no longer reaches back** to where the view begins, the grains alone can be changed:
+    /// which there are, and how many buckets of each. The buckets that are kept are converted. Totals,
+    /// first and last time stay; a grain that is kept on has the buckets that it had, however often their
+    /// number is changed; another one is made of the finest ones that say what was then. What lies in one
+    /// new bucket for certain goes there, as hours do in their day; else, as a day among hours, it goes as a
+    /// whole to the middle of the time in which it can have been. What the new buckets do not say is not
+    /// answered ([`ErrorKind::NotKept`], or a partial answer where [kept](crate::RangeQuery::kept) is
+    /// asked for), key by key, and [`ViewStatus::exact_from`] has from when on they do for all. It takes the time to read and
+    /// write every series of the view; no checkpoint is made meanwhile. When that dies or is stopped
+    /// nothing is left of it.
+    ///
+    /// `progress` is called after every frame of the log, in records, control records included, or
+    /// during a conversion, in series; `Break` stops, to be gone on with later, or begun anew. It must not
+    /// wait, and so not make a checkpoint or close the engine.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -441,8 +458,9 @@ impl Db {
     ///
     /// # Errors
     /// `UnknownView`; `Invalid` for a definition that cannot be; `LogRetired` when the log no longer
-    /// reaches back to where the view begins (nothing is changed then); `Stopped` by `progress`;
-    /// `Backfilling` when another call does the same; `ViewConflict` when another call gave the view
+    /// reaches back to where the view begins, and more than its grains is to be changed (nothing is changed
+    /// then); `Stopped` by `progress`; `Backfilling` when another call does the same, or the view's backfill
+    /// is not complete and its buckets would have to be converted; `ViewConflict` when another call gave the view
     /// another definition meanwhile; `Corruption`, `Io`; those of recording.
     pub fn redefine(
         &self,
@@ -565,6 +583,16 @@ impl Db {
     }
 }
 
+/// From when on the buckets of each grain are exact, where they were converted.
+fn exact_from(tier: &ViewTier) -> Vec<(Grain, Option<Timestamp>)> {
+    let zone = tier.plan.shape.calendar.zone;
+    let known = tier.converted().unwrap_or_default();
+    let exact = |((grain, _), known): (&(Grain, _), &i64)| {
+        (*grain, (*known != ALWAYS).then(|| zone.start(*grain, *known)))
+    };
+    tier.view.grains().iter().zip(known).map(exact).collect()
+}
+
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Db")
@@ -647,6 +675,7 @@ impl Engine {
                 backfill: tier.progress(),
                 defined_at: Position(tier.defined_at()),
                 successor,
+                exact_from: exact_from(tier),
             })
         };
         views.answering().map(status).collect()

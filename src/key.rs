@@ -85,6 +85,14 @@ pub(crate) fn bucket_row(series: &[u8], grain: u8, block: i64) -> Vec<u8> {
     out
 }
 
+/// The series row of another view that has the same key.
+pub(crate) fn in_view(view: u32, series: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(series.len());
+    out.extend_from_slice(&view.to_be_bytes());
+    out.extend_from_slice(&series[VIEW_BYTES..]);
+    out
+}
+
 /// The parts in a series row's key.
 pub(crate) fn parts(row: &[u8]) -> Result<Vec<String>, Malformed> {
     let mut rest = row.get(VIEW_BYTES..).ok_or(Malformed("a row key is too short"))?.iter();

@@ -304,9 +304,20 @@ impl Query {
             let bucket = |(number, count, states): (i64, u64, &[State])| {
                 self.bucket(of.zone.span(grain, number), count, states)
             };
-            buckets = series.buckets(of.at).map(bucket).collect();
+            let is_known = |(number, ..): &(i64, u64, &[State])| *number >= series.known(of.at);
+            buckets = series.buckets(of.at).filter(is_known).map(bucket).collect();
         })?;
         Ok(buckets)
+    }
+
+    /// What an error adds that says what is kept.
+    fn and_converted(&self) -> &'static str {
+        if self.source.is_converted() {
+            ", and of what was before it was redefined only what its buckets, which were converted, say \
+             for certain"
+        } else {
+            ""
+        }
     }
 
     fn bucket(&self, span: std::ops::Range<Timestamp>, count: u64, states: &[State]) -> Bucket {

@@ -89,6 +89,12 @@ pub(crate) enum Control {
     SuccessorDone {
         id: u32,
     },
+    /// From here on a view counts that is to take the place of the one of its name; the buckets that
+    /// that one keeps are being converted into it, which is in the snapshot when it is done.
+    SuccessorConverted {
+        id: u32,
+        view: View,
+    },
 }
 
 /// How the body of a frame is written: a kind of frame each (`log/frame.rs`), so that software that does

@@ -9,13 +9,18 @@
 //!    of the first one's ends are least ends, all of the last one's greatest (interval arithmetic),
 //!    so they merge as exact times do.
 //!
-//! Bytes of a row: `cell · rings · [loose]`; a cell is `count (LEB128) · [first (zigzag) · last - first
+//! 5. Where the rings were converted from those of another definition (`series/convert.rs`) it is known from
+//!    which bucket of each grain on they have everything; of two parts of a series it is the later one.
+//!
+//! Bytes of a row: `cell · rings · [loose · [known]]`; a cell is `count (LEB128) · [first (zigzag) · last - first
 //! (LEB128) · states]`, the bracket only where count > 0, states in the order of the view's definition;
-//! loose, only where one of the two is more than a moment, is `the length of the first time's span ·
-//! that of the last one's` (LEB128), of which `first` is the begin and `last` the end.
-//! Next: `view.rs`.
+//! loose, only where one of the two is more than a moment or known follows, is `the length of the first
+//! time's span · that of the last one's` (LEB128), of which `first` is the begin and `last` the end; known is
+//! a bucket (zigzag) for each grain.
+//! Next: `series/convert.rs`, then `view.rs`.
 
 mod cell;
+pub(crate) mod convert;
 
 pub(crate) use cell::{Cell, CellRef};
 
@@ -108,7 +113,12 @@ struct More {
     /// One ring per grain of a shape that is not packed.
     rings: Vec<Ring>,
     loose: Option<Loose>,
+    /// From which bucket of each grain on its buckets are known; nothing: from the first one on.
+    known: Box<[i64]>,
 }
+
+/// Buckets that are known from the first one on.
+pub(crate) const ALWAYS: i64 = i64::MIN;
 
 /// The inner ends of the first and the last time, where they are spans: the totals have the outer ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,7 +156,7 @@ impl Head {
     /// A head of the same shape that has observed nothing.
     fn emptied(&self) -> Self {
         let rings = vec![Ring::default(); self.rings().len()];
-        let more = (!rings.is_empty()).then(|| Box::new(More { rings, loose: None }));
+        let more = (!rings.is_empty()).then(|| Box::new(More { rings, ..More::default() }));
         Head { more, ..Head::default() }
     }
 
@@ -171,16 +181,30 @@ impl Head {
             self.more().loose = Some(Loose { first_end, last_start });
         } else if let Some(more) = &mut self.more {
             more.loose = None;
-            if more.rings.is_empty() {
+            if more.rings.is_empty() && more.known.is_empty() {
                 self.more = None;
             }
         }
     }
 
+    /// Notes from which bucket of each grain on its buckets are known.
+    fn set_known(&mut self, known: Box<[i64]>) {
+        if known.iter().any(|known| *known != ALWAYS) {
+            self.more().known = known;
+        }
+    }
+
+    #[inline]
+    fn known(&self, at: usize) -> i64 {
+        let known = self.more.as_ref().and_then(|more| more.known.get(at));
+        known.copied().unwrap_or(ALWAYS)
+    }
+
     /// What it holds elsewhere on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
-        let more = self.more.as_ref().map_or(0, |_| size_of::<More>());
+        let more =
+            self.more.as_ref().map_or(0, |more| size_of::<More>() + size_of_val(&*more.known));
         self.packed.heap_bytes() + more + rings.sum::<usize>()
     }
 }
@@ -225,13 +249,21 @@ impl Series {
             let Tally { count, first, last } = tally;
             let (first_len, last_len) = (codec::take_u64(bytes)?, codec::take_u64(bytes)?);
             let len = last.micros().abs_diff(first.micros());
-            if count.get() == 0 || first_len.max(last_len) > len || first_len.max(last_len) == 0 {
+            let is_loose = first_len.max(last_len) > 0;
+            if count.get() == 0 || first_len.max(last_len) > len || !is_loose && bytes.is_empty() {
                 return Err(Malformed("the first or the last time is no part of the time between"));
             }
             head.set_inner_ends(
                 Timestamp::from_micros(first.micros() + first_len as i64),
                 Timestamp::from_micros(last.micros() - last_len as i64),
             );
+            if !bytes.is_empty() {
+                let known = grains.iter().map(|_| codec::take_i64(bytes));
+                head.set_known(known.collect::<Result<_, _>>()?);
+                if grains.iter().enumerate().all(|(at, _)| head.known(at) == ALWAYS) {
+                    return Err(Malformed("it is said that everything is known"));
+                }
+            }
         }
         codec::finished(bytes)?;
         Ok(Series { head, states })
@@ -376,6 +408,10 @@ impl SeriesMut<'_> {
         head.tally.merge(&other_head.tally);
         aggregate::merge(self.states, other.states);
         head.set_inner_ends(mine.0.min(theirs.0), mine.1.max(theirs.1));
+        if let Some(more) = other_head.more.as_ref().filter(|more| !more.known.is_empty()) {
+            let known = more.known.iter().enumerate();
+            head.set_known(known.map(|(at, known)| head.known(at).max(*known)).collect());
+        }
         let grains = &shape.calendar.grains;
         if shape.is_packed {
             head.packed.merge(&other_head.packed, grains);
@@ -447,6 +483,13 @@ impl<'a> SeriesRef<'a> {
         self.head.packed.newest(at).or_else(|| self.rings().get(at).and_then(Ring::newest))
     }
 
+    /// The bucket of the `at`th grain from which on every event is in its bucket, as far as the ring
+    /// reaches; [`ALWAYS`] where nothing was converted.
+    #[inline]
+    pub(crate) fn known(self, at: usize) -> i64 {
+        self.head.known(at)
+    }
+
     /// What it holds on the heap besides its head and its states themselves.
     pub(crate) fn heap_bytes(self) -> usize {
         self.head.heap_bytes() + self.states.iter().map(State::heap_bytes).sum::<usize>()
@@ -458,10 +501,13 @@ impl<'a> SeriesRef<'a> {
         self.head.packed.encode(out);
         self.rings().iter().for_each(|ring| ring.encode_directory(out));
         let Tally { first, last, .. } = self.head.tally;
-        if let Some(loose) = self.head.more.as_ref().and_then(|more| more.loose) {
+        let more = self.head.more.as_ref();
+        if let Some(more) = more.filter(|more| more.loose.is_some() || !more.known.is_empty()) {
             let micros = |from: Timestamp, to: Timestamp| to.micros().abs_diff(from.micros());
-            codec::put_u64(out, micros(first, loose.first_end));
-            codec::put_u64(out, micros(loose.last_start, last));
+            let (first_end, last_start) = self.head.inner_ends();
+            codec::put_u64(out, micros(first, first_end));
+            codec::put_u64(out, micros(last_start, last));
+            more.known.iter().for_each(|known| codec::put_i64(out, *known));
         }
     }
 }
@@ -623,8 +669,14 @@ mod tests {
         }
 
         #[test]
-        fn rows_come_back(events in prop::collection::vec(told(), 0..80), shape in shapes()) {
-            let series = fold(&shape, &events);
+        fn rows_come_back(
+            events in prop::collection::vec(told(), 1..80),
+            known in prop::option::of(any::<i64>()),
+            shape in shapes(),
+        ) {
+            let mut series = fold(&shape, &events[1..]);
+            series.head.set_known(Box::new([ALWAYS, known.unwrap_or(ALWAYS)]));
+            put(&mut series, &shape, events[0]);
             let mut row = Vec::new();
             series.as_ref().encode_row(&mut row);
             let mut back = Series::decode_row(&row, &shape).expect("own bytes");
@@ -637,17 +689,47 @@ mod tests {
             }
             prop_assert_eq!(back.bytes(), series.bytes());
             prop_assert_eq!(back.as_ref().heap_bytes(), series.as_ref().heap_bytes());
+            prop_assert_eq!(back.as_ref().known(1), known.unwrap_or(ALWAYS));
+        }
+
+        #[test]
+        fn of_two_parts_the_later_bucket_is_known(
+            events in prop::collection::vec(told(), 1..20),
+            known in prop::array::uniform4(-9..9_i64),
+            shape in shapes(),
+        ) {
+            let of = |known: &[i64]| {
+                let mut series = fold(&shape, &events);
+                series.head.set_known(known.into());
+                series
+            };
+            let (mut a, mut b) = (of(&known[..2]), of(&known[2..]));
+            let (first, plain) = (a.clone(), fold(&shape, &events));
+            a.as_mut().merge(b.as_ref(), &shape, 1);
+            b.as_mut().merge(first.as_ref(), &shape, 1);
+            prop_assert_eq!(a.bytes(), b.bytes());
+            prop_assert_eq!(a.as_ref().known(0), known[0].max(known[2]));
+            let (mut more, mut less) = (first.clone(), plain.clone());
+            more.as_mut().merge(plain.as_ref(), &shape, 1);
+            less.as_mut().merge(first.as_ref(), &shape, 1);
+            prop_assert_eq!(more.as_ref().known(1), known[1]);
+            prop_assert_eq!(more.bytes(), less.bytes());
         }
 
         #[test]
         fn hostile_rows_are_refused_without_a_panic(
             bytes: Vec<u8>,
             events in prop::collection::vec(told(), 0..9),
+            known in prop::option::of(-99..99_i64),
             flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             shape in shapes(),
         ) {
             let mut row = Vec::new();
-            fold(&shape, &events).as_ref().encode_row(&mut row);
+            let mut series = fold(&shape, &events);
+            if series.head.count() > 0 {
+                series.head.set_known(Box::new([known.unwrap_or(ALWAYS), ALWAYS]));
+            }
+            series.as_ref().encode_row(&mut row);
             for (at, byte) in flips {
                 let at = at.index(row.len());
                 row[at] ^= byte;

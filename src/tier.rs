@@ -23,9 +23,9 @@ mod slab;
 
 use crate::dictionary::{Dictionary, Sym};
 use crate::series::{Series, SeriesRef};
-use crate::sync::Mutex;
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Mutex, OnceLock};
 use crate::time::{TimeZone, Timestamp};
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
@@ -46,6 +46,9 @@ pub(crate) struct ViewTier {
     pub(crate) plan: Plan,
     defined_at: AtomicU64,
     pub(crate) backfill: Mutex<Backfill>,
+    /// From which bucket of each grain on all series know theirs, where they were converted from those of
+    /// another definition (`series/convert.rs`).
+    converted: OnceLock<Box<[i64]>>,
     /// It is no view of the engine any more: dropped, or another one has taken its place.
     has_left: AtomicBool,
     /// Held by the call that does the backfill.
@@ -89,7 +92,7 @@ impl Backfill {
     }
 
     /// So much more is in.
-    fn moved_to(self, done: u64) -> Self {
+    pub(crate) fn moved_to(self, done: u64) -> Self {
         match self {
             Backfill::Succeeding { since, .. } => Backfill::Succeeding { since, done },
             _ => Backfill::Unfinished { done },
@@ -126,12 +129,23 @@ impl ViewTier {
             plan,
             defined_at: AtomicU64::new(defined_at),
             backfill: Mutex::new(backfill),
+            converted: OnceLock::new(),
             has_left: AtomicBool::new(false),
             backfilling: Mutex::new(()),
             scans: AtomicUsize::new(0),
             stored_rows: AtomicU64::new(stored_rows),
             shards,
         }
+    }
+
+    /// Notes that its buckets were converted, and from which on they are known; to be said once.
+    pub(crate) fn note_converted(&self, known: &[i64]) {
+        let _ = self.converted.set(known.into());
+    }
+
+    /// From which bucket of each grain on they are known; `None`: they were not converted.
+    pub(crate) fn converted(&self) -> Option<&[i64]> {
+        self.converted.get().map(|known| &**known)
     }
 
     /// The view counts events behind this position of its own; those up to it are the backfill's.

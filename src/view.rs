@@ -337,6 +337,19 @@ impl View {
         Shape::new(self.kinds().collect(), Arc::new(Calendar { zone, grains: self.grains.clone() }))
     }
 
+    /// What another definition of this view has otherwise, besides its grains.
+    pub(crate) fn differs_besides_grains(&self, other: &View) -> Option<&'static str> {
+        if self.key != other.key {
+            Some("another key")
+        } else if (&self.events, &self.conditions) != (&other.events, &other.conditions) {
+            Some("other conditions on its events")
+        } else if self.aggregates != other.aggregates {
+            Some("other measures")
+        } else {
+            None
+        }
+    }
+
     pub(crate) fn conflict(&self, asked: &View) -> Error {
         Error::new(
             ErrorKind::ViewConflict,

@@ -64,6 +64,8 @@ pub(super) struct StoredView {
     pub(super) backfill: Backfill,
     /// Series rows in the store.
     pub(super) rows: u64,
+    /// From which bucket of each grain on all series know theirs, where they were converted.
+    pub(super) converted: Option<Vec<i64>>,
 }
 
 /// A directory's time zone by its name. A name that is none was valid to the software that wrote it,
@@ -155,6 +157,10 @@ impl Catalog {
             }
             if stored.defined_at.max(stored.rows) > self.position {
                 return Err(Malformed("a view is ahead of the log"));
+            }
+            let grains = stored.view.grains().len();
+            if stored.converted.as_ref().is_some_and(|known| known.len() != grains) {
+                return Err(Malformed("a view knows what it does not keep"));
             }
             if let Backfill::Succeeding { since, done } = stored.backfill
                 && (since > done || done > stored.defined_at)

@@ -11,10 +11,10 @@
 //!    committed may be in the page cache only, of a process that died before its sync or whose sync
 //!    failed; a power cut then brings back the commit before, which needs them.
 
-use super::Engine;
 use super::catalog::{Catalog, StoredView};
 use super::dedup::WindowChanges;
 use super::load::{read_series, seal_series};
+use super::{Engine, Live};
 use crate::dictionary::Sym;
 use crate::error::{Error, Result};
 use crate::key;
@@ -79,7 +79,17 @@ impl Engine {
 
     /// A checkpoint, by who holds the lock already.
     pub(super) fn checkpoint_with(&self, state: &mut Checkpointer) -> Result<()> {
-        let result = self.checkpoint_locked(state);
+        self.checkpoint_at(state, &mut |_| Ok(None))
+    }
+
+    /// A checkpoint of what `at_cut` leaves, which is called in the cut. A view whose id that gives is
+    /// not in the catalog: its rows are counted among those that are still to be deleted.
+    pub(super) fn checkpoint_at(
+        &self,
+        state: &mut Checkpointer,
+        at_cut: &mut dyn FnMut(&mut Live) -> Result<Option<u32>>,
+    ) -> Result<()> {
+        let result = self.checkpoint_locked(state, at_cut);
         state.failed = result.is_err();
         if result.is_err() {
             self.figures.lock().failures += 1;
@@ -87,13 +97,17 @@ impl Engine {
         result
     }
 
-    fn checkpoint_locked(&self, state: &mut Checkpointer) -> Result<()> {
+    fn checkpoint_locked(
+        &self,
+        state: &mut Checkpointer,
+        at_cut: &mut dyn FnMut(&mut Live) -> Result<Option<u32>>,
+    ) -> Result<()> {
         let stopwatch = Stopwatch::start();
         // The cut waits for this sync otherwise.
         self.sync()?;
         // What an earlier checkpoint could not merge comes before anything newer of its keys.
         self.merge_deltas(state)?;
-        let (mut catalog, views) = self.cut(state)?;
+        let (mut catalog, views, left_out) = self.cut(state, at_cut)?;
         let mut series = 0;
         for tier in &views {
             for (at, shard) in tier.shards().iter().enumerate() {
@@ -123,6 +137,7 @@ impl Engine {
         }
         self.merge_deltas(state)?;
         self.purge(&mut catalog, &mut state.carry)?;
+        catalog.purge.extend(left_out);
         self.purge_ids(state)?;
         for stored in &mut catalog.views {
             if let Some(tier) = views.iter().find(|tier| tier.id == stored.id) {
@@ -161,9 +176,14 @@ impl Engine {
     }
 
     /// Closes the gate for the moment of the cut.
-    fn cut(&self, state: &mut Checkpointer) -> Result<(Catalog, Vec<Arc<ViewTier>>)> {
-        let live = self.gate.close();
+    fn cut(
+        &self,
+        state: &mut Checkpointer,
+        at_cut: &mut dyn FnMut(&mut Live) -> Result<Option<u32>>,
+    ) -> Result<(Catalog, Vec<Arc<ViewTier>>, Option<u32>)> {
+        let mut live = self.gate.close();
         self.bring_in_at(&live)?;
+        let left_out = at_cut(&mut live)?;
         let position = self.log.appended();
         // Not the position: a backfill changes series between two cuts at the same one.
         state.sequence += 1;
@@ -186,7 +206,9 @@ impl Engine {
             defined_at: tier.defined_at(),
             backfill: *tier.backfill.lock(),
             rows: 0,
+            converted: tier.converted().map(<[_]>::to_vec),
         };
+        let is_in = |tier: &&Arc<ViewTier>| Some(tier.id) != left_out;
         let (segment, offset) = self.log.end();
         let catalog = Catalog {
             identity: self.home.identity,
@@ -196,7 +218,7 @@ impl Engine {
             offset,
             first_segment: state.catalog.first_segment.max(1),
             next_view: live.next_view,
-            views: live.views.iter().map(stored).collect(),
+            views: live.views.iter().filter(is_in).map(stored).collect(),
             purge: live.purge.clone(),
             events: self.tallies.events.get(),
             late: self.tallies.late.get(),
@@ -211,7 +233,7 @@ impl Engine {
         let views = live.views.clone();
         drop(live);
         state.carry.of_mut(Table::Ids).extend(ids.rows());
-        Ok((catalog, views))
+        Ok((catalog, views, left_out))
     }
 
     fn row_key(&self, tier: &ViewTier, key: &[Sym]) -> Vec<u8> {
@@ -452,7 +474,7 @@ impl Snapshot for Carried<'_> {
     }
 }
 
-fn put_rows(changes: &mut Changes, key: &[u8], rows: CapturedRows, sequence: u64) {
+pub(super) fn put_rows(changes: &mut Changes, key: &[u8], rows: CapturedRows, sequence: u64) {
     let value = seal_series(key, sequence, &rows.series);
     for (grain, block, bytes) in rows.blocks {
         let key = key::bucket_row(key, grain, block);
@@ -464,7 +486,7 @@ fn put_rows(changes: &mut Changes, key: &[u8], rows: CapturedRows, sequence: u64
 }
 
 /// Puts changes in the order of their keys; of several of one key the last stays.
-fn sort(changes: &mut Changes) {
+pub(super) fn sort(changes: &mut Changes) {
     for changes in &mut changes.0 {
         changes.sort_by(|(a, _), (b, _)| a.cmp(b));
         changes.reverse();

@@ -73,12 +73,13 @@ impl Live {
     }
 
     /// Begins with a view that is to take the place of the one of its name, of which the records behind
-    /// `since` are to be in it.
+    /// `since` are to be in it; so many of its rows are, or may be, in the store.
     pub(super) fn define_successor(
         &mut self,
         (id, view): (u32, View),
         position: u64,
         since: u64,
+        rows: u64,
         (dictionary, expected): (&Dictionary, usize),
     ) -> Arc<ViewTier> {
         if let Some(id) = self.successor(view.name()).map(|earlier| earlier.id) {
@@ -86,7 +87,7 @@ impl Live {
         }
         let zone = self.zone.unwrap_or_default();
         let backfill = Backfill::Succeeding { since, done: since };
-        let tier = ViewTier::new(id, view, zone, position, backfill, dictionary, 0, expected);
+        let tier = ViewTier::new(id, view, zone, position, backfill, dictionary, rows, expected);
         let tier = Arc::new(tier);
         self.next_view = self.next_view.max(id + 1);
         self.views.push(tier.clone());

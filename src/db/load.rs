@@ -55,7 +55,7 @@ pub(super) fn read_series(
     }
 }
 
-fn decode_series(
+pub(super) fn decode_series(
     snapshot: &dyn Snapshot,
     row_key: &[u8],
     value: &[u8],
@@ -321,6 +321,10 @@ impl Source for ViewSource {
 
     fn zone(&self) -> TimeZone {
         self.shape().calendar.zone
+    }
+
+    fn is_converted(&self) -> bool {
+        self.tier.converted().is_some()
     }
 
     fn has_successor(&self) -> bool {

@@ -416,6 +416,8 @@ pub(super) struct Recovery {
     expected_keys: usize,
     /// What the log says of backfills and the views are still to be given, in its order.
     owed: Vec<Owed>,
+    /// Views that buckets were being converted into, of which the snapshot has nothing (yet).
+    converting: Vec<u32>,
     pub(super) replicas: Replicas,
     /// The replica that records next, if it has not recorded yet.
     becomes: Option<u128>,
@@ -428,6 +430,9 @@ enum Owed {
     Rest(u32),
     /// The backfill of a successor was asked for behind that.
     Asked(u32),
+    /// The buckets of the view before it were converted into it. They are in a later snapshot; where
+    /// there is none, the one before goes on.
+    Converted,
 }
 
 impl Recovery {
@@ -439,7 +444,7 @@ impl Recovery {
     ) -> Self {
         let zone = catalog.zone.unwrap_or_default();
         let tier = |stored: &StoredView| {
-            Arc::new(ViewTier::new(
+            let tier = ViewTier::new(
                 stored.id,
                 stored.view.clone(),
                 zone,
@@ -448,7 +453,9 @@ impl Recovery {
                 &dictionary,
                 stored.rows,
                 options.expected_keys,
-            ))
+            );
+            stored.converted.iter().for_each(|known| tier.note_converted(known));
+            Arc::new(tier)
         };
         let views = catalog.views.iter().map(tier).collect();
         let rule = catalog.dedup;
@@ -474,6 +481,7 @@ impl Recovery {
             dictionary,
             expected_keys: options.expected_keys,
             owed: Vec::new(),
+            converting: Vec::new(),
             replicas: catalog.replicas(identity),
             becomes: None,
         }
@@ -490,6 +498,7 @@ impl Recovery {
             window: None,
             stale_ids: self.stale_ids,
             owed: Vec::new(),
+            converting: Vec::new(),
             events,
             late,
             newest: Newest::new(self.newest.get()),
@@ -560,6 +569,7 @@ impl Recovery {
                     }
                 }
                 Owed::Asked(id) => self.ask_for_backfill(id),
+                Owed::Converted => {}
             }
             self.owed.remove(0);
         }
@@ -570,8 +580,13 @@ impl Recovery {
     pub(super) fn owes(&self) -> bool {
         self.owed.iter().any(|owed| match owed {
             Owed::Rest(id) => self.view(*id).is_some_and(|tier| tier.progress().is_some()),
-            Owed::Asked(_) => true,
+            Owed::Asked(_) | Owed::Converted => true,
         })
+    }
+
+    /// Whether a view has a definition by now that is in a later snapshot only.
+    pub(super) fn lacks_converted(&self) -> bool {
+        self.owed.contains(&Owed::Converted)
     }
 
     fn view(&self, id: u32) -> Option<&Arc<ViewTier>> {
@@ -703,10 +718,17 @@ impl Recovery {
                     if self.owed.contains(&Owed::Asked(tier.id)) { 0 } else { tier.since() }
                 });
                 let room = (&*self.dictionary, self.expected_keys);
-                self.live.define_successor((id, view), position, since, room);
+                self.live.define_successor((id, view), position, since, 0, room);
+            }
+            Entry::Control(Control::SuccessorConverted { id, view }) => {
+                self.take_definition(id, view)?;
+                self.converting.push(id);
             }
             Entry::Control(Control::SuccessorDone { id }) => {
                 self.note_id(id)?;
+                if self.converting.contains(&id) {
+                    self.owed.push(Owed::Converted);
+                }
                 if let Some(tier) = self.view(id).cloned() {
                     self.live.succeed(&tier);
                     self.owed.push(Owed::Rest(id));

@@ -317,8 +317,12 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             opening: true,
             redefined: false,
         };
-        let caught_up =
-            catch_up(&engine, &mut following).and_then(|()| settle(&engine, &mut following));
+        let caught_up = catch_up(&engine, &mut following);
+        if following.recovery.lacks_converted() && self::stamp(disk, dir)? != following.stamp {
+            // Another definition came into the snapshot when this one was copied already.
+            continue;
+        }
+        let caught_up = caught_up.and_then(|()| settle(&engine, &mut following));
         following.opening = false;
         let is_late = matches!(&caught_up, Err(e) if e.kind() == ErrorKind::MissingSegment);
         if is_late && following.recovery.owes() && self::stamp(disk, dir)? != following.stamp {

@@ -2,7 +2,8 @@
 //!
 //! The new definition begins beside the old one, under the same name, as its *successor*: it counts
 //! live from there on, and is filled from the log with what the old one holds from before
-//! (`db/backfill.rs`). Meanwhile the old one answers. When the successor has all of it, one control
+//! (`db/backfill.rs`). Where the log no longer reaches back so far the buckets that the old one keeps are
+//! converted (`db/convert.rs`). Meanwhile the old one answers. When the successor has all of it, one control
 //! record makes it the view of that name and drops the other.
 //!
 //! Invariants
@@ -13,10 +14,11 @@
 //!    somebody had asked for the backfill of the old one, else from that one's definition on. So a view
 //!    that holds no more than came behind its definition holds no more afterwards.
 //! 4. As with any backfill, the segments that are still to be read are not retired, and a successor
-//!    that died goes on where the last checkpoint saw it.
+//!    that died goes on where the last checkpoint saw it. A conversion that died begins anew.
 
 use super::Engine;
 use super::backfill::{self, Ended, Progress};
+use super::convert;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Control;
 use crate::tier::ViewTier;
@@ -27,9 +29,9 @@ use std::sync::Arc;
 pub(super) fn run(
     engine: &Arc<Engine>,
     view: &View,
-    progress: impl FnMut(Progress) -> ControlFlow<()>,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<bool> {
-    let Some(successor) = begin(engine, view)? else { return Ok(false) };
+    let Some(successor) = begin(engine, view, &mut progress)? else { return Ok(false) };
     let name = view.name();
     match backfill::run(engine, &successor, progress)? {
         Ended::Complete(_) => Ok(true),
@@ -40,20 +42,27 @@ pub(super) fn run(
                  redefined in the same way once more, which goes on from here"
             ),
         )),
-        Ended::Left(_) => Err(Error::new(
-            ErrorKind::ViewConflict,
-            format!(
-                "the view {name:?} was dropped or redefined otherwise by another call meanwhile"
-            ),
-        )),
+        Ended::Left(_) => Err(given_up(name)),
     }
 }
 
+/// Another call was faster.
+pub(super) fn given_up(name: &str) -> Error {
+    Error::new(
+        ErrorKind::ViewConflict,
+        format!("the view {name:?} was dropped or redefined otherwise by another call meanwhile"),
+    )
+}
+
 /// The successor that is to be filled; `None` where the view has the definition already.
-fn begin(engine: &Arc<Engine>, view: &View) -> Result<Option<Arc<ViewTier>>> {
+fn begin(
+    engine: &Arc<Engine>,
+    view: &View,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Option<Arc<ViewTier>>> {
     let name = view.name();
     // No checkpoint until the successor is there: its retention would not know what is needed.
-    let checkpointer = engine.checkpointer.lock();
+    let mut checkpointer = engine.checkpointer.lock();
     loop {
         let looked = {
             let live = engine.enter()?;
@@ -61,10 +70,20 @@ fn begin(engine: &Arc<Engine>, view: &View) -> Result<Option<Arc<ViewTier>>> {
             let is_there = live.of_name(name).any(|tier| tier.view == *view);
             (!is_there).then(|| (old.id, old.since()))
         };
-        if let Some((_, since)) = looked {
+        if let Some((id, since)) = looked {
             // Read from the disk, so not inside the gate.
             let oldest = checkpointer.catalog.first_segment;
-            backfill::reaching_back(engine, oldest, since + 1, "another definition")?;
+            match backfill::reaching_back(engine, oldest, since + 1, "another definition") {
+                Err(error) if error.kind() == ErrorKind::LogRetired => {
+                    let converted =
+                        convert::run(engine, &mut checkpointer, (id, view), error, progress)?;
+                    match converted {
+                        Some(successor) => return Ok(Some(successor)),
+                        None => continue,
+                    }
+                }
+                reached => _ = reached?,
+            }
         }
         let mut live = engine.close_gate()?;
         let old = live.named(name).ok_or_else(|| engine.unknown_view(name))?.clone();
@@ -101,6 +120,6 @@ fn begin(engine: &Arc<Engine>, view: &View) -> Result<Option<Arc<ViewTier>>> {
         let control = Control::SuccessorDefined { id, view: view.clone() };
         let position = engine.append_control(&control)?;
         let room = (&*engine.dictionary, engine.options.expected_keys);
-        return Ok(Some(live.define_successor((id, view.clone()), position, since, room)));
+        return Ok(Some(live.define_successor((id, view.clone()), position, since, 0, room)));
     }
 }

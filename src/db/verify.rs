@@ -685,6 +685,9 @@ impl<'a> Verification<'a> {
         if self.depth == Depth::Checksums {
             return Some("it was not asked for".to_owned());
         }
+        if view.converted.is_some() {
+            return Some("its buckets were converted from those of another definition".to_owned());
+        }
         missing.map(|range| {
             let begins = self.survey.first();
             if begins.is_none_or(|begins| begins > range.start) {

@@ -810,11 +810,12 @@ fn pushed_out(series: &SeriesQuery, window: &Window, known_from: i64) -> Error {
         ErrorKind::NotKept,
         format!(
             "of the range from {} the view {:?} has {known}: it keeps {}, counted back from the newest \
-             event of the key, and events before that are in its totals only. Ask for a shorter range or \
-             a coarser grain, or for what is kept",
+             event of the key{}; events before that are in its totals only. Ask for a shorter range or a \
+             coarser grain, or for what is kept",
             window.span().start,
             view.name(),
             view.kept(),
+            series.query().and_converted(),
         ),
     )
 }

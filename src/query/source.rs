@@ -21,6 +21,8 @@ pub(crate) trait Source: Send + Sync {
     fn view(&self) -> &View;
     /// The time zone of the store.
     fn zone(&self) -> TimeZone;
+    /// Whether its buckets were converted from those of another definition.
+    fn is_converted(&self) -> bool;
     /// Whether something else answers in its place by now.
     fn has_successor(&self) -> bool;
     /// What answers in its place, if it does not any more.

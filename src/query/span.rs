@@ -295,7 +295,7 @@ impl Reading<'_> {
             return span.start;
         }
         let starts = self.grains.iter().map(|of| match self.series.newest(of.at) {
-            Some(newest) => of.start(of.keep.oldest(newest)).micros(),
+            Some(newest) => of.start(of.oldest(self.series, newest)).micros(),
             None => i64::MAX,
         });
         starts.min().unwrap_or(i64::MAX)
@@ -315,7 +315,9 @@ impl Reading<'_> {
         let last = moment(span.end - 1);
         let reaches = |of: &KeptGrain| {
             let newest = self.series.newest(of.at);
-            newest.is_some_and(|newest| of.bucket(moment(span.start)) >= of.keep.oldest(newest))
+            newest.is_some_and(|newest| {
+                of.bucket(moment(span.start)) >= of.oldest(self.series, newest)
+            })
         };
         let Some(at) = grains.iter().position(reaches) else { return false };
         let of = grains[at];
@@ -359,9 +361,7 @@ impl Reading<'_> {
 
 /// The grains that a view keeps, finest first.
 fn kept_grains(query: &Query) -> Vec<KeptGrain> {
-    let zone = query.time_zone();
-    let grains = query.view().grains().iter().enumerate();
-    grains.map(|(at, (grain, keep))| KeptGrain { at, grain: *grain, keep: *keep, zone }).collect()
+    (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).collect()
 }
 
 fn behind(moment: Timestamp) -> i64 {
@@ -374,10 +374,11 @@ fn too_far(query: &Query, from: Timestamp) -> Error {
     Error::new(
         ErrorKind::NotKept,
         format!(
-            "the view {:?} keeps {}; none of that reaches back to {from}. Ask for a shorter span, or for \
-             what is kept",
+            "the view {:?} keeps {}; none of that reaches back to {from}{}. Ask for a shorter span, or \
+             for what is kept",
             query.view().name(),
             query.view().kept(),
+            query.and_converted(),
         ),
     )
 }

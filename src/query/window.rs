@@ -8,6 +8,8 @@
 //!    refused where the view's definition does not reach so far. A window of given times, and one whose
 //!    ring has gone ahead of now, is refused only where the series may have had events in it that
 //!    its buckets have not any more.
+//! 3. Where the buckets of a series were converted it says from which on they are known; what is in one
+//!    before is not looked at.
 
 use super::Query;
 use crate::aggregate::State;
@@ -49,7 +51,7 @@ impl KeptGrain {
     pub(super) fn of(query: &Query, grain: Grain) -> Result<Self> {
         let grains = query.view().grains();
         match grains.iter().position(|(kept, _)| *kept == grain) {
-            Some(at) => Ok(KeptGrain { at, grain, keep: grains[at].1, zone: query.time_zone() }),
+            Some(at) => Ok(KeptGrain::at(query, at)),
             None => Err(Error::new(
                 ErrorKind::NotKept,
                 format!(
@@ -59,6 +61,19 @@ impl KeptGrain {
                 ),
             )),
         }
+    }
+
+    /// Those of the view's `at`th grain.
+    #[inline]
+    pub(super) fn at(query: &Query, at: usize) -> Self {
+        let (grain, keep) = query.view().grains()[at];
+        KeptGrain { at, grain, keep, zone: query.time_zone() }
+    }
+
+    /// The oldest bucket of a series that is kept and known, of which `newest` is the newest one.
+    #[inline]
+    pub(super) fn oldest(&self, series: SeriesRef<'_>, newest: i64) -> i64 {
+        self.keep.oldest(newest).max(series.known(self.at))
     }
 
     #[inline]
@@ -194,14 +209,25 @@ impl Window {
     #[inline]
     pub(super) fn known_from(&self, series: SeriesRef<'_>, newest: Option<i64>) -> i64 {
         // Nothing was observed in the ring: nothing is known by it.
-        let oldest = newest.map_or(i64::MAX, |newest| self.of.keep.oldest(newest));
-        if oldest <= self.from { i64::MIN } else { self.known_behind(series, oldest) }
+        let oldest = newest.map_or(i64::MAX, |newest| self.of.oldest(series, newest));
+        if oldest <= self.from { i64::MIN } else { self.known_behind(series, newest) }
     }
 
     #[cold]
-    fn known_behind(&self, series: SeriesRef<'_>, oldest: i64) -> i64 {
-        let is_before_all = self.of.bucket(series.total().first()) > self.to;
-        if is_before_all || has_all(series, self.of.at) { i64::MIN } else { oldest }
+    fn known_behind(&self, series: SeriesRef<'_>, newest: Option<i64>) -> i64 {
+        let first = self.of.bucket(series.total().first());
+        if first > self.to {
+            return i64::MIN;
+        }
+        let kept = match newest {
+            _ if has_all(series, self.of.at) => i64::MIN,
+            None => i64::MAX,
+            Some(newest) => self.of.keep.oldest(newest),
+        };
+        let known = series.known(self.of.at);
+        let known = if first >= known { i64::MIN } else { known };
+        let oldest = kept.max(known);
+        if oldest <= self.from { i64::MIN } else { oldest }
     }
 
     /// Events of the series before it.

@@ -93,6 +93,17 @@ pub(crate) fn is_packable(grains: &[(Grain, Keep)]) -> bool {
 }
 
 impl Packed {
+    /// The rings of these buckets, each newest first.
+    pub(crate) fn of<B: Iterator<Item = (i64, u64)>>(rings: impl Iterator<Item = B>) -> Self {
+        let mut bytes = Vec::new();
+        for ring in rings {
+            put_ring(&mut bytes, &ring.collect::<SmallVec<[_; 64]>>());
+        }
+        let mut packed = Packed::default();
+        packed.set(&bytes);
+        packed
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -124,6 +124,14 @@ pub(crate) struct CapturedRows {
     pub(crate) blocks: Vec<(u8, i64, Option<Vec<u8>>)>,
 }
 
+impl CapturedRows {
+    /// About so many there are in it.
+    pub(crate) fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().filter_map(|(.., block)| block.as_ref());
+        self.series.len() + blocks.map(Vec::len).sum::<usize>()
+    }
+}
+
 /// What a shard knows of a key.
 #[derive(Debug)]
 pub(crate) enum Lookup<R> {

@@ -122,3 +122,31 @@ fn another_definition_takes_the_place_of_one_on_request() {
     let days = views.iter().filter(|view| view["name"] == "days").collect::<Vec<_>>();
     assert_eq!((days.len(), &days[0]["state"]), (1, &"ready".into()));
 }
+
+#[test]
+fn replace_says_what_was_converted_and_from_when_on_it_is_exact() {
+    let shop = Shop::loaded();
+    let define = |rest: &[&str]| shop.run(&[&["define", "days", "--by", "user"], rest].concat());
+    let first = define(&["--grain", "day=1,hour=99", "--backfill"]).ok();
+    assert!(!first.err.contains("converted"), "{first:?}");
+    // Another program lets go of the log.
+    let options = quipu::Options::new().retention(quipu::Retention::Recovery);
+    let db = options.segment_bytes(64 << 10).open(shop.dir()).unwrap();
+    for _ in 0..40 {
+        let event = quipu::Event::new("other").payload(&[0; 4_000]);
+        db.record_all([event], quipu::OnInvalid::Refuse).unwrap();
+    }
+    db.close().unwrap();
+    drop(db);
+    let run = define(&["--grain", "day=7,month", "--replace"]).ok();
+    for told in
+        ["has this definition now", "were converted", "by day: exact from 20", "by month: exact\n"]
+    {
+        assert!(run.err.contains(told), "{told}: {run:?}");
+    }
+    assert_eq!(shop.row("days", &["ann"])["count"], 3);
+    let views = shop.run(&["views"]).ok().json_lines();
+    let days = views.iter().find(|view| view["name"] == "days").unwrap();
+    assert!(days["state"].as_str().unwrap().starts_with("ready, by day from 20"), "{days}");
+    define(&["--grain", "day=7", "--stats", "value", "--replace"]).failed(1, "other measures");
+}

@@ -6,7 +6,7 @@ use crate::script::{Act, Setup};
 use crate::truth::{Fact, Model, view, with_event};
 use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
 use quipu::{
-    Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock, View,
+    Db, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock, View,
     ViewStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,8 @@ pub(crate) enum Record {
     Done,
     /// One of its other definitions is to take the place of the one that it has.
     Redefine(usize, usize),
+    /// The same, by converting what is kept: it is there when all of that is done, or not at all.
+    Convert(usize, usize),
     /// It has.
     Succeed(usize),
     /// It will not.
@@ -69,6 +71,8 @@ struct Defined {
     definition: usize,
     /// What is to be its definition, and the position at which that was said.
     successor: Option<(usize, usize)>,
+    /// That is there for certain.
+    is_certain: bool,
 }
 
 impl Defined {
@@ -81,7 +85,9 @@ impl Defined {
         };
         same(&status.view, self.definition);
         let successor = status.successor.as_ref();
-        assert_eq!(successor.is_some(), self.successor.is_some(), "a definition under way");
+        if self.is_certain || successor.is_some() {
+            assert_eq!(successor.is_some(), self.successor.is_some(), "a definition under way");
+        }
         if let (Some(successor), Some((other, _))) = (successor, self.successor) {
             same(&successor.view, other);
         }
@@ -145,6 +151,7 @@ impl History {
                         backfill_asked: false,
                         definition: 0,
                         successor: None,
+                        is_certain: true,
                     };
                     views.insert(*which, view);
                 }
@@ -154,16 +161,19 @@ impl History {
                 Record::Ask(which) => {
                     views.get_mut(which).expect("it was defined").backfill_asked = true;
                 }
-                Record::Redefine(which, other) => {
+                Record::Redefine(which, other) | Record::Convert(which, other) => {
                     let view = views.get_mut(which).expect("it was defined");
                     view.successor = Some((*other, i + 1));
+                    view.is_certain = matches!(record, Record::Redefine(..));
                 }
                 Record::Succeed(which) => {
                     let view = views.get_mut(which).expect("it was defined");
                     (view.definition, view.at) = view.successor.take().expect("it was begun");
+                    view.is_certain = true;
                 }
                 Record::GiveUp(which) => {
-                    views.get_mut(which).expect("it was defined").successor = None;
+                    let view = views.get_mut(which).expect("it was defined");
+                    (view.successor, view.is_certain) = (None, true);
                 }
             }
         }
@@ -651,9 +661,27 @@ impl<'a> Run<'a> {
 
     fn redefine(&mut self, which: usize, other: usize, midway: bool) -> Result<usize, Error> {
         let db = self.engine().db().clone();
-        let mut steps = 0;
-        let redefined = db.redefine(definition(which, other), |_| {
+        let successor = |db: &Db| -> Result<Option<View>, Error> {
+            let views = db.views()?.into_iter();
+            let mut status = views.filter(|status| status.view.name() == view(which).name());
+            Ok(status.next().and_then(|status| status.successor).map(|successor| successor.view))
+        };
+        let before = successor(&db)?;
+        let same = |view: &View| {
+            let other = definition(which, other);
+            view.grains() == other.grains() && view.measures().eq(other.measures())
+        };
+        let (mut steps, mut converts) = (0, false);
+        let redefined = db.redefine(definition(which, other), |progress| {
             steps += 1;
+            // What is read from the log begins with a frame that was read.
+            if steps == 1 && progress.done == 0 {
+                converts = true;
+            }
+            if converts {
+                // The checkpoint would wait for the end.
+                return if midway { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            }
             if midway && steps == 2 {
                 // Should it fail, it is as if there had been none.
                 let _ = db.checkpoint();
@@ -674,18 +702,26 @@ impl<'a> Run<'a> {
             return Ok(0);
         }
         if defined.definition == other {
-            let given_up = defined.successor.map(|_| Record::GiveUp(which));
+            let given_up = before.map(|_| Record::GiveUp(which));
             let is_recorded = given_up.is_some();
             self.settle_each(given_up, &redefined);
             assert!(!redefined?, "it was so already");
             let durability = self.setup.durability;
             return Ok(if is_recorded { self.acknowledged(durability) } else { 0 });
         }
-        let is_begun = defined.successor.is_some_and(|(begun, _)| begun == other);
-        let begin = (!is_begun).then_some(Record::Redefine(which, other));
+        let is_begun = before.as_ref().is_some_and(same);
+        // Where it failed before it said how it goes: what is converted is not there then.
+        let fails = redefined.is_err() && steps == 0;
+        converts |= fails && !is_begun && successor(&db).is_ok_and(|there| there.is_none());
+        let begin = match converts {
+            true => Record::Convert(which, other),
+            false => Record::Redefine(which, other),
+        };
+        let begin = (!is_begun).then_some(begin);
+        let given_up = (converts && before.is_some()).then_some(Record::GiveUp(which));
         let is_stopped = redefined.as_ref().is_err_and(stopped);
         let end = (!is_stopped).then_some(Record::Succeed(which));
-        self.settle_each(begin.into_iter().chain(end), &redefined);
+        self.settle_each(given_up.into_iter().chain(begin).chain(end), &redefined);
         if is_stopped {
             return Ok(0);
         }

@@ -338,6 +338,36 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 Act::Reopen,
             ],
         ),
+        // The log no longer reaches back to where views begin: what they keep is converted.
+        script(
+            "conversions",
+            Setup {
+                segment_bytes: 2_048,
+                retention: Retention::Recovery,
+                memory_budget: 0,
+                ..base.clone()
+            },
+            vec![
+                Act::Define(3),
+                Act::Define(4),
+                batch(40, memory),
+                batch(40, INTERVAL),
+                Act::Checkpoint,
+                Act::Redefine(3, 1, false),
+                batch(5, memory),
+                Act::Redefine(4, 1, true),
+                Act::Redefine(4, 2, false),
+                batch(5, INTERVAL),
+                Act::Reopen,
+                Act::Redefine(4, 0, false),
+                batch(20, memory),
+                Act::Redefine(3, 0, false),
+                Act::Redefine(4, 1, false),
+                Act::Drop(3),
+                Act::Redefine(4, 1, false),
+                Act::Checkpoint,
+            ],
+        ),
         // Each call waits for the disk.
         script(
             "sync",

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub const TABLES: [&str; 4] = ["meta", "series", "buckets", "ids"];
 /// The place of the table that has the catalog.
 pub const META: usize = 0;
+/// The place of the rows of series.
+pub const SERIES: usize = 1;
 /// The key of its row.
 pub const CATALOG: &[u8] = b"catalog";
 

@@ -8,7 +8,7 @@
 mod log;
 #[path = "../forge/store.rs"]
 #[allow(unreachable_pub, dead_code, reason = "the fuzz targets use all of it")]
-mod store;
+pub(crate) mod store;
 
 use crate::directory;
 use log::{Frame, frames, kind};
@@ -54,8 +54,8 @@ fn refused(dir: &Path, what: &str) -> Error {
     error
 }
 
-/// Id, view, position of the definition, backfill, rows.
-type Stored = (u32, View, u64, Filled, u64);
+/// Id, view, position of the definition, backfill, rows, and what is known of converted buckets.
+type Stored = (u32, View, u64, Filled, u64, Option<Vec<i64>>);
 
 #[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
 enum Filled {
@@ -124,6 +124,7 @@ fn a_catalog_that_contradicts_itself_is_refused() {
             c.views[1].3 = Filled::Succeeding(0, c.views[1].2 + 1);
         }),
         ("less than nothing in a successor", |c| c.views[1].3 = Filled::Succeeding(2, 1)),
+        ("a grain that is not kept is known", |c| c.views[0].5 = Some(vec![0])),
         ("the last id of a view", |c| c.views[1].0 = u32::MAX),
         ("a live view to be purged", |c| c.purge.push(1)),
         ("a dropped view whose id is to be given next", |c| c.purge.push(2)),
@@ -224,6 +225,8 @@ fn an_id_of_a_view_that_cannot_be_is_refused() {
         ),
         ("a successor without a name", control((7_u32, 1_u32, View::new("")))),
         ("the last id is a successor's", control((8_u32, u32::MAX))),
+        ("a converted one's id is that of the view", control((9_u32, 0_u32, View::new("all")))),
+        ("the last id is a converted one's", control((9_u32, u32::MAX, View::new("all")))),
     ];
     for (what, frame) in cases {
         fs::write(&path, with_frame(&segment, frame)).unwrap();

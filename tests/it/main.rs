@@ -7,6 +7,7 @@ mod backfill;
 mod backup;
 mod budget;
 mod calendar;
+mod convert;
 mod corruption;
 mod counters;
 mod crash;

@@ -73,7 +73,8 @@ pub(crate) struct DefineArgs {
     backfill: bool,
     /// Give the view this definition if it has another one. It holds the same events afterwards, read
     /// from the log, and answers by its old definition until that is done; when it was stopped, the same
-    /// command goes on
+    /// command goes on. Where the log no longer reaches back other grains can be kept all the same: the
+    /// buckets that there are are converted, and it is said from when on those of each grain are exact
     #[arg(long)]
     replace: bool,
     /// No progress and no hints
@@ -166,6 +167,9 @@ impl DefineArgs {
     }
 }
 
+/// What is said of a view that was redefined.
+const NOW: &str = "has this definition now";
+
 /// Runs `define`.
 pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
     let db = args.place.open_in(args.time_zone)?;
@@ -176,7 +180,7 @@ pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
         Ok(false) if args.replace && !replace(&db, args, show)? => (false, "was there already"),
         Err(error) if error.kind() == ErrorKind::ViewConflict && args.replace => {
             replace(&db, args, show)?;
-            (false, "has this definition now")
+            (false, NOW)
         }
         Ok(false) => (false, "was there already"),
         Err(error) if error.kind() == ErrorKind::ViewConflict => {
@@ -191,6 +195,9 @@ pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
         }
     };
     told(format!("view {}: {what}", args.name));
+    if what == NOW {
+        converted(&db, &args.name)?.into_iter().for_each(&told);
+    }
     if args.backfill {
         let events = backfill(&db, &args.name, show, || true)?;
         told(format!("{} events read from the log", number::grouped(events)));
@@ -220,6 +227,25 @@ pub(crate) fn backfill(
     may_go_on: impl Fn() -> bool,
 ) -> Result<u64, Failure> {
     Ok(db.backfill(name, metered(show, may_go_on))?)
+}
+
+/// What there is to be said of a view whose buckets were converted, if they were.
+fn converted(db: &Db, name: &str) -> Result<Vec<String>, Failure> {
+    let views = db.views()?;
+    let exact = views.into_iter().filter(|status| status.view.name() == name);
+    let exact: Vec<_> = exact.flat_map(|status| status.exact_from).collect();
+    let mut lines = Vec::new();
+    if !exact.is_empty() {
+        lines.push(
+            "the log no longer reaches back to where it begins: the buckets it kept were converted"
+                .to_owned(),
+        );
+    }
+    lines.extend(exact.into_iter().map(|(grain, from)| match from {
+        Some(from) => format!("  by {grain}: exact from {from} on, and not kept before"),
+        None => format!("  by {grain}: exact"),
+    }));
+    Ok(lines)
 }
 
 /// Gives a view the definition that was asked for, with a progress bar; `false`: it has it.

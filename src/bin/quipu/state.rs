@@ -105,6 +105,9 @@ fn view_cells(status: &ViewStatus, zone: TimeZone, format: Format) -> [Cell; 7] 
             format!("{state}, redefined {} of {}", progress.done, progress.total)
         }
     };
+    let inexact = status.exact_from.iter().filter_map(|(grain, from)| Some((grain, (*from)?)));
+    let state =
+        inexact.fold(state, |state, (grain, from)| format!("{state}, by {grain} from {from}"));
     [
         Cell::Text(status.view.name().to_owned()),
         Cell::Texts(status.view.key().to_vec()),
