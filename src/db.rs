@@ -429,9 +429,9 @@ impl Db {
     /// new bucket for certain goes there, as hours do in their day; else, as a day among hours, it goes as a
     /// whole to the middle of the time in which it can have been. What the new buckets do not say is not
     /// answered ([`ErrorKind::NotKept`], or a partial answer where [kept](crate::RangeQuery::kept) is
-    /// asked for), key by key, and [`ViewStatus::exact_from`] has from when on they do for all. It takes the time to read and
-    /// write every series of the view; no checkpoint is made meanwhile. When that dies or is stopped
-    /// nothing is left of it.
+    /// asked for), key by key, and [`ViewStatus::exact_from`] has from when on they do for all. It takes
+    /// the time to read and write every series of the view; no checkpoint is made meanwhile. When that
+    /// dies or is stopped nothing is left of it.
     ///
     /// `progress` is called after every frame of the log, in records, control records included, or
     /// during a conversion, in series; `Break` stops, to be gone on with later, or begun anew. It must not
@@ -460,8 +460,8 @@ impl Db {
     /// `UnknownView`; `Invalid` for a definition that cannot be; `LogRetired` when the log no longer
     /// reaches back to where the view begins, and more than its grains is to be changed (nothing is changed
     /// then); `Stopped` by `progress`; `Backfilling` when another call does the same, or the view's backfill
-    /// is not complete and its buckets would have to be converted; `ViewConflict` when another call gave the view
-    /// another definition meanwhile; `Corruption`, `Io`; those of recording.
+    /// is not complete and its buckets would have to be converted; `ViewConflict` when another call gave
+    /// the view another definition meanwhile; `Corruption`, `Io`; those of recording.
     pub fn redefine(
         &self,
         view: View,

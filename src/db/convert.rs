@@ -1,8 +1,8 @@
 //! Another definition where the log no longer reaches back: the buckets that are kept are converted.
 //!
 //! ```text
-//! cut at P ── checkpoint: rows of the old view at P ── rows of the new one, in parts ── catalog with it
-//!   └ the new one counts live, beside the rows                                  (from here on it is there)
+//! cut at P ── checkpoint, rows of the old view at P ── rows of the new one, in parts ── catalog with it
+//!   └ the new one counts live, beside the rows              (from here on it is there) ┘
 //! ```
 //! Invariants
 //! 1. The rows are made from those of the cut: whoever converts holds the lock of the checkpointer from
@@ -43,12 +43,12 @@ pub(super) fn run(
     engine: &Arc<Engine>,
     state: &mut Checkpointer,
     (old, view): (u32, &View),
-    retired: Error,
+    retired: &Error,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Option<Arc<ViewTier>>> {
     let found = |live: &Live| live.named(view.name()).filter(|tier| tier.id == old).cloned();
     let Some(old) = found(&*engine.enter()?) else { return Ok(None) };
-    check(engine, &old, view, &retired)?;
+    check(engine, &old, view, retired)?;
     let mut begun = None;
     let cut = engine.checkpoint_at(state, &mut |live| {
         engine.check_open()?;

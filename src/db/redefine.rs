@@ -76,7 +76,7 @@ fn begin(
             match backfill::reaching_back(engine, oldest, since + 1, "another definition") {
                 Err(error) if error.kind() == ErrorKind::LogRetired => {
                     let converted =
-                        convert::run(engine, &mut checkpointer, (id, view), error, progress)?;
+                        convert::run(engine, &mut checkpointer, (id, view), &error, progress)?;
                     match converted {
                         Some(successor) => return Ok(Some(successor)),
                         None => continue,
