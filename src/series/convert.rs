@@ -162,7 +162,7 @@ impl Source {
 
 /// What is known of the events of a series, from the newest back.
 struct Masses {
-    masses: Vec<Mass>,
+    found: Vec<Mass>,
     /// Between these two moments are all events.
     life: (i64, i64),
     /// Of everything from here on the masses have all, but for what was before `hole`.
@@ -190,7 +190,7 @@ impl Masses {
         for (start, end, held) in source.buckets.iter().filter(|(start, ..)| *start < reach) {
             if *end <= reach {
                 let mass = self.mass(*start, end.saturating_sub(1), held.clone());
-                self.masses.push(mass);
+                self.found.push(mass);
             } else {
                 self.straddle((*start, *end), held);
             }
@@ -202,23 +202,23 @@ impl Masses {
     fn straddle(&mut self, (start, end): (i64, i64), held: &Held) {
         let lies_in = |mass: &Mass| mass.from >= start && mass.to < end;
         let is_cut = |mass: &Mass| mass.from < end && mass.to >= end;
-        if self.masses.iter().any(is_cut) {
+        if self.found.iter().any(is_cut) {
             self.hole = Some(self.hole.map_or(self.reach, |hole| hole.max(self.reach)));
             return;
         }
-        let there = self.masses.iter().filter(|mass| lies_in(mass));
+        let there = self.found.iter().filter(|mass| lies_in(mass));
         let there = there.fold(0, |sum: u64, mass| sum.saturating_add(mass.held.count.get()));
         let left = held.count.get().saturating_sub(there);
         if left == 0 {
             return;
         }
         if self.has_states {
-            self.masses.retain(|mass| !lies_in(mass));
+            self.found.retain(|mass| !lies_in(mass));
             let mass = self.mass(start, end.saturating_sub(1), held.clone());
-            self.masses.push(mass);
+            self.found.push(mass);
         } else {
             let mass = self.mass(start, self.reach - 1, Held::of(left, &[]));
-            self.masses.push(mass);
+            self.found.push(mass);
         }
     }
 
@@ -227,7 +227,7 @@ impl Masses {
         let there = |masses: &[Mass]| {
             masses.iter().fold(0, |sum: u64, mass| sum.saturating_add(mass.held.count.get()))
         };
-        let left = total.count().saturating_sub(there(&self.masses));
+        let left = total.count().saturating_sub(there(&self.found));
         if left == 0 {
             return None;
         }
@@ -236,11 +236,11 @@ impl Masses {
         let end = if end <= self.life.0 { i64::MAX } else { end };
         if !self.has_states {
             let mass = self.mass(i64::MIN, end.saturating_sub(1), Held::of(left, &[]));
-            self.masses.push(mass);
-        } else if in_one || self.masses.is_empty() {
-            self.masses.clear();
+            self.found.push(mass);
+        } else if in_one || self.found.is_empty() {
+            self.found.clear();
             let mass = self.mass(i64::MIN, i64::MAX, Held::of(total.count(), total.states()));
-            self.masses.push(mass);
+            self.found.push(mass);
         } else {
             return Some(end);
         }
@@ -262,7 +262,7 @@ fn made_anew(
     }
     let bucket = |micros: i64| zone.bucket(grain, Timestamp::from_micros(micros));
     let mut masses = Masses {
-        masses: Vec::new(),
+        found: Vec::new(),
         life: (total.first().micros(), total.last().micros()),
         reach: i64::MAX,
         hole: None,
@@ -284,7 +284,7 @@ fn made_anew(
             bucket(last.saturating_add(1))
         };
     }
-    for mass in &masses.masses {
+    for mass in &masses.found {
         let middle = i64::midpoint(mass.from, mass.to);
         if bucket(mass.from) != bucket(mass.to) {
             known = known.max(behind(mass.to));
@@ -352,7 +352,9 @@ mod tests {
 
     fn fold(shape: &Shape, events: &[(i64, i32)]) -> Series {
         let mut series = Series::empty(shape);
-        events.iter().for_each(|event| put(&mut series, shape, *event));
+        for event in events {
+            put(&mut series, shape, *event);
+        }
         series
     }
 
@@ -420,7 +422,9 @@ mod tests {
             let mut now = shape(kinds, zone, &begin);
             let (mut series, mut truth) = (Series::empty(&now), Vec::new());
             for (events, grains) in steps {
-                events.iter().for_each(|event| put(&mut series, &now, *event));
+                for event in &events {
+                    put(&mut series, &now, *event);
+                }
                 truth.extend(events);
                 check(&series, &now, &truth)?;
                 let next = shape(kinds, zone, &grains);

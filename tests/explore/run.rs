@@ -713,10 +713,8 @@ impl<'a> Run<'a> {
         // Where it failed before it said how it goes: what is converted is not there then.
         let fails = redefined.is_err() && steps == 0;
         converts |= fails && !is_begun && successor(&db).is_ok_and(|there| there.is_none());
-        let begin = match converts {
-            true => Record::Convert(which, other),
-            false => Record::Redefine(which, other),
-        };
+        let begin =
+            if converts { Record::Convert(which, other) } else { Record::Redefine(which, other) };
         let begin = (!is_begun).then_some(begin);
         let given_up = (converts && before.is_some()).then_some(Record::GiveUp(which));
         let is_stopped = redefined.as_ref().is_err_and(stopped);
