@@ -350,8 +350,10 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
             vec![
                 Act::Define(3),
                 Act::Define(4),
-                batch(40, memory),
-                batch(40, INTERVAL),
+                batch(60, memory),
+                Act::Reopen,
+                batch(60, INTERVAL),
+                Act::Check,
                 Act::Checkpoint,
                 Act::Redefine(3, 1, false),
                 batch(5, memory),
@@ -359,13 +361,13 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 Act::Redefine(4, 2, false),
                 batch(5, INTERVAL),
                 Act::Reopen,
+                // What is not read before cannot be read any more once a write has failed.
+                Act::Check,
                 Act::Redefine(4, 0, false),
                 batch(20, memory),
                 Act::Redefine(3, 0, false),
-                Act::Redefine(4, 1, false),
                 Act::Drop(3),
                 Act::Redefine(4, 1, false),
-                Act::Checkpoint,
             ],
         ),
         // Each call waits for the disk.
