@@ -159,9 +159,28 @@ pub(super) fn settle(
         Ok(())
     };
     let range = (done + 1, tier.defined_at());
-    reader::replay_range(home, range, oldest, end, dictionary, &mut fold)?;
+    let first = still_there(home, oldest, range.0)?;
+    reader::replay_range(home, range, first, end, dictionary, &mut fold)?;
     tier.filled();
     Ok(())
+}
+
+/// The segment to begin with for what is behind `position`. Where a commit failed and had happened all the
+/// same, its catalog has segments retired that are there, and that were read after it.
+fn still_there(home: &Home, oldest: u64, position: u64) -> Result<u64> {
+    let numbers = segment::numbers(&*home.disk, &home.dir)?;
+    let mut first = oldest;
+    while numbers.contains(&first) {
+        let segment = Segment::open(home, first, crate::disk::Access::Read)?;
+        let header = reader::first_frame(&segment)?;
+        if header.is_some_and(|header| header.position <= position)
+            || !numbers.contains(&first.saturating_sub(1))
+        {
+            break;
+        }
+        first -= 1;
+    }
+    Ok(first)
 }
 
 /// Where to begin: the records done already and the segment that holds the next; `None` when there
