@@ -721,7 +721,10 @@ impl Recovery {
                 self.live.define_successor((id, view), position, since, 0, room);
             }
             Entry::Control(Control::SuccessorConverted { id, view }) => {
-                self.take_definition(id, view)?;
+                let view = self.take_definition(id, view)?;
+                // One from a commit that failed and had happened: whoever made it had given it up.
+                let earlier = self.live.successor(view.name()).map(|earlier| earlier.id);
+                self.live.remove(|tier| Some(tier.id) == earlier);
                 self.converting.push(id);
             }
             Entry::Control(Control::SuccessorDone { id }) => {
