@@ -45,6 +45,8 @@ impl Limits {
     pub const VIEW_BYTES: usize = 32 << 10;
     /// Views of one directory.
     pub const VIEWS: usize = 1_000;
+    /// Spans of hours, ranges of dates and excepted ranges of dates of one schedule, together.
+    pub const SCHEDULE_PARTS: usize = 1_000;
     /// By how much an event may have been earlier or later than its time: all of the accepted times.
     pub const HALF_WIDTH: Duration =
         Duration::from_micros(Timestamp::MAX.micros().abs_diff(Timestamp::MIN.micros()));

@@ -105,6 +105,7 @@ pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};
 pub use query::{SeriesQuery, SpanQuery, SpanTotal, Total, Trend};
 pub use time::{Clock, Grain, Keep, Period, SystemClock, TestClock, TimeZone, Timestamp};
+pub use time::{Date, Dates, Hours, Schedule, TimeOfDay, Weekday};
 pub use view::View;
 
 /// The store of the snapshot, and how to bring one of your own along

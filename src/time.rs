@@ -1,5 +1,5 @@
-//! Time: the moment type, the clock that gives it, the grains that cut it into buckets, and the zones
-//! whose calendars they follow.
+//! Time: the moment type, the clock that gives it, the grains that cut it into buckets, the zones whose
+//! calendars they follow, and the schedules that say when something is open.
 //!
 //! Invariants
 //! 1. Nothing outside this module asks the operating system for the time (`clippy.toml` bans it).
@@ -9,14 +9,18 @@
 //! Next: `event.rs`.
 
 mod calendar;
+mod civil;
 mod clock;
 mod grain;
+mod schedule;
 mod zone;
 
 pub(crate) use calendar::{Calendar, Leaf};
+pub use civil::{Date, Dates, TimeOfDay, Weekday};
 pub(crate) use clock::Stopwatch;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use grain::{Grain, Keep, Period};
+pub use schedule::{Hours, Schedule};
 pub use zone::TimeZone;
 
 use crate::error::{Error, Result};

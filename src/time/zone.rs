@@ -116,6 +116,18 @@ impl TimeZone {
         self.start(grain, bucket)..self.start(grain, bucket.saturating_add(1))
     }
 
+    /// The first moment, in microseconds, at which the zone's clocks show `wall` or later: where that is
+    /// left out, the one at which they are put forward. A wall time is microseconds as if it were UTC.
+    pub(super) fn reaches(self, wall: i64) -> i64 {
+        self.rules.reaches(wall)
+    }
+
+    /// The first moment, in microseconds, from which on the zone's clocks never show less than `wall`:
+    /// where that comes twice, the second time.
+    pub(super) fn passes(self, wall: i64) -> i64 {
+        self.rules.passes(wall)
+    }
+
     /// How far the zone's clocks are ahead of UTC at `moment`, in seconds; negative to the west.
     pub fn offset_seconds(self, moment: Timestamp) -> i32 {
         (self.rules.changes[self.rules.at(moment.micros())].offset / SECOND) as i32
@@ -235,6 +247,26 @@ impl Rules {
             at += 1;
         }
         at
+    }
+
+    /// The stretches between changes in which the clocks can show `wall`, and the one before: no offset
+    /// is as long as a day. Each with its end and the moment at which it shows `wall`, or would.
+    fn about(&self, wall: i64) -> impl Iterator<Item = (Range<i64>, i64)> {
+        let near = &self.changes[self.at(wall.saturating_sub(DAY))..];
+        let ends = near.iter().skip(1).map(|next| next.at).chain([i64::MAX]);
+        let near = near.iter().zip(ends);
+        near.take_while(move |(change, _)| change.at <= wall.saturating_add(DAY))
+            .map(move |(change, end)| (change.at..end, wall.saturating_sub(change.offset)))
+    }
+
+    fn reaches(&self, wall: i64) -> i64 {
+        let mut shown = self.about(wall).map(|(span, t)| (t.max(span.start), span.end));
+        shown.find(|(t, end)| t < end).map_or(wall, |(t, _)| t)
+    }
+
+    fn passes(&self, wall: i64) -> i64 {
+        let less = self.about(wall).filter(|(span, t)| span.start < *t);
+        less.last().map_or(wall, |(span, t)| t.min(span.end))
     }
 
     /// Whether no change is near enough to matter to a bucket of at most a day at `t`, which the

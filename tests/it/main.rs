@@ -30,6 +30,7 @@ mod recording;
 mod redefine;
 mod repair;
 mod retention;
+mod schedules;
 mod several;
 mod staging;
 mod storage;
