@@ -98,11 +98,11 @@ use std::ops::Range;
 /// # Costs
 ///
 /// With n parts (spans, ranges of dates, excepted ranges), [`is_open`](Schedule::is_open) looks at
-/// every span of three days, and [`opens`](Schedule::opens) in addition at every range of dates that is
-/// skipped: some tens of nanoseconds for a few parts, O(n log n) at most for each of the hours.
-/// [`closes`](Schedule::closes) does that for each span that follows without a gap, but goes over
-/// stretches of dates on which it is open around the clock in one step. How far away the answer lies does
-/// not matter.
+/// the spans of three dates, O(n) at most; [`opens`](Schedule::opens) at a few dates more and, for each of
+/// the hours, at every range of dates and of exceptions that it skips; [`closes`](Schedule::closes) at
+/// each span that follows without a gap, but it goes over stretches of dates on which it is open around
+/// the clock in one step. How far away the answer lies does not matter. Nothing is allocated but by
+/// `closes`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Schedule {
     hours: Vec<Hours>,
@@ -416,7 +416,8 @@ impl Schedule {
                      the days or name other dates"
                 )));
             }
-            if self.next_begin(hours, Date::MIN.number()).is_none() {
+            let begin = self.next_begin(hours, Date::MIN.number());
+            if begin.is_none_or(|date| date > Date::MAX.number()) {
                 return Err(Error::invalid(format!(
                     "`{hours}` never begins: every date of it is excepted; leave out these hours, or \
                      except fewer dates"

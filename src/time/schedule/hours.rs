@@ -29,7 +29,7 @@ use std::fmt;
 /// assert_eq!(office.to_string(), "mon-fri 09:00-12:00 13:00-17:00");
 /// # Ok::<(), quipu::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Hours {
     pub(super) dates: Vec<Dates>,
     pub(super) days: Option<Days>,
@@ -144,7 +144,8 @@ impl Hours {
             hours.days = hours.days.filter(|days| *days != Days::ALL);
             hours.dates = tidied(&hours.dates)?;
         }
-        all.sort();
+        let order = |a: &Hours, b: &Hours| (&a.dates, a.days).cmp(&(&b.dates, b.days));
+        all.sort_by(order);
         let mut normal: Vec<Hours> = Vec::with_capacity(all.len());
         for hours in all {
             match normal.last_mut() {
@@ -157,7 +158,6 @@ impl Hours {
         for hours in &mut normal {
             hours.spans = united(&hours.spans);
         }
-        normal.sort();
         Ok(normal)
     }
 
