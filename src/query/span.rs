@@ -228,7 +228,7 @@ impl SpanQuery {
             if !grains.iter().any(|of| of.bucket(from) >= reaches(of)) {
                 let earliest = grains.iter().map(|of| of.start(reaches(of)).micros()).min();
                 match earliest {
-                    Some(earliest) if self.reach == Reach::Kept => span.start = earliest,
+                    Some(earliest) if !self.reach.is_whole() => span.start = earliest,
                     _ => return Err(too_far(query, from)),
                 }
             }
@@ -257,7 +257,7 @@ impl SpanQuery {
             if counted.known_from <= span.start {
                 return Ok(Some((asked, counted)));
             }
-            if self.reach == Reach::Whole || counted.known_from >= span.end {
+            if self.reach.is_whole() || counted.known_from >= span.end {
                 return Err(too_far(query, from));
             }
             // Of what is kept, the part that every key has.

@@ -79,3 +79,20 @@ fn ratio_sets_two_keys_against_each_other() {
     shop.run(&["ratio", "counters", "error", "nobody", "--last", "1d"]).failed(1, "no such key");
     shop.run(&["ratio", "counters", "error", "--last", "1d"]).failed(2, "2 parts");
 }
+
+#[test]
+fn a_ratio_of_what_is_kept_is_over_what_both_keys_have() {
+    let happened: Vec<(&str, u64)> =
+        (0..58).flat_map(|minutes| [("plain", minutes), ("ahead", minutes)]).collect();
+    let shop = recent(&happened);
+    let now = SystemClock.now();
+    // Its ring of minutes goes on half an hour from now, and has lost as much of its begin.
+    let millis = now.saturating_add(Duration::from_mins(30)).millis();
+    let file = shop.file("ahead.ndjson", format!("{{\"event\":\"ahead\",\"ts\":{millis}}}\n"));
+    shop.run(&["load", &file]).ok();
+    let ratio = ["ratio", "counters", "ahead", "plain", "--last", "50m"];
+    shop.run(&ratio).failed(1, "--kept");
+    let answer = shop.run(&[&ratio[..], &["--kept"]].concat()).ok().json();
+    assert_eq!(answer["count"], answer["of"], "{answer}");
+    assert_eq!(answer["ratio"].as_f64(), Some(1.0), "{answer}");
+}

@@ -84,7 +84,7 @@ pub(crate) struct RatioArgs {
     /// The last so many units, the present one so far included: 90s, 60m, 24h, 7d, 4w, 12mo, 2y
     #[arg(long, value_name = "TIME", value_parser = Units::parse)]
     last: Units,
-    /// Take what is kept where that is less
+    /// Take what is kept of both keys where that is less
     #[arg(long)]
     kept: bool,
 }
@@ -314,12 +314,11 @@ pub(crate) fn ratio(args: &RatioArgs) -> Result<(), Failure> {
         )));
     }
     let (first, second) = args.keys.split_at(parts);
-    let count = |key: &[String]| -> Result<u64, Failure> {
-        let range = series_of(&asked, key)?.last(args.last.n, args.last.grain);
-        let range = if args.kept { range.kept() } else { range };
-        range.sum().map_err(advised)?.ok_or_else(|| no_such_key(args.view.name(), key))
-    };
-    let (of, to) = (count(first)?, count(second)?);
+    let range = series_of(&asked, first)?.last(args.last.n, args.last.grain);
+    let range = if args.kept { range.kept() } else { range };
+    let (of, to) = range.both(series_of(&asked, second)?).map_err(advised)?;
+    let of = of.ok_or_else(|| no_such_key(args.view.name(), first))?;
+    let to = to.ok_or_else(|| no_such_key(args.view.name(), second))?;
     let sheet = columns(&[("count", 0), ("of", 0), ("ratio", 0)]);
     let ratio = if to == 0 { Cell::Missing } else { Cell::Number(of as f64 / to as f64) };
     let mut answer = args.view.output().start(sheet, Extent::One)?;
