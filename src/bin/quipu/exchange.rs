@@ -41,7 +41,8 @@ Examples:
 
 Events are named by who recorded them and where, so each counts once, however often it comes. Of \
 tiny-counter's files and JSON exports each bucket becomes one event that stands for as many, known to \
-within half of its span.";
+within half of its span, and counts at the middle of it. Move a counter over once, when it is recorded \
+to no more: a later state of it has the same events again, and is refused.";
 
 /// Bytes of a bundle.
 const BUNDLE_BYTES: u64 = 16 << 20;
@@ -100,6 +101,9 @@ pub(crate) struct ImportArgs {
     /// The name of the event of a file of tiny-counter's [default: the file's name]
     #[arg(long, value_name = "NAME")]
     event_name: Option<String>,
+    /// Take a counter of tiny-counter's although another state of it is here: it is of another device
+    #[arg(long)]
+    another_device: bool,
     /// No summary
     #[arg(long, short)]
     quiet: bool,
@@ -259,16 +263,28 @@ impl Importing<'_> {
         &mut self,
         counters: impl IntoIterator<Item = (N, TinyCounter)>,
     ) -> Result<(), Failure> {
-        self.bundle(&Bundle::of_tiny_counters(counters, self.args.time_zone)?)
+        let options = ImportOptions::new();
+        let options = if self.args.another_device { options } else { options.once() };
+        let bundle = Bundle::of_tiny_counters(counters, self.args.time_zone)?;
+        self.bundle_with(&bundle, options)
     }
 
     fn bundle(&mut self, bundle: &Bundle) -> Result<(), Failure> {
-        let options = ImportOptions::new();
+        self.bundle_with(bundle, ImportOptions::new())
+    }
+
+    fn bundle_with(&mut self, bundle: &Bundle, options: ImportOptions) -> Result<(), Failure> {
         let options = if self.args.allow_ahead { options.allow_ahead() } else { options };
         let outcome = self.db.import_with(bundle, &options).map_err(|error| {
-            let is_copy = error.to_string().contains("two directories of one replica");
+            let text = error.to_string();
             let failure = Failure::from(error);
-            if is_copy { failure.because("quipu import --new-replica does that") } else { failure }
+            if text.contains("two directories of one replica") {
+                failure.because("quipu import --new-replica does that")
+            } else if text.contains("moved over once") {
+                failure.because("--another-device takes it where it is of another device")
+            } else {
+                failure
+            }
         })?;
         self.imported += outcome.imported;
         self.already_there += outcome.already_there;
