@@ -350,6 +350,23 @@ impl View {
         }
     }
 
+    /// Whether it is the view of counters: it counts every event by its name.
+    pub(crate) fn counts_events(&self) -> bool {
+        self.name == View::COUNTERS && self.key == [EVENT_DIMENSION] && self.takes_all()
+    }
+
+    /// What was asked for as it was `before` is not what it is now.
+    pub(crate) fn redefined(&self, before: &View) -> Error {
+        Error::new(
+            ErrorKind::ViewConflict,
+            format!(
+                "the view {:?} was redefined since this was made, and means something else by now; ask it \
+                 anew\n  before: {before}\n  now:    {self}",
+                self.name
+            ),
+        )
+    }
+
     pub(crate) fn conflict(&self, asked: &View) -> Error {
         Error::new(
             ErrorKind::ViewConflict,

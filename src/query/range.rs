@@ -203,7 +203,9 @@ impl RangeQuery {
         self.clone().reaching(Reach::Kept)
     }
 
-    /// The number of events. `None`: no event was ever recorded under the key.
+    /// The number of events. `None`: no event was ever recorded under the key. One whose time is known only
+    /// roughly ([`Event::at_about`](crate::Event::at_about)) counts in the bucket of the time that it was
+    /// recorded under.
     ///
     /// One resident key, seven days: about 50 ns (`cargo bench --bench series`).
     ///

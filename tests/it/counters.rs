@@ -695,10 +695,61 @@ fn a_selection_that_was_kept_asks_the_definition_of_now() {
     assert_eq!(launches.first_seen().unwrap().unwrap().age, days(200));
     // A key of the old definition is none of the new one.
     app.db.redefine(View::new("counters").by(["event", "user"]), on).unwrap();
-    refused(year.sum(), ErrorKind::Invalid, &["2 parts"]);
-    refused(launches.last_seen(), ErrorKind::Invalid, &["2 parts"]);
+    refused(year.sum(), ErrorKind::ViewConflict, &["by event, user"]);
+    refused(launches.last_seen(), ErrorKind::ViewConflict, &["by event, user"]);
     refused(app.db.counter("app_launch"), ErrorKind::ViewConflict, &["stored"]);
     assert_eq!(all.by(Grain::Day).sum().unwrap_err().kind(), ErrorKind::NotKept);
     app.db.drop_view("counters").unwrap();
     refused(all.sum(), ErrorKind::UnknownView, &["counters"]);
+}
+
+#[test]
+fn a_selection_is_not_taken_for_one_of_another_key() {
+    let on = |_: quipu::Progress| std::ops::ControlFlow::Continue(());
+    let app = App::new("2024-05-14T10:30:00Z");
+    let by = |dimension: &str| View::new("counters").by([dimension]).grain(Grain::Day, Keep::All);
+    app.db.redefine(by("event"), on).unwrap();
+    for (event, user) in [("visit", "ann"), ("visit", "bob"), ("ann", "visit")] {
+        app.db.record(&Event::new(event).dim("user", user)).unwrap();
+    }
+    let visits = app.counter("visit");
+    let query = app.db.query("counters").unwrap();
+    let several = query.series_of([["visit"], ["ann"]]).unwrap();
+    let beginning = query.series_starting_with(&["vi"]).unwrap();
+    let today = || {
+        let all = [&visits, &several, &beginning, &query.all_series()].map(|s| s.today().sum());
+        all.map(|sum| sum.map_err(|error| error.kind()))
+    };
+    let conflict = Err(ErrorKind::ViewConflict);
+    let all = [Ok(Some(2)), Ok(Some(3)), Ok(Some(2)), Ok(Some(3))];
+    assert_eq!(today(), all);
+    // As many parts, of something else.
+    app.db.redefine(by("user"), on).unwrap();
+    assert_eq!(today(), [conflict, conflict, conflict, Ok(Some(3))]);
+    refused(visits.trailing(hours(1)).sum(), ErrorKind::ViewConflict, &["by event", "by user"]);
+    // Of some events it is no counter.
+    app.db.redefine(by("event").only_events(["visit"]), on).unwrap();
+    assert_eq!(today(), [conflict; 4]);
+    // The selection is what it was once the view is.
+    app.db.redefine(by("event"), on).unwrap();
+    assert_eq!(today(), all);
+    // Another view may take other events by now, and each selection with it.
+    let view = || View::new("users").by(["user"]).grain(Grain::Day, Keep::All);
+    app.db.define(view()).unwrap();
+    app.db.backfill("users", on).unwrap();
+    let ann = app.series("users", &["ann"]);
+    app.db.record(&Event::new("sale").dim("user", "ann")).unwrap();
+    assert_eq!(ann.today().sum().unwrap(), Some(2));
+    app.db.redefine(view().only_events(["sale"]), on).unwrap();
+    assert_eq!(ann.today().sum().unwrap(), Some(1));
+}
+
+#[test]
+fn a_rough_time_counts_as_the_time_that_it_was_recorded_under() {
+    let app = App::new("2024-05-14T10:30:00Z");
+    app.db.record(&Event::new("e").at_about(at("2024-05-14T09:00:00Z"), hours(3))).unwrap();
+    let hour = app.counter("e").trailing(hours(1)).sum().unwrap().unwrap();
+    assert_eq!((hour.lower, hour.upper, hour.exact()), (0, 0, Some(0)));
+    let two = app.counter("e").trailing(hours(2)).sum().unwrap().unwrap();
+    assert_eq!(two.exact(), Some(1));
 }
