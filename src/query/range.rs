@@ -78,6 +78,8 @@ pub(super) enum Stretch {
     Ever,
     /// The buckets that these moments lie in.
     Between { from: Timestamp, to: Timestamp },
+    /// The buckets that the moments of exactly so long until now lie in.
+    Trailing(Duration),
 }
 
 /// What to do where a range begins before what is kept.
@@ -137,7 +139,7 @@ impl RangeQuery {
     pub(super) fn new(series: SeriesQuery, stretch: Stretch) -> Self {
         let of = match &stretch {
             Stretch::Back { grain, .. } => KeptGrain::of(series.query(), *grain).ok(),
-            Stretch::Ever | Stretch::Between { .. } => None,
+            _ => None,
         };
         RangeQuery { series, stretch, by: None, earlier: 0, reach: Reach::Whole, of }
     }
@@ -740,10 +742,12 @@ impl RangeQuery {
                 check_order(*from, *to)?;
                 (of.bucket(*from), of.bucket(before(*to)))
             }
+            Stretch::Trailing(length) => (of.bucket(trailing(*length, now)?.start), present),
         };
         let mut window = Window::new(of, from, to).earlier(self.earlier)?;
         let oldest = of.keep.oldest(present);
-        if matches!(self.stretch, Stretch::Back { .. }) && window.from < oldest {
+        let from_now = matches!(self.stretch, Stretch::Back { .. } | Stretch::Trailing(_));
+        if from_now && window.from < oldest {
             if self.reach.is_whole() || window.to < oldest {
                 return Err(too_far(query, &window, present, self.reach));
             }
@@ -812,6 +816,17 @@ fn add_count_to(sum: u64, count: u64) -> u64 {
 /// The last moment before another.
 pub(super) fn before(moment: Timestamp) -> Timestamp {
     Timestamp::from_micros(moment.micros().saturating_sub(1))
+}
+
+/// Exactly so long, ending now.
+pub(super) fn trailing(length: Duration, now: Timestamp) -> Result<Range<Timestamp>> {
+    if length.is_zero() {
+        return Err(Error::invalid("a trailing span of no length holds nothing"));
+    }
+    // Never a shorter one than was said.
+    let micros = i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
+    let end = now.micros().saturating_add(1);
+    Ok(Timestamp::from_micros(end.saturating_sub(micros))..Timestamp::from_micros(end))
 }
 
 pub(super) fn check_order(from: Timestamp, to: Timestamp) -> Result<()> {

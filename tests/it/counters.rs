@@ -126,7 +126,7 @@ fn a_year_is_not_answered_with_eight_weeks() {
     // Coarser buckets reach so far.
     assert_eq!(launches.last_months(12).sum().unwrap(), Some(6));
     // Where nothing of it is kept there is nothing to give.
-    refused(launches.days(60..70).kept().sum(), ErrorKind::NotKept, &["70th day"]);
+    refused(launches.days(60..70).kept().sum(), ErrorKind::NotKept, &["70th day", "ends later"]);
 }
 
 #[test]
@@ -752,4 +752,55 @@ fn a_rough_time_counts_as_the_time_that_it_was_recorded_under() {
     assert_eq!((hour.lower, hour.upper, hour.exact()), (0, 0, Some(0)));
     let two = app.counter("e").trailing(hours(2)).sum().unwrap().unwrap();
     assert_eq!(two.exact(), Some(1));
+}
+
+#[test]
+fn a_trailing_span_in_buckets_is_of_the_moment_of_asking() {
+    let app = App::new("2024-05-14T10:30:00Z");
+    let errors = app.counter("error");
+    errors.record().unwrap();
+    let day = errors.trailing(hours(24)).by(Grain::Hour);
+    assert_eq!(day.sum().unwrap(), Some(1));
+    app.clock.advance(hours(30));
+    errors.record().unwrap();
+    errors.record().unwrap();
+    assert_eq!(day.sum().unwrap(), Some(2));
+    assert_eq!(day.previous().sum().unwrap(), Some(1));
+    let buckets = day.buckets().unwrap().unwrap();
+    assert_eq!((buckets.len(), buckets[24].start), (25, at("2024-05-15T16:00:00Z")));
+    // As with days counted back: what the view keeps decides, not what the key has had.
+    let long = errors.trailing(days(300)).by(Grain::Day);
+    refused(long.sum(), ErrorKind::NotKept, &["56 days", "301st day"]);
+    let kept = long.kept().total().unwrap().unwrap();
+    assert_eq!((kept.count, kept.is_partial()), (3, true));
+    assert_eq!(errors.trailing(days(55)).by(Grain::Day).sum().unwrap(), Some(3));
+    refused(
+        errors.trailing(Duration::ZERO).by(Grain::Day).sum(),
+        ErrorKind::Invalid,
+        &["no length"],
+    );
+}
+
+#[test]
+fn what_is_kept_is_not_advised_to_who_asked_for_it() {
+    let days_only = View::new("counters").by(["event"]).grain(Grain::Day, Keep::Last(56));
+    let app = App::in_zone("2024-05-14T10:30:00Z", "UTC", [days_only]);
+    let calls = app.counter("call");
+    for ago in [0, 100, 101] {
+        calls.record_ago(days(ago)).unwrap();
+    }
+    let (from, to) = (at("2024-02-01T00:00:00Z"), at("2024-02-10T00:00:00Z"));
+    let span = calls.between(from, to);
+    let answers = |kept: bool| {
+        let old = calls.days(60..70);
+        let (old, span) = if kept { (old.kept(), span.kept()) } else { (old, span.clone()) };
+        [old.sum().unwrap_err(), span.by(Grain::Day).sum().unwrap_err(), span.sum().unwrap_err()]
+    };
+    for error in answers(false) {
+        assert!(error.to_string().ends_with("for what is kept"), "{error}");
+    }
+    for error in answers(true) {
+        assert_eq!(error.kind(), ErrorKind::NotKept);
+        assert!(error.to_string().contains("nothing is kept"), "{error}");
+    }
 }
