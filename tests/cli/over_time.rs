@@ -50,6 +50,16 @@ fn more_than_is_kept_is_refused_or_marked() {
     shop.run(&year).failed(1, "--kept");
     let kept = shop.run(&[&year[..], &["--kept"]].concat()).ok().json_lines();
     assert_eq!(kept.len(), 56);
+    // Who asked for what is kept is not told to.
+    let old = recent(&[("error", 1), ("error", 100 * 24 * 60), ("error", 102 * 24 * 60)]);
+    let ago =
+        |days: u64| SystemClock.now().saturating_sub(Duration::from_hours(24 * days)).millis();
+    let (from, to) = (ago(101).to_string(), ago(99).to_string());
+    let span = ["series", "counters", "error", "--from", &from, "--to", &to];
+    old.run(&span).failed(1, "--kept");
+    let refused = old.run(&[&span[..], &["--kept"]].concat());
+    refused.failed(1, "ends later");
+    assert!(!refused.err.contains("--kept"), "{refused:?}");
     shop.run(&["series", "counters", "nobody", "--last", "7d"]).failed(1, "no such key");
     shop.run(&["series", "counters", "error", "--last", "7x"]).failed(2, "as in 24h");
     shop.run(&["series", "counters", "error"]).failed(2, "--last");

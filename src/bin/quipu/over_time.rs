@@ -203,6 +203,7 @@ pub(crate) fn series(args: &SeriesArgs) -> Result<(), Failure> {
     let asked = args.view.ask()?;
     let missing = || no_such_key(args.view.name(), &args.key);
     let series = series_of(&asked, &args.key)?;
+    let advised = |error| advised(error, args.stretch.kept);
     match args.stretch.of(&series, args.grain)? {
         Stretch::Range(range) => {
             let buckets = range.buckets().map_err(advised)?.ok_or_else(missing)?;
@@ -236,11 +237,13 @@ pub(crate) fn series(args: &SeriesArgs) -> Result<(), Failure> {
 /// How long the longest bar is.
 const BAR_CHARS: usize = 24;
 
-/// What to do where more was asked for than is kept.
-fn advised(error: quipu::Error) -> Failure {
-    let is_kept = error.kind() != quipu::ErrorKind::NotKept;
+/// What to do where more was asked for than is kept, if something of it may be.
+fn advised(error: quipu::Error, kept: bool) -> Failure {
+    let helps = error.kind() == quipu::ErrorKind::NotKept
+        && !kept
+        && error.to_string().contains("for what is kept");
     let failure = Failure::from(error);
-    if is_kept { failure } else { failure.because("--kept takes what there is") }
+    if helps { failure.because("--kept takes what there is") } else { failure }
 }
 
 fn columns(names: &[(&'static str, u8)]) -> Sheet {
@@ -316,7 +319,8 @@ pub(crate) fn ratio(args: &RatioArgs) -> Result<(), Failure> {
     let (first, second) = args.keys.split_at(parts);
     let range = series_of(&asked, first)?.last(args.last.n, args.last.grain);
     let range = if args.kept { range.kept() } else { range };
-    let (of, to) = range.both(series_of(&asked, second)?).map_err(advised)?;
+    let second_series = series_of(&asked, second)?;
+    let (of, to) = range.both(second_series).map_err(|error| advised(error, args.kept))?;
     let of = of.ok_or_else(|| no_such_key(args.view.name(), first))?;
     let to = to.ok_or_else(|| no_such_key(args.view.name(), second))?;
     let sheet = columns(&[("count", 0), ("of", 0), ("ratio", 0)]);
