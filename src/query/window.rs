@@ -220,7 +220,7 @@ impl Window {
             return i64::MIN;
         }
         let kept = match newest {
-            _ if has_all(series, self.of.at) => i64::MIN,
+            _ if series.has_all(self.of.at) => i64::MIN,
             None => i64::MAX,
             Some(newest) => self.of.keep.oldest(newest),
         };
@@ -239,12 +239,6 @@ impl Window {
         let since = since.fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
         series.total().count().saturating_sub(since)
     }
-}
-
-/// Whether the buckets of the `at`th grain hold every event of the series.
-fn has_all(series: SeriesRef<'_>, at: usize) -> bool {
-    let kept = series.buckets_back(at).fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
-    kept == series.total().count()
 }
 
 #[cfg(test)]
