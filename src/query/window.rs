@@ -105,13 +105,13 @@ impl KeptGrain {
             return plain;
         }
         let (mut number, mut left, mut end) = (number, back, self.start(number));
-        while left > 0 && number > i64::MIN {
+        while left > 0 && number > TimeZone::FIRST_GAP_DAY {
             number -= 1;
             let start = self.start(number);
-            left -= u32::from(start < end || start == Timestamp::from_micros(i64::MIN));
+            left -= u32::from(start < end);
             end = start;
         }
-        number
+        number.saturating_sub(i64::from(left))
     }
 }
 
@@ -259,7 +259,7 @@ mod tests {
             for around in ["1845-01-05", "1969-10-05", "1993-08-25", "2012-01-02", "2024-04-02"] {
                 let now = Timestamp::parse_rfc3339(&format!("{around}T12:00:00Z")).unwrap();
                 let number = of.bucket(now);
-                for back in [1, 2, 3, 4, 5, 6, 9, 30, 366, 367, 700, 9_000] {
+                for back in [1, 2, 3, 4, 5, 6, 9, 30, 366, 367, 700, 9_000, 90_000] {
                     let back_to = of.back(number, back);
                     assert_eq!(
                         back_to,
@@ -269,6 +269,9 @@ mod tests {
                     );
                 }
                 assert_eq!(of.back(number, 0), number);
+                // As many as a number holds are not walked one by one.
+                let gaps = of.back(number, 90_000) - (number - 90_000);
+                assert_eq!(of.back(number, u32::MAX), number - i64::from(u32::MAX) + gaps);
             }
         }
     }

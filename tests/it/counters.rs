@@ -429,6 +429,24 @@ fn a_day_that_a_zone_left_out_is_no_day() {
 }
 
 #[test]
+fn as_many_days_as_a_number_holds_are_not_walked_through() {
+    let views = [View::counters(), View::new("all").by(["event"]).grain(Grain::Day, Keep::All)];
+    let app = App::in_zone("2024-05-14T10:30:00Z", "Europe/Paris", views);
+    for year in ["1850", "2011", "2024"] {
+        let time = at(&format!("{year}-05-14T10:30:00Z"));
+        app.db.record(&Event::new("e").at(time)).unwrap();
+    }
+    let all = app.series("all", &["e"]);
+    for many in [100_000, 3_000_000, u32::MAX] {
+        assert_eq!(all.last_days(many).sum().unwrap(), Some(3));
+        let last = app.counter("e").last_days(many);
+        refused(last.sum(), ErrorKind::NotKept, &["56 days"]);
+        assert_eq!(last.kept().sum().unwrap(), Some(1));
+    }
+    assert_eq!(all.last_days(50_000).sum().unwrap(), Some(2));
+}
+
+#[test]
 fn todays_begin_at_midnight_of_the_zone() {
     let app = App::in_zone("2024-06-30T22:30:00Z", "Europe/Paris", [View::counters()]);
     let launches = app.counter("app_launch");
