@@ -276,6 +276,7 @@ impl View {
         if let Some(twice) = repeated(&measures) {
             return refuse(format!("statistics of {twice:?} are asked for twice"));
         }
+        self.grains.iter_mut().for_each(|(grain, _)| *grain = grain.canonical());
         for (i, (grain, keep)) in self.grains.iter().enumerate() {
             if self.grains[..i].iter().any(|(other, _)| other == grain) {
                 return refuse(format!("the grain {grain} is given twice"));

@@ -16,6 +16,7 @@ use crate::aggregate::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, TimeZone, Timestamp};
+use crate::view::View;
 use std::ops::{ControlFlow, Range};
 
 /// Buckets of a range that are listed, at most.
@@ -49,17 +50,10 @@ impl KeptGrain {
     /// The view's buckets of this grain.
     #[inline]
     pub(super) fn of(query: &Query, grain: Grain) -> Result<Self> {
-        let grains = query.view().grains();
-        match grains.iter().position(|(kept, _)| *kept == grain) {
+        let (grains, grain) = (query.view().grains(), grain.canonical());
+        match grains.iter().position(|(kept, _)| kept.canonical() == grain) {
             Some(at) => Ok(KeptGrain::at(query, at)),
-            None => Err(Error::new(
-                ErrorKind::NotKept,
-                format!(
-                    "the view {:?} keeps no buckets by {grain}; it keeps: {}",
-                    query.view().name(),
-                    query.view().kept()
-                ),
-            )),
+            None => Err(no_such_grain(query.view(), grain)),
         }
     }
 
@@ -239,6 +233,22 @@ impl Window {
         let since = since.fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
         series.total().count().saturating_sub(since)
     }
+}
+
+#[cold]
+fn no_such_grain(view: &View, grain: Grain) -> Error {
+    let alike = view.grains().iter().find(|(kept, _)| kept.is_as_long_as(grain));
+    let alike = alike.map_or(String::new(), |(kept, _)| {
+        format!("; ask by {kept}, which is as long and begins elsewhere in some time zones")
+    });
+    Error::new(
+        ErrorKind::NotKept,
+        format!(
+            "the view {:?} keeps no buckets by {grain}; it keeps: {}{alike}",
+            view.name(),
+            view.kept()
+        ),
+    )
 }
 
 #[cfg(test)]

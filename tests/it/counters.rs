@@ -822,3 +822,41 @@ fn what_is_kept_is_not_advised_to_who_asked_for_it() {
         assert!(error.to_string().contains("nothing is kept"), "{error}");
     }
 }
+
+#[test]
+fn a_grain_by_its_length_is_the_one_of_that_name_where_they_are_the_same() {
+    let every = |seconds| Grain::every(Duration::from_secs(seconds)).unwrap();
+    let spelled = Grain::Every(quipu::Period::new(Duration::from_secs(1)).unwrap());
+    let same = [("1s", Grain::Second), ("30d", Grain::Month30), ("365d", Grain::Year365)];
+    for (text, grain) in same {
+        assert_eq!(text.parse::<Grain>().unwrap(), grain);
+    }
+    assert_eq!((every(1), spelled.to_string().as_str()), (Grain::Second, "second"));
+    // In Monrovia the clocks were 44 minutes and a half behind, and minutes began with the half.
+    let views = [
+        View::new("seconds").grain(spelled, Keep::Last(10)),
+        View::new("both").grain(every(60), Keep::All).grain(Grain::Minute, Keep::All),
+        View::new("hours").grain(Grain::Hour, Keep::Last(72)),
+        View::new("lengths").grain(every(3_600), Keep::Last(72)),
+    ];
+    let app = App::in_zone("1970-06-01T12:00:10Z", "Africa/Monrovia", views);
+    app.db.record(&Event::new("e")).unwrap();
+    let seconds = app.series("seconds", &[]);
+    assert_eq!(seconds.view().grains(), [(Grain::Second, Keep::Last(10))]);
+    for grain in [Grain::Second, spelled] {
+        assert_eq!(seconds.last(5, grain).sum().unwrap(), Some(1));
+        assert_eq!(seconds.last(5, Grain::Second).by(grain).sum().unwrap(), Some(1));
+        assert_eq!(app.db.query("seconds").unwrap().buckets(&[], grain).unwrap().len(), 1);
+    }
+    let twice = View::new("twice").grain(Grain::Second, Keep::All).grain(spelled, Keep::All);
+    refused(app.db.define(twice), ErrorKind::Invalid, &["second is given twice"]);
+    let both = app.series("both", &[]);
+    let start = |grain| both.this(grain).buckets().unwrap().unwrap()[0].start.to_string();
+    assert_eq!(start(every(60)), "1970-06-01T12:00:00.000Z");
+    assert_eq!(start(Grain::Minute), "1970-06-01T11:59:30.000Z");
+    // An hour is not an hour of the zone's clock; the error names the one that there is.
+    let hours = app.series("hours", &[]).last(3, every(3_600));
+    refused(hours.sum(), ErrorKind::NotKept, &["no buckets by 1h", "ask by hour"]);
+    let lengths = app.series("lengths", &[]).last_hours(3);
+    refused(lengths.sum(), ErrorKind::NotKept, &["no buckets by hour", "ask by 1h"]);
+}
