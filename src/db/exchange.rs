@@ -93,7 +93,8 @@ pub struct ImportOutcome {
     pub imported: u64,
     /// Events passed over, because they were here.
     pub already_there: u64,
-    /// Imported events that were older than the buckets kept by some view.
+    /// Imported events that were older than the buckets kept by some view, as far as is known of series that
+    /// are not in memory ([`Recorded::late`](crate::Recorded::late)).
     pub late: u64,
     /// Whose events were imported.
     pub replicas: Vec<ReplicaId>,
