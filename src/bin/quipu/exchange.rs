@@ -2,8 +2,9 @@
 //!
 //! 1. An export is bundles of bounded size, one behind the other; as JSON, one a line. So neither side
 //!    holds all of a large one.
-//! 2. The cursor to go on from is the answer of an export into a file; where the bundles are on standard
-//!    output it is told on standard error.
+//! 2. The cursor to go on from is the answer of an export into a file, given when that is durable under its
+//!    name: what was told is not told again. Where the bundles are on standard output it is told on standard
+//!    error.
 //! 3. What a file is, its first bytes say; what is no bundle may be tiny-counter's. A bundle that is refused
 //!    has changed nothing; those before it in the file are imported, and importing it again passes over
 //!    them.
@@ -117,10 +118,10 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let to_stdout = args.to.as_os_str() == "-";
     let unfinished = args.to.with_added_extension("unfinished");
     let fail = |error: io::Error| Failure::file(&args.to.to_string_lossy(), &error);
-    let mut out: Box<dyn Write> = if to_stdout {
-        Box::new(BufWriter::new(io::stdout().lock()))
-    } else {
-        Box::new(BufWriter::new(File::create(&unfinished).map_err(fail)?))
+    let file = if to_stdout { None } else { Some(File::create(&unfinished).map_err(fail)?) };
+    let mut out: Box<dyn Write> = match &file {
+        None => Box::new(BufWriter::new(io::stdout().lock())),
+        Some(file) => Box::new(BufWriter::new(file)),
     };
     let (mut cursor, mut events, mut bundles) = (args.since, 0, 0);
     loop {
@@ -137,13 +138,14 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
         written.map_err(|error| if to_stdout { Failure::from(error) } else { fail(error) })?;
         (cursor, events, bundles) = (bundle.cursor(), events + bundle.events(), bundles + 1);
     }
-    out.flush()?;
+    out.flush().map_err(|error| if to_stdout { Failure::from(error) } else { fail(error) })?;
     drop(out);
-    if to_stdout {
-        say(&format!("cursor: {cursor}"));
-    } else {
-        std::fs::rename(&unfinished, &args.to).map_err(fail)?;
-        writeln!(io::stdout(), "{cursor}")?;
+    match file {
+        None => say(&format!("cursor: {cursor}")),
+        Some(file) => {
+            put_in_place(&file, &unfinished, &args.to).map_err(fail)?;
+            writeln!(io::stdout(), "{cursor}")?;
+        }
     }
     db.close()?;
     if !args.quiet && !to_stdout {
@@ -154,6 +156,14 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Gives a file that was written its name, durably.
+fn put_in_place(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    std::fs::rename(from, to)?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Runs `import`.
@@ -327,6 +337,17 @@ fn decoded(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_put_in_place_of_an_older_one() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("a.unfinished"), root.path().join("a"));
+        std::fs::write(&to, "old").unwrap();
+        std::fs::write(&from, "new").unwrap();
+        put_in_place(&File::open(&from).unwrap(), &from, &to).unwrap();
+        assert_eq!(std::fs::read_to_string(&to).unwrap(), "new");
+        assert!(!from.exists());
+    }
 
     #[test]
     fn a_files_name_says_which_event_it_is_of() {
