@@ -96,6 +96,18 @@ pub(crate) struct ImportArgs {
     /// Record as another replica from now on: for a directory that is a copy of one that goes on
     #[arg(long)]
     new_replica: bool,
+    #[command(flatten)]
+    tiny_counter: TinyCounterArgs,
+    /// No summary
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What files of tiny-counter's do not say.
+#[derive(Debug, Args)]
+struct TinyCounterArgs {
     /// The time zone of the device that tiny-counter's files are of
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: TimeZone,
@@ -105,11 +117,6 @@ pub(crate) struct ImportArgs {
     /// Take a counter of tiny-counter's although another state of it is here: it is of another device
     #[arg(long)]
     another_device: bool,
-    /// No summary
-    #[arg(long, short)]
-    quiet: bool,
-    #[command(flatten)]
-    output: Output,
 }
 
 /// Runs `export`.
@@ -274,8 +281,8 @@ impl Importing<'_> {
         counters: impl IntoIterator<Item = (N, TinyCounter)>,
     ) -> Result<(), Failure> {
         let options = ImportOptions::new();
-        let options = if self.args.another_device { options } else { options.once() };
-        let bundle = Bundle::of_tiny_counters(counters, self.args.time_zone)?;
+        let options = if self.args.tiny_counter.another_device { options } else { options.once() };
+        let bundle = Bundle::of_tiny_counters(counters, self.args.tiny_counter.time_zone)?;
         self.bundle_with(&bundle, options)
     }
 
@@ -307,7 +314,7 @@ impl Importing<'_> {
     /// The event that a file of tiny-counter's is of: its name, in which other characters than plain ones
     /// are `%` and two hexadecimal digits for each byte.
     fn name(&self, path: &Path) -> Result<String, Failure> {
-        if let Some(name) = &self.args.event_name {
+        if let Some(name) = &self.args.tiny_counter.event_name {
             return Ok(name.clone());
         }
         let stem = path.file_stem().filter(|_| path.as_os_str() != "-");
