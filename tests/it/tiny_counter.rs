@@ -155,13 +155,14 @@ fn a_damaged_file_of_tiny_counter_is_an_error_or_another_counter() {
     }
 }
 
-/// A counter of 16 events in days, weeks and months, some days of which were left out where it was.
+/// A counter of days, weeks and months, which lie across each other, in a zone that is so far behind.
 fn state(today: u32, zone_hours: u32) -> TinyCounter {
+    let (weeks, months) = (["2"; 40].join(","), ["9"; 10].join(","));
     let text = format!(
         r#"{{"starting_instant": "2026-06-30T12:00:01Z", "intervals": {{
         "Days": {{"data": [{today}, 0, 1, 4], "interval_start": "2026-06-30T{zone_hours:02}:00:00Z"}},
-        "Weeks": {{"data": [3, 6], "interval_start": "2026-06-29T{zone_hours:02}:00:00Z"}},
-        "Months": {{"data": [8, 6, 2], "interval_start": "2026-06-01T{zone_hours:02}:00:00Z"}}}}}}"#
+        "Weeks": {{"data": [{weeks}], "interval_start": "2026-06-29T{zone_hours:02}:00:00Z"}},
+        "Months": {{"data": [{months}], "interval_start": "2026-06-01T{zone_hours:02}:00:00Z"}}}}}}"#
     );
     serde_json::from_str(&text).unwrap()
 }
@@ -183,7 +184,7 @@ fn a_counter_is_moved_over_once_whatever_zone_was_said() {
         Bundle::of_tiny_counters([("event", state(2, 4))], zone.parse().unwrap()).unwrap()
     };
     let all: Vec<_> = zones.iter().map(|zone| spells(&bundle(zone))).collect();
-    assert!(all.iter().any(|spells| *spells != all[0]), "zones matter: {all:?}");
+    assert!(all.iter().any(|spells| spells.len() != all[0].len()), "zones matter: {all:?}");
     for (nth, first) in zones.iter().enumerate() {
         let db = directory(&root, first.rsplit('/').next().unwrap());
         db.import(&bundle(first)).unwrap();
