@@ -174,7 +174,9 @@ pub struct Recorded {
     /// Its id was in the deduplication window: nothing was recorded.
     pub duplicate: bool,
     /// It was older than the buckets kept by some view, and counts in the totals there. Of a series
-    /// that is not in memory yet that is not known, and not said.
+    /// that is not in memory only what came since is known: one that is older than buckets which are
+    /// stored is not told until the series was asked for. Of a definition that is to take a view's place
+    /// ([`Db::redefine`]) nothing is told.
     pub late: bool,
 }
 
@@ -185,7 +187,8 @@ pub struct BatchOutcome {
     pub recorded: u64,
     /// Events passed over because their id was in the deduplication window.
     pub duplicates: u64,
-    /// Recorded events that were older than the buckets kept by some view.
+    /// Recorded events that were older than the buckets kept by some view, as far as is known of series that
+    /// are not in memory ([`Recorded::late`]).
     pub late: u64,
     /// Refused events by their place in the input, with the reason ([`OnInvalid::Skip`]).
     pub refused: Vec<(usize, Error)>,

@@ -447,6 +447,12 @@ impl<'a> SeriesRef<'a> {
         self.head.inner_ends().1..=self.head.tally.last
     }
 
+    /// Whether the buckets of the `at`th grain hold every event of the series.
+    pub(crate) fn has_all(self, at: usize) -> bool {
+        let counts = self.buckets_back(at).map(|(_, count, _)| count);
+        counts.fold(0, u64::saturating_add) == self.total().count()
+    }
+
     /// The buckets of the `at`th grain that hold events, newest first: their numbers, how many events
     /// each counts, and its states.
     #[inline]

@@ -276,6 +276,7 @@ impl View {
         if let Some(twice) = repeated(&measures) {
             return refuse(format!("statistics of {twice:?} are asked for twice"));
         }
+        self.grains.iter_mut().for_each(|(grain, _)| *grain = grain.canonical());
         for (i, (grain, keep)) in self.grains.iter().enumerate() {
             if self.grains[..i].iter().any(|(other, _)| other == grain) {
                 return refuse(format!("the grain {grain} is given twice"));
@@ -348,6 +349,23 @@ impl View {
         } else {
             None
         }
+    }
+
+    /// Whether it is the view of counters: it counts every event by its name.
+    pub(crate) fn counts_events(&self) -> bool {
+        self.name == View::COUNTERS && self.key == [EVENT_DIMENSION] && self.takes_all()
+    }
+
+    /// What was asked for as it was `before` is not what it is now.
+    pub(crate) fn redefined(&self, before: &View) -> Error {
+        Error::new(
+            ErrorKind::ViewConflict,
+            format!(
+                "the view {:?} was redefined since this was made, and means something else by now; ask it \
+                 anew\n  before: {before}\n  now:    {self}",
+                self.name
+            ),
+        )
     }
 
     pub(crate) fn conflict(&self, asked: &View) -> Error {

@@ -2,7 +2,7 @@
 
 use super::{Db, ReadOnlyDb, Recorded};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{EVENT_DIMENSION, Event};
+use crate::event::Event;
 use crate::query::{Query, SeriesQuery};
 use crate::time::Timestamp;
 use crate::view::View;
@@ -188,7 +188,7 @@ fn series_of(query: Result<Query>, name: &str) -> Result<SeriesQuery> {
         _ => error,
     })?;
     let view = query.view();
-    if view.key() != [EVENT_DIMENSION] || !view.takes_all() {
+    if !view.counts_events() {
         return Err(view.conflict(&View::counters()));
     }
     query.series(&[name])

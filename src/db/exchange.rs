@@ -20,6 +20,7 @@ use super::backup::NoRetirement;
 use super::{Db, Engine, ReadOnlyDb, Workbench};
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::abridged;
 use crate::exchange::{Bundle, Cursor, Known, Packer, ReplicaId, Replicas};
 use crate::log::Position;
 use crate::log::frame::Header;
@@ -29,12 +30,14 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::tier::apply::apply_all;
 use crate::time::Timestamp;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How a bundle is imported.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ImportOptions {
     allow_ahead: bool,
+    once: bool,
 }
 
 impl ImportOptions {
@@ -49,6 +52,37 @@ impl ImportOptions {
         self.allow_ahead = true;
         self
     }
+
+    /// Refuses events of a replica of which others are here, and none of these: for what is moved over once,
+    /// as counters of tiny-counter are ([`Bundle::of_tiny_counters`]). A later state of such a counter would
+    /// count what an earlier one did once more.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Bundle, Db, ErrorKind, ImportOptions, TimeZone, TinyCounter};
+    ///
+    /// let state = |days: &str| -> TinyCounter {
+    ///     let text = format!(
+    ///         r#"{{"starting_instant": "2026-06-30T12:00:01Z",
+    ///         "intervals": {{"Days": {{"data": {days}, "interval_start": "2026-06-30T00:00:00Z"}}}}}}"#
+    ///     );
+    ///     serde_json::from_str(&text).unwrap()
+    /// };
+    /// let bundle = |days| Bundle::of_tiny_counters([("app_launch", state(days))], TimeZone::UTC);
+    /// let (monday, later) = (bundle("[3, 0, 1]")?, bundle("[4, 0, 1]")?);
+    ///
+    /// let db = Db::open(dir.path().join("app"))?;
+    /// let once = ImportOptions::new().once();
+    /// assert_eq!(db.import_with(&monday, &once)?.imported, 2);
+    /// assert_eq!(db.import_with(&monday, &once)?.already_there, 2);
+    /// let refused = db.import_with(&later, &once).unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::Invalid);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
 }
 
 /// What became of a bundle.
@@ -59,7 +93,8 @@ pub struct ImportOutcome {
     pub imported: u64,
     /// Events passed over, because they were here.
     pub already_there: u64,
-    /// Imported events that were older than the buckets kept by some view.
+    /// Imported events that were older than the buckets kept by some view, as far as is known of series that
+    /// are not in memory ([`Recorded::late`](crate::Recorded::late)).
     pub late: u64,
     /// Whose events were imported.
     pub replicas: Vec<ReplicaId>,
@@ -141,7 +176,8 @@ impl Db {
     /// As [`import`](Db::import), with options.
     ///
     /// # Errors
-    /// As [`import`](Db::import).
+    /// As [`import`](Db::import); `Invalid`, with nothing changed, for what
+    /// [`once`](ImportOptions::once) refuses.
     pub fn import_with(&self, bundle: &Bundle, options: &ImportOptions) -> Result<ImportOutcome> {
         let engine = self.engine();
         engine.check_open()?;
@@ -373,9 +409,16 @@ impl Engine {
         let skew = self.options.future_skew;
         let latest = self.now().saturating_add(skew);
         let mut missing = Vec::new();
+        // Replicas of which some are here, by whether any of the bundle's are.
+        let mut more = BTreeMap::new();
         bundle.each_frame(|columns| {
             let origin = origin_of(columns)?;
-            self.mark_missing(&replicas, columns.len(), origin, &mut missing)?;
+            let number = self.mark_missing(&replicas, columns.len(), origin, &mut missing)?;
+            if options.once && replicas.has_any(origin.replica) {
+                let (any_here, _) =
+                    more.entry(origin.replica).or_insert_with(|| (false, columns.names.first().copied()));
+                *any_here |= number < columns.len();
+            }
             let times = columns.times.iter().zip(&missing).filter(|(_, missing)| **missing);
             let newest = times.map(|(time, _)| *time).max().map(Timestamp::from_micros);
             match newest.filter(|newest| *newest > latest && !options.allow_ahead) {
@@ -386,7 +429,20 @@ impl Engine {
                      imported"
                 ))),
             }
-        })
+        })?;
+        match more.iter().find(|(_, (any_here, _))| !any_here) {
+            None => Ok(()),
+            Some((replica, (_, name))) => {
+                let name = name.map_or("", |name| bundle.text(name));
+                Err(Error::invalid(format!(
+                    "other events of the replica {} are here, and none of the bundle's ({}): of what is \
+                     moved over once this is another state, whose events would count twice; nothing was \
+                     imported",
+                    ReplicaId(*replica),
+                    abridged(name),
+                )))
+            }
+        }
     }
 
     /// Records those events of a frame that are not here.

@@ -60,7 +60,9 @@ pub struct Statistics {
     /// Snapshots that were found damaged when the directory was opened: 1 where it was put aside
     /// and everything in it came from the log.
     pub snapshots_rebuilt: u64,
-    /// Recorded events that were older than the buckets kept by some view.
+    /// Recorded events that were older than the buckets kept by some view, as far as that was known of
+    /// series that were not in memory ([`Recorded::late`](crate::Recorded::late)): of such there may have
+    /// been more.
     pub late: u64,
     /// Events refused since opening.
     pub refused: u64,

@@ -177,6 +177,11 @@ impl Replicas {
         }
     }
 
+    /// Whether any record of `id` is here.
+    pub(crate) fn has_any(&self, id: u128) -> bool {
+        self.is_own(id) || self.covered.contains_key(&id)
+    }
+
     /// So many events of this origin are here.
     pub(crate) fn cover(&mut self, origin: Origin, events: usize) {
         let ranges = self.covered.entry(origin.replica).or_default();

@@ -17,12 +17,16 @@
 //! (unit (4) · number · counts (4)* · interval_start (text))* · dirty (1)`; JSON has the same fields by name.
 //! Bucket 0 begins at `interval_start` and ends at `starting_instant`, when something was last recorded; the
 //! others lie behind each other before it.
+//!
+//! The events of a state of a counter have a place of their own among the records of a replica. That is made
+//! of the counter's name, and the place of what the file says, not of the events, which depend on the zone; and
+//! a state takes all of its place. So a state is here as a whole or not, whatever the zone was.
 
 use super::bundle::Packer;
 use super::{Bundle, Cursor};
 use crate::codec::{self, Malformed};
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, abridged};
 use crate::record::{FRAME_EVENTS_MAX, Origin};
 use crate::time::{Grain, TimeZone, Timestamp};
 use serde::Deserialize;
@@ -36,7 +40,7 @@ use std::time::Duration;
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
-/// use quipu::{Bundle, Db, TimeZone, TinyCounter, View};
+/// use quipu::{Bundle, Db, ImportOptions, TimeZone, TinyCounter, View};
 /// use std::collections::HashMap;
 ///
 /// let exported = r#"{"app_launch": {"starting_instant": "2026-06-30T12:00:01Z", "dirty": false,
@@ -46,7 +50,7 @@ use std::time::Duration;
 ///
 /// let db = Db::open(dir.path().join("app"))?;
 /// db.define(View::new("launches").by(["event"]))?;
-/// db.import(&bundle)?;
+/// db.import_with(&bundle, &ImportOptions::new().once())?;
 /// let launches = db.query("launches")?.get(&["app_launch"])?.expect("it was launched");
 /// assert_eq!(launches.count, 4);
 /// # Ok::<(), quipu::Error>(())
@@ -167,6 +171,19 @@ impl TinyCounter {
         Ok(TinyCounter { starting_instant, intervals, _dirty: dirty != 0 })
     }
 
+    /// The first position of what it says.
+    fn place(&self) -> u64 {
+        let mut seed = Vec::new();
+        codec::put_i64(&mut seed, self.starting_instant.micros());
+        for (unit, ring) in &self.intervals {
+            seed.push(*unit as u8);
+            codec::put_i64(&mut seed, ring.interval_start.micros());
+            codec::put_u64(&mut seed, ring.data.len() as u64);
+            ring.data.iter().for_each(|count| codec::put_u64(&mut seed, u64::from(*count)));
+        }
+        (xxhash_rust::xxh3::xxh3_64(&seed) >> (64 - PLACE_BITS)) * PLACES + 1
+    }
+
     /// Whether the buckets are those of the calendar of this zone: then all rings begin with one.
     fn is_of_calendar(&self, zone: TimeZone) -> bool {
         self.intervals.iter().all(|(unit, ring)| {
@@ -258,11 +275,19 @@ impl Bundle {
     /// `zone` is the time zone of the device, which is not in the files: days, weeks, months and years are
     /// taken for those of its calendar where they can be, else for spans of 1, 7, 30 and 365 days.
     ///
-    /// The same state of a counter is the same origin, whatever file it comes from: imported again it
-    /// changes nothing. A later state of it is another one: whoever moves over does so once.
+    /// The same state of a counter is imported once, whatever file it comes from, and whatever zone was said
+    /// first: again it changes nothing. A later state has most of its events in common with an earlier one,
+    /// and no name for each of them, so both together count these twice. Whoever moves over does so once,
+    /// when the other one records no more: import with [`ImportOptions::once`](crate::ImportOptions::once),
+    /// which refuses another state of a counter that is here.
+    ///
+    /// In buckets, and in spans to the moment, the events count at the middle of their spans, and only there;
+    /// [`first_seen`](crate::SeriesQuery::first_seen) and [`last_seen`](crate::SeriesQuery::last_seen) say how
+    /// wide these are.
     ///
     /// # Errors
-    /// `Invalid` for an id that no event can have as its name.
+    /// `Invalid` for an id that no event can have as its name, and for a counter of more than a million
+    /// buckets.
     pub fn of_tiny_counters<N: AsRef<str>>(
         counters: impl IntoIterator<Item = (N, TinyCounter)>,
         zone: TimeZone,
@@ -278,27 +303,31 @@ impl Bundle {
                     .times(*count)
             });
             let events: Vec<Event<'_>> = events.collect();
-            let replica = origin_of(name, &spells);
-            for (frame, first) in
-                events.chunks(FRAME_EVENTS_MAX).zip((1..).step_by(FRAME_EVENTS_MAX))
-            {
-                let origin = Origin { replica, first, empty: 0 };
-                packer.push_events(origin, frame.iter().cloned())?;
+            let n = events.len() as u64;
+            if n > PLACES {
+                let message = format!("the counter {} has {n} buckets", abridged(name));
+                return Err(Error::invalid(format!("{message}; at most {PLACES} are moved over")));
+            }
+            let (replica, first) = (replica_of(name), counter.place());
+            let firsts = (first + PLACES - n..).step_by(FRAME_EVENTS_MAX);
+            for (frame, at) in events.chunks(FRAME_EVENTS_MAX).zip(firsts) {
+                let empty = if at == first + PLACES - n { PLACES - n } else { 0 };
+                packer.push_events(Origin { replica, first: at, empty }, frame.iter().cloned())?;
             }
         }
         Ok(packer.finish(Cursor::beginning()))
     }
 }
 
-/// The id of a replica that has recorded just this.
-fn origin_of(name: &str, spells: &[Spell]) -> u128 {
+/// How many positions a state of a counter takes, and how many bits say which ones: all together they are
+/// numbers that JSON has.
+const PLACES: u64 = 1 << 20;
+const PLACE_BITS: u32 = 32;
+
+/// The replica whose records the states of a counter are.
+fn replica_of(name: &str) -> u128 {
     let mut seed = b"tiny-counter".to_vec();
     codec::put_bytes(&mut seed, name.as_bytes());
-    for Spell { start, end, count } in spells {
-        codec::put_i64(&mut seed, start.micros());
-        codec::put_i64(&mut seed, end.micros());
-        codec::put_u64(&mut seed, *count);
-    }
     xxhash_rust::xxh3::xxh3_128(&seed).max(1)
 }
 

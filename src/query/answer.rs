@@ -102,6 +102,11 @@ impl Total {
 /// A bucket that lies in the span as a whole counts for certain. Where the span begins or ends inside of
 /// a bucket, that one's events are between none and all in it; they are taken to be spread evenly over
 /// the part of the bucket in which the series had events.
+///
+/// The bounds are of when events were recorded to have happened. One whose time is known only roughly
+/// ([`Event::at_about`](crate::Event::at_about)) counts at the middle of when it may have been, as one whose time
+/// is known does: of nine o'clock, give or take three hours, it is not in the hour before half past ten, and
+/// the number for that can be [`exact`](Self::exact).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// The first moment of the span that was asked for.
@@ -120,7 +125,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The number of events, where it is known exactly.
+    /// The number of events, where it is known exactly, by the times that they were recorded under.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

@@ -78,13 +78,42 @@ pub(super) enum Stretch {
     Ever,
     /// The buckets that these moments lie in.
     Between { from: Timestamp, to: Timestamp },
+    /// The buckets that the moments of exactly so long until now lie in.
+    Trailing(Duration),
 }
 
 /// What to do where a range begins before what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
+    /// It is refused.
     Whole,
+    /// It is refused: two ranges are compared, and a part of one is nothing to compare with.
+    Compared,
+    /// It begins where that does.
     Kept,
+    /// The same, and it begins no further back than with this bucket.
+    KeptFrom(i64),
+}
+
+impl Reach {
+    /// Whether an answer must be of all that was asked for.
+    pub(super) fn is_whole(self) -> bool {
+        matches!(self, Reach::Whole | Reach::Compared)
+    }
+
+    /// What to do about a range of buckets that is refused.
+    fn advice(self) -> &'static str {
+        match self {
+            Reach::Whole => "Ask for a shorter range or a coarser grain, or for what is kept",
+            Reach::Compared => {
+                "A trend is of a whole range and of as many buckets before it: ask for that of a shorter \
+                 range or of a coarser grain"
+            }
+            Reach::Kept | Reach::KeptFrom(_) => {
+                "So nothing is kept of the range: ask for one that ends later, or for a coarser grain"
+            }
+        }
+    }
 }
 
 /// Events and their statistics, merged.
@@ -110,7 +139,7 @@ impl RangeQuery {
     pub(super) fn new(series: SeriesQuery, stretch: Stretch) -> Self {
         let of = match &stretch {
             Stretch::Back { grain, .. } => KeptGrain::of(series.query(), *grain).ok(),
-            Stretch::Ever | Stretch::Between { .. } => None,
+            _ => None,
         };
         RangeQuery { series, stretch, by: None, earlier: 0, reach: Reach::Whole, of }
     }
@@ -176,7 +205,9 @@ impl RangeQuery {
         self.clone().reaching(Reach::Kept)
     }
 
-    /// The number of events. `None`: no event was ever recorded under the key.
+    /// The number of events. `None`: no event was ever recorded under the key. One whose time is known only
+    /// roughly ([`Event::at_about`](crate::Event::at_about)) counts in the bucket of the time that it was
+    /// recorded under.
     ///
     /// One resident key, seven days: about 50 ns (`cargo bench --bench series`).
     ///
@@ -552,12 +583,16 @@ impl RangeQuery {
         &self.series
     }
 
+    pub(super) fn reach(&self) -> Reach {
+        self.reach
+    }
+
     fn counts(&self) -> Result<Option<Vec<u64>>> {
         let ask = |this: &Self| this.by_bucket(&this.series, this.now(), &0, add_count);
         Ok(self.current(ask)?.map(|counts| counts.into_iter().map(|(_, count)| count).collect()))
     }
 
-    fn is_ever(&self) -> bool {
+    pub(super) fn is_ever(&self) -> bool {
         matches!(self.stretch, Stretch::Ever) && self.by.is_none() && self.earlier == 0
     }
 
@@ -579,9 +614,13 @@ impl RangeQuery {
             })?;
             return Ok(any.then_some(sum));
         }
-        let read =
-            self.read(series, now, || 0, |sum, _, _, count, _| add_count(sum, count, &[]))?;
-        Ok(read.map(|read| read.value))
+        Ok(self.read_sum(series, now)?.map(|read| read.value))
+    }
+
+    /// The same of a range in buckets, with which ones these are.
+    #[inline]
+    pub(super) fn read_sum(&self, series: &SeriesQuery, now: Now) -> Result<Option<Read<u64>>> {
+        self.read(series, now, || 0, |sum, _, _, count, _| add_count(sum, count, &[]))
     }
 
     /// What `add` makes of the events of each bucket of a series in this range, oldest first.
@@ -634,6 +673,9 @@ impl RangeQuery {
                 None => return Ok(None),
             },
         };
+        if let Reach::KeptFrom(from) = self.reach {
+            window.from = window.from.max(from);
+        }
         loop {
             let (mut value, mut known_from) = (start(), i64::MIN);
             let any = series.each(Depth::Buckets, &mut |series| {
@@ -646,8 +688,8 @@ impl RangeQuery {
             if known_from <= window.from {
                 return Ok(Some(Read { window, value }));
             }
-            if self.reach == Reach::Whole || known_from > window.to {
-                return Err(pushed_out(series, &window, known_from));
+            if self.reach.is_whole() || known_from > window.to {
+                return Err(pushed_out(series, &window, known_from, self.reach));
             }
             // Of what is kept, the part that every key has.
             window.from = known_from;
@@ -700,12 +742,14 @@ impl RangeQuery {
                 check_order(*from, *to)?;
                 (of.bucket(*from), of.bucket(before(*to)))
             }
+            Stretch::Trailing(length) => (of.bucket(trailing(*length, now)?.start), present),
         };
         let mut window = Window::new(of, from, to).earlier(self.earlier)?;
         let oldest = of.keep.oldest(present);
-        if matches!(self.stretch, Stretch::Back { .. }) && window.from < oldest {
-            if self.reach == Reach::Whole || window.to < oldest {
-                return Err(too_far(query, &window, present));
+        let from_now = matches!(self.stretch, Stretch::Back { .. } | Stretch::Trailing(_));
+        if from_now && window.from < oldest {
+            if self.reach.is_whole() || window.to < oldest {
+                return Err(too_far(query, &window, present, self.reach));
             }
             window.from = oldest;
         }
@@ -774,6 +818,17 @@ pub(super) fn before(moment: Timestamp) -> Timestamp {
     Timestamp::from_micros(moment.micros().saturating_sub(1))
 }
 
+/// Exactly so long, ending now.
+pub(super) fn trailing(length: Duration, now: Timestamp) -> Result<Range<Timestamp>> {
+    if length.is_zero() {
+        return Err(Error::invalid("a trailing span of no length holds nothing"));
+    }
+    // Never a shorter one than was said.
+    let micros = i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
+    let end = now.micros().saturating_add(1);
+    Ok(Timestamp::from_micros(end.saturating_sub(micros))..Timestamp::from_micros(end))
+}
+
 pub(super) fn check_order(from: Timestamp, to: Timestamp) -> Result<()> {
     if from < to {
         return Ok(());
@@ -783,23 +838,23 @@ pub(super) fn check_order(from: Timestamp, to: Timestamp) -> Result<()> {
 
 /// The view does not keep so many buckets.
 #[cold]
-fn too_far(query: &Query, window: &Window, present: i64) -> Error {
+fn too_far(query: &Query, window: &Window, present: i64, reach: Reach) -> Error {
     let asked = present.abs_diff(window.from).saturating_add(1);
     Error::new(
         ErrorKind::NotKept,
         format!(
-            "the view {:?} keeps {}; the range begins with the {} counted back from now. Ask for a \
-             shorter one or a coarser grain, or for what is kept",
+            "the view {:?} keeps {}; the range begins with the {} counted back from now. {}",
             query.view().name(),
             query.view().kept(),
             nth(asked, window.of.grain),
+            reach.advice(),
         ),
     )
 }
 
 /// The series has let go of what the range begins with.
 #[cold]
-fn pushed_out(series: &SeriesQuery, window: &Window, known_from: i64) -> Error {
+fn pushed_out(series: &SeriesQuery, window: &Window, known_from: i64, reach: Reach) -> Error {
     let view = series.view();
     let known = if known_from > window.to {
         "nothing of it".to_owned()
@@ -810,12 +865,12 @@ fn pushed_out(series: &SeriesQuery, window: &Window, known_from: i64) -> Error {
         ErrorKind::NotKept,
         format!(
             "of the range from {} the view {:?} has {known}: it keeps {}, counted back from the newest \
-             event of the key{}; events before that are in its totals only. Ask for a shorter range or a \
-             coarser grain, or for what is kept",
+             event of the key{}; events before that are in its totals only. {}",
             window.span().start,
             view.name(),
             view.kept(),
             series.query().and_converted(),
+            reach.advice(),
         ),
     )
 }

@@ -29,7 +29,10 @@ const ROUGHLY: Duration = Duration::from_millis(20);
 ///
 /// It reads nothing before it is asked, can be kept, and asked again and again; each answer is of the
 /// moment of asking, by the clock of the store ([`Options::clock`](crate::Options::clock)) and the
-/// definition that the view has then, and `None` where no event was ever recorded under any of its keys. There are two readings of "the last 24 hours":
+/// definition that the view has then, and `None` where no event was ever recorded under any of its keys.
+/// Where the view was given another key since, or a counter's takes only some events by now, an answer is
+/// refused with [`ErrorKind::ViewConflict`](crate::ErrorKind::ViewConflict). There are two readings of "the
+/// last 24 hours":
 ///
 /// * **bucketed** ([`last_hours(24)`](SeriesQuery::last_hours)): the present hour so far and the 23 before
 ///   it. Exact, and what is drawn as 24 bars; it reaches 23 to 24 hours back.
@@ -414,7 +417,9 @@ impl SeriesQuery {
         RangeQuery::new(self.clone(), Stretch::Ever)
     }
 
-    /// The events with `from <= time < to`.
+    /// The events with `from <= time < to`. One whose time is known only roughly
+    /// ([`Event::at_about`](crate::Event::at_about)) counts at the time that it was recorded under, for
+    /// certain: bounds are of buckets that are cut, not of such times.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -436,7 +441,9 @@ impl SeriesQuery {
         SpanQuery::new(self.clone(), Which::Between { from, to })
     }
 
-    /// The events of exactly so long, ending now: those with `now - length < time <= now`.
+    /// The events of exactly so long, ending now: those with `now - length < time <= now`. One whose time is
+    /// known only roughly counts at the time that it was recorded under, as with
+    /// [`between`](Self::between).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -549,11 +556,11 @@ impl SeriesQuery {
     #[cold]
     fn renewed(&self) -> Result<Self> {
         let query = self.query().current()?.into_owned();
-        // Of the same engine, so its keys have the same syms.
-        match &self.keys {
-            Keys::One(key) => query.check_key(key.len())?,
-            Keys::These(keys) => keys.iter().try_for_each(|key| query.check_key(key.len()))?,
-            Keys::Beginning(beginning) => query.check_prefix(beginning.len())?,
+        let (before, now) = (self.view(), query.view());
+        // Of the same engine, so its keys have the same syms; all keys are all whatever they are of.
+        let has_key = !matches!(&self.keys, Keys::Beginning(beginning) if beginning.is_empty());
+        if has_key && before.key() != now.key() || before.counts_events() && !now.takes_all() {
+            return Err(now.redefined(before));
         }
         Ok(SeriesQuery { query, ..self.clone() })
     }

@@ -2,8 +2,10 @@
 //!
 //! Invariants
 //! 1. Both are asked as of one moment, one after the other: no two locks are held at once.
+//! 2. What is compared is of the same buckets. Where only a part is kept, and asked for, two keys are compared
+//!    over the part that both have, and a range is not compared with a part of the one before it.
 
-use super::range::{Now, RangeQuery, Read};
+use super::range::{Now, RangeQuery, Reach, Read};
 use super::series::SeriesQuery;
 use super::window::Window;
 use crate::error::{Error, Result};
@@ -38,6 +40,49 @@ pub struct Trend {
 }
 
 impl RangeQuery {
+    /// The numbers of events of this range and of `other` in it, as of one moment; `None` for one that was
+    /// never heard of. Of what is [`kept`](Self::kept) they are of the part that both have.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Options, TestClock, Timestamp, View};
+    ///
+    /// let clock = TestClock::at(Timestamp::from_secs(1_700_000_000));
+    /// let db = Options::new().clock(clock).view(View::counters()).open(dir.path().join("app"))?;
+    /// for name in ["request", "request", "error"] {
+    ///     db.counter(name)?.record()?;
+    /// }
+    /// let (errors, requests) = (db.counter("error")?, db.counter("request")?);
+    /// assert_eq!(errors.last_hours(24).both(requests)?, (Some(1), Some(2)));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum), of either.
+    pub fn both(&self, other: impl AsRef<SeriesQuery>) -> Result<(Option<u64>, Option<u64>)> {
+        let other = other.as_ref();
+        self.current(|this| other.current(|other| this.both_now(other)))
+    }
+
+    fn both_now(&self, other: &SeriesQuery) -> Result<(Option<u64>, Option<u64>)> {
+        let now = self.now();
+        if self.is_ever() || self.reach().is_whole() {
+            let own = self.sum_as(self.series(), now)?;
+            return Ok((own, self.sum_as(other, now)?));
+        }
+        let Some(mut range) = self.of_both(other, now)? else { return Ok((None, None)) };
+        loop {
+            let own = range.read_sum(self.series(), now)?;
+            let theirs = range.read_sum(other, now)?;
+            let begin = |read: &Option<Read<u64>>| read.as_ref().map(|read| read.window.from);
+            match begin(&own).zip(begin(&theirs)) {
+                // Invariant 2: both again, from where both are known.
+                Some((a, b)) if a != b => range = range.reaching(Reach::KeptFrom(a.max(b))),
+                _ => return Ok((own.map(|read| read.value), theirs.map(|read| read.value))),
+            }
+        }
+    }
+
     /// The events of this range as a multiple of `other`'s in it. `None` where `other` has none, and
     /// where one of the two was never heard of.
     ///
@@ -58,7 +103,7 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum), of either.
     pub fn ratio(&self, other: impl AsRef<SeriesQuery>) -> Result<Option<f64>> {
-        let (own, other) = self.both(other.as_ref())?;
+        let (own, other) = self.both(other)?;
         Ok(divided(own, other))
     }
 
@@ -82,7 +127,7 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum), of either.
     pub fn conversion(&self, to: impl AsRef<SeriesQuery>) -> Result<Option<f64>> {
-        let (own, to) = self.both(to.as_ref())?;
+        let (own, to) = self.both(to)?;
         Ok(divided(to, own))
     }
 
@@ -106,7 +151,7 @@ impl RangeQuery {
     /// # Errors
     /// As [`sum`](Self::sum), of either.
     pub fn minus(&self, other: impl AsRef<SeriesQuery>) -> Result<Option<i128>> {
-        Ok(match self.both(other.as_ref())? {
+        Ok(match self.both(other)? {
             (None, None) => None,
             (own, other) => Some(difference(own.unwrap_or(0), other.unwrap_or(0))),
         })
@@ -167,6 +212,9 @@ impl RangeQuery {
     /// The present bucket is in the range as it is so far, and whole ones are in the range before: to
     /// compare full ones leave it out, as in `days(1..8)`.
     ///
+    /// Both are whole: where the one before is not kept there is nothing to compare with, also if what is
+    /// [`kept`](Self::kept) was asked for.
+    ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// use quipu::{Options, TestClock, Timestamp, View};
@@ -184,29 +232,22 @@ impl RangeQuery {
     /// ```
     ///
     /// # Errors
-    /// As [`sum`](Self::sum), of either range.
+    /// As [`sum`](Self::sum), of either range; `NotKept` also of a range that is asked for as far as it is
+    /// kept, where that or the one before it is not kept whole.
     pub fn trend(&self) -> Result<Option<Trend>> {
         self.current(Self::trend_now)
     }
 
     fn trend_now(&self) -> Result<Option<Trend>> {
         let moment = self.now();
-        let now = self.sum_as(self.series(), moment)?;
-        let before = self.previous().sum_as(self.series(), moment)?;
+        let whole = self.clone().reaching(Reach::Compared);
+        let now = whole.sum_as(self.series(), moment)?;
+        let before = whole.previous().sum_as(self.series(), moment)?;
         Ok(now.zip(before).map(|(now, before)| {
             let difference = difference(now, before);
             let relative = (before > 0).then(|| difference as f64 / before as f64);
             Trend { now, before, difference, relative }
         }))
-    }
-
-    /// The numbers of events of this series and of another in this range.
-    fn both(&self, other: &SeriesQuery) -> Result<(Option<u64>, Option<u64>)> {
-        self.current(|this| {
-            let now = this.now();
-            let own = this.sum_as(this.series(), now)?;
-            Ok((own, other.current(|other| this.sum_as(other, now))?))
-        })
     }
 
     /// What a series counted before this range and in each bucket of it.

@@ -102,15 +102,6 @@ impl AskedKey {
         AskedKey::Spelled(Arc::new(SpelledKey { parts, syms: OnceLock::new() }))
     }
 
-    /// How many parts it has.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            AskedKey::One(_) => 1,
-            AskedKey::Two(_) => 2,
-            AskedKey::Spelled(key) => key.parts.len(),
-        }
-    }
-
     /// The syms of its parts, as soon as `find` finds each of them, and else the parts.
     #[inline]
     pub(crate) fn syms(&self, find: impl Fn(&str) -> Option<Sym>) -> Result<&[Sym], &[String]> {

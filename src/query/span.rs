@@ -11,7 +11,7 @@
 //!    from now.
 
 use super::answer::{Estimate, SpanTotal};
-use super::range::{RangeQuery, Reach, Stretch, Sum, check_order};
+use super::range::{RangeQuery, Reach, Stretch, Sum, check_order, trailing};
 use super::series::SeriesQuery;
 use super::window::KeptGrain;
 use super::{Depth, Query};
@@ -88,7 +88,8 @@ impl SpanQuery {
         SpanQuery { series, which, reach: Reach::Whole }
     }
 
-    /// The buckets of a grain that the span touches, whole.
+    /// The buckets of a grain that the span touches, whole: of a trailing one those up to the present one,
+    /// as of the moment of asking.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -103,10 +104,11 @@ impl SpanQuery {
     /// # Ok::<(), quipu::Error>(())
     /// ```
     pub fn by(&self, grain: Grain) -> RangeQuery {
-        let span = self.span(self.series.now());
-        let [from, to] = [span.start, span.end].map(Timestamp::from_micros);
-        let range = RangeQuery::new(self.series.clone(), Stretch::Between { from, to });
-        range.by(grain).reaching(self.reach)
+        let stretch = match self.which {
+            Which::Between { from, to } => Stretch::Between { from, to },
+            Which::Trailing(length) => Stretch::Trailing(length),
+        };
+        RangeQuery::new(self.series.clone(), stretch).by(grain).reaching(self.reach)
     }
 
     /// Asks for what is kept of the span: it begins where the view's buckets do, if they do not reach
@@ -196,31 +198,19 @@ impl SpanQuery {
         self.series.current(|series| ask(&SpanQuery { series: series.clone(), ..*self }))
     }
 
-    /// When it is now.
-    fn span(&self, now: Timestamp) -> Span {
+    /// Which moments are asked for, when it is now.
+    fn moments(&self, now: Timestamp) -> Result<Range<Timestamp>> {
         match self.which {
-            Which::Between { from, to } => from.micros()..to.micros(),
-            Which::Trailing(length) => {
-                // Never a shorter one than was said.
-                let micros = i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
-                let end = now.micros().saturating_add(1);
-                end.saturating_sub(micros)..end
-            }
+            Which::Between { from, to } => check_order(from, to).map(|()| from..to),
+            Which::Trailing(length) => trailing(length, now),
         }
     }
 
     fn count(&self, add: fn(&mut Sum, u64, &[State])) -> Result<Option<(Span, Counted)>> {
         let query = self.series.query();
         let now = self.series.now();
-        let asked = self.span(now);
-        let [from, to] = [asked.start, asked.end].map(Timestamp::from_micros);
-        match self.which {
-            Which::Between { .. } => check_order(from, to)?,
-            Which::Trailing(length) if length.is_zero() => {
-                return Err(Error::invalid("a trailing span of no length holds nothing"));
-            }
-            Which::Trailing(_) => {}
-        }
+        let Range { start: from, end: to } = self.moments(now)?;
+        let asked = from.micros()..to.micros();
         let grains = kept_grains(query);
         let mut span = asked.clone();
         if matches!(self.which, Which::Trailing(_)) {
@@ -228,8 +218,8 @@ impl SpanQuery {
             if !grains.iter().any(|of| of.bucket(from) >= reaches(of)) {
                 let earliest = grains.iter().map(|of| of.start(reaches(of)).micros()).min();
                 match earliest {
-                    Some(earliest) if self.reach == Reach::Kept => span.start = earliest,
-                    _ => return Err(too_far(query, from)),
+                    Some(earliest) if !self.reach.is_whole() => span.start = earliest,
+                    _ => return Err(too_far(query, from, self.reach)),
                 }
             }
         }
@@ -257,8 +247,8 @@ impl SpanQuery {
             if counted.known_from <= span.start {
                 return Ok(Some((asked, counted)));
             }
-            if self.reach == Reach::Whole || counted.known_from >= span.end {
-                return Err(too_far(query, from));
+            if self.reach.is_whole() || counted.known_from >= span.end {
+                return Err(too_far(query, from, self.reach));
             }
             // Of what is kept, the part that every key has.
             span.start = counted.known_from;
@@ -370,12 +360,16 @@ fn behind(moment: Timestamp) -> i64 {
 
 /// No grain reaches back so far.
 #[cold]
-fn too_far(query: &Query, from: Timestamp) -> Error {
+fn too_far(query: &Query, from: Timestamp, reach: Reach) -> Error {
+    let advice = if reach.is_whole() {
+        "Ask for a shorter span, or for what is kept"
+    } else {
+        "So nothing is kept of the span: ask for one that ends later"
+    };
     Error::new(
         ErrorKind::NotKept,
         format!(
-            "the view {:?} keeps {}; none of that reaches back to {from}{}. Ask for a shorter span, or \
-             for what is kept",
+            "the view {:?} keeps {}; none of that reaches back to {from}{}. {advice}",
             query.view().name(),
             query.view().kept(),
             query.and_converted(),

@@ -16,6 +16,7 @@ use crate::aggregate::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, TimeZone, Timestamp};
+use crate::view::View;
 use std::ops::{ControlFlow, Range};
 
 /// Buckets of a range that are listed, at most.
@@ -49,17 +50,10 @@ impl KeptGrain {
     /// The view's buckets of this grain.
     #[inline]
     pub(super) fn of(query: &Query, grain: Grain) -> Result<Self> {
-        let grains = query.view().grains();
-        match grains.iter().position(|(kept, _)| *kept == grain) {
+        let (grains, grain) = (query.view().grains(), grain.canonical());
+        match grains.iter().position(|(kept, _)| kept.canonical() == grain) {
             Some(at) => Ok(KeptGrain::at(query, at)),
-            None => Err(Error::new(
-                ErrorKind::NotKept,
-                format!(
-                    "the view {:?} keeps no buckets by {grain}; it keeps: {}",
-                    query.view().name(),
-                    query.view().kept()
-                ),
-            )),
+            None => Err(no_such_grain(query.view(), grain)),
         }
     }
 
@@ -105,13 +99,13 @@ impl KeptGrain {
             return plain;
         }
         let (mut number, mut left, mut end) = (number, back, self.start(number));
-        while left > 0 && number > i64::MIN {
+        while left > 0 && number > TimeZone::FIRST_GAP_DAY {
             number -= 1;
             let start = self.start(number);
-            left -= u32::from(start < end || start == Timestamp::from_micros(i64::MIN));
+            left -= u32::from(start < end);
             end = start;
         }
-        number
+        number.saturating_sub(i64::from(left))
     }
 }
 
@@ -220,7 +214,7 @@ impl Window {
             return i64::MIN;
         }
         let kept = match newest {
-            _ if has_all(series, self.of.at) => i64::MIN,
+            _ if series.has_all(self.of.at) => i64::MIN,
             None => i64::MAX,
             Some(newest) => self.of.keep.oldest(newest),
         };
@@ -241,10 +235,20 @@ impl Window {
     }
 }
 
-/// Whether the buckets of the `at`th grain hold every event of the series.
-fn has_all(series: SeriesRef<'_>, at: usize) -> bool {
-    let kept = series.buckets_back(at).fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
-    kept == series.total().count()
+#[cold]
+fn no_such_grain(view: &View, grain: Grain) -> Error {
+    let alike = view.grains().iter().find(|(kept, _)| kept.is_as_long_as(grain));
+    let alike = alike.map_or(String::new(), |(kept, _)| {
+        format!("; ask by {kept}, which is as long and begins elsewhere in some time zones")
+    });
+    Error::new(
+        ErrorKind::NotKept,
+        format!(
+            "the view {:?} keeps no buckets by {grain}; it keeps: {}{alike}",
+            view.name(),
+            view.kept()
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -265,7 +269,7 @@ mod tests {
             for around in ["1845-01-05", "1969-10-05", "1993-08-25", "2012-01-02", "2024-04-02"] {
                 let now = Timestamp::parse_rfc3339(&format!("{around}T12:00:00Z")).unwrap();
                 let number = of.bucket(now);
-                for back in [1, 2, 3, 4, 5, 6, 9, 30, 366, 367, 700, 9_000] {
+                for back in [1, 2, 3, 4, 5, 6, 9, 30, 366, 367, 700, 9_000, 90_000] {
                     let back_to = of.back(number, back);
                     assert_eq!(
                         back_to,
@@ -275,6 +279,9 @@ mod tests {
                     );
                 }
                 assert_eq!(of.back(number, 0), number);
+                // As many as a number holds are not walked one by one.
+                let gaps = of.back(number, 90_000) - (number - 90_000);
+                assert_eq!(of.back(number, u32::MAX), number - i64::from(u32::MAX) + gaps);
             }
         }
     }

@@ -114,7 +114,7 @@ fn carried_over(
     let before = |edge: i64| if first < edge && kept < edge { edge } else { ALWAYS };
     let mut known = before(series.known(at));
     if let Some(newest) = newest
-        && !has_all(series, at)
+        && !series.has_all(at)
     {
         // A ring that keeps no more than it did says this by itself.
         known = known.max(before(old_keep.oldest(newest)));
@@ -122,18 +122,12 @@ fn carried_over(
     (buckets, known)
 }
 
-/// Whether the buckets of the `at`th grain hold every event of the series.
-fn has_all(series: SeriesRef<'_>, at: usize) -> bool {
-    let kept = series.buckets_back(at).fold(0, |sum: u64, (_, count, _)| sum.saturating_add(count));
-    kept == series.total().count()
-}
-
 impl Source {
     fn of(series: SeriesRef<'_>, at: usize, (grain, keep): (Grain, Keep), zone: TimeZone) -> Self {
         let start = |number: i64| zone.start(grain, number).micros();
         let ring = match series.newest(at) {
             None => i64::MAX,
-            Some(_) if has_all(series, at) => i64::MIN,
+            Some(_) if series.has_all(at) => i64::MIN,
             Some(newest) => keep.oldest(newest),
         };
         let first = zone.bucket(grain, series.total().first());

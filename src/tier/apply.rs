@@ -36,7 +36,7 @@ pub(crate) struct Scratch {
     slots: Vec<u32>,
     /// The measures of the batch taken apart, by column.
     measures: Vec<Vec<Measure>>,
-    /// Events that were too old for a bucket of some view; each once, unordered.
+    /// Events that were too old for a bucket of some view that answers; unordered.
     late: Vec<u32>,
     /// Where in the calendar of each view the event before was, by the place of the view.
     leaves: Vec<Leaf>,
@@ -196,12 +196,16 @@ pub(crate) fn apply_all(views: &[Arc<ViewTier>], columns: &Columns, scratch: &mu
     }
     scratch.begin(columns);
     for (place, view) in views.iter().enumerate() {
+        let late = scratch.late.len();
         view.apply(columns, place, scratch);
+        if scratch.late.len() > late && view.is_succeeding() {
+            scratch.late.truncate(late);
+        }
     }
 }
 
 /// Folds one event of the columns into the series of every view that takes it; says whether it was
-/// late in one of them.
+/// late in one of them that answers.
 pub(crate) fn apply_row(
     views: &[Arc<ViewTier>],
     columns: &Columns,
@@ -212,7 +216,7 @@ pub(crate) fn apply_row(
     let event = occurrence(columns, row);
     let Scratch { measures, leaves, .. } = scratch;
     leaves.resize_with(leaves.len().max(views.len()), Leaf::default);
-    let mut late = false;
+    let mut late = SmallVec::<[&ViewTier; 4]>::new();
     for (views, leaves) in views.chunks(VIEWS).zip(leaves.chunks_mut(VIEWS)) {
         let mut found = SmallVec::<[Found<'_>; VIEWS]>::new();
         for (view, leaf) in views.iter().zip(leaves) {
@@ -229,10 +233,13 @@ pub(crate) fn apply_row(
             };
             let shape = &view.plan.shape;
             let slot = shard.slot_at(likely, hash, &key, shape);
-            late |= shard.observe(slot, shape, leaf, event, measure);
+            if shard.observe(slot, shape, leaf, event, measure) {
+                late.push(view);
+            }
         }
     }
-    late
+    // With no shard locked any more.
+    late.iter().any(|view| !view.is_succeeding())
 }
 
 /// Where a single event goes in one view.

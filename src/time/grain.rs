@@ -218,12 +218,37 @@ impl Grain {
         Grain::Year,
     ];
 
-    /// Buckets of this length, counted from 1970-01-01T00:00:00Z in every time zone.
+    /// Buckets of this length, counted from 1970-01-01T00:00:00Z in every time zone. Where a grain that has a
+    /// name has the same buckets in every zone it is that one: [`Second`](Grain::Second),
+    /// [`Month30`](Grain::Month30), [`Year365`](Grain::Year365). Minutes and hours begin with the zone's
+    /// clock, days and weeks with its calendar; a length is none of them.
+    ///
+    /// ```
+    /// use quipu::Grain;
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(Grain::every(Duration::from_secs(1))?, Grain::Second);
+    /// assert_ne!(Grain::every(Duration::from_hours(1))?, Grain::Hour);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Period::new`].
     pub fn every(length: Duration) -> Result<Self> {
-        Period::new(length).map(Grain::Every)
+        Period::new(length).map(|period| Grain::Every(period).canonical())
+    }
+
+    /// The one of those that have the same buckets in every zone.
+    pub(crate) fn canonical(self) -> Self {
+        let Grain::Every(period) = self else { return self };
+        let named = [Grain::Second, Grain::Month30, Grain::Year365];
+        let length = i64::from(period.0.get()) * SECOND;
+        named.into_iter().find(|grain| grain.uniform() == Some(length)).unwrap_or(self)
+    }
+
+    /// Whether its buckets usually have the length of the other's.
+    pub(crate) fn is_as_long_as(self, other: Grain) -> bool {
+        self.rank().0 == other.rank().0
     }
 
     /// The number of the bucket that holds `moment`, in UTC; [`TimeZone::bucket`] is for the others.
@@ -273,7 +298,7 @@ impl Grain {
     /// So many buckets of it, in words: `72 hours`, `20 buckets of 6h`.
     pub(crate) fn counted(self, many: &str, is_one: bool) -> String {
         let s = if is_one { "" } else { "s" };
-        match self {
+        match self.canonical() {
             Grain::Month30 => format!("{many} month{s} of 30 days"),
             Grain::Year365 => format!("{many} year{s} of 365 days"),
             Grain::Every(period) => {
@@ -317,7 +342,7 @@ impl PartialOrd for Grain {
 
 impl fmt::Display for Grain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.name(), self) {
+        match (self.canonical().name(), self) {
             (Some(name), _) => f.write_str(name),
             (None, Grain::Every(period)) => period.fmt(f),
             (None, _) => f.write_str("a grain"),

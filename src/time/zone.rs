@@ -88,6 +88,9 @@ impl TimeZone {
     /// UTC, the default.
     pub const UTC: TimeZone = TimeZone { zone: chrono_tz::Tz::UTC, rules: &UTC };
 
+    /// No zone left out a day before this one.
+    pub(crate) const FIRST_GAP_DAY: i64 = SCANNED_DAYS.start;
+
     /// The zone's name: `Europe/Paris`.
     pub fn name(self) -> &'static str {
         self.zone.name()

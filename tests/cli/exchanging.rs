@@ -117,3 +117,24 @@ fn files_of_tiny_counter_are_moved_over() {
     shop.run(&["import", &nameless, "--event-name", "other"]).ok();
     assert_eq!(shop.row("events", &["other"])["count"], 45);
 }
+
+#[test]
+fn a_later_state_of_a_counter_of_tiny_counter_is_refused_or_said_to_be_of_another_device() {
+    let shop = Shop::new();
+    let state = |today: u32| {
+        format!(
+            r#"{{"starting_instant": "2026-06-30T12:00:01Z", "intervals": {{"Days":
+            {{"data": [{today}, 0, 1], "interval_start": "2026-06-30T00:00:00Z"}}}}}}"#
+        )
+    };
+    let (first, later) = (shop.file("visit.json", state(2)), shop.file("later.json", state(3)));
+    shop.run(&["import", &first]).ok();
+    let zone = shop.run(&["import", &first, "--time-zone", "Europe/Paris"]).ok();
+    assert_eq!(zone.json()["imported"], 0);
+    let again = ["import", &later, "--event-name", "visit"];
+    let refused = shop.run(&again);
+    refused.failed(1, "\"visit\"");
+    refused.failed(1, "--another-device");
+    let taken = shop.run(&[&again[..], &["--another-device"]].concat()).ok();
+    assert_eq!(taken.json()["imported"], 2);
+}

@@ -50,6 +50,16 @@ fn more_than_is_kept_is_refused_or_marked() {
     shop.run(&year).failed(1, "--kept");
     let kept = shop.run(&[&year[..], &["--kept"]].concat()).ok().json_lines();
     assert_eq!(kept.len(), 56);
+    // Who asked for what is kept is not told to.
+    let old = recent(&[("error", 1), ("error", 100 * 24 * 60), ("error", 102 * 24 * 60)]);
+    let ago =
+        |days: u64| SystemClock.now().saturating_sub(Duration::from_hours(24 * days)).millis();
+    let (from, to) = (ago(101).to_string(), ago(99).to_string());
+    let span = ["series", "counters", "error", "--from", &from, "--to", &to];
+    old.run(&span).failed(1, "--kept");
+    let refused = old.run(&[&span[..], &["--kept"]].concat());
+    refused.failed(1, "ends later");
+    assert!(!refused.err.contains("--kept"), "{refused:?}");
     shop.run(&["series", "counters", "nobody", "--last", "7d"]).failed(1, "no such key");
     shop.run(&["series", "counters", "error", "--last", "7x"]).failed(2, "as in 24h");
     shop.run(&["series", "counters", "error"]).failed(2, "--last");
@@ -78,4 +88,21 @@ fn ratio_sets_two_keys_against_each_other() {
     shop.run(&["ratio", "counters", "error", "old", "--last", "1d"]).failed(1, "no ratio");
     shop.run(&["ratio", "counters", "error", "nobody", "--last", "1d"]).failed(1, "no such key");
     shop.run(&["ratio", "counters", "error", "--last", "1d"]).failed(2, "2 parts");
+}
+
+#[test]
+fn a_ratio_of_what_is_kept_is_over_what_both_keys_have() {
+    let happened: Vec<(&str, u64)> =
+        (0..58).flat_map(|minutes| [("plain", minutes), ("ahead", minutes)]).collect();
+    let shop = recent(&happened);
+    let now = SystemClock.now();
+    // Its ring of minutes goes on half an hour from now, and has lost as much of its begin.
+    let millis = now.saturating_add(Duration::from_mins(30)).millis();
+    let file = shop.file("ahead.ndjson", format!("{{\"event\":\"ahead\",\"ts\":{millis}}}\n"));
+    shop.run(&["load", &file]).ok();
+    let ratio = ["ratio", "counters", "ahead", "plain", "--last", "50m"];
+    shop.run(&ratio).failed(1, "--kept");
+    let answer = shop.run(&[&ratio[..], &["--kept"]].concat()).ok().json();
+    assert_eq!(answer["count"], answer["of"], "{answer}");
+    assert_eq!(answer["ratio"].as_f64(), Some(1.0), "{answer}");
 }

@@ -501,6 +501,16 @@ fn check_several(store: &Store, model: &Model, back: &Range<u32>) {
         let minus =
             counts.map(|(own, other)| (known != [false; 2]).then_some(own as i128 - other as i128));
         agree(range.minus(&b), minus, "minus");
+        // Of what is kept, over the part that both have.
+        let totals = [&a, &b].map(|series| series.range(*grain, back.clone()).kept().total());
+        if let [Ok(Some(own)), Ok(Some(other))] = totals {
+            let from = own.known_from.max(other.known_from);
+            let count = |key: usize| {
+                let key = [key];
+                Some(model.within(&key, &(from..own.end)).len() as u64)
+            };
+            assert_eq!(range.kept().both(&b).unwrap(), (count(0), count(1)), "{grain}");
+        }
         let balances = own.zip(other).map(|(own, other)| {
             (known != [false; 2]).then(|| {
                 let upto = |key: usize, end: Timestamp| {

@@ -126,7 +126,7 @@ fn a_year_is_not_answered_with_eight_weeks() {
     // Coarser buckets reach so far.
     assert_eq!(launches.last_months(12).sum().unwrap(), Some(6));
     // Where nothing of it is kept there is nothing to give.
-    refused(launches.days(60..70).kept().sum(), ErrorKind::NotKept, &["70th day"]);
+    refused(launches.days(60..70).kept().sum(), ErrorKind::NotKept, &["70th day", "ends later"]);
 }
 
 #[test]
@@ -429,6 +429,24 @@ fn a_day_that_a_zone_left_out_is_no_day() {
 }
 
 #[test]
+fn as_many_days_as_a_number_holds_are_not_walked_through() {
+    let views = [View::counters(), View::new("all").by(["event"]).grain(Grain::Day, Keep::All)];
+    let app = App::in_zone("2024-05-14T10:30:00Z", "Europe/Paris", views);
+    for year in ["1850", "2011", "2024"] {
+        let time = at(&format!("{year}-05-14T10:30:00Z"));
+        app.db.record(&Event::new("e").at(time)).unwrap();
+    }
+    let all = app.series("all", &["e"]);
+    for many in [100_000, 3_000_000, u32::MAX] {
+        assert_eq!(all.last_days(many).sum().unwrap(), Some(3));
+        let last = app.counter("e").last_days(many);
+        refused(last.sum(), ErrorKind::NotKept, &["56 days"]);
+        assert_eq!(last.kept().sum().unwrap(), Some(1));
+    }
+    assert_eq!(all.last_days(50_000).sum().unwrap(), Some(2));
+}
+
+#[test]
 fn todays_begin_at_midnight_of_the_zone() {
     let app = App::in_zone("2024-06-30T22:30:00Z", "Europe/Paris", [View::counters()]);
     let launches = app.counter("app_launch");
@@ -695,10 +713,150 @@ fn a_selection_that_was_kept_asks_the_definition_of_now() {
     assert_eq!(launches.first_seen().unwrap().unwrap().age, days(200));
     // A key of the old definition is none of the new one.
     app.db.redefine(View::new("counters").by(["event", "user"]), on).unwrap();
-    refused(year.sum(), ErrorKind::Invalid, &["2 parts"]);
-    refused(launches.last_seen(), ErrorKind::Invalid, &["2 parts"]);
+    refused(year.sum(), ErrorKind::ViewConflict, &["by event, user"]);
+    refused(launches.last_seen(), ErrorKind::ViewConflict, &["by event, user"]);
     refused(app.db.counter("app_launch"), ErrorKind::ViewConflict, &["stored"]);
     assert_eq!(all.by(Grain::Day).sum().unwrap_err().kind(), ErrorKind::NotKept);
     app.db.drop_view("counters").unwrap();
     refused(all.sum(), ErrorKind::UnknownView, &["counters"]);
+}
+
+#[test]
+fn a_selection_is_not_taken_for_one_of_another_key() {
+    let on = |_: quipu::Progress| std::ops::ControlFlow::Continue(());
+    let app = App::new("2024-05-14T10:30:00Z");
+    let by = |dimension: &str| View::new("counters").by([dimension]).grain(Grain::Day, Keep::All);
+    app.db.redefine(by("event"), on).unwrap();
+    for (event, user) in [("visit", "ann"), ("visit", "bob"), ("ann", "visit")] {
+        app.db.record(&Event::new(event).dim("user", user)).unwrap();
+    }
+    let visits = app.counter("visit");
+    let query = app.db.query("counters").unwrap();
+    let several = query.series_of([["visit"], ["ann"]]).unwrap();
+    let beginning = query.series_starting_with(&["vi"]).unwrap();
+    let today = || {
+        let all = [&visits, &several, &beginning, &query.all_series()].map(|s| s.today().sum());
+        all.map(|sum| sum.map_err(|error| error.kind()))
+    };
+    let conflict = Err(ErrorKind::ViewConflict);
+    let all = [Ok(Some(2)), Ok(Some(3)), Ok(Some(2)), Ok(Some(3))];
+    assert_eq!(today(), all);
+    // As many parts, of something else.
+    app.db.redefine(by("user"), on).unwrap();
+    assert_eq!(today(), [conflict, conflict, conflict, Ok(Some(3))]);
+    refused(visits.trailing(hours(1)).sum(), ErrorKind::ViewConflict, &["by event", "by user"]);
+    // Of some events it is no counter.
+    app.db.redefine(by("event").only_events(["visit"]), on).unwrap();
+    assert_eq!(today(), [conflict; 4]);
+    // The selection is what it was once the view is.
+    app.db.redefine(by("event"), on).unwrap();
+    assert_eq!(today(), all);
+    // Another view may take other events by now, and each selection with it.
+    let view = || View::new("users").by(["user"]).grain(Grain::Day, Keep::All);
+    app.db.define(view()).unwrap();
+    app.db.backfill("users", on).unwrap();
+    let ann = app.series("users", &["ann"]);
+    app.db.record(&Event::new("sale").dim("user", "ann")).unwrap();
+    assert_eq!(ann.today().sum().unwrap(), Some(2));
+    app.db.redefine(view().only_events(["sale"]), on).unwrap();
+    assert_eq!(ann.today().sum().unwrap(), Some(1));
+}
+
+#[test]
+fn a_rough_time_counts_as_the_time_that_it_was_recorded_under() {
+    let app = App::new("2024-05-14T10:30:00Z");
+    app.db.record(&Event::new("e").at_about(at("2024-05-14T09:00:00Z"), hours(3))).unwrap();
+    let hour = app.counter("e").trailing(hours(1)).sum().unwrap().unwrap();
+    assert_eq!((hour.lower, hour.upper, hour.exact()), (0, 0, Some(0)));
+    let two = app.counter("e").trailing(hours(2)).sum().unwrap().unwrap();
+    assert_eq!(two.exact(), Some(1));
+}
+
+#[test]
+fn a_trailing_span_in_buckets_is_of_the_moment_of_asking() {
+    let app = App::new("2024-05-14T10:30:00Z");
+    let errors = app.counter("error");
+    errors.record().unwrap();
+    let day = errors.trailing(hours(24)).by(Grain::Hour);
+    assert_eq!(day.sum().unwrap(), Some(1));
+    app.clock.advance(hours(30));
+    errors.record().unwrap();
+    errors.record().unwrap();
+    assert_eq!(day.sum().unwrap(), Some(2));
+    assert_eq!(day.previous().sum().unwrap(), Some(1));
+    let buckets = day.buckets().unwrap().unwrap();
+    assert_eq!((buckets.len(), buckets[24].start), (25, at("2024-05-15T16:00:00Z")));
+    // As with days counted back: what the view keeps decides, not what the key has had.
+    let long = errors.trailing(days(300)).by(Grain::Day);
+    refused(long.sum(), ErrorKind::NotKept, &["56 days", "301st day"]);
+    let kept = long.kept().total().unwrap().unwrap();
+    assert_eq!((kept.count, kept.is_partial()), (3, true));
+    assert_eq!(errors.trailing(days(55)).by(Grain::Day).sum().unwrap(), Some(3));
+    refused(
+        errors.trailing(Duration::ZERO).by(Grain::Day).sum(),
+        ErrorKind::Invalid,
+        &["no length"],
+    );
+}
+
+#[test]
+fn what_is_kept_is_not_advised_to_who_asked_for_it() {
+    let days_only = View::new("counters").by(["event"]).grain(Grain::Day, Keep::Last(56));
+    let app = App::in_zone("2024-05-14T10:30:00Z", "UTC", [days_only]);
+    let calls = app.counter("call");
+    for ago in [0, 100, 101] {
+        calls.record_ago(days(ago)).unwrap();
+    }
+    let (from, to) = (at("2024-02-01T00:00:00Z"), at("2024-02-10T00:00:00Z"));
+    let span = calls.between(from, to);
+    let answers = |kept: bool| {
+        let old = calls.days(60..70);
+        let (old, span) = if kept { (old.kept(), span.kept()) } else { (old, span.clone()) };
+        [old.sum().unwrap_err(), span.by(Grain::Day).sum().unwrap_err(), span.sum().unwrap_err()]
+    };
+    for error in answers(false) {
+        assert!(error.to_string().ends_with("for what is kept"), "{error}");
+    }
+    for error in answers(true) {
+        assert_eq!(error.kind(), ErrorKind::NotKept);
+        assert!(error.to_string().contains("nothing is kept"), "{error}");
+    }
+}
+
+#[test]
+fn a_grain_by_its_length_is_the_one_of_that_name_where_they_are_the_same() {
+    let every = |seconds| Grain::every(Duration::from_secs(seconds)).unwrap();
+    let spelled = Grain::Every(quipu::Period::new(Duration::from_secs(1)).unwrap());
+    let same = [("1s", Grain::Second), ("30d", Grain::Month30), ("365d", Grain::Year365)];
+    for (text, grain) in same {
+        assert_eq!(text.parse::<Grain>().unwrap(), grain);
+    }
+    assert_eq!((every(1), spelled.to_string().as_str()), (Grain::Second, "second"));
+    // In Monrovia the clocks were 44 minutes and a half behind, and minutes began with the half.
+    let views = [
+        View::new("seconds").grain(spelled, Keep::Last(10)),
+        View::new("both").grain(every(60), Keep::All).grain(Grain::Minute, Keep::All),
+        View::new("hours").grain(Grain::Hour, Keep::Last(72)),
+        View::new("lengths").grain(every(3_600), Keep::Last(72)),
+    ];
+    let app = App::in_zone("1970-06-01T12:00:10Z", "Africa/Monrovia", views);
+    app.db.record(&Event::new("e")).unwrap();
+    let seconds = app.series("seconds", &[]);
+    assert_eq!(seconds.view().grains(), [(Grain::Second, Keep::Last(10))]);
+    for grain in [Grain::Second, spelled] {
+        assert_eq!(seconds.last(5, grain).sum().unwrap(), Some(1));
+        assert_eq!(seconds.last(5, Grain::Second).by(grain).sum().unwrap(), Some(1));
+        assert_eq!(app.db.query("seconds").unwrap().buckets(&[], grain).unwrap().len(), 1);
+    }
+    let twice = View::new("twice").grain(Grain::Second, Keep::All).grain(spelled, Keep::All);
+    refused(app.db.define(twice), ErrorKind::Invalid, &["second is given twice"]);
+    let both = app.series("both", &[]);
+    let start = |grain| both.this(grain).buckets().unwrap().unwrap()[0].start.to_string();
+    assert_eq!(start(every(60)), "1970-06-01T12:00:00.000Z");
+    assert_eq!(start(Grain::Minute), "1970-06-01T11:59:30.000Z");
+    // An hour is not an hour of the zone's clock; the error names the one that there is.
+    let hours = app.series("hours", &[]).last(3, every(3_600));
+    refused(hours.sum(), ErrorKind::NotKept, &["no buckets by 1h", "ask by hour"]);
+    let lengths = app.series("lengths", &[]).last_hours(3);
+    refused(lengths.sum(), ErrorKind::NotKept, &["no buckets by hour", "ask by 1h"]);
 }

@@ -2,8 +2,9 @@
 
 use crate::directory::crash_image;
 use proptest::prelude::*;
-use quipu::{Db, Event, Grain, Keep, Options, TestClock, Timestamp, View};
+use quipu::{Db, Event, Grain, ImportOptions, Keep, Options, TestClock, Timestamp, View};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 const HOUR: i64 = 3_600_000_000;
@@ -92,4 +93,67 @@ proptest! {
             prop_assert_eq!(db.statistics().late, late);
         }
     }
+}
+
+fn at(hours: i64) -> Timestamp {
+    Timestamp::from_micros(BEGIN + hours * HOUR)
+}
+
+/// Records an event by itself, in a batch, and as another replica's; says which of them were told late.
+fn told(db: &Db, root: &Path, hours: i64) -> [bool; 3] {
+    let event = || Event::new("e").dim("user", "u").at(at(hours));
+    let before = db.statistics().late;
+    let single = db.record(&event()).unwrap().late;
+    let mut batch = db.batch();
+    batch.push(&event()).unwrap();
+    let batch = db.record_batch(&mut batch).unwrap().late;
+    let other = tempfile::tempdir_in(root).unwrap();
+    let other =
+        Options::new().clock(TestClock::at(at(1_000))).open(other.path().join("db")).unwrap();
+    other.record(&event()).unwrap();
+    let bundle = other.export(&quipu::Cursor::beginning()).unwrap();
+    let imported = db.import_with(&bundle, &ImportOptions::new()).unwrap().late;
+    assert_eq!(db.statistics().late - before, u64::from(single) + batch + imported);
+    [single, batch == 1, imported == 1]
+}
+
+#[test]
+fn of_a_series_that_is_not_in_memory_it_is_told_once_that_was_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = open(&dir);
+    db.record(&Event::new("e").dim("user", "u").at(at(500))).unwrap();
+    assert_eq!(told(&db, root.path(), 400), [true; 3]);
+    db.close().unwrap();
+    let db = open(&dir);
+    // What is stored is not read for it: of what came since, this is the newest.
+    assert_eq!(told(&db, root.path(), 400), [false; 3]);
+    assert_eq!(told(&db, root.path(), 300), [true; 3], "older than what came since");
+    db.query("by_user").unwrap().get(&["u"]).unwrap();
+    assert_eq!(told(&db, root.path(), 400), [true; 3]);
+    // However it was told, it is in the totals, and in no bucket.
+    let query = db.query("by_user").unwrap();
+    assert_eq!(query.get(&["u"]).unwrap().unwrap().count, 1 + 4 * 3);
+    assert_eq!(query.buckets(&["u"], Grain::Hour).unwrap().len(), 1);
+}
+
+#[test]
+fn what_only_a_definition_to_come_does_not_keep_is_not_late() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(at(1_000));
+    let view = |n| View::new("by_user").by(["user"]).grain(Grain::Hour, Keep::Last(n));
+    let db = Options::new().clock(clock).view(view(200)).open(root.path().join("db")).unwrap();
+    let newest = || db.record(&Event::new("e").dim("user", "u").at(at(500))).unwrap();
+    newest();
+    let mut asked = 0;
+    db.redefine(view(6), |_| {
+        asked += 1;
+        newest();
+        assert_eq!(told(&db, root.path(), 400), [false; 3]);
+        assert_eq!(told(&db, root.path(), 300), [true; 3]);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(asked > 0);
+    assert_eq!(told(&db, root.path(), 400), [true; 3]);
 }

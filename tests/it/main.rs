@@ -7,6 +7,7 @@ mod backfill;
 mod backup;
 mod budget;
 mod calendar;
+mod compared;
 mod convert;
 mod corruption;
 mod counters;

@@ -1,8 +1,8 @@
 //! What tiny-counter has kept is taken over.
 
 use quipu::{
-    Bundle, Cursor, ErrorKind, Grain, Keep, Options, TestClock, TimeZone, Timestamp, TinyCounter,
-    View,
+    Bundle, Cursor, Db, ErrorKind, Grain, ImportOptions, Keep, Options, TestClock, TimeZone,
+    Timestamp, TinyCounter, View,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -153,4 +153,92 @@ fn a_damaged_file_of_tiny_counter_is_an_error_or_another_counter() {
             }
         }
     }
+}
+
+/// A counter of days, weeks and months, which lie across each other, in a zone that is so far behind.
+fn state(today: u32, zone_hours: u32) -> TinyCounter {
+    let (weeks, months) = (["2"; 40].join(","), ["9"; 10].join(","));
+    let text = format!(
+        r#"{{"starting_instant": "2026-06-30T12:00:01Z", "intervals": {{
+        "Days": {{"data": [{today}, 0, 1, 4], "interval_start": "2026-06-30T{zone_hours:02}:00:00Z"}},
+        "Weeks": {{"data": [{weeks}], "interval_start": "2026-06-29T{zone_hours:02}:00:00Z"}},
+        "Months": {{"data": [{months}], "interval_start": "2026-06-01T{zone_hours:02}:00:00Z"}}}}}}"#
+    );
+    serde_json::from_str(&text).unwrap()
+}
+
+fn directory(root: &tempfile::TempDir, name: &str) -> Db {
+    let clock = TestClock::at(Timestamp::parse_rfc3339("2026-07-01T00:00:00Z").unwrap());
+    Options::new().clock(clock).view(counters()).open(root.path().join(name)).unwrap()
+}
+
+fn count(db: &Db) -> u64 {
+    db.query("counters").unwrap().get(&["event"]).unwrap().unwrap().count
+}
+
+#[test]
+fn a_counter_is_moved_over_once_whatever_zone_was_said() {
+    let root = tempfile::tempdir().unwrap();
+    let zones = ["UTC", "Europe/Paris", "America/New_York", "Asia/Kolkata"];
+    let bundle = |zone: &str| {
+        Bundle::of_tiny_counters([("event", state(2, 4))], zone.parse().unwrap()).unwrap()
+    };
+    let all: Vec<_> = zones.iter().map(|zone| spells(&bundle(zone))).collect();
+    assert!(all.iter().any(|spells| spells.len() != all[0].len()), "zones matter: {all:?}");
+    for (nth, first) in zones.iter().enumerate() {
+        let db = directory(&root, first.rsplit('/').next().unwrap());
+        db.import(&bundle(first)).unwrap();
+        let number: u64 = all[nth].iter().map(|(_, _, n)| n).sum();
+        assert_eq!(count(&db), number);
+        for again in zones {
+            for options in [ImportOptions::new(), ImportOptions::new().once()] {
+                let outcome = db.import_with(&bundle(again), &options).unwrap();
+                assert_eq!(outcome.imported, 0, "{first}, then {again}");
+            }
+        }
+        assert_eq!(count(&db), number);
+        // Nor by way of another directory that was told another zone.
+        let other = directory(&root, &format!("other{nth}"));
+        other.import(&bundle(zones[(nth + 1) % 4])).unwrap();
+        let told = db.export(&Cursor::beginning()).unwrap();
+        assert_eq!(other.import(&told).unwrap().imported, 0);
+        let text = serde_json::to_string(&told).unwrap();
+        assert_eq!(other.import(&serde_json::from_str(&text).unwrap()).unwrap().imported, 0);
+    }
+}
+
+#[test]
+fn a_later_state_of_a_counter_is_refused_where_it_is_moved_over_once() {
+    let root = tempfile::tempdir().unwrap();
+    let db = directory(&root, "db");
+    let bundle =
+        |today| Bundle::of_tiny_counters([("event", state(today, 0))], TimeZone::UTC).unwrap();
+    let once = ImportOptions::new().once();
+    db.import_with(&bundle(2), &once).unwrap();
+    let before = count(&db);
+    let error = db.import_with(&bundle(3), &once).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("(\"event\")"), "{error}");
+    // Together with one that is not here nothing is taken of either.
+    let two = [("event", state(3, 0)), ("other", state(1, 0))];
+    let two = Bundle::of_tiny_counters(two, TimeZone::UTC).unwrap();
+    assert!(db.import_with(&two, &once).is_err());
+    assert_eq!((count(&db), db.query("counters").unwrap().key_count().unwrap()), (before, 1));
+    // Another device's counter of this name is no later state.
+    assert!(db.import(&bundle(3)).unwrap().imported > 0);
+    assert!(count(&db) > before);
+    assert_eq!(db.import_with(&bundle(3), &once).unwrap().imported, 0);
+}
+
+#[test]
+fn a_counter_of_more_buckets_than_are_moved_over_is_refused() {
+    let data = vec!["1"; (1 << 20) + 1].join(",");
+    let text = format!(
+        r#"{{"starting_instant": "2026-06-30T12:00:01Z", "intervals":
+        {{"Seconds": {{"data": [{data}], "interval_start": "2026-06-30T12:00:00Z"}}}}}}"#
+    );
+    let counter: TinyCounter = serde_json::from_str(&text).unwrap();
+    let error = Bundle::of_tiny_counters([("event", counter)], TimeZone::UTC).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("1048576"), "{error}");
 }

@@ -2,8 +2,9 @@
 //!
 //! 1. An export is bundles of bounded size, one behind the other; as JSON, one a line. So neither side
 //!    holds all of a large one.
-//! 2. The cursor to go on from is the answer of an export into a file; where the bundles are on standard
-//!    output it is told on standard error.
+//! 2. The cursor to go on from is the answer of an export into a file, given when that is durable under its
+//!    name: what was told is not told again. Where the bundles are on standard output it is told on standard
+//!    error.
 //! 3. What a file is, its first bytes say; what is no bundle may be tiny-counter's. A bundle that is refused
 //!    has changed nothing; those before it in the file are imported, and importing it again passes over
 //!    them.
@@ -41,7 +42,8 @@ Examples:
 
 Events are named by who recorded them and where, so each counts once, however often it comes. Of \
 tiny-counter's files and JSON exports each bucket becomes one event that stands for as many, known to \
-within half of its span.";
+within half of its span, and counts at the middle of it. Move a counter over once, when it is recorded \
+to no more: a later state of it has the same events again, and is refused.";
 
 /// Bytes of a bundle.
 const BUNDLE_BYTES: u64 = 16 << 20;
@@ -94,17 +96,27 @@ pub(crate) struct ImportArgs {
     /// Record as another replica from now on: for a directory that is a copy of one that goes on
     #[arg(long)]
     new_replica: bool,
+    #[command(flatten)]
+    tiny_counter: TinyCounterArgs,
+    /// No summary
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What files of tiny-counter's do not say.
+#[derive(Debug, Args)]
+struct TinyCounterArgs {
     /// The time zone of the device that tiny-counter's files are of
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     time_zone: TimeZone,
     /// The name of the event of a file of tiny-counter's [default: the file's name]
     #[arg(long, value_name = "NAME")]
     event_name: Option<String>,
-    /// No summary
-    #[arg(long, short)]
-    quiet: bool,
-    #[command(flatten)]
-    output: Output,
+    /// Take a counter of tiny-counter's although another state of it is here: it is of another device
+    #[arg(long)]
+    another_device: bool,
 }
 
 /// Runs `export`.
@@ -113,10 +125,10 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let to_stdout = args.to.as_os_str() == "-";
     let unfinished = args.to.with_added_extension("unfinished");
     let fail = |error: io::Error| Failure::file(&args.to.to_string_lossy(), &error);
-    let mut out: Box<dyn Write> = if to_stdout {
-        Box::new(BufWriter::new(io::stdout().lock()))
-    } else {
-        Box::new(BufWriter::new(File::create(&unfinished).map_err(fail)?))
+    let file = if to_stdout { None } else { Some(File::create(&unfinished).map_err(fail)?) };
+    let mut out: Box<dyn Write> = match &file {
+        None => Box::new(BufWriter::new(io::stdout().lock())),
+        Some(file) => Box::new(BufWriter::new(file)),
     };
     let (mut cursor, mut events, mut bundles) = (args.since, 0, 0);
     loop {
@@ -133,13 +145,14 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
         written.map_err(|error| if to_stdout { Failure::from(error) } else { fail(error) })?;
         (cursor, events, bundles) = (bundle.cursor(), events + bundle.events(), bundles + 1);
     }
-    out.flush()?;
+    out.flush().map_err(|error| if to_stdout { Failure::from(error) } else { fail(error) })?;
     drop(out);
-    if to_stdout {
-        say(&format!("cursor: {cursor}"));
-    } else {
-        std::fs::rename(&unfinished, &args.to).map_err(fail)?;
-        writeln!(io::stdout(), "{cursor}")?;
+    match file {
+        None => say(&format!("cursor: {cursor}")),
+        Some(file) => {
+            put_in_place(&file, &unfinished, &args.to).map_err(fail)?;
+            writeln!(io::stdout(), "{cursor}")?;
+        }
     }
     db.close()?;
     if !args.quiet && !to_stdout {
@@ -150,6 +163,14 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Gives a file that was written its name, durably.
+fn put_in_place(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    std::fs::rename(from, to)?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Runs `import`.
@@ -259,16 +280,28 @@ impl Importing<'_> {
         &mut self,
         counters: impl IntoIterator<Item = (N, TinyCounter)>,
     ) -> Result<(), Failure> {
-        self.bundle(&Bundle::of_tiny_counters(counters, self.args.time_zone)?)
+        let options = ImportOptions::new();
+        let options = if self.args.tiny_counter.another_device { options } else { options.once() };
+        let bundle = Bundle::of_tiny_counters(counters, self.args.tiny_counter.time_zone)?;
+        self.bundle_with(&bundle, options)
     }
 
     fn bundle(&mut self, bundle: &Bundle) -> Result<(), Failure> {
-        let options = ImportOptions::new();
+        self.bundle_with(bundle, ImportOptions::new())
+    }
+
+    fn bundle_with(&mut self, bundle: &Bundle, options: ImportOptions) -> Result<(), Failure> {
         let options = if self.args.allow_ahead { options.allow_ahead() } else { options };
         let outcome = self.db.import_with(bundle, &options).map_err(|error| {
-            let is_copy = error.to_string().contains("two directories of one replica");
+            let text = error.to_string();
             let failure = Failure::from(error);
-            if is_copy { failure.because("quipu import --new-replica does that") } else { failure }
+            if text.contains("two directories of one replica") {
+                failure.because("quipu import --new-replica does that")
+            } else if text.contains("moved over once") {
+                failure.because("--another-device takes it where it is of another device")
+            } else {
+                failure
+            }
         })?;
         self.imported += outcome.imported;
         self.already_there += outcome.already_there;
@@ -281,7 +314,7 @@ impl Importing<'_> {
     /// The event that a file of tiny-counter's is of: its name, in which other characters than plain ones
     /// are `%` and two hexadecimal digits for each byte.
     fn name(&self, path: &Path) -> Result<String, Failure> {
-        if let Some(name) = &self.args.event_name {
+        if let Some(name) = &self.args.tiny_counter.event_name {
             return Ok(name.clone());
         }
         let stem = path.file_stem().filter(|_| path.as_os_str() != "-");
@@ -311,6 +344,17 @@ fn decoded(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_put_in_place_of_an_older_one() {
+        let root = tempfile::tempdir().unwrap();
+        let (from, to) = (root.path().join("a.unfinished"), root.path().join("a"));
+        std::fs::write(&to, "old").unwrap();
+        std::fs::write(&from, "new").unwrap();
+        put_in_place(&File::open(&from).unwrap(), &from, &to).unwrap();
+        assert_eq!(std::fs::read_to_string(&to).unwrap(), "new");
+        assert!(!from.exists());
+    }
 
     #[test]
     fn a_files_name_says_which_event_it_is_of() {

@@ -84,7 +84,7 @@ pub(crate) struct RatioArgs {
     /// The last so many units, the present one so far included: 90s, 60m, 24h, 7d, 4w, 12mo, 2y
     #[arg(long, value_name = "TIME", value_parser = Units::parse)]
     last: Units,
-    /// Take what is kept where that is less
+    /// Take what is kept of both keys where that is less
     #[arg(long)]
     kept: bool,
 }
@@ -203,6 +203,7 @@ pub(crate) fn series(args: &SeriesArgs) -> Result<(), Failure> {
     let asked = args.view.ask()?;
     let missing = || no_such_key(args.view.name(), &args.key);
     let series = series_of(&asked, &args.key)?;
+    let advised = |error| advised(error, args.stretch.kept);
     match args.stretch.of(&series, args.grain)? {
         Stretch::Range(range) => {
             let buckets = range.buckets().map_err(advised)?.ok_or_else(missing)?;
@@ -236,11 +237,13 @@ pub(crate) fn series(args: &SeriesArgs) -> Result<(), Failure> {
 /// How long the longest bar is.
 const BAR_CHARS: usize = 24;
 
-/// What to do where more was asked for than is kept.
-fn advised(error: quipu::Error) -> Failure {
-    let is_kept = error.kind() != quipu::ErrorKind::NotKept;
+/// What to do where more was asked for than is kept, if something of it may be.
+fn advised(error: quipu::Error, kept: bool) -> Failure {
+    let helps = error.kind() == quipu::ErrorKind::NotKept
+        && !kept
+        && error.to_string().contains("for what is kept");
     let failure = Failure::from(error);
-    if is_kept { failure } else { failure.because("--kept takes what there is") }
+    if helps { failure.because("--kept takes what there is") } else { failure }
 }
 
 fn columns(names: &[(&'static str, u8)]) -> Sheet {
@@ -314,12 +317,12 @@ pub(crate) fn ratio(args: &RatioArgs) -> Result<(), Failure> {
         )));
     }
     let (first, second) = args.keys.split_at(parts);
-    let count = |key: &[String]| -> Result<u64, Failure> {
-        let range = series_of(&asked, key)?.last(args.last.n, args.last.grain);
-        let range = if args.kept { range.kept() } else { range };
-        range.sum().map_err(advised)?.ok_or_else(|| no_such_key(args.view.name(), key))
-    };
-    let (of, to) = (count(first)?, count(second)?);
+    let range = series_of(&asked, first)?.last(args.last.n, args.last.grain);
+    let range = if args.kept { range.kept() } else { range };
+    let second_series = series_of(&asked, second)?;
+    let (of, to) = range.both(second_series).map_err(|error| advised(error, args.kept))?;
+    let of = of.ok_or_else(|| no_such_key(args.view.name(), first))?;
+    let to = to.ok_or_else(|| no_such_key(args.view.name(), second))?;
     let sheet = columns(&[("count", 0), ("of", 0), ("ratio", 0)]);
     let ratio = if to == 0 { Cell::Missing } else { Cell::Number(of as f64 / to as f64) };
     let mut answer = args.view.output().start(sheet, Extent::One)?;
