@@ -28,6 +28,7 @@ mod convert;
 mod counter;
 mod dedup;
 mod exchange;
+mod limit;
 mod live;
 mod load;
 mod open;
@@ -48,6 +49,7 @@ pub use batch::Batch;
 use batch::Builder;
 pub use counter::Counter;
 pub use exchange::{ImportOptions, ImportOutcome};
+pub use limit::Limit;
 pub use read_only::ReadOnlyDb;
 pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
 pub use restore::{RestoreOutcome, Upto, restore};
@@ -138,6 +140,7 @@ pub(crate) struct Engine {
     /// The replica of what is recorded next, where that is a change.
     becomes: Option<u128>,
     staging: staging::Staging,
+    limits: limit::Limits,
     signals: background::Signals,
     /// The last one.
     background_error: Mutex<Option<BackgroundError>>,

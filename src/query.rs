@@ -10,6 +10,7 @@
 
 mod across;
 mod answer;
+mod counted;
 mod range;
 mod series;
 mod several;
@@ -19,6 +20,7 @@ mod window;
 
 pub use across::Across;
 pub use answer::{Bucket, Component, Estimate, Row, Seen, SpanTotal, Total};
+pub(crate) use counted::Back;
 pub use range::RangeQuery;
 pub use series::SeriesQuery;
 pub use several::{Balance, Trend};

@@ -51,6 +51,8 @@ pub(crate) struct ViewTier {
     converted: OnceLock<Box<[i64]>>,
     /// It is no view of the engine any more: dropped, or another one has taken its place.
     has_left: AtomicBool,
+    /// Single events are applied to it when they come.
+    at_once: AtomicBool,
     /// Held by the call that does the backfill.
     pub(crate) backfilling: Mutex<()>,
     /// Scans under way; nothing leaves the tier meanwhile.
@@ -131,6 +133,7 @@ impl ViewTier {
             backfill: Mutex::new(backfill),
             converted: OnceLock::new(),
             has_left: AtomicBool::new(false),
+            at_once: AtomicBool::new(false),
             backfilling: Mutex::new(()),
             scans: AtomicUsize::new(0),
             stored_rows: AtomicU64::new(stored_rows),
@@ -187,6 +190,15 @@ impl ViewTier {
 
     pub(crate) fn leave(&self) {
         self.has_left.store(true, Release);
+    }
+
+    pub(crate) fn is_at_once(&self) -> bool {
+        self.at_once.load(Acquire)
+    }
+
+    /// To be called while nobody records.
+    pub(crate) fn set_at_once(&self) {
+        self.at_once.store(true, Release);
     }
 
     pub(crate) fn has_left(&self) -> bool {

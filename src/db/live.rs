@@ -24,7 +24,11 @@ pub(super) struct Live {
     pub(super) leaving: Vec<(u32, Weak<ViewTier>)>,
     /// The time zone that the directory was given; `None` is UTC, until it is given one.
     pub(super) zone: Option<TimeZone>,
-    /// For how long behind the newest event an event is late in none of the views; `None`: for ever.
+    /// The views that single events are applied to when they come, for limits ask them.
+    pub(super) at_once: Vec<Arc<ViewTier>>,
+    /// The others, to which they are applied together.
+    pub(super) gathering: Vec<Arc<ViewTier>>,
+    /// For how long behind the newest event an event is late in none of those; `None`: for ever.
     pub(super) reach: Option<Duration>,
 }
 
@@ -35,8 +39,10 @@ impl Live {
     }
 
     /// To be called when the views have changed.
-    pub(super) fn measure_reach(&mut self) {
-        let calendars = self.views.iter().map(|view| &view.plan.shape.calendar);
+    pub(super) fn views_changed(&mut self) {
+        let views = self.views.iter().cloned();
+        (self.at_once, self.gathering) = views.partition(|view| view.is_at_once());
+        let calendars = self.gathering.iter().map(|view| &view.plan.shape.calendar);
         self.reach = calendars.filter_map(|calendar| calendar.reach()).min();
     }
 
@@ -69,7 +75,7 @@ impl Live {
         let tier = Arc::new(tier);
         engine.by_name.insert(tier.view.name().into(), tier.clone());
         self.views.push(tier);
-        self.measure_reach();
+        self.views_changed();
     }
 
     /// Begins with a view that is to take the place of the one of its name, of which the records behind
@@ -91,7 +97,7 @@ impl Live {
         let tier = Arc::new(tier);
         self.next_view = self.next_view.max(id + 1);
         self.views.push(tier.clone());
-        self.measure_reach();
+        self.views_changed();
         tier
     }
 
@@ -119,6 +125,6 @@ impl Live {
             }
             !is_gone
         });
-        self.measure_reach();
+        self.views_changed();
     }
 }

@@ -20,7 +20,7 @@ use crate::series::{CellRef, Series, SeriesRef, Shape};
 use crate::snapshot::{Row, Snapshot, Start, Storage as _, Table};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
-use crate::tier::{Installed, Key, ViewTier};
+use crate::tier::{Installed, Key, ViewTier, hash_key};
 use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
 use std::collections::HashSet;
@@ -359,9 +359,27 @@ impl Source for ViewSource {
         }
     }
 
+    fn number_of(&self, key: &AskedKey) -> u64 {
+        let dictionary = &self.engine.dictionary;
+        match key.syms(|part| dictionary.find(part)) {
+            Ok(syms) => hash_key(syms),
+            Err(parts) => {
+                let mut reader = dictionary.reader();
+                let intern = |part: &String| dictionary.intern(&mut reader, part);
+                hash_key(&parts.iter().map(intern).collect::<Key>())
+            }
+        }
+    }
+
+    fn apply_at_once(&self) -> Result<()> {
+        if self.tier.is_at_once() { Ok(()) } else { self.engine.apply_at_once(&self.tier) }
+    }
+
     fn see(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<bool> {
         self.engine.check_open()?;
-        self.engine.settle();
+        if !self.tier.is_at_once() {
+            self.engine.settle();
+        }
         let dictionary = &self.engine.dictionary;
         let parts = match key.syms(|part| dictionary.find(part)) {
             Ok(syms) => return Ok(self.load(syms, read)?.is_some()),

@@ -470,6 +470,8 @@ impl Recovery {
                 leaving: Vec::new(),
                 zone: catalog.zone,
                 reach: None,
+                at_once: Vec::new(),
+                gathering: Vec::new(),
             },
             rule,
             window: (rule != Dedup::Off).then(|| Window::new(rule, catalog.position == 0)),
@@ -516,7 +518,7 @@ impl Recovery {
         let tallies = Tallies { events: self.events, late: self.late, ..Tallies::default() };
         tallies.duplicates.set(catalog.duplicates);
         let (staging, mut live) = (Staging::new(&dictionary), self.live);
-        live.measure_reach();
+        live.views_changed();
         let by_name = DashMap::new();
         for tier in live.answering() {
             by_name.insert(tier.view.name().into(), tier.clone());
@@ -543,6 +545,7 @@ impl Recovery {
             replicas: Mutex::new(self.replicas),
             becomes: self.becomes,
             staging,
+            limits: super::limit::Limits::new(),
             newest: self.newest,
             signals: background::Signals::default(),
             background_error: Mutex::default(),

@@ -16,7 +16,9 @@
 //!    view has it.
 //! 5. The log has room for what is gathered ([`Writer::make_room`]). A full disk shows when an event
 //!    comes that needs the next segment, which is not accepted then.
-//! 6. An event that may be late, because it is so far behind the newest one that some view may not keep
+//! 6. A view that limits ask has every event when its call returns, gathered or not
+//!    ([`Live::at_once`]); the group is applied to the others.
+//! 7. An event that may be late, because it is so far behind the newest one that some view may not keep
 //!    its bucket, is applied when it comes, behind all that were gathered before it, for its caller is
 //!    told; so are those that join its group. Only the log waits then.
 //!
@@ -64,10 +66,12 @@ struct Gathered {
     builder: Builder,
     draft: Draft,
     scratch: Scratch,
+    /// For views that are not gathered for.
+    at_once: Scratch,
     stage: Option<Stage>,
     /// When the first of them came.
     begun: Timestamp,
-    /// Invariant 6, of this group.
+    /// Invariant 7, of this group.
     applied_singly: bool,
     /// The group was applied; bringing it in failed.
     applied: bool,
@@ -86,6 +90,7 @@ impl Staging {
                 builder: Builder::new(dictionary),
                 draft: Draft::default(),
                 scratch: Scratch::default(),
+                at_once: Scratch::default(),
                 stage: None,
                 begun: Timestamp::MIN,
                 applied_singly: false,
@@ -161,6 +166,18 @@ impl Engine {
         let clock = &self.options.clock;
         let now = if event.time.is_none() { clock.now() } else { clock.now_roughly() };
         let time = check_single(self, event, now)?;
+        self.stage_at(event, time, event_bytes, now, durability)
+    }
+
+    /// Records an event that was checked and happened at `time`.
+    pub(super) fn stage_at(
+        &self,
+        event: &Event<'_>,
+        time: Timestamp,
+        event_bytes: u64,
+        now: Timestamp,
+        durability: Durability,
+    ) -> Result<Recorded> {
         let now = now.clamp(Timestamp::MIN, Timestamp::MAX);
         let live = self.enter()?;
         let mut gathered = self.staging.gathered.lock();
@@ -195,7 +212,8 @@ impl Engine {
             self.apply_gathered(&live, &mut gathered);
         }
         let position = self.log.appended() + gathered.builder.len() as u64 + 1;
-        let Gathered { builder, scratch, stage, bytes_max, applied_singly, .. } = &mut *gathered;
+        let Gathered { builder, scratch, at_once, stage, bytes_max, applied_singly, .. } =
+            &mut *gathered;
         stage.as_mut().expect("it was made above, and stays").put(position)?;
         builder.add_at(&self.dictionary, event, time);
         *bytes_max += event_bytes;
@@ -206,7 +224,10 @@ impl Engine {
         } else {
             // Under the lock, so that nobody else writes it.
             self.staging.joined.store(self.staging.joined.load(Acquire) + 1, Release);
-            false
+            !live.at_once.is_empty() && {
+                let columns = builder.only_chunk(&self.dictionary);
+                apply_row(&live.at_once, columns, columns.len() - 1, at_once)
+            }
         };
         self.tallies.late.add(u64::from(late));
         drop(gathered);
@@ -283,7 +304,7 @@ impl Engine {
     }
 
     fn apply_group(&self, live: &Live, columns: &Columns, scratch: &mut Scratch) {
-        apply_all(&live.views, columns, scratch);
+        apply_all(&live.gathering, columns, scratch);
         // Late are those that a batch of another thread overtook since.
         self.tallies.late.add(scratch.late());
     }

@@ -19,6 +19,7 @@ use crate::view::View;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::{ControlFlow, Range, RangeInclusive};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -563,6 +564,38 @@ impl SeriesQuery {
             return Err(now.redefined(before));
         }
         Ok(SeriesQuery { query, ..self.clone() })
+    }
+
+    /// Whether its keys are given whole.
+    pub(crate) fn is_of_keys(&self) -> bool {
+        !matches!(self.keys, Keys::Beginning(_))
+    }
+
+    /// Numbers of its keys ([`Source::number_of`]).
+    pub(crate) fn key_numbers(&self) -> impl Iterator<Item = u64> {
+        let keys = match &self.keys {
+            Keys::One(key) => slice::from_ref(key),
+            Keys::These(keys) => keys,
+            Keys::Beginning(_) => &[],
+        };
+        keys.iter().map(|key| self.query.source.number_of(key))
+    }
+
+    /// [`Source::apply_at_once`], of what answers now.
+    pub(crate) fn apply_at_once(&self) -> Result<()> {
+        self.current(|series| series.query.source.apply_at_once())
+    }
+
+    /// Its keys and its view, for a sentence.
+    pub(crate) fn words(&self) -> String {
+        let spell = |key: &AskedKey| self.query.source.spell(key).join(", ");
+        let view = self.view().name();
+        match &self.keys {
+            Keys::One(key) if key.len() == 0 => format!("the view {view:?}"),
+            Keys::One(key) => format!("{} ({view})", spell(key)),
+            Keys::These(keys) => format!("{} keys ({view})", keys.len()),
+            Keys::Beginning(parts) => format!("{}* ({view})", parts.join(", ")),
+        }
     }
 
     /// Between when and when the first and the last event were.

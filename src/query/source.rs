@@ -37,6 +37,12 @@ pub(crate) trait Source: Send + Sync {
     fn spell(&self, key: &AskedKey) -> Vec<String>;
     /// Reads the series of a key once, if there is one; says whether there is.
     fn see(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<bool>;
+    /// A number of the key, the same for as long as the engine is open, and for the same key of every
+    /// view.
+    fn number_of(&self, key: &AskedKey) -> u64;
+    /// From now on a recorded event is in this view as soon as its call returns, whatever it waits for
+    /// elsewhere.
+    fn apply_at_once(&self) -> Result<()>;
     /// Calls `see` with the series of every key whose first parts are these, the last of them being
     /// only the beginning of a text; in no order; it may be called while a lock is held. `between` is
     /// called now and then while none is, and can end it.

@@ -350,7 +350,7 @@ impl Reading<'_> {
 }
 
 /// The grains that a view keeps, finest first.
-fn kept_grains(query: &Query) -> Vec<KeptGrain> {
+pub(super) fn kept_grains(query: &Query) -> Vec<KeptGrain> {
     (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).collect()
 }
 

@@ -22,6 +22,7 @@ mod golden;
 mod input;
 mod instants;
 mod late;
+mod limits;
 mod matrix;
 mod model;
 mod oracles;

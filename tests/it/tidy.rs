@@ -35,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tier", &["aggregate", "record", "series", "view"]),
     // 4 asking
     ("query", &["aggregate", "series", "view"]),
+    ("limit", &["query"]),
     ("exchange", &["log", "record"]),
     // 5 life: the only one that knows disk and memory
     (
@@ -43,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "aggregate",
             "disk",
             "exchange",
+            "limit",
             "log",
             "manifest",
             "query",
