@@ -14,7 +14,7 @@
 //! 2. Definitions of views change only at a cut of the gate, with a control record at that place
 //!    of the log.
 //! 3. Nothing is read from disk while the gate is held.
-//! 4. Locks are taken in the order gate, window of ids, replicas, gathered events, log, shards.
+//! 4. Locks are taken in the order keys of limits, gate, window of ids, replicas, gathered events, log, shards.
 //!
 //! Next: `record.rs`.
 

@@ -17,6 +17,11 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// A microsecond less.
+fn just_before(length: Duration) -> Duration {
+    length.checked_sub(MICRO).unwrap()
+}
+
 fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -32,7 +37,7 @@ fn calls() -> View {
 }
 
 struct Api {
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
     clock: TestClock,
     db: Db,
 }
@@ -42,7 +47,7 @@ impl Api {
         let root = tempfile::tempdir().unwrap();
         let clock = TestClock::at(Timestamp::from_secs(NOW));
         let db = open(&root.path().join("db"), &clock);
-        Api { _root: root, clock, db }
+        Api { root, clock, db }
     }
 
     fn series(&self, key: &str) -> SeriesQuery {
@@ -156,7 +161,7 @@ fn several_constraints_are_one_step_and_the_last_to_hold_again_is_named() {
         allowed(limit.check_and_record(&call("alice")));
     }
     let denial = denied(limit.check_and_record(&call("alice")));
-    assert_eq!((denial.index, denial.retry_after), (0, Some(secs(61) - MICRO)));
+    assert_eq!((denial.index, denial.retry_after), (0, Some(just_before(secs(61)))));
     api.clock.advance(secs(61));
     // Of the hour there is one left, of the minute there are three.
     assert_eq!(allowed(limit.check_and_record(&call("alice"))).0, Some(0));
@@ -186,7 +191,7 @@ fn prerequisites_want_what_certainly_happened() {
         None
     );
     // Two hours later they may be older than that: the hour that they are in is cut.
-    api.clock.advance(secs(7_200) - MICRO);
+    api.clock.advance(just_before(secs(7_200)));
     let denial = denied(limit.check());
     assert_eq!((denial.used, denial.retry_after), (0, None));
 }
@@ -206,11 +211,11 @@ fn cooldowns_and_what_must_be_recent_are_exact_to_the_microsecond() {
     assert_eq!(allowed(cooldown.check_and_record(&save)), (None, None));
     assert!(recent.check().unwrap().is_allowed());
     assert_eq!(denied(cooldown.check_and_record(&save)).retry_after, Some(secs(3_600)));
-    api.clock.advance(secs(60) - MICRO);
+    api.clock.advance(just_before(secs(60)));
     assert!(recent.check().unwrap().is_allowed());
     api.clock.advance(MICRO);
     assert!(!recent.check().unwrap().is_allowed());
-    api.clock.advance(secs(3_540) - MICRO);
+    api.clock.advance(just_before(secs(3_540)));
     assert_eq!(denied(cooldown.check()).retry_after, Some(MICRO));
     api.clock.advance(MICRO);
     assert!(cooldown.check_and_record(&save).unwrap().is_allowed());
@@ -340,7 +345,7 @@ fn after_a_crash_what_was_denied_is_denied_until_the_same_moment() {
     let retry = denied(limit.check()).retry_after.unwrap();
     // With the events in the stage, then in the log, then in the snapshot and evicted.
     for step in 0..3 {
-        let image = api._root.path().join(format!("image {step}"));
+        let image = api.root.path().join(format!("image {step}"));
         crash_image(api.db.directory(), &image);
         let again = open(&image, &api.clock);
         let limit = again.limit().at_most(series(&again, "alice"), 3, minute()).unwrap();
@@ -449,7 +454,7 @@ proptest! {
                     let used = reference.in_window(now, length + 1_000_000);
                     prop_assert!(used + cost > n, "{used} + {cost} of {n} in the longer window");
                     let retry = denial.retry_after.unwrap();
-                    api.clock.advance(retry - MICRO);
+                    api.clock.advance(just_before(retry));
                     prop_assert!(!limit.check_count(cost).unwrap().is_allowed());
                     api.clock.advance(MICRO);
                     prop_assert!(limit.check_count(cost).unwrap().is_allowed());
