@@ -1,8 +1,8 @@
-//! Quipu beside tiny-counter 0.1.0, in one run: recording, two threads, asking, memory, disk,
-//! coming back.
+//! Quipu beside tiny-counter 0.1.0, in one run: recording, two threads, asking, limits (there beside
+//! governor, too), memory, disk, coming back.
 //!
 //! Run as `cargo run --release --manifest-path peers/Cargo.toml -- SUBJECT...` with subjects out of
-//! `record`, `threads`, `query`, `memory`, `disk`, `reopen`, or `all`. With `--no-default-features`
+//! `record`, `threads`, `query`, `limit`, `memory`, `disk`, `reopen`, or `all`. With `--no-default-features`
 //! tiny-counter is built without its feature `calendar`: it then counts spans of 1, 7, 30 and 365
 //! days, which costs it less, and Quipu goes on with the calendar.
 //!
@@ -37,6 +37,7 @@ mod heap;
 mod report;
 
 mod disk;
+mod limit;
 mod memory;
 mod query;
 mod record;
@@ -48,11 +49,12 @@ mod common;
 
 use std::process::ExitCode;
 
-const SUBJECTS: [(&str, fn()); 6] = [
+const SUBJECTS: [(&str, fn()); 7] = [
     ("record", record::run),
     ("threads", threads::run),
     ("query", query::run),
     ("memory", memory::run),
+    ("limit", limit::run),
     ("disk", disk::run),
     ("reopen", reopen::run),
 ];

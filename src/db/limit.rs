@@ -154,18 +154,18 @@ impl Engine {
 #[must_use = "a limit does nothing until it is asked"]
 pub struct Limit {
     db: Db,
-    constraints: Vec<Constraint>,
+    constraints: SmallVec<[Constraint; 1]>,
 }
 
 impl Db {
     /// A limit without constraints, which allows everything: add some.
     pub fn limit(&self) -> Limit {
-        Limit { db: self.clone(), constraints: Vec::new() }
+        Limit { db: self.clone(), constraints: SmallVec::new() }
     }
 }
 
 /// The constraints of a limit as they stand.
-type Cases = SmallVec<[Judged; 4]>;
+type Cases = SmallVec<[Judged; 1]>;
 
 impl Limit {
     /// At most `n` events of a series in a window. One that stands for many
@@ -234,7 +234,9 @@ impl Limit {
     }
 
     fn with(mut self, bound: Bound, series: &SeriesQuery) -> Result<Self> {
-        let constraint = Constraint::new(bound, series.clone(), self.now())?;
+        // Any moment will do: whether the view's buckets reach back depends on the calendar only.
+        let now = self.db.engine().options.clock.now_roughly();
+        let constraint = Constraint::new(bound, series.clone(), now)?;
         self.constraints.push(constraint);
         Ok(self)
     }

@@ -61,9 +61,10 @@ impl Constraint {
                 Window::rolling(*length).check()?;
             }
         }
-        let constraint = Constraint { bound, series };
-        constraint.judge(1, now)?;
-        Ok(constraint)
+        if let Bound::AtMost(_, window) | Bound::AtLeast(_, window) = &bound {
+            series.check_back(window.back(false), now)?;
+        }
+        Ok(Constraint { bound, series })
     }
 
     /// Reads the series.
@@ -74,11 +75,7 @@ impl Constraint {
             Bound::Cooldown(length) => return self.judge_last(*length, Sum::AtMost(0)),
             Bound::Within(length) => return self.judge_last(*length, Sum::AtLeast(1)),
         };
-        let is_certain = matches!(sum, Sum::AtLeast(_));
-        let back = match window.0 {
-            Kind::Rolling(length) => Back::Rolling { micros: micros_of(length), is_certain },
-            Kind::Last(n, grain) => Back::Buckets { n, grain },
-        };
+        let back = window.back(matches!(sum, Sum::AtLeast(_)));
         let mut parts = SmallVec::new();
         let fresh_leaves = self.series.counted_back(back, now, &mut |span, count| {
             parts.push(Part { enters: span.start, leaves: span.end, count });
@@ -110,6 +107,16 @@ impl Constraint {
 
     pub(crate) fn is_at_most(&self) -> bool {
         matches!(self.bound, Bound::AtMost(..))
+    }
+}
+
+impl Window {
+    /// How it is counted: only what certainly lies in it, or all that may.
+    fn back(self, is_certain: bool) -> Back {
+        match self.0 {
+            Kind::Rolling(length) => Back::Rolling { micros: micros_of(length), is_certain },
+            Kind::Last(n, grain) => Back::Buckets { n, grain },
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::window::KeptGrain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Timestamp};
+use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 /// How far back.
@@ -74,32 +75,27 @@ impl SeriesQuery {
         self.current(|this| this.counted_back_now(back, now.micros(), see))
     }
 
+    /// Checks that the view keeps buckets for so long, whatever its series hold.
+    pub(crate) fn check_back(&self, back: Back, now: Timestamp) -> Result<()> {
+        able(self, back, now.micros(), &kept_grains(self.query())).map(|_| ())
+    }
+
     fn counted_back_now(
         &self,
         back: Back,
         now: i64,
         see: &mut dyn FnMut(Range<i64>, u64),
     ) -> Result<i64> {
-        let query = self.query();
-        // Whatever the moment of the present bucket: as at its begin.
-        let reaches = |of: &KeptGrain| {
-            let present = of.bucket(moment(now));
-            of.keep.oldest(present) <= back.first(of, of.start(present).micros())
-        };
-        let grains = kept_grains(query);
-        let fits = |of: &&KeptGrain| match back {
-            Back::Rolling { .. } => true,
-            Back::Buckets { grain, .. } => of.grain == grain,
-        };
-        let mut able = grains.iter().filter(fits).filter(|of| reaches(of)).peekable();
-        let Some(finest) = able.peek().copied() else { return Err(too_far(self, back)) };
+        let grains = kept_grains(self.query());
+        let able = able(self, back, now, &grains)?;
+        let finest = &able[0];
         self.each(Depth::Buckets, &mut |series: SeriesRef<'_>| {
-            let has = |of: &&KeptGrain| {
+            let has = |of: &KeptGrain| {
                 let (newest, first) = (series.newest(of.at), back.first(of, now));
                 newest.is_none_or(|newest| of.keep.oldest(newest) <= first)
                     && series.known(of.at) <= first
             };
-            let found = able.clone().find(has);
+            let found = able.iter().find(|of| has(of));
             let (of, is_pushed) = (found.unwrap_or(finest), found.is_none());
             let first = if is_pushed { i64::MIN } else { back.first(of, now) };
             series.each_back(of.at, |number, count, _| {
@@ -118,6 +114,26 @@ impl SeriesQuery {
     pub(crate) fn last_span(&self) -> Result<Option<RangeInclusive<Timestamp>>> {
         Ok(self.life()?.map(|life| life.last))
     }
+}
+
+/// The grains whose buckets reach back so far, finest first, at least one.
+fn able(
+    series: &SeriesQuery,
+    back: Back,
+    now: i64,
+    grains: &[KeptGrain],
+) -> Result<SmallVec<[KeptGrain; 4]>> {
+    // Whatever the moment of the present bucket: as at its begin.
+    let reaches = |of: &KeptGrain| {
+        let present = of.bucket(moment(now));
+        of.keep.oldest(present) <= back.first(of, of.start(present).micros())
+    };
+    let fits = |of: &KeptGrain| match back {
+        Back::Rolling { .. } => true,
+        Back::Buckets { grain, .. } => of.grain == grain,
+    };
+    let able: SmallVec<[_; 4]> = grains.iter().copied().filter(fits).filter(reaches).collect();
+    if able.is_empty() { Err(too_far(series, back)) } else { Ok(able) }
 }
 
 #[cold]

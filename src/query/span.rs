@@ -19,6 +19,7 @@ use crate::aggregate::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Timestamp};
+use smallvec::SmallVec;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -350,7 +351,7 @@ impl Reading<'_> {
 }
 
 /// The grains that a view keeps, finest first.
-pub(super) fn kept_grains(query: &Query) -> Vec<KeptGrain> {
+pub(super) fn kept_grains(query: &Query) -> SmallVec<[KeptGrain; 6]> {
     (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).collect()
 }
 
