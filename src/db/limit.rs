@@ -22,7 +22,7 @@ use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicI64};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tier::ViewTier;
-use crate::time::Timestamp;
+use crate::time::{Schedule, Timestamp};
 use crossbeam::utils::CachePadded;
 use smallvec::SmallVec;
 use std::fmt;
@@ -165,7 +165,7 @@ impl Db {
 }
 
 /// The constraints of a limit as they stand.
-type Cases = SmallVec<[Judged; 1]>;
+type Cases<'a> = SmallVec<[Judged<'a>; 1]>;
 
 impl Limit {
     /// At most `n` events of a series in a window. One that stands for many
@@ -233,10 +233,53 @@ impl Limit {
         self.with(Bound::Within(length), series.as_ref())
     }
 
+    /// Only while a [`Schedule`] is open. One without a time zone is in the store's.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Event, Options, TestClock, Timestamp, View};
+    /// use std::time::Duration;
+    ///
+    /// let friday = Timestamp::parse_rfc3339("2026-11-27T19:00:00Z")?;
+    /// let options = Options::new().clock(TestClock::at(friday)).view(View::counters());
+    /// let db = options.time_zone("Europe/Berlin".parse()?).open(dir.path().join("app"))?;
+    /// let mails = db.counter("mail")?;
+    /// let limit = db
+    ///     .limit()
+    ///     .during("mon-fri 08:00-20:00".parse()?)?
+    ///     .cooldown(&mails, Duration::from_hours(24))?;
+    /// let denied = limit.check_and_record(&Event::new("mail"))?;
+    /// // It is eight in the evening there: on Monday at eight again, and no mail was sent before.
+    /// assert_eq!(denied.retry_after(), Some(Duration::from_hours(60)));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed.
+    pub fn during(self, schedule: Schedule) -> Result<Self> {
+        self.with_schedule(Bound::During, schedule)
+    }
+
+    /// Only while a [`Schedule`] is closed; as [`Limit::during`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn outside_of(self, schedule: Schedule) -> Result<Self> {
+        self.with_schedule(Bound::OutsideOf, schedule)
+    }
+
+    fn with_schedule(mut self, bound: fn(Schedule) -> Bound, schedule: Schedule) -> Result<Self> {
+        let engine = self.db.engine();
+        engine.check_open()?;
+        let schedule = schedule.or_in_zone(engine.zone());
+        self.constraints.push(Constraint::scheduled(bound(schedule)));
+        Ok(self)
+    }
+
     fn with(mut self, bound: Bound, series: &SeriesQuery) -> Result<Self> {
         // Any moment will do: whether the view's buckets reach back depends on the calendar only.
         let now = self.db.engine().options.clock.now_roughly();
-        let constraint = Constraint::new(bound, series.clone(), now)?;
+        let constraint = Constraint::counted(bound, series.clone(), now)?;
         self.constraints.push(constraint);
         Ok(self)
     }
@@ -268,11 +311,11 @@ impl Limit {
     pub fn usage(&self) -> Result<Vec<Usage>> {
         let now = self.now();
         let judged = self.read(1, now)?;
-        let usage = |(constraint, judged): (&Constraint, &Judged)| Usage {
+        let usage = |(constraint, judged): (&Constraint, &Judged<'_>)| Usage {
             constraint: constraint.to_string(),
             limit: constraint.limit(),
-            used: judged.case.counted(now.micros()),
-            resets_in: since(now.micros(), judged.case.clears(now.micros())),
+            used: judged.counted_at(now.micros()),
+            resets_in: since(now.micros(), judged.clears(now.micros(), false)),
         };
         Ok(self.constraints.iter().zip(&judged).map(usage).collect())
     }
@@ -306,11 +349,9 @@ impl Limit {
         }
         event.check()?;
         let engine = self.db.engine();
-        for constraint in &self.constraints {
-            constraint.series.apply_at_once()?;
-        }
-        let keys = self.constraints.iter().flat_map(|constraint| constraint.series.key_numbers());
-        let locked = engine.limits.lock(keys);
+        let series = || self.constraints.iter().filter_map(Constraint::series);
+        series().try_for_each(SeriesQuery::apply_at_once)?;
+        let locked = engine.limits.lock(series().flat_map(SeriesQuery::key_numbers));
         // Under the locks: of two events of a key the later one has the later time.
         let now = self.now();
         let verdict = self.judge(&self.read(event.count(), now)?, event.count(), now);
@@ -329,16 +370,16 @@ impl Limit {
     }
 
     /// Reads what the constraints ask, for an event of this cost.
-    fn read(&self, cost: u64, now: Timestamp) -> Result<Cases> {
+    fn read(&self, cost: u64, now: Timestamp) -> Result<Cases<'_>> {
         self.constraints.iter().map(|constraint| constraint.judge(cost, now)).collect()
     }
 
     /// What the constraints say about events of which so many are about to be recorded.
-    fn judge(&self, judged: &[Judged], recorded: u64, now: Timestamp) -> Verdict {
+    fn judge(&self, judged: &[Judged<'_>], recorded: u64, now: Timestamp) -> Verdict {
         let now = now.micros();
         let mut last: Option<(usize, When)> = None;
         for (index, judged) in judged.iter().enumerate() {
-            let when = judged.case.earliest(now);
+            let when = judged.earliest(now);
             if when != When::At(now) && last.is_none_or(|(_, last)| when > last) {
                 last = Some((index, when));
             }
@@ -348,9 +389,8 @@ impl Limit {
         }
         let at_most = self.constraints.iter().zip(judged).filter(|(asked, _)| asked.is_at_most());
         let left = at_most.map(|(asked, judged)| {
-            let used = judged.case.counted(now).saturating_add(recorded);
-            let fresh = if recorded > 0 { judged.fresh_leaves } else { now };
-            (asked.limit().saturating_sub(used), judged.case.clears(now).max(fresh))
+            let used = judged.counted_at(now).saturating_add(recorded);
+            (asked.limit().saturating_sub(used), judged.clears(now, recorded > 0))
         });
         let tightest = left.min_by_key(|(remaining, clears)| (*remaining, -*clears));
         Verdict::Allowed {
@@ -360,12 +400,12 @@ impl Limit {
     }
 
     #[cold]
-    fn denial(&self, judged: &[Judged], index: usize, when: When, now: i64) -> Denial {
+    fn denial(&self, judged: &[Judged<'_>], index: usize, when: When, now: i64) -> Denial {
         // Each holds from some moment on, not all of them for ever: the first at which all do.
         let mut at = when;
         for _ in 0..ROUNDS {
             let When::At(moment) = at else { break };
-            match judged.iter().map(|judged| judged.case.earliest(moment)).max() {
+            match judged.iter().map(|judged| judged.earliest(moment)).max() {
                 Some(next) if next > at => at = next,
                 _ => break,
             }
@@ -375,9 +415,9 @@ impl Limit {
             index,
             constraint: constraint.to_string(),
             limit: constraint.limit(),
-            used: judged[index].case.counted(now),
+            used: judged[index].counted_at(now),
             retry_after: if let When::At(at) = at { Some(since(now, at)) } else { None },
-            is_too_much: when == When::Never,
+            is_too_much: when == When::Never && constraint.is_at_most(),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Constraints: what a limit asks, of which series.
 
-use super::case::{Case, Part, Sum};
+use super::case::{Case, Part, Sum, When};
 use super::window::{Kind, Window};
 use crate::error::{Error, Result};
 use crate::query::{Back, SeriesQuery};
-use crate::time::Timestamp;
+use crate::time::{Schedule, Timestamp};
 use smallvec::SmallVec;
 use std::fmt;
 use std::time::Duration;
@@ -18,20 +18,28 @@ pub(crate) enum Bound {
     Cooldown(Duration),
     /// Less than so long ago.
     Within(Duration),
+    /// Only while it is open.
+    During(Schedule),
+    /// Only while it is closed.
+    OutsideOf(Schedule),
 }
 
-/// A question to a series.
+/// A question to a series, or to the calendar alone.
 #[derive(Clone)]
 pub(crate) struct Constraint {
-    pub(crate) bound: Bound,
-    pub(crate) series: SeriesQuery,
+    bound: Bound,
+    series: Option<SeriesQuery>,
 }
 
 /// A constraint at some moment.
-pub(crate) struct Judged {
-    pub(crate) case: Case,
-    /// When what happens now would no longer count.
-    pub(crate) fresh_leaves: i64,
+pub(crate) enum Judged<'a> {
+    Counted {
+        case: Case,
+        /// When what happens now would no longer count.
+        fresh_leaves: i64,
+    },
+    /// Open, or closed.
+    Scheduled(&'a Schedule, bool),
 }
 
 impl Constraint {
@@ -39,7 +47,7 @@ impl Constraint {
     ///
     /// # Errors
     /// `Invalid` for a bound that means nothing; `NotKept` where the view's buckets do not reach back.
-    pub(crate) fn new(bound: Bound, series: SeriesQuery, now: Timestamp) -> Result<Self> {
+    pub(crate) fn counted(bound: Bound, series: SeriesQuery, now: Timestamp) -> Result<Self> {
         if !series.is_of_keys() {
             return Err(Error::invalid(
                 "a limit is of keys that are given whole, not of all that begin alike: what happens under \
@@ -60,32 +68,48 @@ impl Constraint {
                 // The same bounds as a window's.
                 Window::rolling(*length).check()?;
             }
+            Bound::During(_) | Bound::OutsideOf(_) => {}
         }
         if let Bound::AtMost(_, window) | Bound::AtLeast(_, window) = &bound {
             series.check_back(window.back(false), now)?;
         }
-        Ok(Constraint { bound, series })
+        Ok(Constraint { bound, series: Some(series) })
+    }
+
+    /// A constraint that is asked of the calendar.
+    pub(crate) fn scheduled(bound: Bound) -> Self {
+        Constraint { bound, series: None }
+    }
+
+    /// The series that is asked.
+    pub(crate) fn series(&self) -> Option<&SeriesQuery> {
+        self.series.as_ref()
     }
 
     /// Reads the series.
-    pub(crate) fn judge(&self, cost: u64, now: Timestamp) -> Result<Judged> {
+    pub(crate) fn judge(&self, cost: u64, now: Timestamp) -> Result<Judged<'_>> {
         let (window, sum) = match &self.bound {
             Bound::AtMost(n, window) => (window, Sum::AtMost(*n)),
             Bound::AtLeast(n, window) => (window, Sum::AtLeast(*n)),
             Bound::Cooldown(length) => return self.judge_last(*length, Sum::AtMost(0)),
             Bound::Within(length) => return self.judge_last(*length, Sum::AtLeast(1)),
+            Bound::During(schedule) => return Ok(Judged::Scheduled(schedule, true)),
+            Bound::OutsideOf(schedule) => return Ok(Judged::Scheduled(schedule, false)),
         };
         let back = window.back(matches!(sum, Sum::AtLeast(_)));
         let mut parts = SmallVec::new();
-        let fresh_leaves = self.series.counted_back(back, now, &mut |span, count| {
-            parts.push(Part { enters: span.start, leaves: span.end, count });
-        })?;
-        Ok(Judged { case: Case { parts, sum, cost }, fresh_leaves })
+        let mut fresh_leaves = i64::MIN;
+        if let Some(series) = &self.series {
+            fresh_leaves = series.counted_back(back, now, &mut |span, count| {
+                parts.push(Part { enters: span.start, leaves: span.end, count });
+            })?;
+        }
+        Ok(Judged::Counted { case: Case { parts, sum, cost }, fresh_leaves })
     }
 
     /// By the last event alone, whose time is exact.
-    fn judge_last(&self, length: Duration, sum: Sum) -> Result<Judged> {
-        let last = self.series.last_span()?;
+    fn judge_last(&self, length: Duration, sum: Sum) -> Result<Judged<'_>> {
+        let last = self.series.as_ref().map(SeriesQuery::last_span).transpose()?.flatten();
         let length = micros_of(length);
         let part = last.map(|last| {
             // Where it is known roughly, the end of it that is the stricter one.
@@ -94,19 +118,49 @@ impl Constraint {
             Part { enters, leaves: enters.saturating_add(length), count: 1 }
         });
         let case = Case { parts: part.into_iter().collect(), sum, cost: 0 };
-        Ok(Judged { case, fresh_leaves: i64::MIN })
+        Ok(Judged::Counted { case, fresh_leaves: i64::MIN })
     }
 
     /// The number that it allows or wants.
     pub(crate) fn limit(&self) -> u64 {
         match self.bound {
             Bound::AtMost(n, _) | Bound::AtLeast(n, _) => n,
-            Bound::Cooldown(_) | Bound::Within(_) => 0,
+            _ => 0,
         }
     }
 
     pub(crate) fn is_at_most(&self) -> bool {
         matches!(self.bound, Bound::AtMost(..))
+    }
+}
+
+impl Judged<'_> {
+    /// When it holds next, from `from` on.
+    pub(crate) fn earliest(&self, from: i64) -> When {
+        let next = match self {
+            Judged::Counted { case, .. } => return case.earliest(from),
+            Judged::Scheduled(schedule, true) => schedule.opens(Timestamp::from_micros(from)),
+            Judged::Scheduled(schedule, false) => schedule.closes(Timestamp::from_micros(from)),
+        };
+        next.map_or(When::Never, |next| When::At(next.micros()))
+    }
+
+    pub(crate) fn counted_at(&self, at: i64) -> u64 {
+        match self {
+            Judged::Counted { case, .. } => case.counted(at),
+            Judged::Scheduled(..) => 0,
+        }
+    }
+
+    /// When nothing of it counts any more: of what counts already, and of what happens now.
+    pub(crate) fn clears(&self, from: i64, with_now: bool) -> i64 {
+        match self {
+            Judged::Counted { case, fresh_leaves } => {
+                let fresh = if with_now { *fresh_leaves } else { from };
+                case.clears(from).max(fresh)
+            }
+            Judged::Scheduled(..) => from,
+        }
     }
 }
 
@@ -131,7 +185,9 @@ impl fmt::Display for Constraint {
             Bound::AtLeast(n, window) => write!(f, "at least {n} {window}")?,
             Bound::Cooldown(length) => write!(f, "none for {length:?}")?,
             Bound::Within(length) => write!(f, "one in the last {length:?}")?,
+            Bound::During(schedule) => write!(f, "only {schedule}")?,
+            Bound::OutsideOf(schedule) => write!(f, "not {schedule}")?,
         }
-        write!(f, " of {}", self.series.words())
+        self.series.as_ref().map_or(Ok(()), |series| write!(f, " of {}", series.words()))
     }
 }

@@ -591,7 +591,7 @@ impl SeriesQuery {
         let spell = |key: &AskedKey| self.query.source.spell(key).join(", ");
         let view = self.view().name();
         match &self.keys {
-            Keys::One(key) if key.len() == 0 => format!("the view {view:?}"),
+            Keys::One(_) if self.view().key().is_empty() => format!("the view {view:?}"),
             Keys::One(key) => format!("{} ({view})", spell(key)),
             Keys::These(keys) => format!("{} keys ({view})", keys.len()),
             Keys::Beginning(parts) => format!("{}* ({view})", parts.join(", ")),

@@ -226,6 +226,28 @@ fn cooldowns_and_what_must_be_recent_are_exact_to_the_microsecond() {
 }
 
 #[test]
+fn a_time_to_come_back_is_one_at_which_schedules_and_counts_both_allow_it() {
+    let api = Api::new();
+    // 22:13:20 on a Tuesday.
+    let nights = || "23:00-00:30".parse::<quipu::Schedule>().unwrap();
+    let limit = api.at_most("alice", 1, Window::rolling(secs(3_600))).during(nights()).unwrap();
+    let denial = denied(limit.check_and_record(&call("alice")));
+    let words = "only daily 23:00-00:30 in UTC; again in 2800s";
+    assert_eq!((denial.index, denial.to_string().as_str()), (1, words));
+    // Then full for an hour and more, in hours of the clock, and closed when that is over.
+    api.clock.advance(secs(2_800));
+    allowed(limit.check_and_record(&call("alice")));
+    let denial = denied(limit.check_and_record(&call("alice")));
+    assert_eq!((denial.index, denial.retry_after), (0, Some(secs(24 * 3_600))));
+    let days = api.db.limit().outside_of(nights()).unwrap();
+    assert_eq!(denied(days.check()).retry_after, Some(secs(5_400)));
+    let never = "2020-02-03 00:00-24:00".parse::<quipu::Schedule>().unwrap();
+    let denial = denied(api.db.limit().during(never).unwrap().check());
+    assert_eq!((denial.retry_after, denial.is_too_much, denial.limit), (None, false, 0));
+    assert_eq!(days.usage().unwrap()[0].used, 0);
+}
+
+#[test]
 fn what_means_nothing_is_refused_where_it_is_said() {
     let api = Api::new();
     let limit = || api.db.limit();
