@@ -268,11 +268,15 @@ impl Limit {
         self.with_schedule(Bound::OutsideOf, schedule)
     }
 
-    fn with_schedule(mut self, bound: fn(Schedule) -> Bound, schedule: Schedule) -> Result<Self> {
+    fn with_schedule(
+        mut self,
+        bound: fn(Arc<Schedule>) -> Bound,
+        schedule: Schedule,
+    ) -> Result<Self> {
         let engine = self.db.engine();
         engine.check_open()?;
         let schedule = schedule.or_in_zone(engine.zone());
-        self.constraints.push(Constraint::scheduled(bound(schedule)));
+        self.constraints.push(Constraint::scheduled(bound(Arc::new(schedule))));
         Ok(self)
     }
 

@@ -38,7 +38,7 @@ pub(crate) enum Sum {
 /// What a constraint counts, and its bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
-    pub(crate) parts: SmallVec<[Part; 4]>,
+    pub(crate) parts: SmallVec<[Part; 2]>,
     pub(crate) sum: Sum,
     pub(crate) cost: u64,
 }
@@ -101,18 +101,16 @@ impl Case {
     /// When there is room where all parts are in and the newest is the first, as they are read: the
     /// oldest of those that fill the limit has to leave.
     fn newest_first(&self, from: i64) -> Option<i64> {
-        let (mut sum, mut last) = (0, i64::MAX);
-        for part in self.parts.iter().take_while(|part| part.leaves > from) {
-            if part.enters > from || part.leaves > last {
-                return None;
-            }
-            last = part.leaves;
-            sum += i128::from(part.count);
-            if !self.is_met(sum) {
-                return Some(last);
-            }
+        let is_in = self.parts.iter().all(|part| part.enters <= from);
+        if !is_in || !self.parts.is_sorted_by(|newer, older| newer.leaves >= older.leaves) {
+            return None;
         }
-        None
+        let mut sum = 0;
+        let mut counting = self.parts.iter().take_while(|part| part.leaves > from);
+        counting.find_map(|part| {
+            sum += i128::from(part.count);
+            (!self.is_met(sum)).then_some(part.leaves)
+        })
     }
 
     /// The first moment from `from` on at which nothing of it counts any more.

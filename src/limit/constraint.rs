@@ -7,6 +7,7 @@ use crate::query::{Back, SeriesQuery};
 use crate::time::{Schedule, Timestamp};
 use smallvec::SmallVec;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is asked.
@@ -19,9 +20,9 @@ pub(crate) enum Bound {
     /// Less than so long ago.
     Within(Duration),
     /// Only while it is open.
-    During(Schedule),
+    During(Arc<Schedule>),
     /// Only while it is closed.
-    OutsideOf(Schedule),
+    OutsideOf(Arc<Schedule>),
 }
 
 /// A question to a series, or to the calendar alone.

@@ -9,12 +9,10 @@
 
 use super::Depth;
 use super::series::SeriesQuery;
-use super::span::kept_grains;
 use super::window::KeptGrain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Timestamp};
-use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 /// How far back.
@@ -77,7 +75,7 @@ impl SeriesQuery {
 
     /// Checks that the view keeps buckets for so long, whatever its series hold.
     pub(crate) fn check_back(&self, back: Back, now: Timestamp) -> Result<()> {
-        able(self, back, now.micros(), &kept_grains(self.query())).map(|_| ())
+        able(self, back, now.micros()).next().map(|_| ()).ok_or_else(|| too_far(self, back))
     }
 
     fn counted_back_now(
@@ -86,17 +84,16 @@ impl SeriesQuery {
         now: i64,
         see: &mut dyn FnMut(Range<i64>, u64),
     ) -> Result<i64> {
-        let grains = kept_grains(self.query());
-        let able = able(self, back, now, &grains)?;
-        let finest = &able[0];
+        let able = able(self, back, now);
+        let finest = able.clone().next().ok_or_else(|| too_far(self, back))?;
         self.each(Depth::Buckets, &mut |series: SeriesRef<'_>| {
             let has = |of: &KeptGrain| {
                 let (newest, first) = (series.newest(of.at), back.first(of, now));
                 newest.is_none_or(|newest| of.keep.oldest(newest) <= first)
                     && series.known(of.at) <= first
             };
-            let found = able.iter().find(|of| has(of));
-            let (of, is_pushed) = (found.unwrap_or(finest), found.is_none());
+            let found = able.clone().find(has);
+            let (of, is_pushed) = (&found.unwrap_or(finest), found.is_none());
             let first = if is_pushed { i64::MIN } else { back.first(of, now) };
             series.each_back(of.at, |number, count, _| {
                 if number < first {
@@ -107,7 +104,7 @@ impl SeriesQuery {
                 ControlFlow::Continue(())
             });
         })?;
-        Ok(back.leaves(finest, finest.bucket(moment(now))))
+        Ok(back.leaves(&finest, finest.bucket(moment(now))))
     }
 
     /// Between when and when the last event was.
@@ -116,24 +113,24 @@ impl SeriesQuery {
     }
 }
 
-/// The grains whose buckets reach back so far, finest first, at least one.
+/// The grains whose buckets reach back so far, finest first.
 fn able(
     series: &SeriesQuery,
     back: Back,
     now: i64,
-    grains: &[KeptGrain],
-) -> Result<SmallVec<[KeptGrain; 4]>> {
+) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
     // Whatever the moment of the present bucket: as at its begin.
-    let reaches = |of: &KeptGrain| {
+    let reaches = move |of: &KeptGrain| {
         let present = of.bucket(moment(now));
         of.keep.oldest(present) <= back.first(of, of.start(present).micros())
     };
-    let fits = |of: &KeptGrain| match back {
+    let fits = move |of: &KeptGrain| match back {
         Back::Rolling { .. } => true,
-        Back::Buckets { grain, .. } => of.grain == grain,
+        Back::Buckets { grain, .. } => of.grain.canonical() == grain.canonical(),
     };
-    let able: SmallVec<[_; 4]> = grains.iter().copied().filter(fits).filter(reaches).collect();
-    if able.is_empty() { Err(too_far(series, back)) } else { Ok(able) }
+    let query = series.query();
+    let grains = (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at));
+    grains.filter(fits).filter(reaches)
 }
 
 #[cold]

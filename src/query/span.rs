@@ -351,7 +351,7 @@ impl Reading<'_> {
 }
 
 /// The grains that a view keeps, finest first.
-pub(super) fn kept_grains(query: &Query) -> SmallVec<[KeptGrain; 6]> {
+fn kept_grains(query: &Query) -> SmallVec<[KeptGrain; 6]> {
     (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).collect()
 }
 
