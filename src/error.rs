@@ -45,7 +45,7 @@ pub enum ErrorKind {
     StorageConflict,
     /// The view's backfill from the log is not complete yet.
     Backfilling,
-    /// The part of the log that is needed was retired by the retention policy.
+    /// The part of the log that is needed was retired by the retention policy, or given up by a repair.
     LogRetired,
     /// A long call was stopped by its own progress callback.
     Stopped,

@@ -195,7 +195,8 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
         Backfill::NotAsked => 0,
     };
     let oldest = checkpointer.catalog.first_segment;
-    let first_segment = reaching_back(engine, oldest, done + 1, "this backfill")?;
+    let wanted = (done + 1, tier.defined_at());
+    let first_segment = having_all(engine, oldest, wanted, "this backfill")?;
     if state == Backfill::NotAsked {
         // With the gate closed: the record and the note belong to the same moment.
         let live = engine.close_gate()?;
@@ -218,6 +219,27 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
     }
     drop(checkpointer);
     Ok(Some((done, first_segment)))
+}
+
+/// The segment that holds the first of these positions, if the log has all of them, as `who` needs them: it
+/// reaches back to the first, and a repair gave none of them up.
+pub(super) fn having_all(
+    engine: &Engine,
+    oldest: u64,
+    (from, to): (u64, u64),
+    who: &str,
+) -> Result<u64> {
+    let first = reaching_back(engine, oldest, from, who)?;
+    let lost = reader::first_lost(&engine.home, (from, to), first, engine.log.end())?;
+    let Some((from, to)) = lost else { return Ok(first) };
+    Err(Error::new(
+        ErrorKind::LogRetired,
+        format!(
+            "the records at positions {from} to {to}, which {who} needs, are not in the log any more: a \
+             repair gave them up. Views that held them before hold them still"
+        ),
+    )
+    .at(&engine.home.dir, None))
 }
 
 /// The segment that holds `position`, if the log reaches back to it, as `who` needs it. Segments before the

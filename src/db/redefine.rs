@@ -73,7 +73,9 @@ fn begin(
         if let Some((id, since)) = looked {
             // Read from the disk, so not inside the gate.
             let oldest = checkpointer.catalog.first_segment;
-            match backfill::reaching_back(engine, oldest, since + 1, "another definition") {
+            // To the end that the log has now: the definition comes behind it.
+            let wanted = (since + 1, engine.log.appended());
+            match backfill::having_all(engine, oldest, wanted, "another definition") {
                 Err(error) if error.kind() == ErrorKind::LogRetired => {
                     let converted =
                         convert::run(engine, &mut checkpointer, (id, view), &error, progress)?;

@@ -489,6 +489,51 @@ pub(crate) fn replay_range(
 ) -> Result<()> {
     let mut translation = Translation::new(dictionary);
     let mut columns = Columns::default();
+    walk(home, to, first_segment, end, &mut |met| {
+        match met {
+            Met::Segment => translation.forget(),
+            Met::Frame(frame, segment, at) => {
+                let wanted = frame.next_position > from;
+                read(frame, wanted, &mut translation, &mut columns, apply)
+                    .map_err(|error| place(error, segment, at))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The first positions of `from..=to` that a repair gave up, in a log as [`replay_range`] reads it.
+pub(crate) fn first_lost(
+    home: &Home,
+    (from, to): (u64, u64),
+    first_segment: u64,
+    end: (u64, u64),
+) -> Result<Option<(u64, u64)>> {
+    let mut lost = None;
+    walk(home, to, first_segment, end, &mut |met| {
+        if let Met::Frame(frame, ..) = met {
+            lost = lost.or_else(|| frame.lost_behind(from.saturating_sub(1)));
+        }
+        Ok(())
+    })?;
+    Ok(lost)
+}
+
+/// What a walk over the log comes by: a segment begins, or a frame in the segment of this path, at this
+/// offset.
+enum Met<'a> {
+    Segment,
+    Frame(&'a Frame<'a>, &'a Path, u64),
+}
+
+/// Walks the frames of a living log up to the one that holds position `to`.
+fn walk(
+    home: &Home,
+    to: u64,
+    first_segment: u64,
+    end: (u64, u64),
+    see: &mut dyn FnMut(Met<'_>) -> Result<()>,
+) -> Result<()> {
     let mut expected: Option<u64> = None;
     for number in first_segment..=end.0 {
         let length = if number == end.0 { Some(end.1) } else { None };
@@ -498,7 +543,7 @@ pub(crate) fn replay_range(
         let segment = Segment::open(home, number, Access::Read)?;
         // A segment that was left may be cut behind its seal while it is read.
         let mut frames = Frames::up_to(segment.clone(), length.unwrap_or(u64::MAX));
-        translation.forget();
+        see(Met::Segment)?;
         let mut sealed = false;
         while length.map_or(!sealed, |length| frames.at() < length) {
             let at = frames.at();
@@ -515,9 +560,7 @@ pub(crate) fn replay_range(
                 return Ok(());
             }
             sealed = frame.header.kind == FrameKind::Seal;
-            let wanted = frame.next_position > from;
-            read(&frame, wanted, &mut translation, &mut columns, apply)
-                .map_err(|error| place(error, &segment.path, at))?;
+            see(Met::Frame(&frame, &segment.path, at))?;
         }
     }
     match expected {

@@ -373,3 +373,38 @@ fn files_that_are_not_ours_are_mentioned_and_left_alone() {
     assert!(meanings.contains(&Meaning::Foreign) && meanings.contains(&Meaning::Leftover));
     assert_eq!(fs::read(dir.join("log/notes.txt")).unwrap(), b"mine");
 }
+
+#[test]
+fn what_a_repair_gave_up_is_not_taken_for_nothing_by_who_reads_the_log_again() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = killed(root.path(), Some(12));
+    damage(&segments(&dir)[0], 52);
+    quipu::repair(&dir, Repair::Apply, |_| {}).unwrap();
+    let db = options().open(&dir).unwrap();
+    // The snapshot has them.
+    let before = rows(&db);
+    assert_eq!(before, model(root.path(), 0..13));
+
+    let others = View::new("by_user").by(["user"]).stats("value").stats("other");
+    let error = db.redefine(others, |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LogRetired, "{error}");
+    assert!(error.to_string().contains("52 to 61"), "{error}");
+    assert_eq!(rows(&db), before);
+
+    db.define(View::new("all")).unwrap();
+    let error = db.backfill("all", |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LogRetired, "{error}");
+    assert!(error.to_string().contains("52 to 61"), "{error}");
+    assert_eq!(db.query("all").unwrap().totals().unwrap().count, 0);
+
+    // Other grains are made of what the view holds.
+    let days = View::new("by_user").by(["user"]).stats("value").grain(Grain::Day, Keep::All);
+    assert!(db.redefine(days, |_| ControlFlow::Continue(())).unwrap());
+    let query = db.query("by_user").unwrap();
+    for (user, count, sum, _) in before {
+        let row = query.get(&[&user]).unwrap().unwrap();
+        assert_eq!((row.count, row.summary().unwrap().sum), (count, sum));
+        let days = query.buckets(&[&user], Grain::Day).unwrap();
+        assert_eq!(days.iter().map(|day| day.count).sum::<u64>(), count);
+    }
+}
