@@ -4,11 +4,11 @@
 //! 1. Whoever asks in order to record holds the locks of all keys that it asks, from before the first
 //!    is read until the event is in the views that are asked ([`Live::at_once`]). So what two threads
 //!    do is what they would do one after the other. Locks are taken in their order, each once.
-//! 2. Nobody waits for the disk under them.
-//! 3. The time of limits does not go back. Where the clock is set back they go on from where they were,
-//!    ahead of it, and record at their own time what they let through; where it is set forward again,
-//!    they wait for it. A clock says nothing of being set: a leap by more than half of what limits are
-//!    ahead is taken for it.
+//! 2. Nobody waits under them until what is recorded is durable. What is read may have to be read from
+//!    the store.
+//! 3. Nothing is let through that would not be counted. Where the clock was set back, or others recorded
+//!    events ahead of it, what is ahead counts, and where a ring has let go of what a window needs nothing
+//!    is allowed until it has all of it again (`query/counted.rs`).
 //!
 //! Next: `limit.rs`.
 
@@ -18,8 +18,6 @@ use crate::event::Event;
 use crate::limit::{Bound, Constraint, Denial, Judged, Usage, Verdict, When, Window};
 use crate::options::Durability;
 use crate::query::SeriesQuery;
-use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use crate::sync::atomic::{AtomicBool, AtomicI64};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tier::ViewTier;
 use crate::time::{Schedule, Timestamp};
@@ -31,66 +29,15 @@ use std::time::Duration;
 
 /// Locks of keys. Two keys may share one.
 const LOCKS: usize = 256;
-/// A clock that goes back by less stands still meanwhile; one that goes back further was set.
-const STANDSTILL: i64 = 1_000_000;
 /// Rounds in which moments are looked for at which all constraints hold.
-const ROUNDS: usize = 10_000;
+const ROUNDS: usize = 100;
 
-/// What limits share.
-pub(super) struct Limits {
-    locks: Box<[CachePadded<Mutex<()>>]>,
-    /// The latest moment that was asked for, in microseconds.
-    latest: AtomicI64,
-    /// Whether limits are ahead of the clock.
-    is_ahead: AtomicBool,
-    ahead: Mutex<Ahead>,
-}
-
-/// By how much limits are ahead of the clock, in microseconds.
-struct Ahead {
-    by: i64,
-    /// The clock when that was looked at last.
-    clock: i64,
-}
+/// What limits share: locks of keys (invariant 1).
+pub(super) struct Limits(Box<[CachePadded<Mutex<()>>]>);
 
 impl Limits {
     pub(super) fn new() -> Self {
-        Limits {
-            locks: std::iter::repeat_with(CachePadded::default).take(LOCKS).collect(),
-            latest: AtomicI64::new(i64::MIN),
-            is_ahead: AtomicBool::new(false),
-            ahead: Mutex::new(Ahead { by: 0, clock: i64::MIN }),
-        }
-    }
-
-    /// The present of limits, of the clock's (invariant 3).
-    fn now(&self, clock: Timestamp) -> Timestamp {
-        let now = clock.micros();
-        if self.is_ahead.load(Acquire) {
-            return Timestamp::from_micros(self.now_ahead(now));
-        }
-        let latest = self.latest.fetch_max(now, AcqRel);
-        if latest.saturating_sub(now) > STANDSTILL {
-            return Timestamp::from_micros(self.now_ahead(now));
-        }
-        Timestamp::from_micros(latest.max(now))
-    }
-
-    #[cold]
-    fn now_ahead(&self, clock: i64) -> i64 {
-        let mut ahead = self.ahead.lock();
-        let leap = clock.saturating_sub(ahead.clock);
-        if ahead.by > 0 && leap > ahead.by / 2 {
-            ahead.by = (ahead.by - leap).max(0);
-        }
-        let latest = self.latest.load(Acquire);
-        if latest.saturating_sub(clock.saturating_add(ahead.by)) > STANDSTILL {
-            ahead.by = latest.saturating_sub(clock);
-        }
-        ahead.clock = clock;
-        self.is_ahead.store(ahead.by > 0, Release);
-        let now = clock.saturating_add(ahead.by);
-        self.latest.fetch_max(now, AcqRel).max(now)
+        Limits(std::iter::repeat_with(CachePadded::default).take(LOCKS).collect())
     }
 
     /// The locks of these keys (invariant 1).
@@ -98,7 +45,7 @@ impl Limits {
         let mut places: SmallVec<[usize; 4]> = keys.map(|key| key as usize % LOCKS).collect();
         places.sort_unstable();
         places.dedup();
-        places.into_iter().map(|place| self.locks[place].lock()).collect()
+        places.into_iter().map(|place| self.0[place].lock()).collect()
     }
 }
 
@@ -281,8 +228,12 @@ impl Limit {
     }
 
     fn with(mut self, bound: Bound, series: &SeriesQuery) -> Result<Self> {
+        let engine = self.db.engine();
+        if !series.is_of(Arc::as_ptr(engine).addr()) {
+            return Err(Error::invalid("a limit asks series of the store that it records to"));
+        }
         // Any moment will do: whether the view's buckets reach back depends on the calendar only.
-        let now = self.db.engine().options.clock.now_roughly();
+        let now = engine.options.clock.now_roughly();
         let constraint = Constraint::counted(bound, series.clone(), now)?;
         self.constraints.push(constraint);
         Ok(self)
@@ -328,7 +279,8 @@ impl Limit {
     /// threads ask. Where it is denied nothing is recorded.
     ///
     /// The event happens now; one that says when it happened is refused. It should be one that the limit's
-    /// series count: that is not looked at.
+    /// series count: that is not looked at. One whose [id](Event::id) was recorded already is judged as any
+    /// other, and where it is allowed not recorded again.
     ///
     /// # Errors
     /// `Invalid` for an event with a time of its own; as [`Db::record`] and [`Limit::check`].
@@ -369,8 +321,7 @@ impl Limit {
     }
 
     fn now(&self) -> Timestamp {
-        let engine = self.db.engine();
-        engine.limits.now(engine.now())
+        self.db.engine().now()
     }
 
     /// Reads what the constraints ask, for an event of this cost.
@@ -406,12 +357,15 @@ impl Limit {
     #[cold]
     fn denial(&self, judged: &[Judged<'_>], index: usize, when: When, now: i64) -> Denial {
         // Each holds from some moment on, not all of them for ever: the first at which all do.
-        let mut at = when;
+        let (mut at, mut is_found) = (when, false);
         for _ in 0..ROUNDS {
             let When::At(moment) = at else { break };
             match judged.iter().map(|judged| judged.earliest(moment)).max() {
                 Some(next) if next > at => at = next,
-                _ => break,
+                _ => {
+                    is_found = true;
+                    break;
+                }
             }
         }
         let constraint = &self.constraints[index];
@@ -420,7 +374,10 @@ impl Limit {
             constraint: constraint.to_string(),
             limit: constraint.limit(),
             used: judged[index].counted_at(now),
-            retry_after: if let When::At(at) = at { Some(since(now, at)) } else { None },
+            retry_after: match at {
+                When::At(at) if is_found => Some(since(now, at)),
+                _ => None,
+            },
             is_too_much: when == When::Never && constraint.is_at_most(),
         }
     }

@@ -359,6 +359,10 @@ impl Source for ViewSource {
         }
     }
 
+    fn engine(&self) -> usize {
+        Arc::as_ptr(&self.engine).addr()
+    }
+
     fn number_of(&self, key: &AskedKey) -> u64 {
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {

@@ -3,7 +3,7 @@
 use super::case::{Case, Part, Sum, When};
 use super::window::{Kind, Window};
 use crate::error::{Error, Result};
-use crate::query::{Back, SeriesQuery};
+use crate::query::{Around, Back, SeriesQuery};
 use crate::time::{Schedule, Timestamp};
 use smallvec::SmallVec;
 use std::fmt;
@@ -36,8 +36,7 @@ pub(crate) struct Constraint {
 pub(crate) enum Judged<'a> {
     Counted {
         case: Case,
-        /// When what happens now would no longer count.
-        fresh_leaves: i64,
+        around: Around,
     },
     /// Open, or closed.
     Scheduled(&'a Schedule, bool),
@@ -53,6 +52,11 @@ impl Constraint {
             return Err(Error::invalid(
                 "a limit is of keys that are given whole, not of all that begin alike: what happens under \
                  another key could not be held back",
+            ));
+        }
+        if series.is_of_a_moment() {
+            return Err(Error::invalid(
+                "a limit is of now: give it the series itself, not one that is asked as of a moment",
             ));
         }
         match &bound {
@@ -99,13 +103,13 @@ impl Constraint {
         };
         let back = window.back(matches!(sum, Sum::AtLeast(_)));
         let mut parts = SmallVec::new();
-        let mut fresh_leaves = i64::MIN;
+        let mut around = NOTHING;
         if let Some(series) = &self.series {
-            fresh_leaves = series.counted_back(back, now, &mut |span, count| {
+            around = series.counted_back(back, now, &mut |span, count| {
                 parts.push(Part { enters: span.start, leaves: span.end, count });
             })?;
         }
-        Ok(Judged::Counted { case: Case { parts, sum, cost }, fresh_leaves })
+        Ok(Judged::Counted { case: Case { parts, sum, cost }, around })
     }
 
     /// By the last event alone, whose time is exact.
@@ -113,13 +117,13 @@ impl Constraint {
         let last = self.series.as_ref().map(SeriesQuery::last_span).transpose()?.flatten();
         let length = micros_of(length);
         let part = last.map(|last| {
-            // Where it is known roughly, the end of it that is the stricter one.
+            // Where it is known roughly, the end of it that is the stricter one. One that is ahead of now
+            // counts at once: it may have hidden an earlier one.
             let last = if sum == Sum::AtMost(0) { last.end() } else { last.start() };
-            let enters = last.micros();
-            Part { enters, leaves: enters.saturating_add(length), count: 1 }
+            Part { enters: i64::MIN, leaves: last.micros().saturating_add(length), count: 1 }
         });
         let case = Case { parts: part.into_iter().collect(), sum, cost: 0 };
-        Ok(Judged::Counted { case, fresh_leaves: i64::MIN })
+        Ok(Judged::Counted { case, around: NOTHING })
     }
 
     /// The number that it allows or wants.
@@ -139,7 +143,11 @@ impl Judged<'_> {
     /// When it holds next, from `from` on.
     pub(crate) fn earliest(&self, from: i64) -> When {
         let next = match self {
-            Judged::Counted { case, .. } => return case.earliest(from),
+            Judged::Counted { case, around } => {
+                let is_at_most = matches!(case.sum, Sum::AtMost(_));
+                let from = if is_at_most { from.max(around.whole_from) } else { from };
+                return case.earliest(from);
+            }
             Judged::Scheduled(schedule, true) => schedule.opens(Timestamp::from_micros(from)),
             Judged::Scheduled(schedule, false) => schedule.closes(Timestamp::from_micros(from)),
         };
@@ -156,8 +164,8 @@ impl Judged<'_> {
     /// When nothing of it counts any more: of what counts already, and of what happens now.
     pub(crate) fn clears(&self, from: i64, with_now: bool) -> i64 {
         match self {
-            Judged::Counted { case, fresh_leaves } => {
-                let fresh = if with_now { *fresh_leaves } else { from };
+            Judged::Counted { case, around } => {
+                let fresh = if with_now { around.fresh_leaves } else { from };
                 case.clears(from).max(fresh)
             }
             Judged::Scheduled(..) => from,
@@ -170,10 +178,13 @@ impl Window {
     fn back(self, is_certain: bool) -> Back {
         match self.0 {
             Kind::Rolling(length) => Back::Rolling { micros: micros_of(length), is_certain },
-            Kind::Last(n, grain) => Back::Buckets { n, grain },
+            Kind::Last(n, grain) => Back::Buckets { n, grain, is_certain },
         }
     }
 }
+
+/// Of a constraint that counts no buckets.
+const NOTHING: Around = Around { fresh_leaves: i64::MIN, whole_from: i64::MIN };
 
 fn micros_of(length: Duration) -> i64 {
     i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)

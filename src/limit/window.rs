@@ -59,6 +59,10 @@ impl Window {
                  {} years at most",
                 LENGTH_MAX.as_secs() / YEAR_SECONDS
             ))),
+            Kind::Last(n, grain) if n > BUCKETS_MAX => Err(Error::invalid(format!(
+                "a window of {} is longer than what is counted; it is {BUCKETS_MAX} buckets at most",
+                grain.counted(&n.to_string(), false)
+            ))),
             Kind::Last(0, grain) => Err(Error::invalid(format!(
                 "a window of {} holds nothing; it is one at least",
                 grain.counted("0", true)
@@ -68,6 +72,8 @@ impl Window {
     }
 }
 
+/// As many as a view keeps.
+const BUCKETS_MAX: u32 = 100_000;
 const YEAR_SECONDS: u64 = 31_557_600;
 pub(super) const LENGTH_MAX: Duration = Duration::from_secs(1_000 * YEAR_SECONDS);
 

@@ -3,9 +3,11 @@
 //! Invariants
 //! 1. Buckets are handed on newest first, with the moments between which each of them counts: as time
 //!    goes on a bucket enters the window and leaves it, and is counted at most once.
-//! 2. Where events ahead of now have pushed out buckets that the window needs, or a conversion has only
-//!    guessed at them, all that are left count at once, as if it was then: time stands still for the key,
-//!    and nothing is forgotten.
+//! 2. Where nothing may be missed, what is ahead of now counts at once, and so does what a conversion only
+//!    guessed at, as if it had been as late as it can have been. Where the ring has let go of a part of
+//!    the window, because events ahead of now pushed it out, nobody knows what was in it: the moment is
+//!    given from which on the ring has all of the window again.
+//! 3. Where only what is certain counts, none of these do.
 
 use super::Depth;
 use super::series::SeriesQuery;
@@ -22,7 +24,7 @@ pub(crate) enum Back {
     /// whole, or, where it is to be certain, not at all.
     Rolling { micros: i64, is_certain: bool },
     /// So many buckets of a grain, the present one being the last.
-    Buckets { n: u32, grain: Grain },
+    Buckets { n: u32, grain: Grain, is_certain: bool },
 }
 
 impl Back {
@@ -43,39 +45,70 @@ impl Back {
                 of.start(number).micros().saturating_add(micros)
             }
             Back::Buckets { n, .. } => {
-                let mut behind = number.saturating_add(i64::from(n));
-                // Days that a zone left out are not counted back over.
-                while of.back(behind, n - 1) <= number && of.start(behind) < Timestamp::MAX {
-                    behind += 1;
-                }
+                let behind = number.saturating_add(i64::from(n));
+                // Days that a zone left out are not counted back over; it left out one at a time.
+                let is_behind = |behind: &i64| of.back(*behind, n - 1) > number;
+                let behind = (behind..behind.saturating_add(3)).find(is_behind).unwrap_or(behind);
                 of.start(behind).micros()
             }
         }
     }
+
+    /// From when on a ring whose oldest bucket is this one has all of the window.
+    fn whole_from(self, of: &KeptGrain, oldest: i64) -> i64 {
+        match self {
+            Back::Rolling { micros, .. } => of.start(oldest).micros().saturating_add(micros),
+            Back::Buckets { n, .. } => of.start(oldest.saturating_add(i64::from(n) - 1)).micros(),
+        }
+    }
+
+    fn is_certain(self) -> bool {
+        matches!(
+            self,
+            Back::Rolling { is_certain: true, .. } | Back::Buckets { is_certain: true, .. }
+        )
+    }
 }
+
+/// What is to be known beside the buckets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around {
+    /// When what happens now would leave.
+    pub(crate) fresh_leaves: i64,
+    /// From when on everything in the window is known (invariant 2).
+    pub(crate) whole_from: i64,
+}
+
+const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
 fn moment(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
 impl SeriesQuery {
-    /// Hands on what counts now and what will (invariant 1), and gives the moment at which what
-    /// happens now would leave. Of several keys each is handed on by itself.
+    /// Hands on what counts now and what will (invariant 1). Of several keys each is handed on by itself.
     ///
     /// # Errors
-    /// `NotKept` where the view keeps no buckets for so long.
+    /// `NotKept` where the view keeps no buckets of the grain any more.
     pub(crate) fn counted_back(
         &self,
         back: Back,
         now: Timestamp,
         see: &mut dyn FnMut(Range<i64>, u64),
-    ) -> Result<i64> {
+    ) -> Result<Around> {
         self.current(|this| this.counted_back_now(back, now.micros(), see))
     }
 
-    /// Checks that the view keeps buckets for so long, whatever its series hold.
+    /// Checks that the view keeps buckets for so long, whatever its series hold, and at any time of the
+    /// year.
     pub(crate) fn check_back(&self, back: Back, now: Timestamp) -> Result<()> {
-        able(self, back, now.micros()).next().map(|_| ()).ok_or_else(|| too_far(self, back))
+        let slack = |of: &KeptGrain| match of.grain.canonical() {
+            Grain::Day | Grain::Week => DAY_MICROS,
+            Grain::Month | Grain::Year => 3 * DAY_MICROS,
+            _ => 0,
+        };
+        let reaches = |of: &KeptGrain| back.is_reached(of, now.micros(), slack(of));
+        if fitting(self, back).any(|of| reaches(&of)) { Ok(()) } else { Err(too_far(self, back)) }
     }
 
     fn counted_back_now(
@@ -83,28 +116,46 @@ impl SeriesQuery {
         back: Back,
         now: i64,
         see: &mut dyn FnMut(Range<i64>, u64),
-    ) -> Result<i64> {
-        let able = able(self, back, now);
-        let finest = able.clone().next().ok_or_else(|| too_far(self, back))?;
+    ) -> Result<Around> {
+        let reaching = fitting(self, back).filter(|of| back.is_reached(of, now, 0));
+        // A definition that reached back when it was asked for does so still, but for a day of a year.
+        let coarsest = || fitting(self, back).last();
+        let finest = reaching.clone().next().or_else(coarsest);
+        let finest = finest.ok_or_else(|| too_far(self, back))?;
+        let mut whole_from = i64::MIN;
         self.each(Depth::Buckets, &mut |series: SeriesRef<'_>| {
-            let has = |of: &KeptGrain| {
-                let (newest, first) = (series.newest(of.at), back.first(of, now));
-                newest.is_none_or(|newest| of.keep.oldest(newest) <= first)
-                    && series.known(of.at) <= first
+            let first = |of: &KeptGrain| back.first(of, now);
+            let oldest = |of: &KeptGrain| {
+                series.newest(of.at).map_or(i64::MIN, |newest| of.keep.oldest(newest))
             };
-            let found = able.clone().find(has);
-            let (of, is_pushed) = (&found.unwrap_or(finest), found.is_none());
-            let first = if is_pushed { i64::MIN } else { back.first(of, now) };
-            series.each_back(of.at, |number, count, _| {
-                if number < first {
-                    return ControlFlow::Break(());
+            let has = |of: &KeptGrain| oldest(of) <= first(of);
+            let is_known = |of: &KeptGrain| has(of) && series.known(of.at) <= first(of);
+            let found = reaching.clone().find(is_known).or_else(|| reaching.clone().find(has));
+            let of = found.unwrap_or_else(|| {
+                let from = |of: &KeptGrain| back.whole_from(of, oldest(of));
+                let of = reaching.clone().min_by_key(from).unwrap_or(finest);
+                if !has(&of) {
+                    whole_from = whole_from.max(from(&of));
                 }
-                let enters = if is_pushed { i64::MIN } else { of.start(number).micros() };
-                see(enters..back.leaves(of, number), count);
+                of
+            });
+            let (first, known) = (first(&of), series.known(of.at));
+            series.each_back(of.at, |number, count, _| {
+                if back.is_certain() {
+                    if number < first.max(known) {
+                        return ControlFlow::Break(());
+                    }
+                    see(of.start(number).micros()..back.leaves(&of, number), count);
+                } else {
+                    if number.max(known) < first {
+                        return ControlFlow::Break(());
+                    }
+                    see(i64::MIN..back.leaves(&of, number.max(known)), count);
+                }
                 ControlFlow::Continue(())
             });
         })?;
-        Ok(back.leaves(&finest, finest.bucket(moment(now))))
+        Ok(Around { fresh_leaves: back.leaves(&finest, finest.bucket(moment(now))), whole_from })
     }
 
     /// Between when and when the last event was.
@@ -113,24 +164,28 @@ impl SeriesQuery {
     }
 }
 
-/// The grains whose buckets reach back so far, finest first.
-fn able(
-    series: &SeriesQuery,
-    back: Back,
-    now: i64,
-) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
-    // Whatever the moment of the present bucket: as at its begin.
-    let reaches = move |of: &KeptGrain| {
+impl Back {
+    /// Whether so many buckets as are kept reach back so far, whatever the moment of the present one: as at
+    /// its begin. With so much to spare.
+    fn is_reached(self, of: &KeptGrain, now: i64, slack: i64) -> bool {
         let present = of.bucket(moment(now));
-        of.keep.oldest(present) <= back.first(of, of.start(present).micros())
-    };
+        let begin = of.start(present).micros();
+        let first = match self {
+            Back::Rolling { .. } => self.first(of, begin.saturating_sub(slack)),
+            Back::Buckets { .. } => self.first(of, begin),
+        };
+        of.keep.oldest(present) <= first
+    }
+}
+
+/// The grains that it can be counted in, finest first.
+fn fitting(series: &SeriesQuery, back: Back) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
     let fits = move |of: &KeptGrain| match back {
         Back::Rolling { .. } => true,
         Back::Buckets { grain, .. } => of.grain.canonical() == grain.canonical(),
     };
     let query = series.query();
-    let grains = (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at));
-    grains.filter(fits).filter(reaches)
+    (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).filter(fits)
 }
 
 #[cold]
@@ -143,7 +198,7 @@ fn too_far(series: &SeriesQuery, back: Back) -> Error {
                 std::time::Duration::from_micros(micros as u64)
             )
         }
-        Back::Buckets { n, grain } => format!("are {}", grain.counted(&n.to_string(), n == 1)),
+        Back::Buckets { n, grain, .. } => format!("are {}", grain.counted(&n.to_string(), n == 1)),
     };
     Error::new(
         ErrorKind::NotKept,

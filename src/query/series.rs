@@ -566,6 +566,16 @@ impl SeriesQuery {
         Ok(SeriesQuery { query, ..self.clone() })
     }
 
+    /// Whether it is asked as of a moment that was given.
+    pub(crate) fn is_of_a_moment(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Whether it is of the engine of another series' view.
+    pub(crate) fn is_of(&self, engine: usize) -> bool {
+        self.query.source.engine() == engine
+    }
+
     /// Whether its keys are given whole.
     pub(crate) fn is_of_keys(&self) -> bool {
         !matches!(self.keys, Keys::Beginning(_))

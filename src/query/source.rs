@@ -37,6 +37,8 @@ pub(crate) trait Source: Send + Sync {
     fn spell(&self, key: &AskedKey) -> Vec<String>;
     /// Reads the series of a key once, if there is one; says whether there is.
     fn see(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<bool>;
+    /// What tells its engine from others that are open.
+    fn engine(&self) -> usize;
     /// A number of the key, the same for as long as the engine is open, and for the same key of every
     /// view.
     fn number_of(&self, key: &AskedKey) -> u64;

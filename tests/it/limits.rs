@@ -259,6 +259,7 @@ fn what_means_nothing_is_refused_where_it_is_said() {
         limit().at_most(&alice, 1, Window::rolling(Duration::ZERO)),
         limit().at_most(&alice, 1, Window::rolling(Duration::MAX)),
         limit().at_most(&alice, 1, Window::last(0, Grain::Hour)),
+        limit().at_most(&alice, 1, Window::last(u32::MAX, Grain::Hour)),
         limit().cooldown(&alice, Duration::ZERO),
         limit().within(&alice, Duration::ZERO),
         limit().at_most(&all, 1, fine),
@@ -269,7 +270,6 @@ fn what_means_nothing_is_refused_where_it_is_said() {
     for window in [
         Window::fixed(Grain::Day),
         Window::last(26, Grain::Hour),
-        Window::last(u32::MAX, Grain::Hour),
         Window::rolling(secs(25 * 3_600)),
     ] {
         let error = limit().at_most(&alice, 1, window).unwrap_err();
@@ -383,54 +383,108 @@ fn after_a_crash_what_was_denied_is_denied_until_the_same_moment() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_gives_no_refill_and_locks_nobody_out_for_longer_than_the_window() {
-    let api = Api::new();
-    let limit = api.at_most("alice", 3, minute());
-    for _ in 0..3 {
+fn a_clock_that_is_set_back_gives_no_refill() {
+    // By seconds, so that the ring has the window still, and by hours, so that it has not.
+    for back in [30, 3 * 3_600] {
+        let api = Api::new();
+        let limit = api.at_most("alice", 3, minute());
+        for _ in 0..3 {
+            allowed(limit.check_and_record(&call("alice")));
+        }
+        let start = quipu::Clock::now(&api.clock);
+        api.clock.set(start.saturating_sub(secs(back)));
+        // Nor does an opening give one.
+        let image = api.root.path().join("image");
+        crash_image(api.db.directory(), &image);
+        let again = open(&image, &api.clock);
+        let of_again = again.limit().at_most(series(&again, "alice"), 3, minute()).unwrap();
+        assert!(!of_again.check_and_record(&call("alice")).unwrap().is_allowed());
+        let retry = denied(limit.check_and_record(&call("alice"))).retry_after.unwrap();
+        // An hour is what still has all of it.
+        assert!(retry <= secs(back + 2 * 3_600), "{retry:?}");
+        for _ in 0..10 {
+            api.clock.advance(secs(back) / 11);
+            assert!(!limit.check_and_record(&call("alice")).unwrap().is_allowed());
+        }
+        api.clock.set(start.saturating_add(secs(61)));
         allowed(limit.check_and_record(&call("alice")));
-    }
-    let start = api.clock.now_of_test();
-    api.clock.set(start.saturating_sub(secs(3 * 3_600)));
-    let denial = denied(limit.check_and_record(&call("alice")));
-    assert!(denial.retry_after.unwrap() <= secs(61), "{denial}");
-    api.clock.advance(secs(30));
-    let denial = denied(limit.check_and_record(&call("alice")));
-    assert!(denial.retry_after.unwrap() <= secs(31), "{denial}");
-    api.clock.advance(denial.retry_after.unwrap());
-    for _ in 0..3 {
-        allowed(limit.check_and_record(&call("alice")));
-    }
-    assert!(!limit.check().unwrap().is_allowed());
-    // And forth again: no more is let through than the limit in any minute of the clock.
-    api.clock.set(start.saturating_add(secs(1)));
-    assert!(!limit.check_and_record(&call("alice")).unwrap().is_allowed());
-    api.clock.advance(secs(180));
-    allowed(limit.check_and_record(&call("alice")));
-}
-
-trait Now {
-    fn now_of_test(&self) -> Timestamp;
-}
-
-impl Now for TestClock {
-    fn now_of_test(&self) -> Timestamp {
-        quipu::Clock::now(self)
     }
 }
 
 #[test]
-fn events_ahead_of_now_do_not_free_what_is_used() {
-    let api = Api::new();
-    let limit = api.at_most("alice", 3, minute());
-    for _ in 0..3 {
-        allowed(limit.check_and_record(&call("alice")));
-    }
-    // A device whose clock is an hour ahead pushes the seconds out, one that is a day the hours, too.
-    for hours in [1, 24] {
-        let time = api.clock.now_of_test().saturating_add(secs(hours * 3_600 - 1));
+fn events_ahead_of_now_do_not_free_what_is_used_nor_let_through_what_is_not_counted() {
+    let ahead = |api: &Api, length: u64| {
+        let time = quipu::Clock::now(&api.clock).saturating_add(secs(length));
         api.db.record(&call("alice").at(time)).unwrap();
-        assert!(!limit.check_and_record(&call("alice")).unwrap().is_allowed(), "{hours}");
+    };
+    // A part of the seconds is pushed out; all of them; and the hours, too.
+    for length in [30, 3_599, 24 * 3_600 - 1] {
+        let api = Api::new();
+        let limit = api.at_most("alice", 4, minute());
+        for _ in 0..3 {
+            allowed(limit.check_and_record(&call("alice")));
+        }
+        ahead(&api, length);
+        for _ in 0..3 {
+            assert!(!limit.check_and_record(&call("alice")).unwrap().is_allowed(), "{length}");
+        }
+        assert_eq!(api.recorded("alice"), Some(4));
+        // Where nothing coarser is kept, nothing is known.
+        let seconds = View::new("seconds").by(["key"]).grain(Grain::Second, Keep::Last(62));
+        api.db.define(seconds).unwrap();
+        let of_bob = api.db.query("seconds").unwrap().series(&["bob"]).unwrap();
+        let limit = api.db.limit().at_most(&of_bob, 100, minute()).unwrap();
+        allowed(limit.check_and_record(&call("bob")));
+        let time = quipu::Clock::now(&api.clock).saturating_add(secs(3_600));
+        api.db.record(&call("bob").at(time)).unwrap();
+        let denial = denied(limit.check_and_record(&call("bob")));
+        assert_eq!((denial.used, denial.retry_after), (1, Some(secs(3_600 - 1))));
     }
+    // A cooldown counts from the last event, also one ahead; what must be recent is.
+    let api = Api::new();
+    let cooldown = api.db.limit().cooldown(api.series("alice"), secs(300)).unwrap();
+    let recent = api.db.limit().within(api.series("alice"), secs(300)).unwrap();
+    ahead(&api, 3_600);
+    assert_eq!(denied(cooldown.check()).retry_after, Some(secs(3_900)));
+    assert!(recent.check().unwrap().is_allowed());
+    // Only what certainly happened is enough.
+    let at_least = api.db.limit().at_least(api.series("alice"), 1, two_hours()).unwrap();
+    assert_eq!(denied(at_least.check()).used, 0);
+}
+
+#[test]
+fn a_limit_that_was_made_can_be_asked_in_every_season() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(Timestamp::parse_rfc3339("2026-01-15T10:00:00Z").unwrap());
+    let days = |name: &str, n: u32| View::new(name).by(["key"]).grain(Grain::Day, Keep::Last(n));
+    let options = options().clock(clock.clone()).time_zone("Europe/Paris".parse().unwrap());
+    let options = options.view(days("few", 31)).view(days("enough", 32));
+    let db = options.open(root.path().join("db")).unwrap();
+    let window = Window::rolling(secs(30 * 24 * 3_600));
+    let limit = |view: &str| {
+        let series = db.query(view).unwrap().series(&["alice"]).unwrap();
+        db.limit().at_most(&series, 3, window)
+    };
+    assert_eq!(limit("few").unwrap_err().kind(), ErrorKind::NotKept);
+    let limit = limit("enough").unwrap();
+    for _ in 0..800 {
+        assert!(limit.check_and_record(&call("alice")).is_ok());
+        clock.advance(secs(11 * 3_600));
+    }
+}
+
+#[test]
+fn a_limit_is_of_now_and_of_its_own_store() {
+    let (api, other) = (Api::new(), Api::new());
+    let error = api.db.limit().at_most(other.series("alice"), 1, minute()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let then = api.series("alice").at(Timestamp::from_secs(NOW));
+    let error = api.db.limit().at_most(then, 1, minute()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let [mondays, tuesdays] =
+        ["mon 09:00-10:00", "tue 09:00-10:00"].map(|text| text.parse::<quipu::Schedule>().unwrap());
+    let never = api.db.limit().during(mondays).unwrap().during(tuesdays).unwrap();
+    assert_eq!(denied(never.check()).retry_after, None);
 }
 
 /// A limit that remembers every event.
@@ -461,7 +515,7 @@ proptest! {
         let length = length as i64 * 1_000_000;
         for (wait, cost) in steps {
             api.clock.advance(Duration::from_micros(wait));
-            let now = api.clock.now_of_test().micros();
+            let now = quipu::Clock::now(&api.clock).micros();
             let event = call("alice").times(cost);
             match limit.check_and_record(&event).unwrap() {
                 Verdict::Allowed { remaining, .. } => {
