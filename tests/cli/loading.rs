@@ -202,7 +202,8 @@ fn bad_lines_are_told_with_their_number_and_passed_over() {
 fn only_the_first_bad_lines_are_told() {
     let shop = Shop::new();
     let file = shop.file("a.ndjson", "x\n".repeat(1_000));
-    let run = shop.run(&["load", &file]).ok();
+    let run = shop.run(&["load", &file]);
+    assert_eq!(run.code, Some(1), "{run:?}");
     assert_eq!(run.err.matches("not valid JSON").count(), 20);
     assert!(run.err.contains("every line was bad"), "{run:?}");
     assert!(run.out.contains("1,000 bad"), "{run:?}");

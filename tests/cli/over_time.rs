@@ -106,3 +106,21 @@ fn a_ratio_of_what_is_kept_is_over_what_both_keys_have() {
     assert_eq!(answer["count"], answer["of"], "{answer}");
     assert_eq!(answer["ratio"].as_f64(), Some(1.0), "{answer}");
 }
+
+#[test]
+fn what_cannot_be_asked_together_is_refused_and_advice_can_be_followed() {
+    let shop = Shop::new();
+    shop.run(&[
+        "load",
+        &shop.file("a.ndjson", "{\"event\":\"e\",\"ts\":\"2026-11-01T08:00:00Z\"}\n"),
+    ])
+    .ok();
+    let both = ["--trailing", "--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z"];
+    let run = shop.run(&[&["series", "by_hour"], &both[..]].concat());
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.err.contains("--trailing"), "{run:?}");
+    let run = shop.run(&["series", "by_hour", "--from", "2026-11-01", "--to", "2026-11-02"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.err.contains("2026-11-01T00:00:00Z"), "{run:?}");
+    assert!(!run.err.contains("--assume-utc"), "{run:?}");
+}

@@ -51,6 +51,8 @@ pub(crate) enum Zone {
     /// Nothing: it is refused.
     #[default]
     Required,
+    /// The same where no option can say it.
+    Named,
     /// A time in UTC.
     Utc,
 }
@@ -153,6 +155,9 @@ fn from_words(text: &str, zone: Zone) -> Result<Timestamp, String> {
     let completed = in_utc(text);
     match (Timestamp::parse_rfc3339(&completed), zone) {
         (Ok(at), Zone::Utc) => Ok(at),
+        (Ok(_), Zone::Named) => {
+            Err(format!("time {text:?} names no time zone: write it like {completed}"))
+        }
         (Ok(_), Zone::Required) => Err(format!(
             "time {text:?} names no time zone: write it like {completed}, or say --assume-utc"
         )),

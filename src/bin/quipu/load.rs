@@ -200,6 +200,8 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
     let elapsed = intake.meter.elapsed();
     intake.meter.finish();
     complain(&intake);
+    let Tally { read, bad, .. } = intake.tally;
+    let every_line_was_bad = bad == read && read > 0;
 
     let files = sources.iter().map(|source| source.name.clone()).collect();
     let load = Load::new(files, bytes_read.get(), intake.tally, elapsed);
@@ -218,6 +220,10 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
             ReportFormat::Json => report.write_json(&mut out)?,
         }
         out.flush()?;
+    }
+    if every_line_was_bad {
+        let why = "every line was bad, nothing was recorded; see quipu load --help for the fields";
+        return Err(Failure::new(why));
     }
     Ok(())
 }
@@ -374,12 +380,6 @@ fn broken(source: &Source, line: u64, error: &io::Error, intake: &mut Intake<'_>
 fn complain(intake: &Intake<'_>) {
     for field in intake.unmet() {
         say(&format!("warning: no line has the field {field:?}"));
-    }
-    let Tally { read, bad, .. } = intake.tally;
-    if bad == read && read > 0 {
-        say(
-            "warning: every line was bad, nothing was recorded; see quipu load --help for the fields",
-        );
     }
 }
 

@@ -10,7 +10,7 @@ use quipu::{Estimate, Grain, RangeQuery, Seen, SeriesQuery, SpanQuery, Timestamp
 
 use crate::ask::{Asked, ViewArgs, grain};
 use crate::failure::Failure;
-use crate::instant::{self, Reading};
+use crate::instant::{self, Reading, Zone};
 use crate::number;
 use crate::rows;
 use crate::sheet::{Cell, Column, Extent, Format, Sheet};
@@ -96,7 +96,7 @@ struct StretchArgs {
     #[arg(long, value_name = "TIME", value_parser = Units::parse, required_unless_present = "from")]
     last: Option<Units>,
     /// Exactly so long, ending now
-    #[arg(long, requires = "last")]
+    #[arg(long, requires = "last", conflicts_with = "from")]
     trailing: bool,
     /// From this time on (RFC 3339, or milliseconds since 1970)
     #[arg(long, value_name = "TIME", value_parser = moment, requires = "to", conflicts_with = "last")]
@@ -110,7 +110,7 @@ struct StretchArgs {
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {
-    instant::parse(text, Reading::default())
+    instant::parse(text, Reading { zone: Zone::Named, ..Reading::default() })
 }
 
 /// So many units of time.
