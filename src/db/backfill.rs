@@ -195,8 +195,12 @@ fn begin(engine: &Engine, tier: &ViewTier) -> Result<Option<(u64, u64)>> {
         Backfill::NotAsked => 0,
     };
     let oldest = checkpointer.catalog.first_segment;
-    let wanted = (done + 1, tier.defined_at());
-    let first_segment = having_all(engine, oldest, wanted, "this backfill")?;
+    let first_segment = if state.is_succeeding() {
+        // It is to hold what the one holds whose place it takes.
+        having_all(engine, oldest, (done + 1, tier.defined_at()), "another definition")?
+    } else {
+        reaching_back(engine, oldest, done + 1, "this backfill")?
+    };
     if state == Backfill::NotAsked {
         // With the gate closed: the record and the note belong to the same moment.
         let live = engine.close_gate()?;
