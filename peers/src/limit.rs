@@ -24,7 +24,7 @@ pub(crate) fn run() {
     let view = View::new("counters").by(["event"]).grain(Grain::Second, Keep::Last(62));
     let store = Store::new(Options::new(), [view]);
     let query = store.db.query("counters").expect("a view");
-    let minute = Window::rolling(Duration::from_secs(60));
+    let minute = Window::rolling(Duration::from_mins(1));
     let ask = |query: &Query, key: &str, n: u64| {
         let series = query.series(&[key]).expect("a key");
         let limit = store.db.limit().at_most(&series, n, minute).expect("a limit");
