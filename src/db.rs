@@ -140,7 +140,7 @@ pub(crate) struct Engine {
     /// The replica of what is recorded next, where that is a change.
     becomes: Option<u128>,
     staging: staging::Staging,
-    limits: limit::Limits,
+    limits: limit::KeyLocks,
     signals: background::Signals,
     /// The last one.
     background_error: Mutex<Option<BackgroundError>>,

@@ -33,11 +33,11 @@ const LOCKS: usize = 256;
 const ROUNDS: usize = 100;
 
 /// What limits share: locks of keys (invariant 1).
-pub(super) struct Limits(Box<[CachePadded<Mutex<()>>]>);
+pub(super) struct KeyLocks(Box<[CachePadded<Mutex<()>>]>);
 
-impl Limits {
+impl KeyLocks {
     pub(super) fn new() -> Self {
-        Limits(std::iter::repeat_with(CachePadded::default).take(LOCKS).collect())
+        KeyLocks(std::iter::repeat_with(CachePadded::default).take(LOCKS).collect())
     }
 
     /// The locks of these keys (invariant 1).

@@ -545,7 +545,7 @@ impl Recovery {
             replicas: Mutex::new(self.replicas),
             becomes: self.becomes,
             staging,
-            limits: super::limit::Limits::new(),
+            limits: super::limit::KeyLocks::new(),
             newest: self.newest,
             signals: background::Signals::default(),
             background_error: Mutex::default(),

@@ -32,7 +32,8 @@ pub struct Denial {
     /// The number that counts against it, or towards it.
     pub used: u64,
     /// After how long it may happen, exactly: at any moment before it is denied, at this one allowed, under
-    /// all constraints of the limit, if nothing else happens. `None`: waiting does not help.
+    /// all constraints of the limit, if nothing else happens. (Where events ahead of now have pushed out the
+    /// finest buckets, by those that are left.) `None`: waiting does not help.
     pub retry_after: Option<Duration>,
     /// It can never fit: it costs more than the limit is.
     pub is_too_much: bool,

@@ -14,7 +14,7 @@ use super::series::SeriesQuery;
 use super::window::KeptGrain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
-use crate::time::{Grain, Timestamp};
+use crate::time::{Grain, TimeZone, Timestamp};
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 /// How far back.
@@ -62,6 +62,18 @@ impl Back {
         }
     }
 
+    /// Whether so many buckets as are kept reach back so far, whatever the moment of the present one: as at
+    /// its begin. With so much to spare.
+    fn is_reached(self, of: &KeptGrain, now: i64, slack: i64) -> bool {
+        let present = of.bucket(moment(now));
+        let begin = of.start(present).micros();
+        let first = match self {
+            Back::Rolling { .. } => self.first(of, begin.saturating_sub(slack)),
+            Back::Buckets { .. } => self.first(of, begin),
+        };
+        of.keep.oldest(present) <= first
+    }
+
     fn is_certain(self) -> bool {
         matches!(
             self,
@@ -89,7 +101,7 @@ impl SeriesQuery {
     /// Hands on what counts now and what will (invariant 1). Of several keys each is handed on by itself.
     ///
     /// # Errors
-    /// `NotKept` where the view keeps no buckets of the grain any more.
+    /// `NotKept` where the view does not keep buckets for so long any more.
     pub(crate) fn counted_back(
         &self,
         back: Back,
@@ -102,9 +114,13 @@ impl SeriesQuery {
     /// Checks that the view keeps buckets for so long, whatever its series hold, and at any time of the
     /// year.
     pub(crate) fn check_back(&self, back: Back, now: Timestamp) -> Result<()> {
+        // By how much as many buckets differ in length: months and years by themselves, others where the
+        // zone changes its clocks.
         let slack = |of: &KeptGrain| match of.grain.canonical() {
+            Grain::Month | Grain::Year => 5 * DAY_MICROS,
+            _ if of.zone == TimeZone::UTC => 0,
             Grain::Day | Grain::Week => DAY_MICROS,
-            Grain::Month | Grain::Year => 3 * DAY_MICROS,
+            Grain::Minute | Grain::Hour => DAY_MICROS / 24,
             _ => 0,
         };
         let reaches = |of: &KeptGrain| back.is_reached(of, now.micros(), slack(of));
@@ -118,10 +134,7 @@ impl SeriesQuery {
         see: &mut dyn FnMut(Range<i64>, u64),
     ) -> Result<Around> {
         let reaching = fitting(self, back).filter(|of| back.is_reached(of, now, 0));
-        // A definition that reached back when it was asked for does so still, but for a day of a year.
-        let coarsest = || fitting(self, back).last();
-        let finest = reaching.clone().next().or_else(coarsest);
-        let finest = finest.ok_or_else(|| too_far(self, back))?;
+        let finest = reaching.clone().next().ok_or_else(|| too_far(self, back))?;
         let mut whole_from = i64::MIN;
         self.each(Depth::Buckets, &mut |series: SeriesRef<'_>| {
             let first = |of: &KeptGrain| back.first(of, now);
@@ -134,9 +147,7 @@ impl SeriesQuery {
             let of = found.unwrap_or_else(|| {
                 let from = |of: &KeptGrain| back.whole_from(of, oldest(of));
                 let of = reaching.clone().min_by_key(from).unwrap_or(finest);
-                if !has(&of) {
-                    whole_from = whole_from.max(from(&of));
-                }
+                whole_from = whole_from.max(from(&of));
                 of
             });
             let (first, known) = (first(&of), series.known(of.at));
@@ -161,20 +172,6 @@ impl SeriesQuery {
     /// Between when and when the last event was.
     pub(crate) fn last_span(&self) -> Result<Option<RangeInclusive<Timestamp>>> {
         Ok(self.life()?.map(|life| life.last))
-    }
-}
-
-impl Back {
-    /// Whether so many buckets as are kept reach back so far, whatever the moment of the present one: as at
-    /// its begin. With so much to spare.
-    fn is_reached(self, of: &KeptGrain, now: i64, slack: i64) -> bool {
-        let present = of.bucket(moment(now));
-        let begin = of.start(present).micros();
-        let first = match self {
-            Back::Rolling { .. } => self.first(of, begin.saturating_sub(slack)),
-            Back::Buckets { .. } => self.first(of, begin),
-        };
-        of.keep.oldest(present) <= first
     }
 }
 
