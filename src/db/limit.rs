@@ -121,7 +121,8 @@ impl Limit {
     /// # Errors
     /// `Invalid` for a limit of 0, a window of no length, or keys that are not given whole; `NotKept`
     /// where the view keeps no buckets of the window's grain, or none that reach back so far: for a rolling
-    /// window one bucket more than it is long.
+    /// window one bucket more than it is long, and what buckets of the calendar differ in length (of days and
+    /// hours a day and an hour where the zone changes its clocks, of months and years five days).
     pub fn at_most(self, series: impl AsRef<SeriesQuery>, n: u64, window: Window) -> Result<Self> {
         self.with(Bound::AtMost(n, window), series.as_ref())
     }
