@@ -49,7 +49,7 @@ pub use batch::Batch;
 use batch::Builder;
 pub use counter::Counter;
 pub use exchange::{ImportOptions, ImportOutcome};
-pub use limit::Limit;
+pub use limit::{Limit, Limiter, PolicyStatus, Reservation};
 pub use read_only::ReadOnlyDb;
 pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
 pub use restore::{RestoreOutcome, Upto, restore};
@@ -140,7 +140,7 @@ pub(crate) struct Engine {
     /// The replica of what is recorded next, where that is a change.
     becomes: Option<u128>,
     staging: staging::Staging,
-    limits: limit::KeyLocks,
+    limits: limit::keys::Keys,
     signals: background::Signals,
     /// The last one.
     background_error: Mutex<Option<BackgroundError>>,
@@ -479,12 +479,17 @@ impl Db {
     /// Drops a view, and what was to take its place; its series are gone, the events stay in the log.
     ///
     /// # Errors
-    /// `UnknownView`; those of recording.
+    /// `UnknownView`; `Invalid` where a [policy](crate::Policy) asks it; those of recording.
     pub fn drop_view(&self, name: &str) -> Result<()> {
         let engine = self.engine();
         let mut live = engine.close_gate()?;
         let id = live.named(name).map(|tier| tier.id);
         let id = id.ok_or_else(|| engine.unknown_view(name))?;
+        if let Some(policy) = live.policies.asking(name) {
+            return Err(Error::invalid(format!(
+                "the policy {policy:?} asks the view {name:?}; remove or change the policy first"
+            )));
+        }
         let position = engine.append_control(&Control::ViewDropped { id })?;
         engine.by_name.remove(name);
         live.drop_view(id);

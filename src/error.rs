@@ -51,6 +51,10 @@ pub enum ErrorKind {
     Stopped,
     /// The view keeps no buckets of this grain, or none that reach back so far.
     NotKept,
+    /// No policy has this name.
+    UnknownPolicy,
+    /// The lease of a reservation is over.
+    Expired,
 }
 
 /// An error: its [kind](Error::kind), a sentence for people, and what caused it.
@@ -169,6 +173,12 @@ impl Error {
     pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(std::sync::Arc::new(source));
         self
+    }
+
+    /// The same, about `what`.
+    pub(crate) fn about(self, what: &str) -> Self {
+        let kind = self.kind;
+        self.told_of(kind, what)
     }
 
     /// The same of this kind, and about `what`.

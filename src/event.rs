@@ -45,6 +45,8 @@ impl Limits {
     pub const VIEW_BYTES: usize = 32 << 10;
     /// Views of one directory.
     pub const VIEWS: usize = 1_000;
+    /// Policies of one directory.
+    pub const POLICIES: usize = 10_000;
     /// Spans of hours, ranges of dates and excepted ranges of dates of one schedule, together.
     pub const SCHEDULE_PARTS: usize = 1_000;
     /// By how much an event may have been earlier or later than its time: all of the accepted times.
@@ -273,6 +275,12 @@ impl<'a> Event<'a> {
     /// The value of a dimension, if the event has it.
     pub fn dimension(&self, dimension: &str) -> Option<&'a str> {
         self.dims.iter().find(|(name, _)| *name == dimension).map(|(_, value)| *value)
+    }
+
+    /// Its part of a key by this dimension: a value, or its name.
+    #[inline]
+    pub(crate) fn part(&self, dimension: &str) -> Option<&'a str> {
+        if dimension == EVENT_DIMENSION { Some(self.name) } else { self.dimension(dimension) }
     }
 
     /// Checks everything that does not depend on the store: names, lengths, numbers.

@@ -92,8 +92,8 @@ pub mod simulation;
 pub use aggregate::Summary;
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
 pub use db::{
-    BackgroundError, Batch, BatchOutcome, Counter, Db, LastCheckpoint, Limit, Progress, ReadOnlyDb,
-    Recorded, Statistics, Successor, ViewStatus,
+    BackgroundError, Batch, BatchOutcome, Counter, Db, LastCheckpoint, Limit, Limiter,
+    PolicyStatus, Progress, ReadOnlyDb, Recorded, Reservation, Statistics, Successor, ViewStatus,
 };
 pub use db::{BackupOutcome, RestoreOutcome, Upto, restore};
 pub use db::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
@@ -101,7 +101,7 @@ pub use db::{ImportOptions, ImportOutcome};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
 pub use exchange::{Bundle, Cursor, ReplicaId, TinyCounter};
-pub use limit::{Denial, Usage, Verdict, Window};
+pub use limit::{Constraint, Denial, Policy, Rule, Usage, Verdict, Window};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};

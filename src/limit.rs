@@ -16,10 +16,13 @@
 
 mod case;
 mod constraint;
+mod policy;
 mod verdict;
 mod window;
 
 pub(crate) use case::When;
-pub(crate) use constraint::{Bound, Constraint, Judged};
+pub use constraint::Constraint;
+pub(crate) use constraint::{Asked, Judged, Plain, Reserved, Whom};
+pub use policy::{Policy, Rule};
 pub use verdict::{Denial, Usage, Verdict};
 pub use window::Window;

@@ -39,6 +39,7 @@ pub(crate) use single::{put_event, take_event};
 use crate::codec::{self, Malformed};
 use crate::dictionary::{Dictionary, Sym};
 use crate::event::{Event, Times};
+use crate::limit::Policy;
 use crate::options::Dedup;
 use crate::time::Timestamp;
 use crate::view::View;
@@ -94,6 +95,13 @@ pub(crate) enum Control {
     SuccessorConverted {
         id: u32,
         view: View,
+    },
+    /// From here on the policy is this one.
+    PolicySet {
+        policy: Policy,
+    },
+    PolicyRemoved {
+        name: String,
     },
 }
 

@@ -4,7 +4,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use quipu::{Db, Event, Grain, Keep, OnInvalid, Timestamp, View};
-use quipu_fuzz::directory::{options, scratch};
+use quipu_fuzz::directory::{IDS, options, scratch};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -92,9 +92,29 @@ struct Model {
     measured: u64,
     by_ab: BTreeMap<Vec<String>, u64>,
     by_name: BTreeMap<Vec<String>, u64>,
+    /// The last ids, oldest first.
+    ids: Vec<String>,
 }
 
 impl Model {
+    /// Takes in what was recorded in one call; gives how many of them were duplicates.
+    fn add_all<'e>(&mut self, events: impl IntoIterator<Item = &'e Owned>) -> u64 {
+        let mut duplicates = 0;
+        for event in events {
+            match &event.id {
+                Some(id) if self.ids.contains(id) => {
+                    duplicates += 1;
+                    continue;
+                }
+                Some(id) => self.ids.push(id.clone()),
+                None => {}
+            }
+            self.add(event);
+        }
+        self.ids.drain(..self.ids.len().saturating_sub(IDS));
+        duplicates
+    }
+
     fn add(&mut self, event: &Owned) {
         let times = event.times.unwrap_or(1);
         let count = |count: &mut u64| *count = count.saturating_add(times);
@@ -140,8 +160,8 @@ fuzz_target!(|steps: Vec<Step>| {
     for step in &steps {
         match step {
             Step::Record(event) => {
-                if db.record(&event.event()).is_ok() {
-                    model.add(event);
+                if let Ok(recorded) = db.record(&event.event()) {
+                    assert_eq!(u64::from(recorded.duplicate), model.add_all([event]));
                 }
             }
             Step::Batch(events) => {
@@ -150,8 +170,8 @@ fuzz_target!(|steps: Vec<Step>| {
                 let taken: Vec<&Owned> = taken.collect();
                 assert_eq!(batch.len(), taken.len());
                 let outcome = db.record_batch(&mut batch).expect("records");
-                assert_eq!(outcome.recorded, taken.len() as u64);
-                taken.into_iter().for_each(|event| model.add(event));
+                assert_eq!(outcome.recorded + outcome.duplicates, taken.len() as u64);
+                assert_eq!(outcome.duplicates, model.add_all(taken));
             }
             Step::All(events, skip) => {
                 let on_invalid = if *skip { OnInvalid::Skip } else { OnInvalid::Refuse };
@@ -159,7 +179,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 if let Ok(outcome) = db.record_all(all, on_invalid) {
                     let refused: Vec<usize> = outcome.refused.iter().map(|(i, _)| *i).collect();
                     let taken = events.iter().enumerate().filter(|(i, _)| !refused.contains(i));
-                    taken.for_each(|(_, event)| model.add(event));
+                    assert_eq!(outcome.duplicates, model.add_all(taken.map(|(_, event)| event)));
                 }
             }
             Step::Checkpoint => db.checkpoint().expect("checkpoints"),

@@ -23,6 +23,9 @@ pub const EVENTS: u64 = 60;
 /// As many of them are covered by its snapshot.
 pub const STORED: u64 = 31;
 
+/// As many ids are remembered.
+pub const IDS: usize = 20;
+
 /// Bytes of a segment of the template.
 const SEGMENT_BYTES: usize = 64 << 10;
 
@@ -36,7 +39,7 @@ pub fn options() -> Options {
         .durability(Durability::Memory)
         .checkpoint_every(Duration::from_secs(1 << 30))
         .segment_bytes(SEGMENT_BYTES as u64)
-        .dedup(Dedup::Last(20))
+        .dedup(Dedup::Last(IDS as u64))
 }
 
 /// A new directory, in memory where the system has such a place.

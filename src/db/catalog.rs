@@ -6,6 +6,7 @@
 use crate::codec::{self, Malformed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::Replicas;
+use crate::limit::Policy;
 use crate::log::reader::Resume;
 use crate::options::Dedup;
 use crate::snapshot::{Snapshot, Table};
@@ -45,6 +46,8 @@ pub(super) struct Catalog {
     pub(super) newest: Timestamp,
     /// The time zone that the directory was given; `None` where it has none of its own, which is UTC.
     pub(super) zone: Option<TimeZone>,
+    /// The policies that are set, by name.
+    pub(super) policies: Vec<Policy>,
     /// Who recorded what; `None` where the directory has recorded all of it, under its identity.
     pub(super) replicas: Option<Replicas>,
 }
@@ -52,7 +55,7 @@ pub(super) struct Catalog {
 /// What is always in the row, in its order.
 type Fields = (
     (u128, u64, u64, u64, u64, u64),
-    (u32, Vec<StoredView>, Vec<u32>),
+    (u32, Vec<StoredView>, Vec<u32>, Vec<Policy>),
     (u64, u64, u64, Dedup, i64, i64),
 );
 
@@ -100,6 +103,9 @@ impl Catalog {
         for stored in &mut catalog.views {
             stored.view = stored.view.clone().checked().map_err(|error| error.at(path, None))?;
         }
+        let refused =
+            |error: Error| error.told_of(ErrorKind::Corruption, "a policy is none").at(path, None);
+        catalog.policies.iter().try_for_each(Policy::check).map_err(refused)?;
         catalog.check().map_err(damaged)?;
         Ok(catalog)
     }
@@ -168,6 +174,9 @@ impl Catalog {
                 return Err(Malformed("a view is filled with what cannot be"));
             }
         }
+        if !self.policies.is_sorted_by(|a, b| a.name() < b.name()) {
+            return Err(Malformed("its policies are not in order"));
+        }
         let live = |id: &u32| self.views.iter().any(|stored| stored.id == *id);
         if self
             .views
@@ -191,12 +200,16 @@ impl Catalog {
     /// was before there were any.
     fn encode(&self, out: &mut Vec<u8>) {
         let Self { identity, sequence, position, segment, offset, first_segment, .. } = self;
-        let Self { next_view, views, purge, .. } = self;
+        let Self { next_view, views, purge, policies, .. } = self;
         let Self { events, late, duplicates, dedup, checkpointed_at, newest, zone, .. } = self;
         let replicas = &self.replicas;
         let place = (identity, sequence, position, segment, offset, first_segment);
         let counts = (events, late, duplicates, dedup, checkpointed_at, newest.micros());
-        out.extend_from_slice(&codec::encode(&(place, (next_view, views, purge), counts)));
+        out.extend_from_slice(&codec::encode(&(
+            place,
+            (next_view, views, purge, policies),
+            counts,
+        )));
         // UTC has no name where one has to be there.
         if zone.is_some() || replicas.is_some() {
             out.extend_from_slice(&codec::encode(&zone.map_or("", |zone| zone.name())));
@@ -217,7 +230,7 @@ impl Catalog {
         let replicas = if bytes.is_empty() { None } else { Some(Replicas::decode(&mut bytes)?) };
         codec::finished(bytes)?;
         let (identity, sequence, position, segment, offset, first_segment) = place;
-        let (next_view, views, purge) = defined;
+        let (next_view, views, purge, policies) = defined;
         let (events, late, duplicates, dedup, checkpointed_at, newest) = counts;
         let catalog = Catalog {
             identity,
@@ -236,6 +249,7 @@ impl Catalog {
             checkpointed_at,
             newest: Timestamp::from_micros(newest),
             zone: None,
+            policies,
             replicas,
         };
         Ok((catalog, zone))

@@ -227,6 +227,7 @@ impl Engine {
             checkpointed_at: self.now().micros(),
             newest: self.newest.get(),
             zone: live.zone,
+            policies: live.policies.all(),
             replicas: Some(self.replicas().clone())
                 .filter(|replicas| !replicas.is_plain(self.home.identity)),
         };

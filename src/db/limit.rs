@@ -1,53 +1,45 @@
 //! Limits on what is recorded: the question, and the recording that follows it, as one step.
 //!
 //! Invariants
-//! 1. Whoever asks in order to record holds the locks of all keys that it asks, from before the first
-//!    is read until the event is in the views that are asked ([`Live::at_once`]). So what two threads
-//!    do is what they would do one after the other. Locks are taken in their order, each once.
+//! 1. Whoever asks in order to record or to reserve holds the locks of all keys that it asks, from before
+//!    the first is read until the event is in the views that are asked (`db/live.rs`), or
+//!    the reservation is made. So what two threads do is what they would do one after the other. Locks are
+//!    taken in their order, each once.
 //! 2. Nobody waits under them until what is recorded is durable. What is read may have to be read from
 //!    the store.
-//! 3. Nothing is let through that would not be counted. Where the clock was set back, or others recorded
-//!    events ahead of it, what is ahead counts, and where a ring has let go of what a window needs nothing
-//!    is allowed until it has all of it again (`query/counted.rs`).
+//! 3. Nothing is let through that would not be counted. Where the clock was set back, limits of keys that
+//!    have events ahead of it go by one that was not (`db/limit/keys.rs`). What others record ahead of
+//!    either counts, and where a ring has let go of what a window needs nothing is allowed until it has all
+//!    of it again (`query/counted.rs`).
 //!
-//! Next: `limit.rs`.
+//! Next: `limit.rs`; of policies: `db/limit/limiter.rs`.
+
+pub(super) mod keys;
+mod limiter;
+mod reservation;
+
+pub(super) use limiter::Policies;
+pub use limiter::{Limiter, PolicyStatus};
+pub use reservation::Reservation;
 
 use super::{Db, Engine, Recorded};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::limit::{Bound, Constraint, Denial, Judged, Usage, Verdict, When, Window};
+use crate::limit::{Asked, Constraint, Denial, Judged, Plain, Usage, Verdict, When, Whom, Window};
 use crate::options::Durability;
 use crate::query::SeriesQuery;
-use crate::sync::{Mutex, MutexGuard};
 use crate::tier::ViewTier;
 use crate::time::{Schedule, Timestamp};
-use crossbeam::utils::CachePadded;
+use keys::{Locked, Subject};
+use limiter::Active;
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
 
-/// Locks of keys. Two keys may share one.
-const LOCKS: usize = 256;
 /// Rounds in which moments are looked for at which all constraints hold.
 const ROUNDS: usize = 100;
-
-/// What limits share: locks of keys (invariant 1).
-pub(super) struct KeyLocks(Box<[CachePadded<Mutex<()>>]>);
-
-impl KeyLocks {
-    pub(super) fn new() -> Self {
-        KeyLocks(std::iter::repeat_with(CachePadded::default).take(LOCKS).collect())
-    }
-
-    /// The locks of these keys (invariant 1).
-    fn lock(&self, keys: impl Iterator<Item = u64>) -> SmallVec<[MutexGuard<'_, ()>; 4]> {
-        let mut places: SmallVec<[usize; 4]> = keys.map(|key| key as usize % LOCKS).collect();
-        places.sort_unstable();
-        places.dedup();
-        places.into_iter().map(|place| self.0[place].lock()).collect()
-    }
-}
 
 impl Engine {
     /// See [`Source::apply_at_once`](crate::query::Source::apply_at_once).
@@ -92,7 +84,7 @@ impl Engine {
 ///
 /// let denied = limit.check_and_record(&call)?;
 /// let retry = denied.retry_after().unwrap();
-/// assert!(retry > Duration::from_secs(40) && retry <= Duration::from_secs(41));
+/// assert_eq!(retry, Duration::from_secs(40));
 /// clock.advance(retry);
 /// assert!(limit.check_and_record(&call)?.is_allowed());
 /// # Ok::<(), quipu::Error>(())
@@ -101,18 +93,26 @@ impl Engine {
 #[must_use = "a limit does nothing until it is asked"]
 pub struct Limit {
     db: Db,
-    constraints: SmallVec<[Constraint; 1]>,
+    asked: SmallVec<[Asked; 1]>,
+    policy: Option<Arc<Active>>,
 }
 
 impl Db {
     /// A limit without constraints, which allows everything: add some.
     pub fn limit(&self) -> Limit {
-        Limit { db: self.clone(), constraints: SmallVec::new() }
+        Limit { db: self.clone(), asked: SmallVec::new(), policy: None }
     }
 }
 
 /// The constraints of a limit as they stand.
 type Cases<'a> = SmallVec<[Judged<'a>; 1]>;
+
+/// What a limit says, and by what.
+enum Answer<'a> {
+    /// Each constraint holds.
+    Plain(SmallVec<[Plain; 1]>),
+    Judged(Cases<'a>),
+}
 
 impl Limit {
     /// At most `n` events of a series in a window. One that stands for many
@@ -124,7 +124,7 @@ impl Limit {
     /// window one bucket more than it is long, and what buckets of the calendar differ in length (of days and
     /// hours a day and an hour where the zone changes its clocks, of months and years five days).
     pub fn at_most(self, series: impl AsRef<SeriesQuery>, n: u64, window: Window) -> Result<Self> {
-        self.with(Bound::AtMost(n, window), series.as_ref())
+        self.on(series, Constraint::at_most(n, window))
     }
 
     /// Not before there were at least `n` events of a series in a window: what must have happened first.
@@ -146,7 +146,7 @@ impl Limit {
     /// # Errors
     /// As [`Limit::at_most`].
     pub fn at_least(self, series: impl AsRef<SeriesQuery>, n: u64, window: Window) -> Result<Self> {
-        self.with(Bound::AtLeast(n, window), series.as_ref())
+        self.on(series, Constraint::at_least(n, window))
     }
 
     /// Not before the last event of a series is so long ago, to the microsecond; none yet is long enough.
@@ -170,7 +170,7 @@ impl Limit {
     /// # Errors
     /// `Invalid` for no time at all, or keys that are not given whole.
     pub fn cooldown(self, series: impl AsRef<SeriesQuery>, length: Duration) -> Result<Self> {
-        self.with(Bound::Cooldown(length), series.as_ref())
+        self.on(series, Constraint::cooldown(length))
     }
 
     /// Only while the last event of a series is less than so long ago: what must have happened lately.
@@ -178,7 +178,7 @@ impl Limit {
     /// # Errors
     /// As [`Limit::cooldown`].
     pub fn within(self, series: impl AsRef<SeriesQuery>, length: Duration) -> Result<Self> {
-        self.with(Bound::Within(length), series.as_ref())
+        self.on(series, Constraint::within(length))
     }
 
     /// Only while a [`Schedule`] is open. One without a time zone is in the store's.
@@ -205,7 +205,7 @@ impl Limit {
     /// # Errors
     /// `Closed` when the engine is closed.
     pub fn during(self, schedule: Schedule) -> Result<Self> {
-        self.with_schedule(Bound::During, schedule)
+        self.of_calendar(Constraint::during(schedule))
     }
 
     /// Only while a [`Schedule`] is closed; as [`Limit::during`].
@@ -213,30 +213,94 @@ impl Limit {
     /// # Errors
     /// As there.
     pub fn outside_of(self, schedule: Schedule) -> Result<Self> {
-        self.with_schedule(Bound::OutsideOf, schedule)
+        self.of_calendar(Constraint::outside_of(schedule))
     }
 
-    fn with_schedule(
+    /// Only if the caller says so, whose words are for who is denied. It is asked each time, before
+    /// anything else is, while nothing is locked; waiting does not help.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Options, View};
+    ///
+    /// let db = Options::new().view(View::counters()).open(dir.path().join("app"))?;
+    /// let is_member = false;
+    /// let limit = db.limit().only_if("only for members", move || is_member)?;
+    /// let denied = limit.check()?;
+    /// assert_eq!(denied.denial().unwrap().constraint.to_string(), "only for members");
+    /// assert_eq!(denied.retry_after(), None);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed.
+    pub fn only_if(
         mut self,
-        bound: fn(Arc<Schedule>) -> Bound,
-        schedule: Schedule,
+        words: impl Into<String>,
+        is_so: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self> {
-        let engine = self.db.engine();
-        engine.check_open()?;
-        let schedule = schedule.or_in_zone(engine.zone());
-        self.constraints.push(Constraint::scheduled(bound(Arc::new(schedule))));
+        self.db.engine().check_open()?;
+        let constraint = Arc::new(Constraint::said(words.into()));
+        self.asked.push(Asked { constraint, whom: Whom::Caller(Arc::new(is_so)) });
         Ok(self)
     }
 
-    fn with(mut self, bound: Bound, series: &SeriesQuery) -> Result<Self> {
+    /// Adds a constraint on a series: one with a name, say.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Constraint, Grain, Options, View, Window};
+    ///
+    /// let db = Options::new().view(View::counters()).open(dir.path().join("app"))?;
+    /// let exports = db.counter("export")?;
+    /// let daily = Constraint::at_most(10, Window::fixed(Grain::Day)).named("daily");
+    /// let limit = db.limit().on(&exports, daily)?;
+    /// assert_eq!(limit.usage()?[0].constraint.name(), Some("daily"));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Limit::at_most`]; `Invalid` for one that is of the calendar.
+    pub fn on(self, series: impl AsRef<SeriesQuery>, constraint: Constraint) -> Result<Self> {
+        self.with(constraint, series.as_ref(), None)
+    }
+
+    /// Adds a constraint on a series, net of what was given back: what the events of another series, whose
+    /// view keeps the same buckets, took back does not count. See [`Limit::refund`].
+    ///
+    /// # Errors
+    /// As [`Limit::on`]; `Invalid` where the view of what is given back keeps other buckets.
+    pub fn on_net(
+        self,
+        series: impl AsRef<SeriesQuery>,
+        refunds: impl AsRef<SeriesQuery>,
+        constraint: Constraint,
+    ) -> Result<Self> {
+        self.with(constraint, series.as_ref(), Some(refunds.as_ref()))
+    }
+
+    fn of_calendar(mut self, constraint: Constraint) -> Result<Self> {
         let engine = self.db.engine();
-        if !series.is_of(Arc::as_ptr(engine).addr()) {
+        engine.check_open()?;
+        let constraint = Arc::new(constraint.in_zone(engine.zone()));
+        self.asked.push(Asked { constraint, whom: Whom::Calendar });
+        Ok(self)
+    }
+
+    fn with(
+        mut self,
+        constraint: Constraint,
+        series: &SeriesQuery,
+        refunds: Option<&SeriesQuery>,
+    ) -> Result<Self> {
+        let engine = self.db.engine();
+        let is_ours = |series: &SeriesQuery| series.is_of(Arc::as_ptr(engine).addr());
+        if !is_ours(series) || !refunds.is_none_or(is_ours) {
             return Err(Error::invalid("a limit asks series of the store that it records to"));
         }
         // Any moment will do: whether the view's buckets reach back depends on the calendar only.
         let now = engine.options.clock.now_roughly();
-        let constraint = Constraint::counted(bound, series.clone(), now)?;
-        self.constraints.push(constraint);
+        self.asked.push(Asked::of_series(constraint, series.clone(), refunds.cloned(), now)?);
         Ok(self)
     }
 
@@ -256,8 +320,12 @@ impl Limit {
         if n == 0 {
             return Err(Error::invalid("no event is always allowed; ask for one at least"));
         }
-        let now = self.now();
-        Ok(self.judge(&self.read(n, now)?, 0, now))
+        if let Some(denial) = self.refused_by_caller() {
+            return Ok(Verdict::Denied(denial));
+        }
+        let now = self.moment(&mut None)?;
+        let answer = self.read(n, &mut None, now)?;
+        Ok(self.say(&answer, 0, now))
     }
 
     /// How much of each constraint is used now, in the order in which they were added.
@@ -265,15 +333,15 @@ impl Limit {
     /// # Errors
     /// As [`Limit::check`].
     pub fn usage(&self) -> Result<Vec<Usage>> {
-        let now = self.now();
-        let judged = self.read(1, now)?;
-        let usage = |(constraint, judged): (&Constraint, &Judged<'_>)| Usage {
-            constraint: constraint.to_string(),
-            limit: constraint.limit(),
+        let now = self.moment(&mut None)?;
+        let judged = self.judge(1, &mut None, now)?;
+        let usage = |(asked, judged): (&Asked, &Judged<'_>)| Usage {
+            constraint: asked.constraint.clone(),
+            limit: asked.constraint.limit(),
             used: judged.counted_at(now.micros()),
-            resets_in: since(now.micros(), judged.clears(now.micros(), false)),
+            resets_in: since(now.micros(), judged.clears(now.micros(), 0)),
         };
-        Ok(self.constraints.iter().zip(&judged).map(usage).collect())
+        Ok(self.asked.iter().zip(&judged).map(usage).collect())
     }
 
     /// Records an event if it may happen now: the question and the recording are one step, however many
@@ -299,40 +367,291 @@ impl Limit {
         event: &Event<'_>,
         durability: Durability,
     ) -> Result<Verdict> {
-        if event.time.is_some() {
-            return Err(Error::invalid(
-                "an event that is limited happens now: it says no time of its own",
-            ));
-        }
-        event.check()?;
+        check_of_now(event)?;
         let engine = self.db.engine();
-        let series = || self.constraints.iter().filter_map(Constraint::series);
-        series().try_for_each(SeriesQuery::apply_at_once)?;
-        let locked = engine.limits.lock(series().flat_map(SeriesQuery::key_numbers));
+        let cost = event.count();
+        let mut locked = match self.enter(cost)? {
+            Ok(locked) => Some(locked),
+            Err(denial) => return Ok(Verdict::Denied(denial)),
+        };
         // Under the locks: of two events of a key the later one has the later time.
-        let now = self.now();
-        let verdict = self.judge(&self.read(event.count(), now)?, event.count(), now);
-        if !verdict.is_allowed() {
-            return Ok(verdict);
-        }
+        let now = self.moment(&mut locked)?;
+        let answer = self.read(cost, &mut locked, now)?;
+        let verdict = self.say(&answer, cost, now);
+        self.count(&verdict, &answer, cost, now);
+        let verdict = match verdict {
+            Verdict::Denied(_) if self.is_shadow() => {
+                Verdict::Allowed { remaining: Some(0), resets_in: None }
+            }
+            Verdict::Denied(_) => return Ok(verdict),
+            Verdict::Allowed { .. } => verdict,
+        };
         let recorded = engine.record_at(event, now, durability)?;
         drop(locked);
         engine.acknowledge(recorded.position.get(), durability)?;
         Ok(verdict)
     }
 
-    fn now(&self) -> Timestamp {
-        self.db.engine().now()
+    /// Gives back what was used, the newest first, as much as the event counts for ([`Event::times`]) and
+    /// no more than is used; gives how much that was. The event is what is recorded: one that the series of
+    /// what is given back count ([`Limit::on_net`]). It is recorded under the times of what it gives back, so
+    /// that it leaves every window together with that; a cooldown whose last event is given back is over.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Constraint, Event, Grain, Options, View, Window};
+    ///
+    /// let db = Options::new().view(View::counters()).open(dir.path().join("app"))?;
+    /// let (jobs, refunds) = (db.counter("job")?, db.counter("job_refund")?);
+    /// let daily = Constraint::at_most(10, Window::fixed(Grain::Day));
+    /// let limit = db.limit().on_net(&jobs, &refunds, daily)?;
+    /// limit.check_and_record(&Event::new("job").times(3))?;
+    /// assert_eq!(limit.refund(&Event::new("job_refund").times(2))?, 2);
+    /// assert_eq!(limit.usage()?[0].used, 1);
+    /// // No more is given back than was used.
+    /// assert_eq!(limit.refund(&Event::new("job_refund").times(5))?, 1);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` where no constraint is net of anything, or for an event with a time of its own; as
+    /// [`Db::record`] and [`Limit::check`].
+    pub fn refund(&self, event: &Event<'_>) -> Result<u64> {
+        self.give_back(event, event.count())
+    }
+
+    /// Gives back all that is used, as [`Limit::refund`] does; gives how much that was.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reset(&self, event: &Event<'_>) -> Result<u64> {
+        self.give_back(event, u64::MAX)
+    }
+
+    fn give_back(&self, event: &Event<'_>, most: u64) -> Result<u64> {
+        check_of_now(event)?;
+        if event.id.is_some() {
+            return Err(Error::invalid(
+                "what is given back may be recorded as several events: it has no id",
+            ));
+        }
+        let refunds = self.asked.iter().filter_map(Asked::refunds);
+        if refunds.clone().next().is_none() {
+            return Err(Error::invalid(
+                "nothing can be given back to this limit: none of its constraints is net of refunds",
+            ));
+        }
+        let engine = self.db.engine();
+        self.each_at_once()?;
+        let mut locked = Some(engine.limits.lock(self.keys()));
+        let now = self.moment(&mut locked)?;
+        let judged = self.judge(1, &mut locked, now)?;
+        // That of the constraint that most of it counts against; less counts against the others.
+        let is_net = |(asked, _): &(&Asked, &Judged<'_>)| asked.refunds().is_some();
+        let used = |judged: &Judged<'_>| -> SmallVec<[(i64, u64); 2]> {
+            let there = judged
+                .parts()
+                .iter()
+                .filter(|part| part.leaves > now.micros() && part.is_recorded());
+            there.map(|part| (part.at.min(now.micros()), part.count)).collect()
+        };
+        let parts = self.asked.iter().zip(&judged).filter(is_net).map(|(_, judged)| used(judged));
+        let sum = |parts: &SmallVec<[(i64, u64); 2]>| {
+            parts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
+        };
+        let mut parts = parts.max_by_key(sum).unwrap_or_default();
+        parts.sort_unstable_by(|a, b| b.cmp(a));
+        let mut left = most;
+        let mut batch = self.db.batch();
+        for (at, count) in parts {
+            let taken = left.min(count);
+            if taken > 0 {
+                batch.push(&event.clone().at(Timestamp::from_micros(at)).times(taken))?;
+                left -= taken;
+            }
+        }
+        if most == left {
+            return Ok(0);
+        }
+        let outcome = self.db.record_batch_with(&mut batch, Durability::Memory)?;
+        drop(locked);
+        engine.acknowledge(outcome.position.get(), engine.options.durability)?;
+        Ok(most - left)
+    }
+
+    /// Takes the locks of the limit's keys; or says why it is denied, where that is known without.
+    fn enter(&self, cost: u64) -> Result<std::result::Result<Locked<'_>, Denial>> {
+        if let Some(denial) = self.refused_by_caller() {
+            if let Some(policy) = &self.policy {
+                policy.tallies.denied.add(1);
+            }
+            return Ok(Err(denial));
+        }
+        self.each_at_once()?;
+        let limits = &self.db.engine().limits;
+        if let Some(keys) = self.known_keys() {
+            return Ok(Ok(limits.lock(keys.into_iter())));
+        }
+        // A key that was never seen is not made known for an event that is denied.
+        let now = self.moment(&mut None)?;
+        if let Verdict::Denied(denial) = self.say(&self.read(cost, &mut None, now)?, 0, now)
+            && !self.is_shadow()
+        {
+            if let Some(policy) = &self.policy {
+                policy.tallies.denied.add(1);
+            }
+            return Ok(Err(denial));
+        }
+        Ok(Ok(limits.lock(self.keys())))
+    }
+
+    fn series(&self) -> impl Iterator<Item = &SeriesQuery> {
+        self.asked.iter().flat_map(|asked| asked.series().into_iter().chain(asked.refunds()))
+    }
+
+    fn each_at_once(&self) -> Result<()> {
+        self.series().try_for_each(SeriesQuery::apply_at_once)
+    }
+
+    /// The numbers of the limit's keys, if all of them have one.
+    fn known_keys(&self) -> Option<SmallVec<[u64; 4]>> {
+        self.series().flat_map(SeriesQuery::key_numbers).collect()
+    }
+
+    /// The same; a key that has none is given one.
+    fn keys(&self) -> impl Iterator<Item = u64> {
+        self.series().flat_map(SeriesQuery::number_keys)
+    }
+
+    fn is_shadow(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.policy.is_shadow())
+    }
+
+    /// The denial of the first constraint that the caller says does not hold.
+    fn refused_by_caller(&self) -> Option<Denial> {
+        let refuses = |asked: &Asked| matches!(&asked.whom, Whom::Caller(is_so) if !is_so());
+        let index = self.asked.iter().position(refuses)?;
+        Some(Denial {
+            index,
+            constraint: self.asked[index].constraint.clone(),
+            limit: 0,
+            used: 0,
+            retry_after: None,
+            is_too_much: false,
+        })
+    }
+
+    /// The moment that the limit is asked at (invariant 3).
+    #[inline]
+    fn moment(&self, locked: &mut Option<Locked<'_>>) -> Result<Timestamp> {
+        let engine = self.db.engine();
+        let now = engine.now();
+        let steady = engine.limits.steady(now);
+        if steady > now { self.moment_of_two(locked, now, steady) } else { Ok(now) }
+    }
+
+    #[cold]
+    fn moment_of_two(
+        &self,
+        locked: &mut Option<Locked<'_>>,
+        now: Timestamp,
+        steady: Timestamp,
+    ) -> Result<Timestamp> {
+        let limits = &self.db.engine().limits;
+        for series in self.asked.iter().filter_map(Asked::series) {
+            let is_ahead = || Ok(series.last_span()?.is_some_and(|last| *last.end() > now));
+            for subject in subjects(series) {
+                let is_steady = match locked {
+                    Some(locked) => locked.is_steady(subject, is_ahead)?,
+                    None => limits.lock([subject.1].into_iter()).is_steady(subject, is_ahead)?,
+                };
+                if is_steady {
+                    return Ok(steady);
+                }
+            }
+        }
+        Ok(now)
+    }
+
+    /// Finds out what the constraints say, for an event of this cost.
+    #[inline]
+    fn read(
+        &self,
+        cost: u64,
+        locked: &mut Option<Locked<'_>>,
+        now: Timestamp,
+    ) -> Result<Answer<'_>> {
+        if !self.db.engine().limits.has_held() {
+            let mut plain = SmallVec::new();
+            for asked in &self.asked {
+                match asked.holds_plainly(cost, now)? {
+                    Some(holds) => plain.push(holds),
+                    None => return self.judge(cost, locked, now).map(Answer::Judged),
+                }
+            }
+            return Ok(Answer::Plain(plain));
+        }
+        self.judge(cost, locked, now).map(Answer::Judged)
     }
 
     /// Reads what the constraints ask, for an event of this cost.
-    fn read(&self, cost: u64, now: Timestamp) -> Result<Cases<'_>> {
-        self.constraints.iter().map(|constraint| constraint.judge(cost, now)).collect()
+    fn judge(
+        &self,
+        cost: u64,
+        locked: &mut Option<Locked<'_>>,
+        now: Timestamp,
+    ) -> Result<Cases<'_>> {
+        let limits = &self.db.engine().limits;
+        let mut cases = Cases::new();
+        for asked in &self.asked {
+            let mut reserved = SmallVec::new();
+            if let Some(series) = asked.series().filter(|_| limits.has_held()) {
+                let subjects = subjects(series);
+                let subjects = || subjects.iter().copied();
+                reserved = match locked {
+                    Some(locked) => locked.reserved(subjects(), now),
+                    None => limits.lock(subjects().map(|(_, key)| key)).reserved(subjects(), now),
+                };
+            }
+            cases.push(asked.judge(cost, &reserved, now)?);
+        }
+        Ok(cases)
     }
 
     /// What the constraints say about events of which so many are about to be recorded.
-    fn judge(&self, judged: &[Judged<'_>], recorded: u64, now: Timestamp) -> Verdict {
+    fn say(&self, answer: &Answer<'_>, recorded: u64, now: Timestamp) -> Verdict {
         let now = now.micros();
+        let is_at_most = |asked: &Asked| asked.constraint.is_at_most();
+        let left = |asked: &Asked, used: u64| {
+            asked.constraint.limit().saturating_sub(used.saturating_add(recorded))
+        };
+        let tightest = match answer {
+            Answer::Plain(plain) => {
+                let left = self.asked.iter().zip(plain).map(|(asked, plain)| {
+                    let clears = if recorded > 0 { plain.fresh_leaves } else { plain.clears };
+                    (left(asked, plain.used), clears)
+                });
+                left.min_by_key(|(remaining, clears)| (*remaining, -*clears))
+            }
+            Answer::Judged(judged) => {
+                if let Some(denial) = self.denial(judged, now) {
+                    return Verdict::Denied(denial);
+                }
+                let at_most = self.asked.iter().zip(judged).filter(|(asked, _)| is_at_most(asked));
+                let left = at_most.map(|(asked, judged)| {
+                    (left(asked, judged.counted_at(now)), judged.clears(now, recorded))
+                });
+                left.min_by_key(|(remaining, clears)| (*remaining, -*clears))
+            }
+        };
+        Verdict::Allowed {
+            remaining: tightest.map(|(remaining, _)| remaining),
+            resets_in: tightest.map(|(_, clears)| since(now, clears)),
+        }
+    }
+
+    /// Why it is denied now, if it is.
+    fn denial(&self, judged: &[Judged<'_>], now: i64) -> Option<Denial> {
         let mut last: Option<(usize, When)> = None;
         for (index, judged) in judged.iter().enumerate() {
             let when = judged.earliest(now);
@@ -340,23 +659,7 @@ impl Limit {
                 last = Some((index, when));
             }
         }
-        if let Some((index, when)) = last {
-            return Verdict::Denied(self.denial(judged, index, when, now));
-        }
-        let at_most = self.constraints.iter().zip(judged).filter(|(asked, _)| asked.is_at_most());
-        let left = at_most.map(|(asked, judged)| {
-            let used = judged.counted_at(now).saturating_add(recorded);
-            (asked.limit().saturating_sub(used), judged.clears(now, recorded > 0))
-        });
-        let tightest = left.min_by_key(|(remaining, clears)| (*remaining, -*clears));
-        Verdict::Allowed {
-            remaining: tightest.map(|(remaining, _)| remaining),
-            resets_in: tightest.map(|(_, clears)| since(now, clears)),
-        }
-    }
-
-    #[cold]
-    fn denial(&self, judged: &[Judged<'_>], index: usize, when: When, now: i64) -> Denial {
+        let (index, when) = last?;
         // Each holds from some moment on, not all of them for ever: the first at which all do.
         let (mut at, mut is_found) = (when, false);
         for _ in 0..ROUNDS {
@@ -369,10 +672,10 @@ impl Limit {
                 }
             }
         }
-        let constraint = &self.constraints[index];
-        Denial {
+        let constraint = &self.asked[index].constraint;
+        Some(Denial {
             index,
-            constraint: constraint.to_string(),
+            constraint: constraint.clone(),
             limit: constraint.limit(),
             used: judged[index].counted_at(now),
             retry_after: match at {
@@ -380,8 +683,43 @@ impl Limit {
                 _ => None,
             },
             is_too_much: when == When::Never && constraint.is_at_most(),
-        }
+        })
     }
+
+    /// Counts what was decided, for the policy's statistics.
+    fn count(&self, verdict: &Verdict, answer: &Answer<'_>, cost: u64, now: Timestamp) {
+        let Some(active) = &self.policy else { return };
+        if !verdict.is_allowed() {
+            active.tallies.denied.add(1);
+            return;
+        }
+        active.tallies.allowed.add(1);
+        let used = |index: usize| match answer {
+            Answer::Plain(plain) => plain[index].used,
+            Answer::Judged(judged) => judged[index].counted_at(now.micros()),
+        };
+        let is_near = |(index, asked): (usize, &Asked)| {
+            let limit = asked.constraint.limit();
+            asked.constraint.is_at_most()
+                && active.policy.is_near(used(index).saturating_add(cost), limit)
+        };
+        active.tallies.near.add(u64::from(self.asked.iter().enumerate().any(is_near)));
+    }
+}
+
+/// The series that something is reserved of: where a key has no number nothing is.
+fn subjects(series: &SeriesQuery) -> SmallVec<[Subject; 2]> {
+    let view = xxh3_64(series.view().name().as_bytes());
+    series.key_numbers().flatten().map(|key| (view, key)).collect()
+}
+
+fn check_of_now(event: &Event<'_>) -> Result<()> {
+    if event.time.is_some() {
+        return Err(Error::invalid(
+            "an event that is limited happens now: it says no time of its own",
+        ));
+    }
+    event.check()
 }
 
 /// How long it is until then.
@@ -408,7 +746,7 @@ impl Engine {
 
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = self.constraints.iter().map(ToString::to_string);
+        let words = self.asked.iter().map(ToString::to_string);
         f.debug_list().entries(words).finish()
     }
 }

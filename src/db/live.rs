@@ -4,6 +4,7 @@
 //! Next: `db/redefine.rs`.
 
 use super::Engine;
+use super::limit::Policies;
 use crate::dictionary::Dictionary;
 use crate::tier::{Backfill, ViewTier};
 use crate::time::TimeZone;
@@ -24,6 +25,8 @@ pub(super) struct Live {
     pub(super) leaving: Vec<(u32, Weak<ViewTier>)>,
     /// The time zone that the directory was given; `None` is UTC, until it is given one.
     pub(super) zone: Option<TimeZone>,
+    /// The policies that are set.
+    pub(super) policies: Policies,
     /// The views that single events are applied to when they come, for limits ask them.
     pub(super) at_once: Vec<Arc<ViewTier>>,
     /// The others, to which they are applied together.

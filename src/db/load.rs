@@ -363,7 +363,13 @@ impl Source for ViewSource {
         Arc::as_ptr(&self.engine).addr()
     }
 
-    fn number_of(&self, key: &AskedKey) -> u64 {
+    #[inline]
+    fn number_of(&self, key: &AskedKey) -> Option<u64> {
+        let dictionary = &self.engine.dictionary;
+        key.syms(|part| dictionary.find(part)).ok().map(hash_key)
+    }
+
+    fn number(&self, key: &AskedKey) -> u64 {
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {
             Ok(syms) => hash_key(syms),

@@ -18,6 +18,7 @@ use super::batch::Builder;
 use super::catalog::{Catalog, StoredView, known_zone};
 use super::checkpoint::{Checkpointer, Figures};
 use super::dedup::Window;
+use super::limit::Policies;
 use super::staging::Staging;
 use super::{Engine, Live, Tallies, background, store};
 use crate::codec;
@@ -469,6 +470,7 @@ impl Recovery {
                 purge: catalog.purge.clone(),
                 leaving: Vec::new(),
                 zone: catalog.zone,
+                policies: Policies::of(&catalog.policies),
                 reach: None,
                 at_once: Vec::new(),
                 gathering: Vec::new(),
@@ -545,7 +547,7 @@ impl Recovery {
             replicas: Mutex::new(self.replicas),
             becomes: self.becomes,
             staging,
-            limits: super::limit::KeyLocks::new(),
+            limits: super::limit::keys::Keys::new(),
             newest: self.newest,
             signals: background::Signals::default(),
             background_error: Mutex::default(),
@@ -740,6 +742,13 @@ impl Recovery {
                     self.owed.push(Owed::Rest(id));
                 }
             }
+            Entry::Control(Control::PolicySet { policy }) => {
+                let refused =
+                    |error: Error| error.told_of(ErrorKind::Corruption, "a policy is none");
+                policy.check().map_err(refused)?;
+                self.live.policies.set(policy);
+            }
+            Entry::Control(Control::PolicyRemoved { name }) => self.live.policies.remove(&name),
             Entry::Control(Control::Replica { id, before }) => {
                 if !self.replicas.may_begin(id, before) {
                     let why = format!("the directory becomes the replica {id:032x} again");

@@ -3,19 +3,15 @@
 //! ```text
 //! counted(t) = sum of the counts of all parts with  enters <= t < leaves
 //! at most n:   counted(t) + cost <= n          at least n:   counted(t) >= n
+//! at most n, coming back as rate in each period, where the parts that are in came at their `at`:
+//!     level(t) = the greatest of 0 and, for every part, (what came with it and since) - rate * (t - at)
+//!     level(t) + cost <= n, in events; all of it times the period, so that there are no fractions
 //! ```
 //! `counted` changes only where a part enters or leaves, so the first moment at which a bound holds is
-//! where one is asked from, or one of those.
+//! where one is asked from, or one of those. `level` never rises by itself.
 
+use crate::query::Part;
 use smallvec::SmallVec;
-
-/// Events that count from a moment until another, in microseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) enters: i64,
-    pub(crate) leaves: i64,
-    pub(crate) count: u64,
-}
 
 /// When a bound holds, if nothing else happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +29,12 @@ pub(crate) enum When {
 pub(crate) enum Sum {
     AtMost(u64),
     AtLeast(u64),
+    /// At most `n` at once; `rate` come back in each `period` of so many microseconds.
+    Level {
+        n: u64,
+        rate: u64,
+        period: i64,
+    },
 }
 
 /// What a constraint counts, and its bound.
@@ -44,13 +46,39 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// The number that counts: of a level, rounded up to whole events.
     pub(crate) fn counted(&self, at: i64) -> u64 {
+        if let Sum::Level { rate, period, .. } = self.sum {
+            let level = self.level(at, rate, period);
+            return u64::try_from(level.div_ceil(period as u128)).unwrap_or(u64::MAX);
+        }
         let parts = self.parts.iter().filter(|part| part.enters <= at && at < part.leaves);
         parts.fold(0, |sum, part| sum.saturating_add(part.count))
     }
 
+    /// The level at a moment, in events times the period.
+    fn level(&self, at: i64, rate: u64, period: i64) -> u128 {
+        // An event that is ahead is there all the same, and does not sink yet.
+        let mut parts: SmallVec<[(i64, u64); 64]> =
+            self.parts.iter().filter(|p| at < p.leaves).map(|p| (p.at.min(at), p.count)).collect();
+        parts.sort_unstable();
+        let (mut level, mut before) = (0_u128, i64::MIN);
+        for (came, count) in parts.into_iter().chain([(at, 0)]) {
+            let sunk = u128::from(came.abs_diff(before)) * u128::from(rate);
+            level = level.saturating_sub(sunk).saturating_add(u128::from(count) * period as u128);
+            before = came;
+        }
+        level
+    }
+
     fn holds(&self, at: i64) -> bool {
-        self.is_met(i128::from(self.counted(at)))
+        match self.sum {
+            Sum::Level { n, rate, period } => {
+                let cost = u128::from(self.cost) * period as u128;
+                self.level(at, rate, period).saturating_add(cost) <= u128::from(n) * period as u128
+            }
+            Sum::AtMost(_) | Sum::AtLeast(_) => self.is_met(i128::from(self.counted(at))),
+        }
     }
 
     /// The first moment from `from` on at which it holds.
@@ -59,7 +87,8 @@ impl Case {
             return When::At(from);
         }
         let at_most = match self.sum {
-            Sum::AtMost(n) if self.cost > n => return When::Never,
+            Sum::AtMost(n) | Sum::Level { n, .. } if self.cost > n => return When::Never,
+            Sum::Level { .. } => return self.sunk(from),
             Sum::AtMost(_) => true,
             Sum::AtLeast(_) => false,
         };
@@ -93,9 +122,24 @@ impl Case {
 
     fn is_met(&self, sum: i128) -> bool {
         match self.sum {
-            Sum::AtMost(n) => sum + i128::from(self.cost) <= i128::from(n),
+            Sum::AtMost(n) | Sum::Level { n, .. } => sum + i128::from(self.cost) <= i128::from(n),
             Sum::AtLeast(n) => sum >= i128::from(n),
         }
+    }
+
+    /// When a level has sunk far enough: it only sinks, so by halving.
+    fn sunk(&self, from: i64) -> When {
+        // Then all parts have left, and an empty level has room for what the limit has room for.
+        let (mut denied, mut held) = (from, self.last_leaves(from));
+        while denied.saturating_add(1) < held {
+            let between = denied + ((i128::from(held) - i128::from(denied)) / 2) as i64;
+            if self.holds(between) {
+                held = between;
+            } else {
+                denied = between;
+            }
+        }
+        When::At(held)
     }
 
     /// When there is room where all parts are in and the newest is the first, as they are read: the
@@ -115,6 +159,19 @@ impl Case {
 
     /// The first moment from `from` on at which nothing of it counts any more.
     pub(crate) fn clears(&self, from: i64) -> i64 {
+        match self.sum {
+            Sum::Level { rate, period, .. } => {
+                let all = Case { cost: 0, sum: Sum::Level { n: 0, rate, period }, ..self.clone() };
+                match all.earliest(from) {
+                    When::At(at) => at,
+                    When::Open | When::Never => from,
+                }
+            }
+            Sum::AtMost(_) | Sum::AtLeast(_) => self.last_leaves(from),
+        }
+    }
+
+    fn last_leaves(&self, from: i64) -> i64 {
         self.parts.iter().map(|part| part.leaves).fold(from, i64::max)
     }
 }
@@ -125,13 +182,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn cases() -> impl Strategy<Value = Case> {
-        let part = (0_i64..60, 0_i64..30, 1_u64..5).prop_map(|(enters, length, count)| Part {
+        let part = (0_i64..60, 0_i64..30, 0_i64..9, 1_u64..5);
+        let part = part.prop_map(|(enters, length, later, count)| Part {
             enters,
             leaves: enters + length,
+            at: enters + later,
+            bucket: (0, 0),
             count,
         });
-        let sum = (any::<bool>(), 0_u64..9)
-            .prop_map(|(most, n)| if most { Sum::AtMost(n) } else { Sum::AtLeast(n) });
+        let sum = (0..3, 0_u64..9, 1_u64..5, 1_i64..20);
+        let sum = sum.prop_map(|(kind, n, rate, period)| match kind {
+            0 => Sum::AtMost(n),
+            1 => Sum::AtLeast(n),
+            _ => Sum::Level { n, rate, period },
+        });
         (prop::collection::vec(part, 0..12), sum, 0_u64..6).prop_map(|(parts, sum, cost)| Case {
             parts: parts.into(),
             sum,
@@ -139,37 +203,63 @@ mod tests {
         })
     }
 
+    /// By the definition.
+    fn holds(case: &Case, at: i64) -> bool {
+        let mut sum = 0;
+        for part in &case.parts {
+            if (part.enters..part.leaves).contains(&at) {
+                sum += part.count;
+            }
+        }
+        match case.sum {
+            Sum::AtMost(n) => sum + case.cost <= n,
+            Sum::AtLeast(n) => sum >= n,
+            Sum::Level { n, rate, period } => {
+                let there = case.parts.iter().filter(|part| at < part.leaves);
+                let came = |part: &Part| part.at.min(at);
+                let since = |first: &Part| -> i64 {
+                    let since = there.clone().filter(|part| came(part) >= came(first));
+                    let count: u64 = since.map(|part| part.count).sum();
+                    count as i64 * period - rate as i64 * (at - came(first))
+                };
+                let level = there.clone().map(since).max().unwrap_or(0).max(0);
+                level + case.cost as i64 * period <= n as i64 * period
+            }
+        }
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
         #[test]
         fn the_earliest_moment_is_the_first_of_all_at_which_it_holds(case in cases(), from in 0_i64..99) {
             // By trying every moment; nothing changes behind the last one.
-            let first = (from..200).find(|at| {
-                let mut sum = 0;
-                for part in &case.parts {
-                    if (part.enters..part.leaves).contains(at) {
-                        sum += part.count;
-                    }
-                }
-                match case.sum {
-                    Sum::AtMost(n) => sum + case.cost <= n,
-                    Sum::AtLeast(n) => sum >= n,
-                }
-            });
+            let first = (from..200).find(|at| holds(&case, *at));
             match case.earliest(from) {
                 When::At(at) => prop_assert_eq!(Some(at), first),
                 When::Open | When::Never => prop_assert_eq!(None, first),
             }
-            let too_much = matches!(case.sum, Sum::AtMost(n) if case.cost > n);
-            prop_assert_eq!(case.earliest(from) == When::Never, too_much);
+            let is_at_most = matches!(case.sum, Sum::AtMost(n) | Sum::Level { n, .. } if case.cost > n);
+            prop_assert_eq!(case.earliest(from) == When::Never, is_at_most);
             prop_assert_eq!(case.counted(case.clears(from)), 0);
         }
     }
 
     #[test]
     fn sums_that_do_not_fit_do_not_wrap() {
-        let part = |count| Part { enters: 0, leaves: 9, count };
-        let parts = [part(u64::MAX), part(2)].into_iter().collect();
+        let part = |count| Part { enters: 0, leaves: 9, at: 0, bucket: (0, 0), count };
+        let parts: SmallVec<_> = [part(u64::MAX), part(2)].into_iter().collect();
         let case = Case { parts, sum: Sum::AtMost(u64::MAX), cost: u64::MAX };
         assert_eq!((case.counted(3), case.earliest(3)), (u64::MAX, When::At(9)));
+        let sum = Sum::Level { n: u64::MAX, rate: u64::MAX, period: i64::MAX };
+        let case = Case { sum, ..case };
+        assert_eq!((case.counted(3), case.earliest(3)), (u64::MAX, When::At(9)));
+        let whole =
+            Part { enters: i64::MIN, leaves: i64::MAX, at: i64::MAX, bucket: (0, 0), count: 1 };
+        let case = Case {
+            parts: [whole].into_iter().collect(),
+            cost: 1,
+            sum: Sum::Level { n: 1, rate: 1, period: 1 },
+        };
+        assert_eq!(case.earliest(i64::MIN), When::At(i64::MAX));
     }
 }

@@ -1,6 +1,8 @@
 //! What a limit answers: values, not errors.
 
+use super::constraint::Constraint;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Whether something may happen now.
@@ -21,12 +23,13 @@ pub enum Verdict {
 
 /// Why something may not happen, and when it may.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "what was denied did not happen"]
 pub struct Denial {
     /// The place of the constraint among those of the limit, in the order in which they were added:
     /// of several that do not hold, the one that is the last to hold again.
     pub index: usize,
     /// What it says.
-    pub constraint: String,
+    pub constraint: Arc<Constraint>,
     /// The number that it allows or wants; 0 where it is about a time.
     pub limit: u64,
     /// The number that counts against it, or towards it.
@@ -43,7 +46,7 @@ pub struct Denial {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// What the constraint says.
-    pub constraint: String,
+    pub constraint: Arc<Constraint>,
     /// The number that it allows or wants; 0 where it is about a time.
     pub limit: u64,
     /// The number that counts against it, or towards it.
@@ -78,6 +81,8 @@ impl Usage {
         self.limit.saturating_sub(self.used)
     }
 }
+
+impl std::error::Error for Denial {}
 
 /// A sentence for people.
 impl fmt::Display for Denial {

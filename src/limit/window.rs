@@ -1,6 +1,8 @@
 //! Windows: what "in the last minute" means to a constraint.
 
+use super::case::Sum;
 use crate::error::{Error, Result};
+use crate::query::Back;
 use crate::time::Grain;
 use std::fmt;
 use std::time::Duration;
@@ -17,13 +19,15 @@ use std::time::Duration;
 /// assert_eq!(Window::fixed(Grain::Day).to_string(), "per day");
 /// assert_eq!(Window::last(7, Grain::Day).to_string(), "in a day and the 6 before it");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
 pub struct Window(pub(super) Kind);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
 pub(super) enum Kind {
     Rolling(Duration),
     Last(u32, Grain),
+    /// So many come back in so long.
+    Gcra(u64, Duration),
 }
 
 impl Window {
@@ -48,6 +52,72 @@ impl Window {
         Window(Kind::Last(n, grain))
     }
 
+    /// No window with an edge, but a level that sinks: as many as the limit at once (the burst), and then
+    /// as they come back, `n` in each `period`, evenly. It is the generic cell rate algorithm (GCRA, ITU-T
+    /// I.371, annex A), known as leaky bucket, too: in any stretch of length `w` it lets through at most the
+    /// burst and `n * w / period`.
+    ///
+    /// The level is computed from the buckets that the view keeps, so no state is kept beside them: the
+    /// same counts serve any rate, and changing it keeps what was used. Events of a bucket are taken as late
+    /// as they can have been, which is exact for the last event, and on the strict side for the others by
+    /// at most the length of a bucket: keep a grain that is short beside `period / n`. What is older than
+    /// the time in which a whole burst comes back is forgotten, however much it was.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Event, Grain, Keep, Options, TestClock, Timestamp, View, Window};
+    /// use std::time::Duration;
+    ///
+    /// let clock = TestClock::at(Timestamp::from_secs(1_700_000_000));
+    /// let view = View::new("calls").grain(Grain::Second, Keep::Last(16));
+    /// let db = Options::new().clock(clock.clone()).view(view).open(dir.path().join("api"))?;
+    /// // Five at once, then one every three seconds.
+    /// let smooth = Window::gcra(20, Duration::from_mins(1));
+    /// let limit = db.limit().at_most(db.query("calls")?.series(&[])?, 5, smooth)?;
+    /// let call = Event::new("call");
+    /// for _ in 0..5 {
+    ///     assert!(limit.check_and_record(&call)?.is_allowed());
+    /// }
+    /// assert_eq!(limit.check_and_record(&call)?.retry_after(), Some(Duration::from_secs(3)));
+    /// clock.advance(Duration::from_secs(3));
+    /// assert!(limit.check_and_record(&call)?.is_allowed());
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub const fn gcra(n: u64, period: Duration) -> Self {
+        Window(Kind::Gcra(n, period))
+    }
+
+    /// How long it is at most: of months and years as long as they can be, of days and hours as long as they
+    /// are without a change of the clock. Of [`gcra`](Window::gcra) its period.
+    ///
+    /// ```
+    /// use quipu::{Grain, Window};
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(Window::fixed(Grain::Day).length(), Duration::from_hours(24));
+    /// assert_eq!(Window::last(2, Grain::Month).length(), Duration::from_hours(2 * 31 * 24));
+    /// ```
+    pub fn length(self) -> Duration {
+        let days = |n: u64| Duration::from_hours(24 * n);
+        match self.0 {
+            Kind::Rolling(length) | Kind::Gcra(_, length) => length,
+            Kind::Last(n, grain) => {
+                n * match grain {
+                    Grain::Second => Duration::from_secs(1),
+                    Grain::Minute => Duration::from_mins(1),
+                    Grain::Hour => Duration::from_hours(1),
+                    Grain::Day => days(1),
+                    Grain::Week => days(7),
+                    Grain::Month => days(31),
+                    Grain::Year => days(366),
+                    Grain::Month30 => days(30),
+                    Grain::Year365 => days(365),
+                    Grain::Every(period) => period.length(),
+                }
+            }
+        }
+    }
+
     /// Checks that it holds any time.
     pub(super) fn check(self) -> Result<()> {
         match self.0 {
@@ -67,9 +137,52 @@ impl Window {
                 "a window of {} holds nothing; it is one at least",
                 grain.counted("0", true)
             ))),
-            Kind::Rolling(_) | Kind::Last(..) => Ok(()),
+            Kind::Gcra(0, _) => {
+                Err(Error::invalid("a rate of 0 lets nothing come back; it is 1 at least"))
+            }
+            Kind::Gcra(_, period) if period < Duration::from_micros(1) || period > LENGTH_MAX => {
+                Err(Error::invalid(format!(
+                    "the period of a rate is 1us to {} years, not {period:?}",
+                    LENGTH_MAX.as_secs() / YEAR_SECONDS
+                )))
+            }
+            Kind::Rolling(_) | Kind::Last(..) | Kind::Gcra(..) => Ok(()),
         }
     }
+}
+
+/// How a constraint with this window is decided.
+impl Window {
+    /// What is counted, and by when it leaves: only what certainly lies in it, or all that may.
+    pub(super) fn back(self, n: u64, is_certain: bool) -> Back {
+        match self.0 {
+            Kind::Rolling(length) => Back::Rolling { micros: micros_of(length), is_certain },
+            Kind::Last(n, grain) => Back::Buckets { n, grain, is_certain },
+            Kind::Gcra(rate, period) => {
+                // As long as it takes until all of it has come back.
+                let whole = u128::from(n) * micros_of(period) as u128;
+                let micros = whole.div_ceil(u128::from(rate)).min(LENGTH_MAX.as_micros());
+                Back::Rolling { micros: (micros as i64).max(1), is_certain: false }
+            }
+        }
+    }
+
+    /// At most `n` in it.
+    pub(super) fn at_most(self, n: u64) -> Sum {
+        match self.0 {
+            Kind::Gcra(rate, period) => Sum::Level { n, rate, period: micros_of(period) },
+            Kind::Rolling(_) | Kind::Last(..) => Sum::AtMost(n),
+        }
+    }
+
+    /// Whether it has an edge.
+    pub(super) fn is_window(self) -> bool {
+        !matches!(self.0, Kind::Gcra(..))
+    }
+}
+
+pub(super) fn micros_of(length: Duration) -> i64 {
+    i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
 /// As many as a view keeps.
@@ -86,6 +199,7 @@ impl fmt::Display for Window {
             Kind::Last(n, grain) => {
                 write!(f, "in a {grain} and the {} before it", n.saturating_sub(1))
             }
+            Kind::Gcra(n, period) => write!(f, "at once, then {n} in each {period:?}"),
         }
     }
 }

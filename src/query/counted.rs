@@ -9,13 +9,14 @@
 //!    given from which on the ring has all of the window again.
 //! 3. Where only what is certain counts, none of these do.
 
-use super::Depth;
 use super::series::SeriesQuery;
 use super::window::KeptGrain;
+use super::{Depth, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, TimeZone, Timestamp};
-use std::ops::{ControlFlow, Range, RangeInclusive};
+use crate::view::View;
+use std::ops::{ControlFlow, RangeInclusive};
 
 /// How far back.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,32 @@ impl Back {
         }
     }
 
+    /// A bucket of a series.
+    fn part(self, of: &KeptGrain, series: SeriesRef<'_>, number: i64, count: u64) -> Part {
+        let known = number.max(series.known(of.at));
+        // The newest bucket's events were not behind the last one of all.
+        let end = of.start(number.saturating_add(1)).micros() - 1;
+        let at = end.min(series.last_span().end().micros());
+        let (enters, leaves) = match self {
+            Back::Rolling { is_certain: true, .. } | Back::Buckets { is_certain: true, .. } => {
+                (of.start(number).micros(), self.leaves(of, number))
+            }
+            Back::Rolling { micros, .. } if known == number => {
+                (i64::MIN, at.saturating_add(micros))
+            }
+            _ => (i64::MIN, self.leaves(of, known)),
+        };
+        Part { enters, leaves, at, bucket: (of.at, number), count }
+    }
+
+    /// When what happens now leaves, if it is the last to happen.
+    fn fresh_leaves(self, of: &KeptGrain, now: i64) -> i64 {
+        match self {
+            Back::Rolling { micros, .. } => now.saturating_add(micros),
+            Back::Buckets { .. } => self.leaves(of, of.bucket(moment(now))),
+        }
+    }
+
     /// From when on a ring whose oldest bucket is this one has all of the window.
     fn whole_from(self, of: &KeptGrain, oldest: i64) -> i64 {
         match self {
@@ -82,6 +109,28 @@ impl Back {
     }
 }
 
+/// Events that count from a moment until another, in microseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) enters: i64,
+    pub(crate) leaves: i64,
+    /// When the last of them can have been.
+    pub(crate) at: i64,
+    /// The bucket that they are in: the place of its grain in the view, and its number.
+    pub(crate) bucket: (usize, i64),
+    pub(crate) count: u64,
+}
+
+impl Part {
+    /// Of what is in none.
+    pub(crate) const NO_BUCKET: (usize, i64) = (usize::MAX, 0);
+
+    /// Whether it is in a bucket, or what a series says of its last event.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.at < i64::MAX
+    }
+}
+
 /// What is to be known beside the buckets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around {
@@ -91,26 +140,18 @@ pub(crate) struct Around {
     pub(crate) whole_from: i64,
 }
 
+impl Around {
+    /// Of what counts no buckets.
+    pub(crate) const NOTHING: Around = Around { fresh_leaves: i64::MIN, whole_from: i64::MIN };
+}
+
 const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
 fn moment(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-impl SeriesQuery {
-    /// Hands on what counts now and what will (invariant 1). Of several keys each is handed on by itself.
-    ///
-    /// # Errors
-    /// `NotKept` where the view does not keep buckets for so long any more.
-    pub(crate) fn counted_back(
-        &self,
-        back: Back,
-        now: Timestamp,
-        see: &mut dyn FnMut(Range<i64>, u64),
-    ) -> Result<Around> {
-        self.current(|this| this.counted_back_now(back, now.micros(), see))
-    }
-
+impl Query {
     /// Checks that the view keeps buckets for so long, whatever its series hold, and at any time of the
     /// year.
     pub(crate) fn check_back(&self, back: Back, now: Timestamp) -> Result<()> {
@@ -124,17 +165,71 @@ impl SeriesQuery {
             _ => 0,
         };
         let reaches = |of: &KeptGrain| back.is_reached(of, now.micros(), slack(of));
-        if fitting(self, back).any(|of| reaches(&of)) { Ok(()) } else { Err(too_far(self, back)) }
+        if fitting(self, back).any(|of| reaches(&of)) {
+            Ok(())
+        } else {
+            Err(too_far(self.view(), back))
+        }
+    }
+}
+
+impl SeriesQuery {
+    /// Hands on what counts now and what will (invariant 1). Of several keys each is handed on by itself.
+    ///
+    /// # Errors
+    /// `NotKept` where the view does not keep buckets for so long any more.
+    pub(crate) fn counted_back(
+        &self,
+        back: Back,
+        now: Timestamp,
+        see: &mut dyn FnMut(Part),
+    ) -> Result<Around> {
+        self.walk_back(back, now, |of, series, number, count| {
+            see(back.part(of, series, number, count));
+        })
     }
 
-    fn counted_back_now(
+    /// The sum of what counts now, or may, and the first moment at which nothing of it does any more: of
+    /// the series of one key.
+    ///
+    /// # Errors
+    /// As [`counted_back`](Self::counted_back).
+    #[inline]
+    pub(crate) fn sum_back(&self, back: Back, now: Timestamp) -> Result<(u64, i64, Around)> {
+        let (mut sum, mut clears) = (0_u64, now.micros());
+        let mut is_newest = true;
+        let around = self.walk_back(back, now, |of, series, number, count| {
+            if std::mem::take(&mut is_newest) {
+                clears = back.part(of, series, number, count).leaves;
+            }
+            sum = sum.saturating_add(count);
+        })?;
+        // The newest bucket is the last to leave.
+        if clears <= now.micros() {
+            (sum, clears) = (0, now.micros());
+        }
+        Ok((sum, clears, around))
+    }
+
+    #[inline]
+    fn walk_back(
+        &self,
+        back: Back,
+        now: Timestamp,
+        see: impl FnMut(&KeptGrain, SeriesRef<'_>, i64, u64),
+    ) -> Result<Around> {
+        self.current(|this| this.walk_back_now(back, now.micros(), see))
+    }
+
+    fn walk_back_now(
         &self,
         back: Back,
         now: i64,
-        see: &mut dyn FnMut(Range<i64>, u64),
+        mut see: impl FnMut(&KeptGrain, SeriesRef<'_>, i64, u64),
     ) -> Result<Around> {
-        let reaching = fitting(self, back).filter(|of| back.is_reached(of, now, 0));
-        let finest = reaching.clone().next().ok_or_else(|| too_far(self, back))?;
+        let reaching = fitting(self.query(), back).filter(|of| back.is_reached(of, now, 0));
+        let finest = reaching.clone().next().ok_or_else(|| too_far(self.view(), back))?;
+        let is_certain = back.is_certain();
         let mut whole_from = i64::MIN;
         self.each(Depth::Buckets, &mut |series: SeriesRef<'_>| {
             let first = |of: &KeptGrain| back.first(of, now);
@@ -152,21 +247,16 @@ impl SeriesQuery {
             });
             let (first, known) = (first(&of), series.known(of.at));
             series.each_back(of.at, |number, count, _| {
-                if back.is_certain() {
-                    if number < first.max(known) {
-                        return ControlFlow::Break(());
-                    }
-                    see(of.start(number).micros()..back.leaves(&of, number), count);
-                } else {
-                    if number.max(known) < first {
-                        return ControlFlow::Break(());
-                    }
-                    see(i64::MIN..back.leaves(&of, number.max(known)), count);
+                let is_behind =
+                    if is_certain { number < first.max(known) } else { number.max(known) < first };
+                if is_behind {
+                    return ControlFlow::Break(());
                 }
+                see(&of, series, number, count);
                 ControlFlow::Continue(())
             });
         })?;
-        Ok(Around { fresh_leaves: back.leaves(&finest, finest.bucket(moment(now))), whole_from })
+        Ok(Around { fresh_leaves: back.fresh_leaves(&finest, now), whole_from })
     }
 
     /// Between when and when the last event was.
@@ -176,18 +266,16 @@ impl SeriesQuery {
 }
 
 /// The grains that it can be counted in, finest first.
-fn fitting(series: &SeriesQuery, back: Back) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
+fn fitting(query: &Query, back: Back) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
     let fits = move |of: &KeptGrain| match back {
         Back::Rolling { .. } => true,
         Back::Buckets { grain, .. } => of.grain.canonical() == grain.canonical(),
     };
-    let query = series.query();
     (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).filter(fits)
 }
 
 #[cold]
-fn too_far(series: &SeriesQuery, back: Back) -> Error {
-    let view = series.view();
+fn too_far(view: &View, back: Back) -> Error {
     let wanted = match back {
         Back::Rolling { micros, .. } => {
             format!(

@@ -250,7 +250,7 @@ impl SeriesQuery {
         SeriesQuery { query, keys, at: None }
     }
 
-    pub(super) fn query(&self) -> &Query {
+    pub(crate) fn query(&self) -> &Query {
         &self.query
     }
 
@@ -581,14 +581,28 @@ impl SeriesQuery {
         !matches!(self.keys, Keys::Beginning(_))
     }
 
+    /// Whether it is of one key.
+    #[inline]
+    pub(crate) fn is_of_one_key(&self) -> bool {
+        matches!(self.keys, Keys::One(_))
+    }
+
     /// Numbers of its keys ([`Source::number_of`]).
-    pub(crate) fn key_numbers(&self) -> impl Iterator<Item = u64> {
-        let keys = match &self.keys {
+    pub(crate) fn key_numbers(&self) -> impl Iterator<Item = Option<u64>> {
+        self.whole_keys().iter().map(|key| self.query.source.number_of(key))
+    }
+
+    /// The same; a key that has none is given one.
+    pub(crate) fn number_keys(&self) -> impl Iterator<Item = u64> {
+        self.whole_keys().iter().map(|key| self.query.source.number(key))
+    }
+
+    fn whole_keys(&self) -> &[AskedKey] {
+        match &self.keys {
             Keys::One(key) => slice::from_ref(key),
             Keys::These(keys) => keys,
             Keys::Beginning(_) => &[],
-        };
-        keys.iter().map(|key| self.query.source.number_of(key))
+        }
     }
 
     /// [`Source::apply_at_once`], of what answers now.

@@ -40,8 +40,10 @@ pub(crate) trait Source: Send + Sync {
     /// What tells its engine from others that are open.
     fn engine(&self) -> usize;
     /// A number of the key, the same for as long as the engine is open, and for the same key of every
-    /// view.
-    fn number_of(&self, key: &AskedKey) -> u64;
+    /// view; none where a part of it was not seen since.
+    fn number_of(&self, key: &AskedKey) -> Option<u64>;
+    /// The same; its parts are known from now on.
+    fn number(&self, key: &AskedKey) -> u64;
     /// From now on a recorded event is in this view as soon as its call returns, whatever it waits for
     /// elsewhere.
     fn apply_at_once(&self) -> Result<()>;

@@ -12,7 +12,7 @@ pub(crate) mod store;
 
 use crate::directory;
 use log::{Frame, frames, kind};
-use quipu::{Db, Dedup, Error, ErrorKind, Event, Options, Retention, View};
+use quipu::{Db, Dedup, Error, ErrorKind, Event, Options, Policy, Retention, View};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,6 +78,7 @@ struct Catalog {
     next_view: u32,
     views: Vec<Stored>,
     purge: Vec<u32>,
+    policies: Vec<Policy>,
     events: u64,
     late: u64,
     duplicates: u64,
@@ -131,6 +132,11 @@ fn a_catalog_that_contradicts_itself_is_refused() {
         ("a view defined later", |c| c.views[0].2 = c.position + 1),
         ("more rows than positions", |c| c.views[1].4 = c.position + 1),
         ("rows beyond counting", |c| c.views[1].4 = u64::MAX),
+        ("a policy without constraints", |c| c.policies.push(Policy::new("none"))),
+        ("policies out of order", |c| {
+            let of = |name| Policy::new(name).cooldown("all", Duration::from_secs(1));
+            c.policies = vec![of("b"), of("a")];
+        }),
         ("a first segment behind the last", |c| c.first_segment = c.segment + 1),
     ];
     for (what, change) in changes {

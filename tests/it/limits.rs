@@ -129,7 +129,7 @@ fn checking_creates_nothing_and_what_is_denied_leaves_nothing() {
     assert_eq!(allowed(api.at_most("bob", 2, minute()).check()).0, Some(2));
     // The words say which, how much, and when.
     let words = denial.to_string();
-    assert_eq!(words, "at most 2 in any 60s of alice (calls): 2 of 2; again in 60.999999s");
+    assert_eq!(words, "at most 2 in any 60s: 2 of 2; again in 60s");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn several_constraints_are_one_step_and_the_last_to_hold_again_is_named() {
         allowed(limit.check_and_record(&call("alice")));
     }
     let denial = denied(limit.check_and_record(&call("alice")));
-    assert_eq!((denial.index, denial.retry_after), (0, Some(just_before(secs(61)))));
+    assert_eq!((denial.index, denial.retry_after), (0, Some(secs(60))));
     api.clock.advance(secs(61));
     // Of the hour there is one left, of the minute there are three.
     assert_eq!(allowed(limit.check_and_record(&call("alice"))).0, Some(0));
@@ -230,11 +230,11 @@ fn a_time_to_come_back_is_one_at_which_schedules_and_counts_both_allow_it() {
     let api = Api::new();
     // 22:13:20 on a Tuesday.
     let nights = || "23:00-00:30".parse::<quipu::Schedule>().unwrap();
-    let limit = api.at_most("alice", 1, Window::rolling(secs(3_600))).during(nights()).unwrap();
+    let limit = api.at_most("alice", 1, Window::rolling(secs(7_200))).during(nights()).unwrap();
     let denial = denied(limit.check_and_record(&call("alice")));
     let words = "only daily 23:00-00:30 in UTC; again in 2800s";
     assert_eq!((denial.index, denial.to_string().as_str()), (1, words));
-    // Then full for an hour and more, in hours of the clock, and closed when that is over.
+    // Then full for two hours, and closed when those are over.
     api.clock.advance(secs(2_800));
     allowed(limit.check_and_record(&call("alice")));
     let denial = denied(limit.check_and_record(&call("alice")));
@@ -383,7 +383,7 @@ fn after_a_crash_what_was_denied_is_denied_until_the_same_moment() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_gives_no_refill() {
+fn a_clock_that_is_set_back_gives_no_refill_and_locks_nobody_out_for_longer_than_the_window() {
     // By seconds, so that the ring has the window still, and by hours, so that it has not.
     for back in [30, 3 * 3_600] {
         let api = Api::new();
@@ -393,22 +393,60 @@ fn a_clock_that_is_set_back_gives_no_refill() {
         }
         let start = quipu::Clock::now(&api.clock);
         api.clock.set(start.saturating_sub(secs(back)));
-        // Nor does an opening give one.
-        let image = api.root.path().join("image");
-        crash_image(api.db.directory(), &image);
-        let again = open(&image, &api.clock);
-        let of_again = again.limit().at_most(series(&again, "alice"), 3, minute()).unwrap();
-        assert!(!of_again.check_and_record(&call("alice")).unwrap().is_allowed());
-        let retry = denied(limit.check_and_record(&call("alice"))).retry_after.unwrap();
-        // An hour is what still has all of it.
-        assert!(retry <= secs(back + 2 * 3_600), "{retry:?}");
-        for _ in 0..10 {
-            api.clock.advance(secs(back) / 11);
-            assert!(!limit.check_and_record(&call("alice")).unwrap().is_allowed());
+        for _ in 0..6 {
+            let denial = denied(limit.check_and_record(&call("alice")));
+            assert!(denial.retry_after.unwrap() <= secs(60), "{denial}");
+            api.clock.advance(secs(8));
         }
+        // Others, who were never ahead, are limited all the while.
+        let of_bob = api.at_most("bob", 1, minute());
+        allowed(of_bob.check_and_record(&call("bob")));
+        assert_eq!(denied(of_bob.check()).retry_after, Some(secs(60)));
+        // Until the very moment.
+        let retry = denied(limit.check()).retry_after.unwrap();
+        assert_eq!(retry, secs(60 - 6 * 8));
+        api.clock.advance(just_before(retry));
+        let _ = denied(limit.check_and_record(&call("alice")));
+        api.clock.advance(Duration::from_micros(1));
+        allowed(limit.check_and_record(&call("alice")));
+        api.clock.advance(secs(1));
+        for _ in 0..2 {
+            allowed(limit.check_and_record(&call("alice")));
+        }
+        let denial = denied(limit.check_and_record(&call("alice")));
+        assert_eq!(denial.retry_after, Some(just_before(secs(60))));
+        // And forth: time has passed as it did.
         api.clock.set(start.saturating_add(secs(61)));
+        let denial = denied(limit.check_and_record(&call("alice")));
+        assert_eq!(denial.retry_after, Some(just_before(secs(60))), "{back}");
+        api.clock.advance(secs(60));
+        allowed(limit.check_and_record(&call("alice")));
+        assert_eq!(api.recorded("alice"), Some(7));
+    }
+}
+
+#[test]
+fn an_opening_under_a_clock_that_was_set_back_gives_no_refill() {
+    let api = Api::new();
+    let limit = api.at_most("alice", 3, minute());
+    for _ in 0..3 {
         allowed(limit.check_and_record(&call("alice")));
     }
+    let back = 3 * 3_600;
+    api.clock.set(quipu::Clock::now(&api.clock).saturating_sub(secs(back)));
+    let image = api.root.path().join("image");
+    crash_image(api.db.directory(), &image);
+    let again = open(&image, &api.clock);
+    let limit = again.limit().at_most(series(&again, "alice"), 3, minute()).unwrap();
+    let retry = denied(limit.check_and_record(&call("alice"))).retry_after.unwrap();
+    // An hour is what still has all of it.
+    assert!(retry <= secs(back + 2 * 3_600), "{retry:?}");
+    for _ in 0..10 {
+        api.clock.advance(secs(back) / 11);
+        let _ = denied(limit.check_and_record(&call("alice")));
+    }
+    api.clock.advance(retry);
+    allowed(limit.check_and_record(&call("alice")));
 }
 
 #[test]

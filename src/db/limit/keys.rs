@@ -1,0 +1,265 @@
+//! What all limits of an engine share: the locks of keys, what is reserved, and a clock that does not go
+//! back.
+//!
+//! Invariants
+//! 1. What is reserved under a key is read and changed under the lock of that key.
+//! 2. The steady clock is never behind the store's, and never goes back. Where the store's is set back it
+//!    goes on from where it was, as fast as that one does, until that one has caught up.
+//! 3. While it is ahead a series is asked by one of the two: by the steady one if the first who asks
+//!    finds events in it that are ahead of the store's. (Of an event between the two nobody can say
+//!    whether it was recorded before the clock was set back or since, by somebody who goes by the store's.)
+
+use crate::error::Result;
+use crate::limit::Reserved;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::{Mutex, MutexGuard};
+use crate::time::Timestamp;
+use crossbeam::utils::CachePadded;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// Locks of keys. Two keys may share one.
+const LOCKS: usize = 256;
+/// So far behind the store's clock the steady one may be, in microseconds: it is written less often.
+const BEHIND: i64 = 1_000;
+
+/// A series that something is reserved of: a number of its view's name, and one of its key.
+pub(super) type Subject = (u64, u64);
+
+pub(in crate::db) struct Keys {
+    locks: Box<[CachePadded<Mutex<Held>>]>,
+    /// Reservations there are, and those that nobody has noticed to be over.
+    held: AtomicUsize,
+    last_id: AtomicU64,
+    steady: Steady,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    pub(super) id: u64,
+    pub(super) count: u64,
+    /// In microseconds since 1970, by the time that limits go by.
+    pub(super) until: i64,
+    pub(super) lease: i64,
+}
+
+/// The locks of some keys.
+pub(super) struct Locked<'a> {
+    guards: SmallVec<[(usize, MutexGuard<'a, Held>); 2]>,
+    keys: &'a Keys,
+}
+
+/// What belongs to the keys of a lock.
+#[derive(Default)]
+struct Held {
+    /// What is reserved.
+    holds: Table<Vec<Hold>>,
+    /// Whether a series is asked by the steady clock (invariant 3), in the time of this number in which
+    /// that is ahead.
+    is_steady: Table<bool>,
+    time: u64,
+}
+
+type Table<T> = HashMap<Subject, T, foldhash::fast::RandomState>;
+
+impl Keys {
+    pub(in crate::db) fn new() -> Self {
+        Keys {
+            locks: std::iter::repeat_with(CachePadded::default).take(LOCKS).collect(),
+            held: AtomicUsize::new(0),
+            last_id: AtomicU64::new(0),
+            steady: Steady::default(),
+        }
+    }
+
+    /// Locks these keys, in their order, each lock once.
+    pub(super) fn lock(&self, keys: impl Iterator<Item = u64>) -> Locked<'_> {
+        let mut places: SmallVec<[usize; 4]> = keys.map(|key| key as usize % LOCKS).collect();
+        places.sort_unstable();
+        places.dedup();
+        let guards = places.into_iter().map(|place| (place, self.locks[place].lock())).collect();
+        Locked { guards, keys: self }
+    }
+
+    /// Whether anything is reserved at all.
+    #[inline]
+    pub(super) fn has_held(&self) -> bool {
+        self.held.load(Acquire) > 0
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Relaxed)
+    }
+
+    /// The steady clock, when the store's says this.
+    #[inline]
+    pub(super) fn steady(&self, now: Timestamp) -> Timestamp {
+        self.steady.follow(now)
+    }
+}
+
+impl Locked<'_> {
+    fn of(&mut self, subject: Subject) -> Option<&mut Held> {
+        let place = subject.1 as usize % LOCKS;
+        let guard = self.guards.iter_mut().find(|(locked, _)| *locked == place);
+        guard.map(|(_, held)| &mut **held)
+    }
+
+    /// What is reserved under these keys, each reservation once.
+    pub(super) fn reserved(
+        &mut self,
+        subjects: impl Iterator<Item = Subject>,
+        now: Timestamp,
+    ) -> SmallVec<[Reserved; 2]> {
+        let mut found: SmallVec<[Hold; 2]> = SmallVec::new();
+        for subject in subjects {
+            self.release(subject, |hold| {
+                // A clock that was set back does not make a lease longer.
+                hold.until = hold.until.min(now.micros().saturating_add(hold.lease));
+                hold.until <= now.micros()
+            });
+            if let Some(holds) = self.of(subject).and_then(|held| held.holds.get(&subject)) {
+                found.extend(holds.iter().copied());
+            }
+        }
+        found.sort_unstable_by_key(|hold| hold.id);
+        found.dedup_by_key(|hold| hold.id);
+        found.iter().map(|hold| Reserved { count: hold.count, until: hold.until }).collect()
+    }
+
+    /// Whether a series is asked by the steady clock, while that is ahead (invariant 3); `find_out` is
+    /// asked by the first.
+    pub(super) fn is_steady(
+        &mut self,
+        subject: Subject,
+        find_out: impl FnOnce() -> Result<bool>,
+    ) -> Result<bool> {
+        let time = self.keys.steady.times.load(Acquire);
+        let Some(held) = self.of(subject) else { return find_out() };
+        if held.time != time {
+            held.time = time;
+            held.is_steady = Table::default();
+        }
+        match held.is_steady.get(&subject) {
+            Some(is_steady) => Ok(*is_steady),
+            None => {
+                let is_steady = find_out()?;
+                held.is_steady.insert(subject, is_steady);
+                Ok(is_steady)
+            }
+        }
+    }
+
+    pub(super) fn hold(&mut self, subject: Subject, hold: Hold) {
+        if let Some(held) = self.of(subject) {
+            held.holds.entry(subject).or_default().push(hold);
+            self.keys.held.fetch_add(1, Release);
+        }
+    }
+
+    pub(super) fn has(&mut self, subject: Subject, id: u64) -> bool {
+        let holds = self.of(subject).and_then(|held| held.holds.get(&subject));
+        holds.is_some_and(|holds| holds.iter().any(|hold| hold.id == id))
+    }
+
+    /// Changes how long a reservation lasts.
+    pub(super) fn renew(&mut self, subject: Subject, id: u64, until: i64, lease: i64) {
+        let holds = self.of(subject).and_then(|held| held.holds.get_mut(&subject));
+        for hold in holds.into_iter().flatten().filter(|hold| hold.id == id) {
+            (hold.until, hold.lease) = (until, lease);
+        }
+    }
+
+    /// Ends the reservations of a series of which `is_over` says so.
+    pub(super) fn release(&mut self, subject: Subject, is_over: impl FnMut(&mut Hold) -> bool) {
+        let Some(held) = self.of(subject) else { return };
+        let Some(holds) = held.holds.get_mut(&subject) else { return };
+        let before = holds.len();
+        let mut is_over = is_over;
+        holds.retain_mut(|hold| !is_over(hold));
+        let released = before - holds.len();
+        if holds.is_empty() {
+            held.holds.remove(&subject);
+        }
+        self.keys.held.fetch_sub(released, Release);
+    }
+}
+
+/// Invariant 2.
+struct Steady {
+    /// In microseconds since 1970, all bits; at most [`BEHIND`] behind while it is not ahead.
+    at: AtomicU64,
+    is_ahead: AtomicBool,
+    /// How often it was ahead.
+    times: AtomicU64,
+    /// What the store's clock said last, while this one is ahead.
+    store: Mutex<i64>,
+}
+
+impl Default for Steady {
+    fn default() -> Self {
+        Steady {
+            at: AtomicU64::new(i64::MIN as u64),
+            is_ahead: AtomicBool::new(false),
+            times: AtomicU64::new(0),
+            store: Mutex::default(),
+        }
+    }
+}
+
+impl Steady {
+    #[inline]
+    fn follow(&self, now: Timestamp) -> Timestamp {
+        let at = self.at.load(Acquire) as i64;
+        let ahead = now.micros().saturating_sub(at);
+        if ahead < 0 || self.is_ahead.load(Acquire) {
+            return self.go_on(now);
+        }
+        if ahead >= BEHIND {
+            self.at.store(now.micros() as u64, Release);
+        }
+        now
+    }
+
+    #[cold]
+    fn go_on(&self, now: Timestamp) -> Timestamp {
+        let mut store = self.store.lock();
+        let (now, at) = (now.micros(), self.at.load(Acquire) as i64);
+        if now >= at {
+            self.at.store(now as u64, Release);
+            self.is_ahead.store(false, Release);
+            return Timestamp::from_micros(now);
+        }
+        let was_ahead = self.is_ahead.swap(true, Release);
+        let passed = if was_ahead { now.saturating_sub(*store) } else { 0 };
+        self.times.fetch_add(u64::from(!was_ahead), Release);
+        *store = now;
+        let at = at.saturating_add(passed.max(0)).min(Timestamp::MAX.micros());
+        self.at.store(at as u64, Release);
+        Timestamp::from_micros(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_is_not_followed_back() {
+        let steady = Steady::default();
+        let follow = |seconds| steady.follow(Timestamp::from_secs(seconds)).micros() / 1_000_000;
+        assert_eq!(follow(10_000), 10_000);
+        // Three hours back, for a while, and forth.
+        assert_eq!(follow(10), 10_000);
+        assert_eq!(follow(15), 10_005);
+        assert_eq!(follow(12), 10_005, "back once more");
+        assert_eq!(follow(20), 10_013);
+        assert_eq!(follow(10_014), 10_014);
+        assert_eq!(follow(10_020), 10_020);
+        // Before 1970.
+        let steady = Steady::default();
+        let before = Timestamp::from_secs(-5);
+        assert_eq!(steady.follow(before), before);
+    }
+}

@@ -1,0 +1,433 @@
+//! Policies as they are set, and asked: a limiter makes a limit of a policy and of an event's key.
+//!
+//! Invariants
+//! 1. What is set is in the log before it is here. Policies are changed while the gate is closed, as views
+//!    are: a checkpoint has those of its cut.
+//! 2. A limiter goes by the policy of now: one that was replaced says so.
+
+use super::{Limit, Reservation};
+use crate::db::Db;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Limits, abridged};
+use crate::limit::{Asked, Constraint, Denial, Policy, Rule, Usage, Verdict, Whom};
+use crate::options::Durability;
+use crate::query::{Query, SeriesQuery};
+use crate::record::Control;
+use crate::sync::RwLock;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::{Acquire, Release};
+use crate::tier::Tally;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The policies of an engine, by name.
+#[derive(Clone, Default)]
+pub(in crate::db) struct Policies(BTreeMap<String, Arc<Active>>);
+
+/// A policy that is set, and what came of it since the store was opened.
+pub(super) struct Active {
+    pub(super) policy: Policy,
+    pub(super) tallies: Arc<Tallies>,
+    /// Invariant 2.
+    has_left: AtomicBool,
+}
+
+/// What came of a policy's questions.
+#[derive(Default)]
+pub(super) struct Tallies {
+    pub(super) allowed: Tally,
+    pub(super) denied: Tally,
+    pub(super) near: Tally,
+}
+
+impl Policies {
+    /// Those that a catalog has.
+    pub(in crate::db) fn of(policies: &[Policy]) -> Self {
+        let mut set = Policies::default();
+        policies.iter().cloned().for_each(|policy| set.set(policy));
+        set
+    }
+
+    /// Sets one, as it was checked.
+    pub(in crate::db) fn set(&mut self, policy: Policy) {
+        let before = self.0.get(policy.name());
+        let tallies = before.map(|before| before.tallies.clone()).unwrap_or_default();
+        if let Some(before) = before {
+            before.has_left.store(true, Release);
+        }
+        let name = policy.name().to_owned();
+        self.0.insert(name, Arc::new(Active { policy, tallies, has_left: AtomicBool::new(false) }));
+    }
+
+    pub(in crate::db) fn remove(&mut self, name: &str) {
+        if let Some(active) = self.0.remove(name) {
+            active.has_left.store(true, Release);
+        }
+    }
+
+    /// All of them, by name.
+    pub(in crate::db) fn all(&self) -> Vec<Policy> {
+        self.0.values().map(|active| active.policy.clone()).collect()
+    }
+
+    /// All of them, by name, and what came of them.
+    pub(in crate::db) fn status(&self) -> Vec<PolicyStatus> {
+        let status = |active: &Arc<Active>| PolicyStatus {
+            policy: active.policy.clone(),
+            allowed: active.tallies.allowed.get(),
+            denied: active.tallies.denied.get(),
+            near: active.tallies.near.get(),
+        };
+        self.0.values().map(status).collect()
+    }
+
+    /// The name of one that asks this view.
+    pub(in crate::db) fn asking(&self, view: &str) -> Option<String> {
+        let asks = |rule: &Rule| rule.view() == Some(view) || rule.refunds() == Some(view);
+        let asking = self.0.values().find(|active| active.policy.rules().iter().any(asks));
+        asking.map(|active| active.policy.name().to_owned())
+    }
+
+    fn get(&self, name: &str) -> Result<Arc<Active>> {
+        self.0.get(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+            let there = match names.as_slice() {
+                [] => "none is set".to_owned(),
+                names => format!("there are: {}", names.join(", ")),
+            };
+            let message = format!("there is no policy {}; {there}", abridged(name));
+            Error::new(ErrorKind::UnknownPolicy, message)
+        })
+    }
+}
+
+/// A policy as it stands ([`Db::policies`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PolicyStatus {
+    /// What it says.
+    pub policy: Policy,
+    /// How often [`Limiter::check_and_record`] and [`Limiter::reserve`] allowed something since the store
+    /// was opened.
+    pub allowed: u64,
+    /// How often they denied it, or, of a policy that refuses nothing, would have.
+    pub denied: u64,
+    /// How often what they allowed was near a limit ([`Policy::near`]).
+    pub near: u64,
+}
+
+impl Db {
+    /// Sets a policy, in place of the one that has its name. Limiters go by the new one from now on; what
+    /// was used is what it was. `false`: it was set so already.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Options, Policy, View};
+    /// use std::time::Duration;
+    ///
+    /// let db = Options::new().view(View::counters()).open(dir.path().join("app"))?;
+    /// let policy = Policy::new("resets").cooldown("counters", Duration::from_hours(1));
+    /// assert!(db.set_policy(policy.clone())?);
+    /// assert!(!db.set_policy(policy)?);
+    /// assert_eq!(db.policies()?[0].policy.name(), "resets");
+    /// assert!(db.remove_policy("resets")?);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` for one that means nothing; `UnknownView` for a view that there is not; `NotKept` for a
+    /// view that keeps no buckets for its windows; as [`Db::define`].
+    pub fn set_policy(&self, policy: Policy) -> Result<bool> {
+        policy.check()?;
+        let engine = self.engine();
+        policy.rules().iter().try_for_each(|rule| self.bind(rule, &policy).map(drop))?;
+        let mut live = engine.close_gate()?;
+        let before = live.policies.get(policy.name()).ok();
+        if before.as_ref().is_some_and(|before| before.policy == policy) {
+            return Ok(false);
+        }
+        if before.is_none() && live.policies.0.len() >= Limits::POLICIES {
+            let most = Limits::POLICIES;
+            return Err(Error::invalid(format!("a directory has at most {most} policies")));
+        }
+        for rule in policy.rules() {
+            // It may have been dropped a moment ago.
+            for view in rule.view().into_iter().chain(rule.refunds()) {
+                if live.named(view).is_none() {
+                    return Err(engine.unknown_view(view));
+                }
+            }
+        }
+        let position = engine.append_control(&Control::PolicySet { policy: policy.clone() })?;
+        live.policies.set(policy);
+        drop(live);
+        engine.acknowledge(position, engine.options.durability)?;
+        Ok(true)
+    }
+
+    /// Removes a policy; its limiters then fail. `false`: there was none. What was used stays in the views.
+    ///
+    /// # Errors
+    /// As [`Db::define`].
+    pub fn remove_policy(&self, name: &str) -> Result<bool> {
+        let engine = self.engine();
+        let mut live = engine.close_gate()?;
+        if live.policies.get(name).is_err() {
+            return Ok(false);
+        }
+        let position = engine.append_control(&Control::PolicyRemoved { name: name.to_owned() })?;
+        live.policies.remove(name);
+        drop(live);
+        engine.acknowledge(position, engine.options.durability)?;
+        Ok(true)
+    }
+
+    /// The policies that are set, by name, and what came of them.
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed.
+    pub fn policies(&self) -> Result<Vec<PolicyStatus>> {
+        Ok(self.engine().enter()?.policies.status())
+    }
+
+    /// What enforces a policy.
+    ///
+    /// # Errors
+    /// `UnknownPolicy`; `UnknownView` where a view that it asks was dropped.
+    pub fn limiter(&self, policy: &str) -> Result<Limiter> {
+        let engine = self.engine();
+        let active = engine.enter()?.policies.get(policy)?;
+        let bound = self.bind_all(active)?;
+        Ok(Limiter { db: self.clone(), made: Arc::new(bound), renewed: Arc::default() })
+    }
+
+    fn bind_all(&self, active: Arc<Active>) -> Result<Bound> {
+        let rules = active.policy.rules().iter().map(|rule| self.bind(rule, &active.policy));
+        Ok(Bound { rules: rules.collect::<Result<_>>()?, active })
+    }
+
+    fn bind(&self, rule: &Rule, policy: &Policy) -> Result<BoundRule> {
+        let engine = self.engine();
+        let of = |error: Error| error.about(&format!("policy {:?}", policy.name()));
+        let query = |view: Option<&str>| view.map(|view| self.query(view)).transpose().map_err(of);
+        let (query, refunds) = (query(rule.view())?, query(rule.refunds())?);
+        if let Some(query) = &query {
+            let now = engine.options.clock.now_roughly();
+            if let Some(back) = rule.constraint().back() {
+                query.check_back(back, now).map_err(of)?;
+            }
+            if let Some(refunds) = &refunds {
+                Asked::check_refunds(rule.constraint(), query.view(), refunds.view())
+                    .map_err(of)?;
+                if refunds.view().key() != query.view().key() {
+                    return Err(of(Error::invalid(format!(
+                        "the view {:?} of what is given back has another key than {:?}: {} and {}",
+                        refunds.view().name(),
+                        query.view().name(),
+                        refunds.view().key().join(", "),
+                        query.view().key().join(", "),
+                    ))));
+                }
+            }
+        }
+        let constraint = Arc::new(rule.constraint().clone().in_zone(engine.zone()));
+        Ok(BoundRule { constraint, query, refunds })
+    }
+}
+
+/// Enforces a [`Policy`] for whatever key an event has: what [`Db::limiter`] gives. It can be kept, and
+/// goes by the policy of now when that is changed.
+#[derive(Clone)]
+pub struct Limiter {
+    db: Db,
+    made: Arc<Bound>,
+    /// In place of it, where the policy was changed since.
+    renewed: Arc<RwLock<Option<Arc<Bound>>>>,
+}
+
+/// A policy with the views that it asks.
+struct Bound {
+    active: Arc<Active>,
+    rules: SmallVec<[BoundRule; 2]>,
+}
+
+struct BoundRule {
+    constraint: Arc<Constraint>,
+    query: Option<Query>,
+    refunds: Option<Query>,
+}
+
+impl Limiter {
+    /// The limit of this event's key.
+    ///
+    /// # Errors
+    /// `Invalid` for an event without a dimension of a view's key; `UnknownPolicy` when the policy was
+    /// removed, `UnknownView` when a view was dropped.
+    #[inline]
+    pub fn of(&self, event: &Event<'_>) -> Result<Limit> {
+        if !self.made.active.has_left.load(Acquire) {
+            return self.made.limit(&self.db, event);
+        }
+        self.renewed()?.limit(&self.db, event)
+    }
+
+    #[cold]
+    fn renewed(&self) -> Result<Arc<Bound>> {
+        let known = self.renewed.read().clone();
+        if let Some(bound) = known.filter(|bound| !bound.active.has_left.load(Acquire)) {
+            return Ok(bound);
+        }
+        let active = self.db.engine().enter()?.policies.get(self.made.active.policy.name())?;
+        let bound = Arc::new(self.db.bind_all(active)?);
+        *self.renewed.write() = Some(bound.clone());
+        Ok(bound)
+    }
+
+    /// The policy, as it is now.
+    ///
+    /// # Errors
+    /// `UnknownPolicy` when it was removed.
+    pub fn policy(&self) -> Result<Policy> {
+        let name = self.made.active.policy.name();
+        Ok(self.db.engine().enter()?.policies.get(name)?.policy.clone())
+    }
+
+    /// Whether the event may happen now. See [`Limit::check`].
+    ///
+    /// # Errors
+    /// As there, and as [`Limiter::of`].
+    pub fn check(&self, event: &Event<'_>) -> Result<Verdict> {
+        self.of(event)?.check_count(event.count())
+    }
+
+    /// Records the event if it may happen now. See [`Limit::check_and_record`].
+    ///
+    /// # Errors
+    /// As there, and as [`Limiter::of`].
+    pub fn check_and_record(&self, event: &Event<'_>) -> Result<Verdict> {
+        self.of(event)?.check_and_record(event)
+    }
+
+    /// The same at a durability of its own. See [`Limit::check_and_record_with`].
+    ///
+    /// # Errors
+    /// As there, and as [`Limiter::of`].
+    pub fn check_and_record_with(
+        &self,
+        event: &Event<'_>,
+        durability: Durability,
+    ) -> Result<Verdict> {
+        self.of(event)?.check_and_record_with(event, durability)
+    }
+
+    /// How much is used of each constraint, for the key of this event. See [`Limit::usage`].
+    ///
+    /// # Errors
+    /// As there, and as [`Limiter::of`].
+    pub fn usage(&self, event: &Event<'_>) -> Result<Vec<Usage>> {
+        self.of(event)?.usage()
+    }
+
+    /// Reserves what the event counts for. See [`Limit::reserve`].
+    ///
+    /// # Errors
+    /// As there, and as [`Limiter::of`].
+    pub fn reserve(
+        &self,
+        event: &Event<'_>,
+        lease: Duration,
+    ) -> Result<std::result::Result<Reservation, Denial>> {
+        self.of(event)?.reserve(event.count(), lease)
+    }
+
+    /// Gives back what was used, the newest first. See [`Limit::refund`]. The event is the one that gives
+    /// back, and has the key.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Constraint, Event, Grain, Keep, Options, Policy, View, Window};
+    ///
+    /// let view = |name, event| {
+    ///     View::new(name).by(["user"]).only_events([event]).grain(Grain::Day, Keep::Last(31))
+    /// };
+    /// let options = Options::new().view(view("exports", "export")).view(view("refunds", "refund"));
+    /// let db = options.open(dir.path().join("app"))?;
+    /// let monthly = Constraint::at_most(100, Window::last(30, Grain::Day));
+    /// db.set_policy(Policy::new("exports").on_net("exports", "refunds", monthly))?;
+    ///
+    /// let exports = db.limiter("exports")?;
+    /// let of_ann = |event| Event::new(event).dim("user", "ann");
+    /// exports.check_and_record(&of_ann("export").times(5))?;
+    /// assert_eq!(exports.refund(&of_ann("refund").times(2))?, 2);
+    /// assert_eq!(exports.usage(&of_ann("export"))?[0].used, 3);
+    /// assert_eq!(exports.reset(&of_ann("refund"))?, 3);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there, and as [`Limiter::of`].
+    pub fn refund(&self, event: &Event<'_>) -> Result<u64> {
+        self.of(event)?.refund(event)
+    }
+
+    /// Gives back all that is used. See [`Limit::reset`].
+    ///
+    /// # Errors
+    /// As there, and as [`Limiter::of`].
+    pub fn reset(&self, event: &Event<'_>) -> Result<u64> {
+        self.of(event)?.reset(event)
+    }
+}
+
+impl Bound {
+    #[inline]
+    fn limit(&self, db: &Db, event: &Event<'_>) -> Result<Limit> {
+        let mut asked = SmallVec::new();
+        for BoundRule { constraint, query, refunds } in &self.rules {
+            let whom = match query {
+                None => Whom::Calendar,
+                Some(query) => Whom::Series {
+                    series: self.series(query, event)?,
+                    refunds: refunds
+                        .as_ref()
+                        .map(|refunds| self.series(refunds, event))
+                        .transpose()?,
+                },
+            };
+            asked.push(Asked { constraint: constraint.clone(), whom });
+        }
+        Ok(Limit { db: db.clone(), asked, policy: Some(self.active.clone()) })
+    }
+
+    /// The series of the event's key.
+    #[inline]
+    fn series(&self, query: &Query, event: &Event<'_>) -> Result<SeriesQuery> {
+        let mut key = SmallVec::<[&str; 4]>::new();
+        for part in query.view().key() {
+            match event.part(part) {
+                Some(value) => key.push(value),
+                None => return Err(self.no_such_part(part, query, event)),
+            }
+        }
+        query.series(&key)
+    }
+
+    #[cold]
+    fn no_such_part(&self, part: &str, query: &Query, event: &Event<'_>) -> Error {
+        let name = self.active.policy.name();
+        let view = query.view().name();
+        Error::invalid(format!(
+            "the policy {name:?} counts by {part:?} (view {view:?}), which the event {} does not have",
+            abridged(event.name)
+        ))
+    }
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Limiter").field(&self.made.active.policy.name()).finish()
+    }
+}
