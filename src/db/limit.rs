@@ -109,7 +109,7 @@ type Cases<'a> = SmallVec<[Judged<'a>; 1]>;
 
 /// What a limit says, and by what.
 enum Answer<'a> {
-    /// Each constraint holds.
+    /// Each constraint holds, or the only one does not.
     Plain(SmallVec<[Plain; 1]>),
     Judged(Cases<'a>),
 }
@@ -514,8 +514,15 @@ impl Limit {
     }
 
     /// The numbers of the limit's keys, if all of them have one.
+    #[inline]
     fn known_keys(&self) -> Option<SmallVec<[u64; 4]>> {
-        self.series().flat_map(SeriesQuery::key_numbers).collect()
+        let mut keys = SmallVec::new();
+        for series in self.series() {
+            for key in series.key_numbers() {
+                keys.push(key?);
+            }
+        }
+        Some(keys)
     }
 
     /// The same; a key that has none is given one.
@@ -582,14 +589,17 @@ impl Limit {
         now: Timestamp,
     ) -> Result<Answer<'_>> {
         if !self.db.engine().limits.has_held() {
-            let mut plain = SmallVec::new();
+            let mut all = SmallVec::new();
             for asked in &self.asked {
-                match asked.holds_plainly(cost, now)? {
-                    Some(holds) => plain.push(holds),
-                    None => return self.judge(cost, locked, now).map(Answer::Judged),
+                match asked.judge_plainly(cost, now)? {
+                    // Of several that do not hold, each has to be asked when the others will.
+                    Some(plain) if plain.holds_from <= now.micros() || self.asked.len() == 1 => {
+                        all.push(plain);
+                    }
+                    _ => return self.judge(cost, locked, now).map(Answer::Judged),
                 }
             }
-            return Ok(Answer::Plain(plain));
+            return Ok(Answer::Plain(all));
         }
         self.judge(cost, locked, now).map(Answer::Judged)
     }
@@ -627,6 +637,18 @@ impl Limit {
         };
         let tightest = match answer {
             Answer::Plain(plain) => {
+                if let [Plain { limit, used, holds_from, .. }] = *plain.as_slice()
+                    && holds_from > now
+                {
+                    return Verdict::Denied(Denial {
+                        index: 0,
+                        constraint: self.asked[0].constraint.clone(),
+                        limit,
+                        used,
+                        retry_after: Some(since(now, holds_from)),
+                        is_too_much: false,
+                    });
+                }
                 let left = self.asked.iter().zip(plain).map(|(asked, plain)| {
                     let clears = if recorded > 0 { plain.fresh_leaves } else { plain.clears };
                     (left(asked, plain.used), clears)
@@ -736,7 +758,8 @@ impl Engine {
         durability: Durability,
     ) -> Result<Recorded> {
         if let Some(bytes) = self.is_staged(event, durability) {
-            return self.stage_at(event, time, bytes, self.now(), durability);
+            let now = self.options.clock.now_roughly();
+            return self.stage_at(event, time, bytes, now, durability);
         }
         let mut builder = super::Builder::new(&self.dictionary);
         builder.add_at(&self.dictionary, event, time);

@@ -252,7 +252,7 @@ mod tests {
         assert_eq!((case.counted(3), case.earliest(3)), (u64::MAX, When::At(9)));
         let sum = Sum::Level { n: u64::MAX, rate: u64::MAX, period: i64::MAX };
         let case = Case { sum, ..case };
-        assert_eq!((case.counted(3), case.earliest(3)), (u64::MAX, When::At(9)));
+        assert_eq!((case.counted(0), case.earliest(3)), (u64::MAX, When::At(9)));
         let whole =
             Part { enters: i64::MIN, leaves: i64::MAX, at: i64::MAX, bucket: (0, 0), count: 1 };
         let case = Case {

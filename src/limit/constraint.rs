@@ -4,7 +4,7 @@ use super::case::{Case, Sum, When};
 use super::window::{Window, micros_of};
 use crate::error::{Error, Result};
 use crate::event::{Limits, abridged};
-use crate::query::{Around, Back, Part, SeriesQuery};
+use crate::query::{Around, Back, Part, SeriesQuery, Summed};
 use crate::time::{Schedule, TimeZone, Timestamp};
 use crate::view::View;
 use smallvec::SmallVec;
@@ -219,7 +219,7 @@ pub(crate) enum Whom {
     Series {
         series: SeriesQuery,
         /// What was given back: it does not count.
-        refunds: Option<SeriesQuery>,
+        refunds: Option<Box<SeriesQuery>>,
     },
     Calendar,
     Caller(Arc<dyn Fn() -> bool + Send + Sync>),
@@ -237,10 +237,15 @@ pub(crate) enum Judged<'a> {
     Said(bool),
 }
 
-/// A constraint that holds.
+/// A constraint "at most" of which nothing is reserved or given back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plain {
+    pub(crate) limit: u64,
+    /// The number that counts.
     pub(crate) used: u64,
+    /// The first moment at which it holds.
+    pub(crate) holds_from: i64,
+    /// When nothing of what counts does any more, and when nothing of that and of what happens now.
     pub(crate) clears: i64,
     pub(crate) fresh_leaves: i64,
 }
@@ -271,7 +276,8 @@ impl Asked {
                 constraint.to_string()
             )));
         }
-        for series in refunds.iter().chain([&series]) {
+        let refunds = refunds.map(Box::new);
+        for series in refunds.as_deref().into_iter().chain([&series]) {
             if !series.is_of_keys() {
                 return Err(Error::invalid(
                     "a limit is of keys that are given whole, not of all that begin alike: what happens \
@@ -332,28 +338,33 @@ impl Asked {
     /// What was given back, where that is told.
     pub(crate) fn refunds(&self) -> Option<&SeriesQuery> {
         match &self.whom {
-            Whom::Series { refunds, .. } => refunds.as_ref(),
+            Whom::Series { refunds, .. } => refunds.as_deref(),
             Whom::Calendar | Whom::Caller(_) => None,
         }
     }
 
     /// Whether it holds for an event of this cost, found out in less time than [`judge`](Asked::judge)
-    /// takes: then the number that counts, and when it will be none of that, of that and of what happens now.
-    /// `None`: it has to be judged.
+    /// takes. `None`: it has to be judged.
     #[inline]
-    pub(crate) fn holds_plainly(&self, cost: u64, now: Timestamp) -> Result<Option<Plain>> {
+    pub(crate) fn judge_plainly(&self, cost: u64, now: Timestamp) -> Result<Option<Plain>> {
         let (Bound::AtMost(n, window), Whom::Series { series, refunds: None }) =
             (&self.constraint.bound, &self.whom)
         else {
             return Ok(None);
         };
+        let Some(most) = n.checked_sub(cost) else { return Ok(None) };
         if !window.is_window() || !series.is_of_one_key() {
             return Ok(None);
         }
-        let (used, clears, around) = series.sum_back(window.back(*n, false), now)?;
-        let holds = around.whole_from <= now.micros() && used.saturating_add(cost) <= *n;
-        let fresh_leaves = around.fresh_leaves.max(clears);
-        Ok(holds.then_some(Plain { used, clears, fresh_leaves }))
+        let summed = series.sum_back(window.back(*n, false), now, most)?;
+        let is_whole = |summed: &Summed| summed.around.whole_from <= now.micros();
+        Ok(summed.filter(is_whole).map(|Summed { sum, clears, fits, around }| Plain {
+            limit: *n,
+            used: sum,
+            holds_from: fits,
+            clears,
+            fresh_leaves: around.fresh_leaves.max(clears),
+        }))
     }
 
     /// Reads the series.

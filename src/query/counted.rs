@@ -56,11 +56,10 @@ impl Back {
     }
 
     /// A bucket of a series.
-    fn part(self, of: &KeptGrain, series: SeriesRef<'_>, number: i64, count: u64) -> Part {
-        let known = number.max(series.known(of.at));
+    fn part(self, of: &KeptGrain, known: i64, last: i64, number: i64, count: u64) -> Part {
+        let known = number.max(known);
         // The newest bucket's events were not behind the last one of all.
-        let end = of.start(number.saturating_add(1)).micros() - 1;
-        let at = end.min(series.last_span().end().micros());
+        let at = (of.start(number.saturating_add(1)).micros() - 1).min(last);
         let (enters, leaves) = match self {
             Back::Rolling { is_certain: true, .. } | Back::Buckets { is_certain: true, .. } => {
                 (of.start(number).micros(), self.leaves(of, number))
@@ -71,6 +70,22 @@ impl Back {
             _ => (i64::MIN, self.leaves(of, known)),
         };
         Part { enters, leaves, at, bucket: (of.at, number), count }
+    }
+
+    /// Calls `see` with the buckets of a series that count, newest first.
+    #[inline]
+    fn walk(self, of: &KeptGrain, series: SeriesRef<'_>, now: i64, mut see: impl FnMut(i64, u64)) {
+        let (first, known) = (self.first(of, now), series.known(of.at));
+        let is_certain = self.is_certain();
+        series.each_back(of.at, |number, count, _| {
+            let behind = if is_certain { number < known } else { false };
+            let counted = if is_certain { number } else { number.max(known) };
+            if behind || counted < first {
+                return ControlFlow::Break(());
+            }
+            see(number, count);
+            ControlFlow::Continue(())
+        });
     }
 
     /// When what happens now leaves, if it is the last to happen.
@@ -131,6 +146,17 @@ impl Part {
     }
 }
 
+/// What counts of the series of one key, added up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Summed {
+    pub(crate) sum: u64,
+    /// The first moment, from now on, at which nothing of it counts any more.
+    pub(crate) clears: i64,
+    /// The first moment at which no more of it counts than was asked about.
+    pub(crate) fits: i64,
+    pub(crate) around: Around,
+}
+
 /// What is to be known beside the buckets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around {
@@ -184,77 +210,84 @@ impl SeriesQuery {
         now: Timestamp,
         see: &mut dyn FnMut(Part),
     ) -> Result<Around> {
-        self.walk_back(back, now, |of, series, number, count| {
-            see(back.part(of, series, number, count));
+        let now = now.micros();
+        self.current(|this| {
+            this.walk_back(back, now, |of, series| {
+                let (known, last) = (series.known(of.at), series.last_span().end().micros());
+                back.walk(of, series, now, |number, count| {
+                    see(back.part(of, known, last, number, count));
+                });
+            })
         })
     }
 
-    /// The sum of what counts now, or may, and the first moment at which nothing of it does any more: of
-    /// the series of one key.
+    /// The sum of what counts now, or may, and when no more than `most` of it will: of the series of one
+    /// key, and where what is uncertain counts, too. `None`: its buckets do not leave in their order.
     ///
     /// # Errors
     /// As [`counted_back`](Self::counted_back).
     #[inline]
-    pub(crate) fn sum_back(&self, back: Back, now: Timestamp) -> Result<(u64, i64, Around)> {
-        let (mut sum, mut clears) = (0_u64, now.micros());
-        let mut is_newest = true;
-        let around = self.walk_back(back, now, |of, series, number, count| {
-            if std::mem::take(&mut is_newest) {
-                clears = back.part(of, series, number, count).leaves;
-            }
-            sum = sum.saturating_add(count);
+    pub(crate) fn sum_back(&self, back: Back, now: Timestamp, most: u64) -> Result<Option<Summed>> {
+        let now = now.micros();
+        let (mut sum, mut newest, mut is_plain) = (0_u64, None, true);
+        let (mut clears, mut fits) = (now, now);
+        let mut around = Around::NOTHING;
+        self.current(|this| {
+            around = this.walk_back(back, now, |of, series| {
+                let (known, last) = (series.known(of.at), series.last_span().end().micros());
+                let leaves = |number| back.part(of, known, last, number, 0).leaves;
+                let mut full = None;
+                back.walk(of, series, now, |number, count| {
+                    newest = newest.or(Some(number));
+                    sum = sum.saturating_add(count);
+                    if sum > most && full.is_none() {
+                        full = Some(number);
+                    }
+                });
+                is_plain = newest.is_none_or(|newest| known <= newest);
+                clears = newest.map_or(now, leaves);
+                fits = full.map_or(now, leaves);
+            })?;
+            Ok(())
         })?;
         // The newest bucket is the last to leave.
-        if clears <= now.micros() {
-            (sum, clears) = (0, now.micros());
+        if clears <= now {
+            (sum, clears, fits) = (0, now, now);
         }
-        Ok((sum, clears, around))
+        Ok(is_plain.then_some(Summed { sum, clears, fits: fits.max(now), around }))
     }
 
+    /// Calls `see` with each series and the grain that it is to be counted in.
     #[inline]
     fn walk_back(
         &self,
         back: Back,
-        now: Timestamp,
-        see: impl FnMut(&KeptGrain, SeriesRef<'_>, i64, u64),
-    ) -> Result<Around> {
-        self.current(|this| this.walk_back_now(back, now.micros(), see))
-    }
-
-    fn walk_back_now(
-        &self,
-        back: Back,
         now: i64,
-        mut see: impl FnMut(&KeptGrain, SeriesRef<'_>, i64, u64),
+        mut see: impl FnMut(&KeptGrain, SeriesRef<'_>),
     ) -> Result<Around> {
-        let reaching = fitting(self.query(), back).filter(|of| back.is_reached(of, now, 0));
-        let finest = reaching.clone().next().ok_or_else(|| too_far(self.view(), back))?;
-        let is_certain = back.is_certain();
+        let reaching = || fitting(self.query(), back).filter(|of| back.is_reached(of, now, 0));
+        let finest = reaching().next().ok_or_else(|| too_far(self.view(), back))?;
+        let first_of_finest = back.first(&finest, now);
         let mut whole_from = i64::MIN;
         self.each(Depth::Buckets, &mut |series: SeriesRef<'_>| {
-            let first = |of: &KeptGrain| back.first(of, now);
             let oldest = |of: &KeptGrain| {
                 series.newest(of.at).map_or(i64::MIN, |newest| of.keep.oldest(newest))
             };
+            if oldest(&finest).max(series.known(finest.at)) <= first_of_finest {
+                see(&finest, series);
+                return;
+            }
+            let first = |of: &KeptGrain| back.first(of, now);
             let has = |of: &KeptGrain| oldest(of) <= first(of);
             let is_known = |of: &KeptGrain| has(of) && series.known(of.at) <= first(of);
-            let found = reaching.clone().find(is_known).or_else(|| reaching.clone().find(has));
+            let found = reaching().find(is_known).or_else(|| reaching().find(has));
             let of = found.unwrap_or_else(|| {
                 let from = |of: &KeptGrain| back.whole_from(of, oldest(of));
-                let of = reaching.clone().min_by_key(from).unwrap_or(finest);
+                let of = reaching().min_by_key(from).unwrap_or(finest);
                 whole_from = whole_from.max(from(&of));
                 of
             });
-            let (first, known) = (first(&of), series.known(of.at));
-            series.each_back(of.at, |number, count, _| {
-                let is_behind =
-                    if is_certain { number < first.max(known) } else { number.max(known) < first };
-                if is_behind {
-                    return ControlFlow::Break(());
-                }
-                see(&of, series, number, count);
-                ControlFlow::Continue(())
-            });
+            see(&of, series);
         })?;
         Ok(Around { fresh_leaves: back.fresh_leaves(&finest, now), whole_from })
     }

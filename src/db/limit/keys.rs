@@ -75,10 +75,18 @@ impl Keys {
 
     /// Locks these keys, in their order, each lock once.
     pub(super) fn lock(&self, keys: impl Iterator<Item = u64>) -> Locked<'_> {
-        let mut places: SmallVec<[usize; 4]> = keys.map(|key| key as usize % LOCKS).collect();
-        places.sort_unstable();
-        places.dedup();
-        let guards = places.into_iter().map(|place| (place, self.locks[place].lock())).collect();
+        let mut places: SmallVec<[usize; 4]> = SmallVec::new();
+        for key in keys {
+            places.push(key as usize % LOCKS);
+        }
+        if places.len() > 1 {
+            places.sort_unstable();
+            places.dedup();
+        }
+        let mut guards = SmallVec::new();
+        for place in places {
+            guards.push((place, self.locks[place].lock()));
+        }
         Locked { guards, keys: self }
     }
 

@@ -391,10 +391,10 @@ impl Bound {
                 None => Whom::Calendar,
                 Some(query) => Whom::Series {
                     series: self.series(query, event)?,
-                    refunds: refunds
-                        .as_ref()
-                        .map(|refunds| self.series(refunds, event))
-                        .transpose()?,
+                    refunds: match refunds {
+                        Some(refunds) => Some(Box::new(self.series(refunds, event)?)),
+                        None => None,
+                    },
                 },
             };
             asked.push(Asked { constraint: constraint.clone(), whom });
