@@ -298,11 +298,14 @@ pub(crate) fn seen(args: &SeenArgs) -> Result<(), Failure> {
     answer.row(&[], &cells)?;
     asked.finish(answer)?;
     match within {
-        Some(within) if last.age >= within => Err(Failure::new(format!(
-            "it was last seen {:.0} s ago, which is not within {:.0} s",
-            last.age.as_secs_f64(),
-            within.as_secs_f64()
-        ))),
+        Some(within) if last.age >= within => {
+            let digits = if within.subsec_nanos() == 0 { 0 } else { 3 };
+            Err(Failure::new(format!(
+                "it was last seen {:.digits$} s ago, which is not within {:.digits$} s",
+                last.age.as_secs_f64(),
+                within.as_secs_f64()
+            )))
+        }
         _ => Ok(()),
     }
 }
