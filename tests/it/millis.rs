@@ -153,7 +153,8 @@ fn busy() -> (tempfile::TempDir, TestClock, Db) {
         let time = Timestamp::from_millis(1_700_000_000_000 + n);
         batch.push(&Event::new("e").at(time)).unwrap();
     }
-    clock.set(Timestamp::from_millis(1_700_000_004_999));
+    // The end of the last one, so that what trails begins with a millisecond.
+    clock.set(micros(1_700_000_004_999_999));
     db.record_batch(&mut batch).unwrap();
     (root, clock, db)
 }
@@ -226,7 +227,7 @@ fn short_buckets_become_longer_ones_and_longer_ones_short_ones_without_a_log() {
         db.record(&Event::new("e").at(micros(*time)).dim("user", "u")).unwrap();
     }
     let first = segments(&dir)[0].clone();
-    let filler = [7; 60_000];
+    let filler = vec![7; 60_000];
     for _ in 0..400 {
         db.record(&Event::new("filler").payload(&filler)).unwrap();
         db.checkpoint().unwrap();
