@@ -175,7 +175,7 @@ impl View {
 
     /// Keeps what limits on rates need: 120 seconds, 120 minutes and 48 hours. Each reaches twice as
     /// far as a limit per minute, per hour or per day, so that one of them can be asked to the second,
-    /// minute or hour.
+    /// minute or hour. A limit per second wants a finer one besides: `.grain("100ms".parse()?, Keep::Last(20))`.
     ///
     /// ```
     /// use quipu::View;

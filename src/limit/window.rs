@@ -36,7 +36,26 @@ impl Window {
     /// It is counted in buckets of the finest grain that the view keeps for long enough, and a bucket that
     /// the window's edge cuts counts whole. So it errs on the strict side: with buckets of length `r`, a
     /// window of length `w` admits at least `w / (w + r)` of the limit in the long run (98 % of it with
-    /// seconds in a minute). Keep a finer grain for more.
+    /// seconds in a minute, 91 % with tenths of a second in a second). Keep a finer grain for more:
+    ///
+    /// ```
+    /// use quipu::{Event, Grain, Keep, Options, View, Window};
+    /// use std::time::Duration;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let dir = dir.path().join("app");
+    /// # let clock = quipu::TestClock::at(quipu::Timestamp::from_secs(1_700_000_000));
+    /// // Ten a second, in any second: a second's hundredths, and the one that its edge cuts.
+    /// let grain = Grain::every(Duration::from_millis(10))?;
+    /// let calls = View::new("calls").by(["key"]).grain(grain, Keep::Last(101));
+    /// let db = Options::new().clock(clock).view(calls).open(dir)?;
+    /// let alice = db.query("calls")?.series(&["alice"])?;
+    /// let limit = db.limit().at_most(&alice, 10, Window::rolling(Duration::from_secs(1)))?;
+    /// let call = Event::new("call").dim("key", "alice");
+    /// assert!(limit.check_and_record(&call.clone().times(10))?.is_allowed());
+    /// assert_eq!(limit.check_and_record(&call)?.retry_after(), Some(Duration::from_secs(1)));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
     pub const fn rolling(length: Duration) -> Self {
         Window(Kind::Rolling(length))
     }

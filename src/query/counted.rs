@@ -33,7 +33,7 @@ impl Back {
     fn first(self, of: &KeptGrain, now: i64) -> i64 {
         match self {
             Back::Rolling { micros, .. } => of.bucket(moment(now.saturating_sub(micros - 1))),
-            Back::Buckets { n, .. } => of.back(of.bucket(moment(now)), n - 1),
+            Back::Buckets { n, .. } => of.back(of.bucket(moment(now)), u64::from(n - 1)),
         }
     }
 
@@ -48,7 +48,7 @@ impl Back {
             Back::Buckets { n, .. } => {
                 let behind = number.saturating_add(i64::from(n));
                 // Days that a zone left out are not counted back over; it left out one at a time.
-                let is_behind = |behind: &i64| of.back(*behind, n - 1) > number;
+                let is_behind = |behind: &i64| of.back(*behind, u64::from(n - 1)) > number;
                 let behind = (behind..behind.saturating_add(3)).find(is_behind).unwrap_or(behind);
                 of.start(behind).micros()
             }

@@ -706,7 +706,8 @@ impl RangeQuery {
         if back.is_empty() || !std::ptr::eq(series, &raw const self.series) {
             return None;
         }
-        let (from, to) = (of.back(present, back.end - 1), of.back(present, back.start));
+        let (from, to) =
+            (of.back(present, u64::from(back.end - 1)), of.back(present, u64::from(back.start)));
         (from >= of.keep.oldest(present)).then_some((of, from, to))
     }
 
@@ -728,8 +729,8 @@ impl RangeQuery {
                 // In the grain that is counted back in.
                 let outer = KeptGrain { grain: *grain, ..of };
                 let outer_present = outer.bucket(now);
-                let first = outer.start(outer.back(outer_present, back.end - 1));
-                let behind = outer.start(outer.back(outer_present, back.start) + 1);
+                let first = outer.start(outer.back(outer_present, u64::from(back.end - 1)));
+                let behind = outer.start(outer.back(outer_present, u64::from(back.start)) + 1);
                 (of.bucket(first), of.bucket(before(behind)).min(present))
             }
             Stretch::Ever => {

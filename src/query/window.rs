@@ -24,7 +24,7 @@ const BUCKETS_MAX: u64 = 1_000_000;
 
 const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 /// No zone both left out a day and had one twice within so many days.
-const QUIET_DAYS: u32 = 366;
+const QUIET_DAYS: u64 = 366;
 
 /// A grain that a view keeps.
 #[derive(Clone, Copy, Debug)]
@@ -87,25 +87,25 @@ impl KeptGrain {
 
     /// The bucket so many before `number` (invariant 1).
     #[inline]
-    pub(super) fn back(&self, number: i64, back: u32) -> i64 {
-        let plain = number.saturating_sub(i64::from(back));
+    pub(super) fn back(&self, number: i64, back: u64) -> i64 {
+        let plain = number.saturating_sub_unsigned(back);
         if self.has_gaps() { self.back_over_gaps(number, plain, back) } else { plain }
     }
 
-    fn back_over_gaps(&self, number: i64, plain: i64, back: u32) -> i64 {
+    fn back_over_gaps(&self, number: i64, plain: i64, back: u64) -> i64 {
         let days = self.start(number).micros().saturating_sub(self.start(plain).micros());
         // Clocks are changed by some hours; a day that was left out is missing whole.
-        if back <= QUIET_DAYS && days > i64::from(back) * DAY_MICROS - DAY_MICROS / 2 {
+        if back <= QUIET_DAYS && days > back as i64 * DAY_MICROS - DAY_MICROS / 2 {
             return plain;
         }
         let (mut number, mut left, mut end) = (number, back, self.start(number));
         while left > 0 && number > TimeZone::FIRST_GAP_DAY {
             number -= 1;
             let start = self.start(number);
-            left -= u32::from(start < end);
+            left -= u64::from(start < end);
             end = start;
         }
-        number.saturating_sub(i64::from(left))
+        number.saturating_sub_unsigned(left)
     }
 }
 
@@ -154,7 +154,7 @@ impl Window {
             return Ok(self);
         }
         let buckets = if self.of.has_gaps() { self.buckets()?.count() as u64 } else { self.len() };
-        let buckets = u32::try_from(buckets.saturating_mul(u64::from(times))).unwrap_or(u32::MAX);
+        let buckets = buckets.saturating_mul(u64::from(times));
         let (from, to) = (self.of.back(self.from, buckets), self.of.back(self.to, buckets));
         Ok(Window::new(self.of, from, to))
     }
@@ -270,7 +270,7 @@ mod tests {
                 let now = Timestamp::parse_rfc3339(&format!("{around}T12:00:00Z")).unwrap();
                 let number = of.bucket(now);
                 for back in [1, 2, 3, 4, 5, 6, 9, 30, 366, 367, 700, 9_000, 90_000] {
-                    let back_to = of.back(number, back);
+                    let back_to = of.back(number, u64::from(back));
                     assert_eq!(
                         back_to,
                         walked(&of, number, back),
@@ -281,7 +281,8 @@ mod tests {
                 assert_eq!(of.back(number, 0), number);
                 // As many as a number holds are not walked one by one.
                 let gaps = of.back(number, 90_000) - (number - 90_000);
-                assert_eq!(of.back(number, u32::MAX), number - i64::from(u32::MAX) + gaps);
+                assert_eq!(of.back(number, 1 << 40), number - (1 << 40) + gaps);
+                assert_eq!(of.back(number, u64::MAX), i64::MIN);
             }
         }
     }

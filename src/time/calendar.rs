@@ -100,19 +100,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Every one by its name, and some that are shorter than a second or no part of one.
+    fn grains() -> impl Iterator<Item = Grain> {
+        let millis = |n| Grain::every(Duration::from_millis(n)).unwrap();
+        [1, 100, 999].map(millis).into_iter().chain(Grain::ALL)
+    }
+
     proptest! {
         #[test]
         fn a_leaf_says_what_the_zone_says(
-            times in prop::collection::vec((0_usize..6, -40_i64..40, 0_i64..7_200), 1..60),
+            times in prop::collection::vec(
+                (0_usize..6, -40_i64..40, prop_oneof![0..7_200_000_000_i64, 0..3_000_000_i64]),
+                1..60,
+            ),
         ) {
             let zones = ["UTC", "Europe/Paris", "Pacific/Apia"].map(|name| name.parse().unwrap());
-            let grains: Vec<(Grain, Keep)> = Grain::ALL.map(|grain| (grain, Keep::All)).into();
+            let grains: Vec<(Grain, Keep)> = grains().map(|grain| (grain, Keep::All)).collect();
             let calendars =
                 zones.map(|zone| Arc::new(Calendar { zone, grains: grains.clone() }));
             let mut leaf = Leaf::default();
             // Around the end of 2011, when Apia left out a day.
-            for (which, hours, seconds) in times {
-                let time = Timestamp::from_secs(1_325_203_200 + hours * 3_600 + seconds);
+            for (which, hours, micros) in times {
+                let hour = 1_325_203_200 + hours * 3_600;
+                let time = Timestamp::from_micros(hour * 1_000_000 + micros);
                 let calendar = &calendars[which % 3];
                 leaf.turn_to(calendar, time);
                 let want = grains.iter().map(|(grain, _)| calendar.zone.bucket(*grain, time));
@@ -137,7 +147,7 @@ mod tests {
         ) {
             let zone: TimeZone = zone.parse().unwrap();
             let newest = Timestamp::from_secs(begin + newest);
-            for grain in Grain::ALL {
+            for grain in grains() {
                 let keep = Keep::Last(kept);
                 let calendar = Calendar { zone, grains: vec![(grain, keep)] };
                 let reach = calendar.reach().unwrap();

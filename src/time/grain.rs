@@ -11,14 +11,14 @@
 //! 1. The text form is what [`Display`](fmt::Display) writes and `FromStr` reads: one for each grain.
 //! 2. The order of grains is that of their lengths, and never changes between two grains: a view
 //!    stores its rings in it.
-//! 3. A [`Period`] has 1 to [`Period::SECONDS_MAX`] seconds, however it was made.
+//! 3. A [`Period`] has 1 to [`Period::MILLIS_MAX`] milliseconds, however it was made.
 
 use super::{TimeZone, Timestamp};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// A unit of time that a view keeps buckets of.
@@ -39,6 +39,7 @@ use std::time::Duration;
 /// assert_eq!("week".parse::<Grain>()?, Grain::Week);
 /// assert_eq!("6h".parse::<Grain>()?, Grain::every(Duration::from_hours(6))?);
 /// assert_eq!(Grain::every(Duration::from_secs(90))?.to_string(), "90s");
+/// assert_eq!("100ms".parse::<Grain>()?, Grain::every(Duration::from_millis(100))?);
 /// # Ok::<(), quipu::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
@@ -66,54 +67,62 @@ pub enum Grain {
     Every(Period),
 }
 
-/// The length of the buckets of [`Grain::Every`]: 1 second to 366 days, in whole seconds.
+/// The length of the buckets of [`Grain::Every`]: 1 millisecond to 366 days, in whole milliseconds.
 ///
 /// ```
 /// use quipu::Period;
 /// use std::time::Duration;
 ///
 /// assert_eq!(Period::new(Duration::from_mins(15))?.to_string(), "15m");
-/// assert!(Period::new(Duration::from_millis(1_500)).is_err());
+/// assert_eq!(Period::new(Duration::from_millis(1_500))?.to_string(), "1500ms");
+/// assert!(Period::new(Duration::from_micros(1_500)).is_err());
 /// # Ok::<(), quipu::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Period(NonZeroU32);
+pub struct Period(NonZeroU64);
 
 impl Period {
-    /// The longest one: 366 days.
-    pub const SECONDS_MAX: u32 = 366 * 24 * 60 * 60;
+    /// The longest one, in milliseconds: 366 days.
+    pub const MILLIS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 
     /// A period of this length.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is no number of whole seconds from 1
-    /// second to 366 days.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when it is no number of whole milliseconds from
+    /// 1 millisecond to 366 days.
     pub fn new(length: Duration) -> Result<Self> {
-        let whole = length.subsec_nanos() == 0;
-        u32::try_from(length.as_secs()).ok().filter(|_| whole).and_then(Period::of).ok_or_else(|| {
+        let whole = length.subsec_nanos().is_multiple_of(1_000_000);
+        let millis = u64::try_from(length.as_millis()).ok().filter(|_| whole);
+        millis.and_then(Period::of).ok_or_else(|| {
             Error::invalid(format!(
-                "buckets of {length:?} cannot be kept; a length is whole seconds, from 1s to 366d"
+                "buckets of {length:?} cannot be kept; a length is whole milliseconds, from 1ms to \
+                 366d"
             ))
         })
     }
 
-    fn of(seconds: u32) -> Option<Self> {
-        NonZeroU32::new(seconds).filter(|n| n.get() <= Self::SECONDS_MAX).map(Period)
+    fn of(millis: u64) -> Option<Self> {
+        NonZeroU64::new(millis).filter(|n| n.get() <= Self::MILLIS_MAX).map(Period)
     }
 
     /// Its length.
     pub const fn length(self) -> Duration {
-        Duration::from_secs(self.0.get() as u64)
+        Duration::from_millis(self.0.get())
+    }
+
+    /// Its length in microseconds; what fits is invariant 3's.
+    const fn micros(self) -> i64 {
+        self.0.get() as i64 * MILLISECOND
     }
 }
 
-/// In the greatest unit that measures it: `90s`, `15m`, `6h`, `2d`.
+/// In the greatest unit that measures it: `250ms`, `90s`, `15m`, `6h`, `2d`.
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.get();
-        let measures = |(_, unit): &&(char, u32)| seconds.is_multiple_of(*unit);
-        let (letter, unit) = UNITS.iter().find(measures).unwrap_or(&('s', 1));
-        write!(f, "{}{letter}", seconds / unit)
+        let millis = self.0.get();
+        let measures = |(_, unit): &&(&str, u64)| millis.is_multiple_of(*unit);
+        let (letters, unit) = UNITS.iter().find(measures).unwrap_or(&("ms", 1));
+        write!(f, "{}{letters}", millis / unit)
     }
 }
 
@@ -130,8 +139,8 @@ impl<C> bincode::Decode<C> for Period {
     fn decode<D: bincode::de::Decoder<Context = C>>(
         decoder: &mut D,
     ) -> Result<Self, bincode::error::DecodeError> {
-        let outside = bincode::error::DecodeError::Other("a period of 1 second to 366 days");
-        Period::of(u32::decode(decoder)?).ok_or(outside)
+        let outside = bincode::error::DecodeError::Other("a period of 1 ms to 366 days");
+        Period::of(u64::decode(decoder)?).ok_or(outside)
     }
 }
 
@@ -193,6 +202,7 @@ impl Keep {
     }
 }
 
+const MILLISECOND: i64 = 1_000;
 pub(super) const SECOND: i64 = 1_000_000;
 pub(super) const MINUTE: i64 = 60_000_000;
 pub(super) const HOUR: i64 = 60 * MINUTE;
@@ -200,9 +210,15 @@ pub(super) const DAY: i64 = 24 * HOUR;
 /// 1970-01-01 was a Thursday: weeks begin three days before it.
 pub(super) const WEEK_SHIFT_DAYS: i64 = 3;
 
-/// The letters of lengths, greatest first, in seconds.
-const UNITS: [(char, u32); 5] =
-    [('w', 7 * 86_400), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+/// The letters of lengths, greatest first, in milliseconds.
+const UNITS: [(&str, u64); 6] = [
+    ("w", 7 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 
 impl Grain {
     /// Every grain that has a name, finest first.
@@ -242,8 +258,8 @@ impl Grain {
     pub(crate) fn canonical(self) -> Self {
         let Grain::Every(period) = self else { return self };
         let named = [Grain::Second, Grain::Month30, Grain::Year365];
-        let length = i64::from(period.0.get()) * SECOND;
-        named.into_iter().find(|grain| grain.uniform() == Some(length)).unwrap_or(self)
+        let length = Some(period.micros());
+        named.into_iter().find(|grain| grain.uniform() == length).unwrap_or(self)
     }
 
     /// Whether its buckets usually have the length of the other's.
@@ -274,7 +290,7 @@ impl Grain {
             Grain::Second => Some(SECOND),
             Grain::Month30 => Some(30 * DAY),
             Grain::Year365 => Some(365 * DAY),
-            Grain::Every(period) => Some(i64::from(period.0.get()) * SECOND),
+            Grain::Every(period) => Some(period.micros()),
             _ => None,
         }
     }
@@ -308,13 +324,13 @@ impl Grain {
         }
     }
 
-    /// Where it stands among the others (invariant 2): by its usual length in seconds, then by kind.
-    fn rank(self) -> (u32, u8) {
-        const DAY: u32 = 86_400;
+    /// Where it stands among the others (invariant 2): by its usual length in milliseconds, then by kind.
+    fn rank(self) -> (u64, u8) {
+        const DAY: u64 = 86_400_000;
         match self {
-            Grain::Second => (1, 0),
-            Grain::Minute => (60, 0),
-            Grain::Hour => (3_600, 0),
+            Grain::Second => (1_000, 0),
+            Grain::Minute => (60_000, 0),
+            Grain::Hour => (3_600_000, 0),
             Grain::Day => (DAY, 0),
             Grain::Week => (7 * DAY, 0),
             Grain::Month30 => (30 * DAY, 0),
@@ -351,7 +367,7 @@ impl fmt::Display for Grain {
 }
 
 /// Reads `second`, `minute`, `hour`, `day`, `week`, `month`, `year`, `month30`, `year365`, or a length:
-/// a whole number and `s`, `m` (minutes), `h`, `d` or `w`.
+/// a whole number and `ms`, `s`, `m` (minutes), `h`, `d` or `w`.
 impl std::str::FromStr for Grain {
     type Err = Error;
 
@@ -364,16 +380,16 @@ impl std::str::FromStr for Grain {
                            its grains";
             return Err(Error::invalid(message));
         }
-        let length = UNITS.iter().find_map(|(letter, unit)| {
-            let number = text.strip_suffix(*letter)?;
+        let length = UNITS.iter().find_map(|(letters, unit)| {
+            let number = text.strip_suffix(*letters)?;
             let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
             let number = digits.then(|| number.parse::<u64>().ok()).flatten()?;
-            number.checked_mul(u64::from(*unit)).map(Duration::from_secs)
+            number.checked_mul(*unit).map(Duration::from_millis)
         });
         let length = length.ok_or_else(|| {
             let names: Vec<&str> = Grain::ALL.into_iter().filter_map(Grain::name).collect();
             Error::invalid(format!(
-                "{text:?} is not a grain; grains are {}, or a length like 90s, 15m, 6h, 10d",
+                "{text:?} is not a grain; grains are {}, or a length like 100ms, 15m, 6h, 10d",
                 names.join(", ")
             ))
         })?;
@@ -424,7 +440,11 @@ mod tests {
     use chrono::{Datelike, TimeZone};
 
     fn custom(seconds: u64) -> Grain {
-        Grain::every(Duration::from_secs(seconds)).unwrap()
+        millis(seconds * 1_000)
+    }
+
+    fn millis(millis: u64) -> Grain {
+        Grain::every(Duration::from_millis(millis)).unwrap()
     }
 
     #[test]
@@ -449,7 +469,8 @@ mod tests {
     #[test]
     fn no_moment_panics() {
         for micros in [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX] {
-            for grain in Grain::ALL.into_iter().chain([custom(1), custom(366 * 86_400)]) {
+            for grain in Grain::ALL.into_iter().chain([millis(1), millis(70), custom(366 * 86_400)])
+            {
                 let bucket = grain.bucket(Timestamp::from_micros(micros));
                 let _ = grain.start(bucket);
                 let _ = grain.start(micros);
@@ -466,17 +487,20 @@ mod tests {
             assert_eq!(codec::encode(&grain), [code]);
             assert_eq!(codec::decode::<Grain>(&[code]), Ok(grain));
         }
-        assert_eq!(codec::encode(&custom(90)), [9, 90]);
-        assert_eq!(codec::decode::<Grain>(&[9, 90]), Ok(custom(90)));
+        assert_eq!(codec::encode(&millis(90)), [9, 90]);
+        assert_eq!(codec::decode::<Grain>(&[9, 90]), Ok(millis(90)));
         assert!(codec::decode::<Grain>(&[9, 0]).is_err());
-        assert!(codec::decode::<Grain>(&codec::encode(&(9_u32, 366 * 86_400_u32 + 1))).is_err());
+        let longest = 366 * 86_400_000_u64;
+        assert_eq!(codec::decode(&codec::encode(&(9_u32, longest))), Ok(custom(366 * 86_400)));
+        assert!(codec::decode::<Grain>(&codec::encode(&(9_u32, longest + 1))).is_err());
         assert!(old.is_sorted() && Grain::ALL.is_sorted());
     }
 
     #[test]
     fn a_grain_is_read_as_it_is_written() {
         let lengths = [1, 59, 60, 90, 3_600, 5_400, 21_600, 86_400, 604_800, 366 * 86_400];
-        for grain in Grain::ALL.into_iter().chain(lengths.map(custom)) {
+        let short = [1, 10, 999, 1_001, 1_500, 60_001, 366 * 86_400_000 - 1].map(millis);
+        for grain in Grain::ALL.into_iter().chain(lengths.map(custom)).chain(short) {
             assert_eq!(grain.to_string().parse::<Grain>().unwrap(), grain);
             let json = serde_json::to_string(&grain).unwrap();
             assert_eq!(json, format!("\"{grain}\""));
@@ -484,9 +508,12 @@ mod tests {
         }
         assert_eq!("360m".parse::<Grain>().unwrap().to_string(), "6h");
         assert_eq!("2w".parse::<Grain>().unwrap().to_string(), "2w");
+        assert_eq!("1000ms".parse::<Grain>().unwrap(), Grain::Second);
+        assert_eq!("60000ms".parse::<Grain>().unwrap().to_string(), "1m");
         let refused =
-            ["", "s", "0s", "-1s", "+1s", "1.5h", "367d", "9999999999999999999d", "hours"];
-        for text in refused {
+            ["", "s", "ms", "0s", "0ms", "-1s", "+1s", "1.5h", "1m5ms", "5 ms", "5us", "hours"];
+        let too_long = ["367d", "31622400001ms", "9999999999999999999d", "99999999999999999999ms"];
+        for text in refused.into_iter().chain(too_long) {
             let error = text.parse::<Grain>().unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{text}");
         }

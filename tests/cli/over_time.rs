@@ -124,3 +124,29 @@ fn what_cannot_be_asked_together_is_refused_and_advice_can_be_followed() {
     assert!(run.err.contains("2026-11-01T00:00:00Z"), "{run:?}");
     assert!(!run.err.contains("--assume-utc"), "{run:?}");
 }
+
+#[test]
+fn buckets_may_be_shorter_than_a_second() {
+    let shop = Shop::new();
+    let lines =
+        (0..250).map(|n| format!("{{\"event\":\"call\",\"ts\":{}}}\n", 1_700_000_000_000_i64 + n));
+    let file = shop.file("events.ndjson", lines.collect::<String>());
+    shop.run(&["load", &file]).ok();
+    let define = ["define", "calls", "--by", "event", "--backfill", "--grain"];
+    shop.run(&[&define[..], &["100ms=20,1ms=50"]].concat()).ok();
+    let views = shop.run(&["views"]).ok().out;
+    assert!(views.contains("50 buckets of 1ms, 20 buckets of 100ms"), "{views}");
+    shop.run(&[&define[..], &["0ms=20"]].concat()).failed(2, "1ms to 366d");
+    let tenths = shop.run(&["get", "calls", "call", "--buckets", "100ms"]).ok().json_lines();
+    let counts: Vec<_> = tenths.iter().map(|tenth| tenth["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts, [100, 100, 50]);
+    assert_eq!(tenths[2]["start"], "2023-11-14T22:13:20.200Z");
+    let span = ["--from", "2023-11-14T22:13:20.210Z", "--to", "2023-11-14T22:13:20.235Z"];
+    let sum = shop.run(&[&["series", "calls", "call"], &span[..]].concat()).ok().json();
+    assert_eq!((sum["lower"].as_u64(), sum["upper"].as_u64()), (Some(25), Some(25)));
+    // By now the last 300 ms are long past, and empty.
+    let last = ["series", "calls", "call", "--last", "300ms", "--grain", "100ms"];
+    assert!((3..=4).contains(&shop.run(&last).ok().json_lines().len()));
+    let seen = ["seen", "calls", "call", "--within", "500ms"];
+    shop.run(&seen).failed(1, "not within 0.500 s");
+}

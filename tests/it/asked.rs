@@ -116,7 +116,7 @@ fn grain(text: &str) -> Grain {
 }
 
 fn grains() -> impl Strategy<Value = Vec<(Grain, Keep)>> {
-    let all = ["minute", "hour", "day", "week", "month", "year", "6h", "month30"];
+    let all = ["minute", "hour", "day", "week", "month", "year", "6h", "month30", "250ms", "1ms"];
     let keep = prop_oneof![1 => Just(Keep::All), 4 => (1_u32..12).prop_map(Keep::Last)];
     prop::sample::subsequence(all.to_vec(), 2..=5).prop_flat_map(move |names| {
         let grains: Vec<Grain> = names.into_iter().map(grain).collect();

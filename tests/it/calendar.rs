@@ -18,15 +18,12 @@ fn at(text: &str) -> Timestamp {
     Timestamp::parse_rfc3339(text).unwrap()
 }
 
-/// A view of every grain by its name and of one by its length.
+/// A view of every grain by its name and of some by their length.
 fn every_grain() -> View {
     let view = View::new("v").by(["user"]).stats("value");
-    let grains = Grain::ALL.into_iter().chain([every(6 * 3_600)]);
+    let lengths = [Duration::from_hours(6), Duration::from_millis(100), Duration::from_millis(1)];
+    let grains = Grain::ALL.into_iter().chain(lengths.map(|length| Grain::every(length).unwrap()));
     grains.fold(view, |view, grain| view.grain(grain, Keep::All))
-}
-
-fn every(seconds: u64) -> Grain {
-    Grain::every(Duration::from_secs(seconds)).unwrap()
 }
 
 /// Times around what zones did to their clocks, each with its number as the value.
@@ -60,7 +57,7 @@ fn check(db: &Db, zone: TimeZone) {
     let times = times();
     assert_eq!(db.time_zone(), zone);
     let grains = db.views().unwrap()[0].view.grains().to_vec();
-    assert_eq!(grains.len(), 10);
+    assert_eq!(grains.len(), 12);
     for (grain, _) in grains {
         let buckets = buckets(db, grain);
         assert_eq!(buckets.iter().map(|b| b.count).sum::<u64>(), times.len() as u64);
@@ -251,13 +248,20 @@ fn a_grain_that_cannot_be_is_refused_at_definition() {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(expect), "{error}");
     };
-    let six = every(6 * 3_600);
+    let six = Grain::every(Duration::from_hours(6)).unwrap();
     refused(View::new("v").grain(six, Keep::All).grain(six, Keep::Last(3)), "6h is given twice");
     refused(View::new("v").grain(Grain::Second, Keep::Last(0)), "0 buckets of second");
     refused(View::new("v").grain(six, Keep::Last(100_001)), "1 to 100000");
     assert!(db.define(View::new("v").grain(six, Keep::Last(100_000))).unwrap());
-    for seconds in [0, 366 * 86_400 + 1] {
-        assert!(Grain::every(Duration::from_secs(seconds)).is_err());
+    let longest = Duration::from_hours(366 * 24);
+    let micro = Duration::from_micros(1);
+    for length in [Duration::ZERO, micro, Duration::from_micros(1_001), longest + micro] {
+        let error = Grain::every(length).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("from 1ms to 366d"), "{error}");
+    }
+    for length in [Duration::from_millis(1), longest] {
+        assert!(Grain::every(length).is_ok());
     }
 }
 

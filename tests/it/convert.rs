@@ -664,6 +664,7 @@ fn grains() -> impl Strategy<Value = Vec<(Grain, Keep)>> {
     let grain = prop_oneof![
         5 => prop::sample::select(vec![Grain::Minute, Grain::Hour, Grain::Day, Grain::Week, Grain::Month]),
         1 => Just(Grain::every(Duration::from_hours(6)).unwrap()),
+        1 => Just(Grain::every(Duration::from_millis(100)).unwrap()),
     ];
     let keep = prop_oneof![3 => (1_u32..80).prop_map(Keep::Last), 1 => Just(Keep::All)];
     let grains = prop::collection::vec((grain, keep), 0..4);
@@ -767,7 +768,9 @@ proptest! {
                                 Ok(total) => {
                                     let total = total.unwrap();
                                     prop_assert_eq!(total.count, of(total.known_from.max(total.start)..total.end), "{} {:?}", grain, total);
-                                    for bucket in range.buckets().unwrap().unwrap() {
+                                    // Of shorter ones there are too many to be listed.
+                                    let listed = (*grain >= Grain::Minute).then(|| range.buckets().unwrap().unwrap());
+                                    for bucket in listed.unwrap_or_default() {
                                         prop_assert_eq!(bucket.count, of(bucket.start..bucket.end));
                                     }
                                 }

@@ -36,6 +36,12 @@ fn calls() -> View {
         .grain(Grain::Hour, Keep::Last(25))
 }
 
+/// Calls by key in the last 62 buckets of this length alone.
+fn calls_by(bucket: Duration) -> View {
+    let grain = Grain::every(bucket).unwrap();
+    View::new("calls").by(["key"]).only_events(["call"]).grain(grain, Keep::Last(62))
+}
+
 struct Api {
     root: tempfile::TempDir,
     clock: TestClock,
@@ -44,9 +50,13 @@ struct Api {
 
 impl Api {
     fn new() -> Self {
+        Api::of(calls())
+    }
+
+    fn of(calls: View) -> Self {
         let root = tempfile::tempdir().unwrap();
         let clock = TestClock::at(Timestamp::from_secs(NOW));
-        let db = open(&root.path().join("db"), &clock);
+        let db = open_with(calls, &root.path().join("db"), &clock);
         Api { root, clock, db }
     }
 
@@ -64,7 +74,11 @@ impl Api {
 }
 
 fn open(dir: &Path, clock: &TestClock) -> Db {
-    options().clock(clock.clone()).view(calls()).view(View::counters()).open(dir).unwrap()
+    open_with(calls(), dir, clock)
+}
+
+fn open_with(calls: View, dir: &Path, clock: &TestClock) -> Db {
+    options().clock(clock.clone()).view(calls).view(View::counters()).open(dir).unwrap()
 }
 
 fn series(db: &Db, key: &str) -> SeriesQuery {
@@ -544,15 +558,17 @@ proptest! {
     #[test]
     fn a_rolling_limit_never_admits_too_much_and_its_time_to_come_back_is_exact(
         n in 1_u64..6,
-        length in 2_u64..60,
-        steps in prop::collection::vec((0_u64..9_000_000, 1_u64..3), 1..60),
+        bucket in prop::sample::select(vec![1_000_u64, 10_000, 100_000, 1_000_000]),
+        buckets in 2_u64..60,
+        steps in prop::collection::vec((0.0..9.0_f64, 1_u64..3), 1..60),
     ) {
-        let api = Api::new();
-        let limit = api.at_most("alice", n, Window::rolling(secs(length)));
+        let api = Api::of(calls_by(Duration::from_micros(bucket)));
+        let length = Duration::from_micros(buckets * bucket);
+        let limit = api.at_most("alice", n, Window::rolling(length));
         let mut reference = Reference::default();
-        let length = length as i64 * 1_000_000;
+        let length = length.as_micros() as i64;
         for (wait, cost) in steps {
-            api.clock.advance(Duration::from_micros(wait));
+            api.clock.advance(Duration::from_micros((wait * bucket as f64) as u64));
             let now = quipu::Clock::now(&api.clock).micros();
             let event = call("alice").times(cost);
             match limit.check_and_record(&event).unwrap() {
@@ -564,8 +580,8 @@ proptest! {
                 }
                 Verdict::Denied(denial) if cost > n => prop_assert!(denial.is_too_much),
                 Verdict::Denied(denial) => {
-                    // Not stricter than by the second that is cut.
-                    let used = reference.in_window(now, length + 1_000_000);
+                    // Not stricter than by the bucket that is cut.
+                    let used = reference.in_window(now, length + bucket as i64);
                     prop_assert!(used + cost > n, "{used} + {cost} of {n} in the longer window");
                     let retry = denial.retry_after.unwrap();
                     api.clock.advance(just_before(retry));
@@ -585,18 +601,27 @@ proptest! {
 
 #[test]
 fn in_the_long_run_a_rolling_limit_admits_the_share_that_it_says() {
-    let api = Api::new();
-    for (length, n) in [(10, 100_u64), (60, 100)] {
-        let key = format!("{length}");
-        let limit = api.at_most(&key, n, Window::rolling(secs(length)));
-        let mut admitted = 0;
+    // Ten and sixty seconds in seconds, a second in tenths, and most of one in hundredths.
+    let (tenth, hundredth) = (millis(100), millis(10));
+    for (bucket, length, n) in
+        [(SECOND, 10, 100), (SECOND, 60, 100), (tenth, 10, 10), (hundredth, 61, 10)]
+    {
+        let api = Api::of(calls_by(bucket));
+        let window = bucket * length;
+        let limit = api.at_most("alice", n, Window::rolling(window));
+        let mut reference = Reference::default();
         // As often as it goes, for twenty windows.
         for _ in 0..20 * length * 20 {
-            admitted += u64::from(limit.check_and_record(&call(&key)).unwrap().is_allowed());
-            api.clock.advance(millis(50));
+            if limit.check_and_record(&call("alice")).unwrap().is_allowed() {
+                reference.0.push(quipu::Clock::now(&api.clock).micros());
+            }
+            api.clock.advance(bucket / 20);
         }
-        let share = admitted as f64 / (20 * n) as f64;
-        let least = length as f64 / (length + 1) as f64;
+        for at in &reference.0 {
+            assert!(reference.in_window(*at, window.as_micros() as i64) <= n);
+        }
+        let share = reference.0.len() as f64 / (20 * n) as f64;
+        let least = f64::from(length) / f64::from(length + 1);
         assert!(share >= least && share <= 1.06, "{share} of the limit, at least {least}");
     }
 }

@@ -24,6 +24,7 @@ mod instants;
 mod late;
 mod limits;
 mod matrix;
+mod millis;
 mod model;
 mod oracles;
 mod queries;

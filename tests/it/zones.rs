@@ -47,8 +47,12 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
 fn grains() -> impl Iterator<Item = Grain> {
-    let lengths = [90, 21_600, 100_000].map(|s| Grain::every(Duration::from_secs(s)).unwrap());
-    Grain::ALL.into_iter().chain(lengths)
+    let seconds = [90, 21_600, 100_000].map(|n| millis(n * 1_000));
+    Grain::ALL.into_iter().chain(seconds).chain([1, 70, 100, 1_500].map(millis))
+}
+
+fn millis(n: u64) -> Grain {
+    Grain::every(Duration::from_millis(n)).unwrap()
 }
 
 fn zone(name: &str) -> (TimeZone, Tz) {
@@ -129,6 +133,9 @@ proptest! {
         let moment = Timestamp::from_micros(micros);
         let span = |grain| zone.span(grain, zone.bucket(grain, moment));
         let pairs = [
+            (millis(1), millis(20)),
+            (millis(20), millis(500)),
+            (millis(500), Grain::Second),
             (Grain::Second, Grain::Minute),
             (Grain::Minute, Grain::Hour),
             (Grain::Hour, Grain::Day),

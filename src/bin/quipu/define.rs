@@ -61,7 +61,7 @@ pub(crate) struct DefineArgs {
     #[arg(long, value_name = "MEASURES", value_delimiter = ',')]
     stats: Vec<String>,
     /// Keep buckets: GRAIN for all, or GRAIN=N for the last N (second, minute, hour, day, week, month,
-    /// year, month30, year365, or a length: 90s, 15m, 6h, 10d)
+    /// year, month30, year365, or a length: 100ms, 15m, 6h, 10d)
     #[arg(long, value_name = "GRAIN[=N]", value_delimiter = ',', value_parser = Buckets::parse)]
     grain: Vec<Buckets>,
     /// The IANA name of the time zone whose calendar days, weeks, months and years follow; the

@@ -65,7 +65,7 @@ pub(crate) struct SeenArgs {
     /// The parts of the key, in the order of the view's dimensions
     #[arg(value_name = "KEY")]
     key: Vec<String>,
-    /// Exit with code 1 unless its last event was less than so long ago: 90s, 15m, 6h, 7d, 2w
+    /// Exit with code 1 unless its last event was less than so long ago: 500ms, 90s, 15m, 6h, 7d, 2w
     #[arg(long, value_name = "TIME", value_parser = Units::parse)]
     within: Option<Units>,
 }
@@ -81,7 +81,7 @@ pub(crate) struct RatioArgs {
     /// The parts of the first key, then those of the second
     #[arg(value_name = "KEY", required = true)]
     keys: Vec<String>,
-    /// The last so many units, the present one so far included: 90s, 60m, 24h, 7d, 4w, 12mo, 2y
+    /// The last so many units, the present one so far included: 500ms, 90s, 60m, 24h, 7d, 4w, 12mo, 2y
     #[arg(long, value_name = "TIME", value_parser = Units::parse)]
     last: Units,
     /// Take what is kept of both keys where that is less
@@ -92,7 +92,7 @@ pub(crate) struct RatioArgs {
 /// Which time.
 #[derive(Debug, Args)]
 struct StretchArgs {
-    /// The last so many units, the present one so far included: 90s, 60m, 24h, 7d, 4w, 12mo, 2y
+    /// The last so many units, the present one so far included: 500ms, 90s, 60m, 24h, 7d, 4w, 12mo, 2y
     #[arg(long, value_name = "TIME", value_parser = Units::parse, required_unless_present = "from")]
     last: Option<Units>,
     /// Exactly so long, ending now
@@ -124,12 +124,14 @@ impl Units {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is no number of units: a whole number and s, m, h, d, w, mo or y, as in 24h"
+                "{text:?} is no number of units: a whole number and ms, s, m, h, d, w, mo or y, as in \
+                 24h"
             )
         };
         let end = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let n = text[..end].parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?;
         let grain = match text[end..].trim() {
+            "ms" => Grain::every(Duration::from_millis(1)).map_err(|error| error.to_string())?,
             "s" => Grain::Second,
             "m" => Grain::Minute,
             "h" => Grain::Hour,
@@ -150,6 +152,7 @@ impl Units {
             Grain::Hour => Duration::from_hours(1),
             Grain::Day => Duration::from_hours(24),
             Grain::Week => Duration::from_hours(7 * 24),
+            Grain::Every(period) => period.length(),
             _ => {
                 let message = format!(
                     "a {} has no length of its own: say it in days, weeks or hours",
@@ -295,11 +298,14 @@ pub(crate) fn seen(args: &SeenArgs) -> Result<(), Failure> {
     answer.row(&[], &cells)?;
     asked.finish(answer)?;
     match within {
-        Some(within) if last.age >= within => Err(Failure::new(format!(
-            "it was last seen {:.0} s ago, which is not within {:.0} s",
-            last.age.as_secs_f64(),
-            within.as_secs_f64()
-        ))),
+        Some(within) if last.age >= within => {
+            let digits = if within.subsec_nanos() == 0 { 0 } else { 3 };
+            Err(Failure::new(format!(
+                "it was last seen {:.digits$} s ago, which is not within {:.digits$} s",
+                last.age.as_secs_f64(),
+                within.as_secs_f64()
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -344,6 +350,9 @@ mod tests {
         let units = |n, grain| Ok(Units { n, grain });
         assert_eq!(Units::parse("24h"), units(24, Grain::Hour));
         assert_eq!(Units::parse("90s"), units(90, Grain::Second));
+        let millis = Units::parse("250ms").unwrap();
+        assert_eq!((millis.n, millis.grain.to_string().as_str()), (250, "1ms"));
+        assert_eq!(millis.length().unwrap(), Duration::from_millis(250));
         assert_eq!(Units::parse("12mo"), units(12, Grain::Month));
         assert_eq!(Units::parse("60m"), units(60, Grain::Minute));
         for wrong in ["", "h", "24", "0d", "-1d", "1.5h", "3x", "99999999999d", "1é"] {
