@@ -28,6 +28,7 @@ mod convert;
 mod counter;
 mod dedup;
 mod exchange;
+mod http;
 mod limit;
 mod live;
 mod load;

@@ -47,6 +47,7 @@
 //! |---|---|
 //! | `cli` | the command line `quipu` |
 //! | `simulation` | the module `quipu::simulation`: a disk in memory that loses power, for tests |
+//! | `tower` | the module `quipu::tower`: limits as a layer before a service of tower, axum or tonic |
 
 // The life of an event, in this order; backwards it is recovery.
 mod db;
@@ -89,6 +90,10 @@ mod manifest;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
+// An edge: it uses the public interface only.
+#[cfg(feature = "tower")]
+pub mod tower;
+
 pub use aggregate::Summary;
 pub use db::{Action, Repair, RepairReport, RepairStep, repair};
 pub use db::{
@@ -101,7 +106,7 @@ pub use db::{ImportOptions, ImportOutcome};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
 pub use exchange::{Bundle, Cursor, ReplicaId, TinyCounter};
-pub use limit::{Constraint, Denial, Policy, Rule, Usage, Verdict, Window};
+pub use limit::{Constraint, Denial, HttpVerdict, Policy, Rule, Usage, Verdict, Window};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};

@@ -16,6 +16,7 @@
 
 mod case;
 mod constraint;
+mod http;
 mod policy;
 mod verdict;
 mod window;
@@ -23,6 +24,7 @@ mod window;
 pub(crate) use case::When;
 pub use constraint::Constraint;
 pub(crate) use constraint::{Asked, Judged, Plain, Reserved, Whom};
+pub use http::HttpVerdict;
 pub use policy::{Policy, Rule};
 pub use verdict::{Denial, Usage, Verdict};
 pub use window::Window;

@@ -541,7 +541,7 @@ impl Snapshot for RedbSnapshot<'_> {
                 // redb does not check its branch pages when it reads them. A damaged one leads to
                 // leaves that belong elsewhere, and then keys are out of order or out of bounds.
                 let ordered = out.last().is_none_or(|(last, _)| last.as_slice() < key)
-                    && bounds.contains(key);
+                    && RangeBounds::<[u8]>::contains(&bounds, key);
                 if !ordered {
                     return Err(redb::Error::Corrupted("rows are out of order".to_owned()));
                 }

@@ -19,6 +19,7 @@ mod exchange;
 mod forged;
 mod found;
 mod golden;
+mod http;
 mod input;
 mod instants;
 mod late;
@@ -41,6 +42,8 @@ mod strays;
 mod tidy;
 mod tiny_counter;
 mod together;
+#[cfg(feature = "tower")]
+mod tower;
 mod trailing;
 mod views;
 mod zones;

@@ -57,6 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // 6 edges
     // Models of threads drive parts of the engine by themselves.
+    ("tower", &["limit"]),
     ("simulation", &["db", "disk", "log", "manifest", "record", "series", "tier", "view"]),
 ];
 
