@@ -68,6 +68,7 @@ mod exchange;
 
 // What is kept: values that can be merged, and the definitions of what to keep.
 pub mod aggregate;
+mod policy;
 mod ring;
 mod series;
 mod view;
@@ -106,9 +107,10 @@ pub use db::{ImportOptions, ImportOutcome};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{DEFAULT_MEASURE, EVENT_DIMENSION, Event, Limits};
 pub use exchange::{Bundle, Cursor, ReplicaId, TinyCounter};
-pub use limit::{Constraint, Denial, HttpVerdict, Policy, Rule, Usage, Verdict, Window};
+pub use limit::{Denial, HttpVerdict, Usage, Verdict};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
+pub use policy::{Constraint, Policy, Rule, Window};
 pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};
 pub use query::{SeriesQuery, SpanQuery, SpanTotal, Total, Trend};
 pub use time::{Clock, Grain, Keep, Period, SystemClock, TestClock, TimeZone, Timestamp};

@@ -14,17 +14,12 @@
 //!
 //! Next: `limit/case.rs`, then `db/limit.rs`.
 
+mod asked;
 mod case;
-mod constraint;
 mod http;
-mod policy;
 mod verdict;
-mod window;
 
+pub(crate) use asked::{Asked, Judged, Plain, Reserved, Whom, back};
 pub(crate) use case::When;
-pub use constraint::Constraint;
-pub(crate) use constraint::{Asked, Judged, Plain, Reserved, Whom};
 pub use http::HttpVerdict;
-pub use policy::{Policy, Rule};
 pub use verdict::{Denial, Usage, Verdict};
-pub use window::Window;

@@ -6,9 +6,9 @@
 use crate::codec::{self, Malformed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::Replicas;
-use crate::limit::Policy;
 use crate::log::reader::Resume;
 use crate::options::Dedup;
+use crate::policy::Policy;
 use crate::snapshot::{Snapshot, Table};
 use crate::tier::Backfill;
 use crate::time::{TimeZone, Timestamp};

@@ -677,7 +677,14 @@ impl Recovery {
                     window.place(columns.len(), &columns.ids, position, written_at);
                 }
             }
-            Entry::Control(Control::ViewDefined { id, view }) => {
+            Entry::Control(control) => self.apply_control(control, position)?,
+        }
+        Ok(())
+    }
+
+    fn apply_control(&mut self, control: Control, position: u64) -> Result<()> {
+        match control {
+            Control::ViewDefined { id, view } => {
                 let view = self.take_definition(id, view)?;
                 // The record of its drop is missing: what it was is over all the same.
                 self.live.remove(|tier| tier.view.name() == view.name());
@@ -694,15 +701,15 @@ impl Recovery {
                 );
                 self.live.views.push(Arc::new(tier));
             }
-            Entry::Control(Control::ViewDropped { id }) => {
+            Control::ViewDropped { id } => {
                 self.note_id(id)?;
                 if self.view(id).is_none() {
                     self.live.purge.push(id);
                 }
                 self.live.drop_view(id);
             }
-            Entry::Control(Control::DedupRule(rule)) => self.set_rule(rule),
-            Entry::Control(Control::BackfillAsked { id }) => {
+            Control::DedupRule(rule) => self.set_rule(rule),
+            Control::BackfillAsked { id } => {
                 match self.view(id).filter(|tier| tier.is_succeeding()).cloned() {
                     // Behind what it is still to be given as a successor. Where the record that it has
                     // all of that is missing, this one says so, too.
@@ -716,8 +723,8 @@ impl Recovery {
                     None => self.ask_for_backfill(id),
                 }
             }
-            Entry::Control(Control::BackfillDone { id }) => self.owed.push(Owed::Rest(id)),
-            Entry::Control(Control::SuccessorDefined { id, view }) => {
+            Control::BackfillDone { id } => self.owed.push(Owed::Rest(id)),
+            Control::SuccessorDefined { id, view } => {
                 let view = self.take_definition(id, view)?;
                 let since = self.live.named(view.name()).map_or(0, |tier| {
                     if self.owed.contains(&Owed::Asked(tier.id)) { 0 } else { tier.since() }
@@ -725,14 +732,14 @@ impl Recovery {
                 let room = (&*self.dictionary, self.expected_keys);
                 self.live.define_successor((id, view), position, since, 0, room);
             }
-            Entry::Control(Control::SuccessorConverted { id, view }) => {
+            Control::SuccessorConverted { id, view } => {
                 let view = self.take_definition(id, view)?;
                 // One from a commit that failed and had happened: whoever made it had given it up.
                 let earlier = self.live.successor(view.name()).map(|earlier| earlier.id);
                 self.live.remove(|tier| Some(tier.id) == earlier);
                 self.converting.push(id);
             }
-            Entry::Control(Control::SuccessorDone { id }) => {
+            Control::SuccessorDone { id } => {
                 self.note_id(id)?;
                 if self.converting.contains(&id) {
                     self.owed.push(Owed::Converted);
@@ -742,21 +749,21 @@ impl Recovery {
                     self.owed.push(Owed::Rest(id));
                 }
             }
-            Entry::Control(Control::PolicySet { policy }) => {
+            Control::PolicySet { policy } => {
                 let refused =
                     |error: Error| error.told_of(ErrorKind::Corruption, "a policy is none");
                 policy.check().map_err(refused)?;
                 self.live.policies.set(policy);
             }
-            Entry::Control(Control::PolicyRemoved { name }) => self.live.policies.remove(&name),
-            Entry::Control(Control::Replica { id, before }) => {
+            Control::PolicyRemoved { name } => self.live.policies.remove(&name),
+            Control::Replica { id, before } => {
                 if !self.replicas.may_begin(id, before) {
                     let why = format!("the directory becomes the replica {id:032x} again");
                     return Err(Error::new(ErrorKind::Corruption, why));
                 }
                 self.replicas.begin(position, id, before);
             }
-            Entry::Control(Control::TimeZone { name }) => {
+            Control::TimeZone { name } => {
                 if !self.live.may_take_zone() {
                     let why = format!("the time zone is changed to {name} under a view");
                     return Err(Error::new(ErrorKind::Corruption, why));

@@ -16,8 +16,9 @@
 //!
 //! Next: `db/http.rs`, which asks; `tower.rs`, which sends it.
 
-use super::constraint::Constraint;
+use super::asked::back;
 use super::verdict::{Denial, Usage, Verdict};
+use crate::policy::Constraint;
 use crate::query::Back;
 use smallvec::SmallVec;
 use std::cmp::Reverse;
@@ -235,7 +236,7 @@ impl Quota<'_> {
 /// The name in quotes, and how long it takes until all is there again.
 fn quota(constraint: &Constraint) -> Option<(String, Duration)> {
     let window = constraint.window().filter(|_| constraint.is_at_most())?;
-    let length = match constraint.back() {
+    let length = match back(constraint) {
         // Of what comes back smoothly this is the time in which all of it does.
         Some(Back::Rolling { micros, .. }) if !window.is_window() => {
             Duration::from_micros(micros.unsigned_abs())

@@ -1,6 +1,6 @@
 //! What a limit answers: values, not errors.
 
-use super::constraint::Constraint;
+use crate::policy::Constraint;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

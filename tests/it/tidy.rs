@@ -26,7 +26,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ring", &["aggregate", "series"]),
     ("view", &["aggregate", "series"]),
     // 2 bytes
-    ("record", &["view"]),
+    ("policy", WORDS),
+    ("record", &["policy", "view"]),
     // 3 disk, and memory; they do not know each other
     ("disk", WORDS),
     ("manifest", &["disk"]),
@@ -35,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tier", &["aggregate", "record", "series", "view"]),
     // 4 asking
     ("query", &["aggregate", "series", "view"]),
-    ("limit", &["query"]),
+    ("limit", &["policy", "query"]),
     ("exchange", &["log", "record"]),
     // 5 life: the only one that knows disk and memory
     (
@@ -47,6 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "limit",
             "log",
             "manifest",
+            "policy",
             "query",
             "record",
             "series",

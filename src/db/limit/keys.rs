@@ -149,14 +149,12 @@ impl Locked<'_> {
             held.time = time;
             held.is_steady = Table::default();
         }
-        match held.is_steady.get(&subject) {
-            Some(is_steady) => Ok(*is_steady),
-            None => {
-                let is_steady = find_out()?;
-                held.is_steady.insert(subject, is_steady);
-                Ok(is_steady)
-            }
+        if let Some(is_steady) = held.is_steady.get(&subject) {
+            return Ok(*is_steady);
         }
+        let is_steady = find_out()?;
+        held.is_steady.insert(subject, is_steady);
+        Ok(is_steady)
     }
 
     pub(super) fn hold(&mut self, subject: Subject, hold: Hold) {

@@ -9,8 +9,9 @@ use super::{Limit, Reservation};
 use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits, abridged};
-use crate::limit::{Asked, Constraint, Denial, Policy, Rule, Usage, Verdict, Whom};
+use crate::limit::{Asked, Denial, Usage, Verdict, Whom, back};
 use crate::options::Durability;
+use crate::policy::{Constraint, Policy, Rule};
 use crate::query::{Query, SeriesQuery};
 use crate::record::Control;
 use crate::sync::RwLock;
@@ -216,12 +217,11 @@ impl Db {
         let (query, refunds) = (query(rule.view())?, query(rule.refunds())?);
         if let Some(query) = &query {
             let now = engine.options.clock.now_roughly();
-            if let Some(back) = rule.constraint().back() {
+            if let Some(back) = back(rule.constraint()) {
                 query.check_back(back, now).map_err(of)?;
             }
             if let Some(refunds) = &refunds {
-                Asked::check_refunds(rule.constraint(), query.view(), refunds.view())
-                    .map_err(of)?;
+                Asked::check_refunds(rule.constraint(), query, refunds).map_err(of)?;
                 if refunds.view().key() != query.view().key() {
                     return Err(of(Error::invalid(format!(
                         "the view {:?} of what is given back has another key than {:?}: {} and {}",

@@ -10,7 +10,7 @@ use super::{Limit, check_of_now, subjects};
 use crate::db::Recorded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::limit::Denial;
+use crate::limit::{Denial, Verdict};
 use crate::options::Durability;
 use crate::time::Timestamp;
 use smallvec::SmallVec;
@@ -74,7 +74,7 @@ impl Limit {
         let answer = self.read(n, &mut locked, now)?;
         let verdict = self.say(&answer, n, now);
         self.count(&verdict, &answer, n, now);
-        if let crate::limit::Verdict::Denied(denial) = verdict
+        if let Verdict::Denied(denial) = verdict
             && !self.is_shadow()
         {
             return Ok(Err(denial));
@@ -198,10 +198,7 @@ impl Drop for Reservation {
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation")
-            .field("count", &self.count)
-            .field("limit", &self.limit)
-            .finish()
+        write!(f, "Reservation of {} under {:?}", self.count, self.limit)
     }
 }
 

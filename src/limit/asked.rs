@@ -1,209 +1,49 @@
-//! Constraints: what a limit asks of a series, or of the calendar, or of the caller.
+//! What is asked: a constraint of a series, of the calendar, or of the caller; and what it says now.
 
 use super::case::{Case, Sum, When};
-use super::window::{Window, micros_of};
 use crate::error::{Error, Result};
-use crate::event::{Limits, abridged};
-use crate::query::{Around, Back, Part, SeriesQuery, Summed};
-use crate::time::{Schedule, TimeZone, Timestamp};
-use crate::view::View;
+use crate::policy::{Bound, Constraint, Kind, Window};
+use crate::query::{Around, Back, Part, Query, SeriesQuery, Summed};
+use crate::time::{Schedule, Timestamp};
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A question that has to be answered with yes for something to happen: of a series
-/// ([`Limit::on`](crate::Limit::on)), of a view, whatever the key ([`Policy::on`](crate::Policy::on)), or of
-/// the calendar. It can have a name, by which answers, statistics and HTTP headers call it.
-///
-/// ```
-/// use quipu::{Constraint, Window};
-/// use std::time::Duration;
-///
-/// let burst = Constraint::at_most(100, Window::rolling(Duration::from_mins(1))).named("burst");
-/// assert_eq!(burst.to_string(), "at most 100 in any 60s");
-/// assert_eq!(burst.name(), Some("burst"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
-pub struct Constraint {
-    name: Option<String>,
-    pub(super) bound: Bound,
+/// How far back a constraint looks.
+pub(crate) fn back(constraint: &Constraint) -> Option<Back> {
+    match constraint.bound {
+        Bound::AtMost(n, window) => Some(back_in(window, n, false)),
+        Bound::AtLeast(n, window) => Some(back_in(window, n, true)),
+        _ => None,
+    }
 }
 
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
-pub(crate) enum Bound {
-    AtMost(u64, Window),
-    AtLeast(u64, Window),
-    /// So long ago, or never.
-    Cooldown(Duration),
-    /// Less than so long ago.
-    Within(Duration),
-    /// Only while it is open.
-    During(Arc<Schedule>),
-    /// Only while it is closed.
-    OutsideOf(Arc<Schedule>),
-    /// Only while the caller says so; the words are for who is denied.
-    Said(String),
-}
-
-impl Constraint {
-    fn new(bound: Bound) -> Self {
-        Constraint { name: None, bound }
-    }
-
-    /// Only while the caller says so.
-    pub(crate) fn said(words: String) -> Self {
-        Constraint::new(Bound::Said(words))
-    }
-
-    /// Whether it can be kept.
-    pub(crate) fn is_said(&self) -> bool {
-        matches!(self.bound, Bound::Said(_))
-    }
-
-    /// At most `n` events in a window. One that stands for many ([`Event::times`](crate::Event::times))
-    /// counts for as many.
-    pub fn at_most(n: u64, window: Window) -> Self {
-        Constraint::new(Bound::AtMost(n, window))
-    }
-
-    /// Not before there were at least `n` events in a window: what must have happened first.
-    pub fn at_least(n: u64, window: Window) -> Self {
-        Constraint::new(Bound::AtLeast(n, window))
-    }
-
-    /// Not before the last event is so long ago, to the microsecond; none yet is long enough.
-    pub fn cooldown(length: Duration) -> Self {
-        Constraint::new(Bound::Cooldown(length))
-    }
-
-    /// Only while the last event is less than so long ago: what must have happened lately.
-    pub fn within(length: Duration) -> Self {
-        Constraint::new(Bound::Within(length))
-    }
-
-    /// Only while a schedule is open.
-    pub fn during(schedule: Schedule) -> Self {
-        Constraint::new(Bound::During(Arc::new(schedule)))
-    }
-
-    /// Only while a schedule is closed.
-    pub fn outside_of(schedule: Schedule) -> Self {
-        Constraint::new(Bound::OutsideOf(Arc::new(schedule)))
-    }
-
-    /// Gives it a name, of 1 to 255 bytes.
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Its name.
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// The number that it allows or wants; 0 where it is about a time.
-    pub fn limit(&self) -> u64 {
-        match self.bound {
-            Bound::AtMost(n, _) | Bound::AtLeast(n, _) => n,
-            _ => 0,
-        }
-    }
-
-    /// The window that it counts in, where it does.
-    pub fn window(&self) -> Option<Window> {
-        match self.bound {
-            Bound::AtMost(_, window) | Bound::AtLeast(_, window) => Some(window),
-            _ => None,
-        }
-    }
-
-    /// Whether it bounds how much may happen, and so has something left or not.
-    pub fn is_at_most(&self) -> bool {
-        matches!(self.bound, Bound::AtMost(..))
-    }
-
-    /// Whether it is of the calendar, and no series is asked.
-    pub(crate) fn is_of_calendar(&self) -> bool {
-        matches!(self.bound, Bound::During(_) | Bound::OutsideOf(_))
-    }
-
-    /// Whether what is reserved counts against it.
-    pub(crate) fn counts_reserved(&self) -> bool {
-        matches!(self.bound, Bound::AtMost(..) | Bound::Cooldown(_))
-    }
-
-    /// Whether what was given back does not count against it.
-    pub(crate) fn takes_back(&self) -> bool {
-        self.counts_reserved()
-    }
-
-    /// The same, its schedule in this zone where it has none of its own.
-    pub(crate) fn in_zone(mut self, zone: TimeZone) -> Self {
-        if let Bound::During(schedule) | Bound::OutsideOf(schedule) = &mut self.bound {
-            *schedule = Arc::new(Schedule::clone(schedule).or_in_zone(zone));
-        }
-        self
-    }
-
-    /// Checks that it means something, by itself.
-    ///
-    /// # Errors
-    /// `Invalid`.
-    pub(crate) fn check(&self) -> Result<()> {
-        if let Some(name) = &self.name
-            && (name.is_empty() || name.len() > Limits::NAME_BYTES)
-        {
-            return Err(Error::invalid(format!(
-                "a constraint's name has 1 to {} bytes, {} has {}",
-                Limits::NAME_BYTES,
-                abridged(name),
-                name.len()
-            )));
-        }
-        match &self.bound {
-            Bound::AtMost(0, _) => {
-                Err(Error::invalid("at most 0 never allows anything; a limit is 1 at least"))
-            }
-            Bound::AtLeast(0, _) => {
-                Err(Error::invalid("at least 0 always holds; it is 1 at least"))
-            }
-            Bound::AtLeast(_, window) if !window.is_window() => Err(Error::invalid(
-                "at least so many is of a window; what comes back at a rate has none",
-            )),
-            Bound::AtMost(_, window) | Bound::AtLeast(_, window) => window.check(),
-            Bound::Cooldown(length) | Bound::Within(length) => {
-                // The same bounds as a window's.
-                Window::rolling(*length).check()
-            }
-            Bound::During(_) | Bound::OutsideOf(_) | Bound::Said(_) => Ok(()),
-        }
-    }
-
-    /// How far back it looks.
-    pub(crate) fn back(&self) -> Option<Back> {
-        match self.bound {
-            Bound::AtMost(n, window) => Some(window.back(n, false)),
-            Bound::AtLeast(n, window) => Some(window.back(n, true)),
-            _ => None,
+/// What is counted in a window of `n`, and by when it leaves: only what certainly lies in it, or all that
+/// may.
+fn back_in(window: Window, n: u64, is_certain: bool) -> Back {
+    match window.0 {
+        Kind::Rolling(length) => Back::Rolling { micros: micros_of(length), is_certain },
+        Kind::Last(n, grain) => Back::Buckets { n, grain, is_certain },
+        Kind::Gcra(rate, period) => {
+            // As long as it takes until all of it has come back.
+            let whole = u128::from(n) * micros_of(period) as u128;
+            let micros = whole.div_ceil(u128::from(rate)).min(Window::LENGTH_MAX.as_micros());
+            Back::Rolling { micros: (micros as i64).max(1), is_certain: false }
         }
     }
 }
 
-impl fmt::Display for Constraint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.bound {
-            Bound::AtMost(n, window) => write!(f, "at most {n} {window}"),
-            Bound::AtLeast(n, window) => write!(f, "at least {n} {window}"),
-            Bound::Cooldown(length) => write!(f, "none for {length:?}"),
-            Bound::Within(length) => write!(f, "one in the last {length:?}"),
-            Bound::During(schedule) => write!(f, "only {schedule}"),
-            Bound::OutsideOf(schedule) => write!(f, "not {schedule}"),
-            Bound::Said(words) => write!(f, "{words}"),
-        }
+/// At most `n` in a window.
+fn at_most_in(window: Window, n: u64) -> Sum {
+    match window.0 {
+        Kind::Gcra(rate, period) => Sum::Level { n, rate, period: micros_of(period) },
+        Kind::Rolling(_) | Kind::Last(..) => Sum::AtMost(n),
     }
+}
+
+fn micros_of(length: Duration) -> i64 {
+    i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
 /// A constraint and whom it asks.
@@ -290,11 +130,11 @@ impl Asked {
                 ));
             }
         }
-        if let Some(back) = constraint.back() {
+        if let Some(back) = back(&constraint) {
             series.query().check_back(back, now)?;
         }
         if let Some(refunds) = &refunds {
-            Asked::check_refunds(&constraint, series.view(), refunds.view())?;
+            Asked::check_refunds(&constraint, series.query(), refunds.query())?;
         }
         Ok(Asked { constraint: Arc::new(constraint), whom: Whom::Series { series, refunds } })
     }
@@ -305,9 +145,10 @@ impl Asked {
     /// `Invalid`.
     pub(crate) fn check_refunds(
         constraint: &Constraint,
-        view: &View,
-        refunds: &View,
+        query: &Query,
+        refunds: &Query,
     ) -> Result<()> {
+        let (view, refunds) = (query.view(), refunds.view());
         if !constraint.takes_back() {
             return Err(Error::invalid(format!(
                 "{:?} is not about how much may happen: nothing is given back to it",
@@ -356,7 +197,7 @@ impl Asked {
         if !window.is_window() || !series.is_of_one_key() {
             return Ok(None);
         }
-        let summed = series.sum_back(window.back(*n, false), now, most)?;
+        let summed = series.sum_back(back_in(*window, *n, false), now, most)?;
         let is_whole = |summed: &Summed| summed.around.whole_from <= now.micros();
         Ok(summed.filter(is_whole).map(|Summed { sum, clears, fits, around }| Plain {
             limit: *n,
@@ -382,7 +223,7 @@ impl Asked {
             count: reserved.count,
         });
         let (n, window, sum) = match &self.constraint.bound {
-            Bound::AtMost(n, window) => (*n, window, window.at_most(*n)),
+            Bound::AtMost(n, window) => (*n, window, at_most_in(*window, *n)),
             Bound::AtLeast(n, window) => (*n, window, Sum::AtLeast(*n)),
             Bound::Cooldown(length) => {
                 let mut judged = self.judge_last(*length, Sum::AtMost(0))?;
@@ -397,7 +238,7 @@ impl Asked {
             // Who asks has asked the caller before.
             Bound::Said(_) => return Ok(Judged::Said(true)),
         };
-        let back = window.back(n, sum == Sum::AtLeast(n));
+        let back = back_in(*window, n, sum == Sum::AtLeast(n));
         let mut parts = SmallVec::new();
         let mut around = Around::NOTHING;
         if let Whom::Series { series, refunds } = &self.whom {

@@ -1,8 +1,6 @@
 //! Windows: what "in the last minute" means to a constraint.
 
-use super::case::Sum;
 use crate::error::{Error, Result};
-use crate::query::Back;
 use crate::time::Grain;
 use std::fmt;
 use std::time::Duration;
@@ -20,10 +18,10 @@ use std::time::Duration;
 /// assert_eq!(Window::last(7, Grain::Day).to_string(), "in a day and the 6 before it");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
-pub struct Window(pub(super) Kind);
+pub struct Window(pub(crate) Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Rolling(Duration),
     Last(u32, Grain),
     /// So many come back in so long.
@@ -143,10 +141,10 @@ impl Window {
             Kind::Rolling(length) if length < Duration::from_micros(1) => Err(Error::invalid(
                 "a rolling window of no length holds nothing; it is 1us at least",
             )),
-            Kind::Rolling(length) if length > LENGTH_MAX => Err(Error::invalid(format!(
+            Kind::Rolling(length) if length > Window::LENGTH_MAX => Err(Error::invalid(format!(
                 "a rolling window of {length:?} is longer than the time that is counted; it is \
                  {} years at most",
-                LENGTH_MAX.as_secs() / YEAR_SECONDS
+                Window::LENGTH_MAX.as_secs() / YEAR_SECONDS
             ))),
             Kind::Last(n, grain) if n > BUCKETS_MAX => Err(Error::invalid(format!(
                 "a window of {} is longer than what is counted; it is {BUCKETS_MAX} buckets at most",
@@ -159,10 +157,12 @@ impl Window {
             Kind::Gcra(0, _) => {
                 Err(Error::invalid("a rate of 0 lets nothing come back; it is 1 at least"))
             }
-            Kind::Gcra(_, period) if period < Duration::from_micros(1) || period > LENGTH_MAX => {
+            Kind::Gcra(_, period)
+                if period < Duration::from_micros(1) || period > Window::LENGTH_MAX =>
+            {
                 Err(Error::invalid(format!(
                     "the period of a rate is 1us to {} years, not {period:?}",
-                    LENGTH_MAX.as_secs() / YEAR_SECONDS
+                    Window::LENGTH_MAX.as_secs() / YEAR_SECONDS
                 )))
             }
             Kind::Rolling(_) | Kind::Last(..) | Kind::Gcra(..) => Ok(()),
@@ -170,44 +170,19 @@ impl Window {
     }
 }
 
-/// How a constraint with this window is decided.
 impl Window {
-    /// What is counted, and by when it leaves: only what certainly lies in it, or all that may.
-    pub(super) fn back(self, n: u64, is_certain: bool) -> Back {
-        match self.0 {
-            Kind::Rolling(length) => Back::Rolling { micros: micros_of(length), is_certain },
-            Kind::Last(n, grain) => Back::Buckets { n, grain, is_certain },
-            Kind::Gcra(rate, period) => {
-                // As long as it takes until all of it has come back.
-                let whole = u128::from(n) * micros_of(period) as u128;
-                let micros = whole.div_ceil(u128::from(rate)).min(LENGTH_MAX.as_micros());
-                Back::Rolling { micros: (micros as i64).max(1), is_certain: false }
-            }
-        }
-    }
-
-    /// At most `n` in it.
-    pub(super) fn at_most(self, n: u64) -> Sum {
-        match self.0 {
-            Kind::Gcra(rate, period) => Sum::Level { n, rate, period: micros_of(period) },
-            Kind::Rolling(_) | Kind::Last(..) => Sum::AtMost(n),
-        }
-    }
+    /// The longest window, and the longest time that is asked about.
+    pub(crate) const LENGTH_MAX: Duration = Duration::from_secs(1_000 * YEAR_SECONDS);
 
     /// Whether it has an edge.
-    pub(super) fn is_window(self) -> bool {
+    pub(crate) fn is_window(self) -> bool {
         !matches!(self.0, Kind::Gcra(..))
     }
-}
-
-pub(super) fn micros_of(length: Duration) -> i64 {
-    i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
 /// As many as a view keeps.
 const BUCKETS_MAX: u32 = 100_000;
 const YEAR_SECONDS: u64 = 31_557_600;
-pub(super) const LENGTH_MAX: Duration = Duration::from_secs(1_000 * YEAR_SECONDS);
 
 /// As it stands behind "at most 10".
 impl fmt::Display for Window {

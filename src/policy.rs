@@ -6,8 +6,14 @@
 //! 2. What [`Policy::check`] passed is stored as it is; views are looked for when it is set, and when it is
 //!    asked.
 
-use super::constraint::Constraint;
-use super::window::Window;
+mod constraint;
+mod window;
+
+pub(crate) use constraint::Bound;
+pub use constraint::Constraint;
+pub(crate) use window::Kind;
+pub use window::Window;
+
 use crate::error::{Error, Result};
 use crate::event::{Limits, abridged};
 use crate::time::Schedule;
