@@ -25,10 +25,10 @@ pub use reservation::Reservation;
 use super::{Db, Engine, Recorded};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::limit::{Asked, Denial, Judged, Plain, Usage, Verdict, When, Whom};
+use crate::limit::{Asked, Denial, Judged, Plain, Question, Usage, Verdict, When, Whom};
 use crate::options::Durability;
 use crate::policy::{Constraint, Window};
-use crate::query::SeriesQuery;
+use crate::query::{Keyed, SeriesQuery};
 use crate::tier::ViewTier;
 use crate::time::{Schedule, Timestamp};
 use keys::{Locked, Subject};
@@ -103,6 +103,13 @@ impl Db {
     pub fn limit(&self) -> Limit {
         Limit { db: self.clone(), asked: SmallVec::new(), policy: None }
     }
+}
+
+/// A limit as it is asked: of a [`Limit`], or of a [`Limiter`] and an event.
+pub(super) struct Asking<'a> {
+    db: &'a Db,
+    questions: SmallVec<[Question<'a>; 2]>,
+    policy: Option<&'a Arc<Active>>,
 }
 
 /// The constraints of a limit as they stand.
@@ -318,15 +325,7 @@ impl Limit {
     /// # Errors
     /// As [`Limit::check`]; `Invalid` for none.
     pub fn check_count(&self, n: u64) -> Result<Verdict> {
-        if n == 0 {
-            return Err(Error::invalid("no event is always allowed; ask for one at least"));
-        }
-        if let Some(denial) = self.refused_by_caller() {
-            return Ok(Verdict::Denied(denial));
-        }
-        let now = self.moment(&mut None)?;
-        let answer = self.read(n, &mut None, now)?;
-        Ok(self.say(&answer, 0, now))
+        self.asking().check(n)
     }
 
     /// How much of each constraint is used now, in the order in which they were added.
@@ -334,15 +333,7 @@ impl Limit {
     /// # Errors
     /// As [`Limit::check`].
     pub fn usage(&self) -> Result<Vec<Usage>> {
-        let now = self.moment(&mut None)?;
-        let judged = self.judge(1, &mut None, now)?;
-        let usage = |(asked, judged): (&Asked, &Judged<'_>)| Usage {
-            constraint: asked.constraint.clone(),
-            limit: asked.constraint.limit(),
-            used: judged.counted_at(now.micros()),
-            resets_in: since(now.micros(), judged.clears(now.micros(), 0)),
-        };
-        Ok(self.asked.iter().zip(&judged).map(usage).collect())
+        self.asking().usage()
     }
 
     /// Records an event if it may happen now: the question and the recording are one step, however many
@@ -364,6 +355,83 @@ impl Limit {
     /// # Errors
     /// As [`Limit::check_and_record`].
     pub fn check_and_record_with(
+        &self,
+        event: &Event<'_>,
+        durability: Durability,
+    ) -> Result<Verdict> {
+        self.asking().check_and_record(event, durability)
+    }
+
+    /// Gives back what was used, the newest first, as much as the event counts for ([`Event::times`]) and
+    /// no more than is used; gives how much that was. The event is what is recorded: one that the series of
+    /// what is given back count ([`Limit::on_net`]). It is recorded under the times of what it gives back, so
+    /// that it leaves every window together with that; a cooldown whose last event is given back is over.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Constraint, Event, Grain, Options, View, Window};
+    ///
+    /// let db = Options::new().view(View::counters()).open(dir.path().join("app"))?;
+    /// let (jobs, refunds) = (db.counter("job")?, db.counter("job_refund")?);
+    /// let daily = Constraint::at_most(10, Window::fixed(Grain::Day));
+    /// let limit = db.limit().on_net(&jobs, &refunds, daily)?;
+    /// limit.check_and_record(&Event::new("job").times(3))?;
+    /// assert_eq!(limit.refund(&Event::new("job_refund").times(2))?, 2);
+    /// assert_eq!(limit.usage()?[0].used, 1);
+    /// // No more is given back than was used.
+    /// assert_eq!(limit.refund(&Event::new("job_refund").times(5))?, 1);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` where no constraint is net of anything, or for an event with a time of its own; as
+    /// [`Db::record`] and [`Limit::check`].
+    pub fn refund(&self, event: &Event<'_>) -> Result<u64> {
+        self.asking().give_back(event, event.count())
+    }
+
+    /// Gives back all that is used, as [`Limit::refund`] does; gives how much that was.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reset(&self, event: &Event<'_>) -> Result<u64> {
+        self.asking().give_back(event, u64::MAX)
+    }
+
+    /// How it is asked.
+    #[inline]
+    pub(super) fn asking(&self) -> Asking<'_> {
+        let questions = self.asked.iter().map(Asked::question).collect();
+        Asking { db: &self.db, questions, policy: self.policy.as_ref() }
+    }
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn check(&self, n: u64) -> Result<Verdict> {
+        if n == 0 {
+            return Err(Error::invalid("no event is always allowed; ask for one at least"));
+        }
+        if let Some(denial) = self.refused_by_caller() {
+            return Ok(Verdict::Denied(denial));
+        }
+        let now = self.moment(&mut None)?;
+        let answer = self.read(n, &mut None, now)?;
+        Ok(self.say(&answer, 0, now))
+    }
+
+    pub(super) fn usage(&self) -> Result<Vec<Usage>> {
+        let now = self.moment(&mut None)?;
+        let judged = self.judge(1, &mut None, now)?;
+        let usage = |(asked, judged): (&Question<'_>, &Judged<'_>)| Usage {
+            constraint: asked.constraint.clone(),
+            limit: asked.constraint.limit(),
+            used: judged.counted_at(now.micros()),
+            resets_in: since(now.micros(), judged.clears(now.micros(), 0)),
+        };
+        Ok(self.questions.iter().zip(&judged).map(usage).collect())
+    }
+
+    pub(super) fn check_and_record(
         &self,
         event: &Event<'_>,
         durability: Durability,
@@ -393,50 +461,14 @@ impl Limit {
         Ok(verdict)
     }
 
-    /// Gives back what was used, the newest first, as much as the event counts for ([`Event::times`]) and
-    /// no more than is used; gives how much that was. The event is what is recorded: one that the series of
-    /// what is given back count ([`Limit::on_net`]). It is recorded under the times of what it gives back, so
-    /// that it leaves every window together with that; a cooldown whose last event is given back is over.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// use quipu::{Constraint, Event, Grain, Options, View, Window};
-    ///
-    /// let db = Options::new().view(View::counters()).open(dir.path().join("app"))?;
-    /// let (jobs, refunds) = (db.counter("job")?, db.counter("job_refund")?);
-    /// let daily = Constraint::at_most(10, Window::fixed(Grain::Day));
-    /// let limit = db.limit().on_net(&jobs, &refunds, daily)?;
-    /// limit.check_and_record(&Event::new("job").times(3))?;
-    /// assert_eq!(limit.refund(&Event::new("job_refund").times(2))?, 2);
-    /// assert_eq!(limit.usage()?[0].used, 1);
-    /// // No more is given back than was used.
-    /// assert_eq!(limit.refund(&Event::new("job_refund").times(5))?, 1);
-    /// # Ok::<(), quipu::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// `Invalid` where no constraint is net of anything, or for an event with a time of its own; as
-    /// [`Db::record`] and [`Limit::check`].
-    pub fn refund(&self, event: &Event<'_>) -> Result<u64> {
-        self.give_back(event, event.count())
-    }
-
-    /// Gives back all that is used, as [`Limit::refund`] does; gives how much that was.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn reset(&self, event: &Event<'_>) -> Result<u64> {
-        self.give_back(event, u64::MAX)
-    }
-
-    fn give_back(&self, event: &Event<'_>, most: u64) -> Result<u64> {
+    pub(super) fn give_back(&self, event: &Event<'_>, most: u64) -> Result<u64> {
         check_of_now(event)?;
         if event.id.is_some() {
             return Err(Error::invalid(
                 "what is given back may be recorded as several events: it has no id",
             ));
         }
-        let refunds = self.asked.iter().filter_map(Asked::refunds);
+        let refunds = self.questions.iter().filter_map(|asked| asked.refunds);
         if refunds.clone().next().is_none() {
             return Err(Error::invalid(
                 "nothing can be given back to this limit: none of its constraints is net of refunds",
@@ -448,7 +480,7 @@ impl Limit {
         let now = self.moment(&mut locked)?;
         let judged = self.judge(1, &mut locked, now)?;
         // That of the constraint that most of it counts against; less counts against the others.
-        let is_net = |(asked, _): &(&Asked, &Judged<'_>)| asked.refunds().is_some();
+        let is_net = |(asked, _): &(&Question<'_>, &Judged<'_>)| asked.refunds.is_some();
         let used = |judged: &Judged<'_>| -> SmallVec<[(i64, u64); 2]> {
             let there = judged
                 .parts()
@@ -456,7 +488,8 @@ impl Limit {
                 .filter(|part| part.leaves > now.micros() && part.is_recorded());
             there.map(|part| (part.at.min(now.micros()), part.count)).collect()
         };
-        let parts = self.asked.iter().zip(&judged).filter(is_net).map(|(_, judged)| used(judged));
+        let parts =
+            self.questions.iter().zip(&judged).filter(is_net).map(|(_, judged)| used(judged));
         let sum = |parts: &SmallVec<[(i64, u64); 2]>| {
             parts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
         };
@@ -481,7 +514,7 @@ impl Limit {
     }
 
     /// Takes the locks of the limit's keys; or says why it is denied, where that is known without.
-    fn enter(&self, cost: u64) -> Result<std::result::Result<Locked<'_>, Denial>> {
+    fn enter(&self, cost: u64) -> Result<std::result::Result<Locked<'a>, Denial>> {
         if let Some(denial) = self.refused_by_caller() {
             if let Some(policy) = &self.policy {
                 policy.tallies.denied.add(1);
@@ -506,12 +539,14 @@ impl Limit {
         Ok(Ok(limits.lock(self.keys())))
     }
 
-    fn series(&self) -> impl Iterator<Item = &SeriesQuery> {
-        self.asked.iter().flat_map(|asked| asked.series().into_iter().chain(asked.refunds()))
+    /// The series that are asked.
+    #[inline]
+    fn series(&self) -> impl Iterator<Item = Keyed<'a>> {
+        self.questions.iter().flat_map(|asked| asked.series.into_iter().chain(asked.refunds))
     }
 
     fn each_at_once(&self) -> Result<()> {
-        self.series().try_for_each(SeriesQuery::apply_at_once)
+        self.series().try_for_each(Keyed::apply_at_once)
     }
 
     /// The numbers of the limit's keys, if all of them have one.
@@ -519,7 +554,7 @@ impl Limit {
     fn known_keys(&self) -> Option<SmallVec<[u64; 4]>> {
         let mut keys = SmallVec::new();
         for series in self.series() {
-            for key in series.key_numbers() {
+            for key in series.numbers() {
                 keys.push(key?);
             }
         }
@@ -528,7 +563,7 @@ impl Limit {
 
     /// The same; a key that has none is given one.
     fn keys(&self) -> impl Iterator<Item = u64> {
-        self.series().flat_map(SeriesQuery::number_keys)
+        self.series().flat_map(Keyed::number)
     }
 
     fn is_shadow(&self) -> bool {
@@ -537,11 +572,11 @@ impl Limit {
 
     /// The denial of the first constraint that the caller says does not hold.
     fn refused_by_caller(&self) -> Option<Denial> {
-        let refuses = |asked: &Asked| matches!(&asked.whom, Whom::Caller(is_so) if !is_so());
-        let index = self.asked.iter().position(refuses)?;
+        let refuses = |asked: &Question<'_>| asked.caller.is_some_and(|is_so| !is_so());
+        let index = self.questions.iter().position(refuses)?;
         Some(Denial {
             index,
-            constraint: self.asked[index].constraint.clone(),
+            constraint: self.questions[index].constraint.clone(),
             limit: 0,
             used: 0,
             retry_after: None,
@@ -566,7 +601,7 @@ impl Limit {
         steady: Timestamp,
     ) -> Result<Timestamp> {
         let limits = &self.db.engine().limits;
-        for series in self.asked.iter().filter_map(Asked::series) {
+        for series in self.questions.iter().filter_map(|asked| asked.series) {
             let is_ahead = || Ok(series.last_span()?.is_some_and(|last| *last.end() > now));
             for subject in subjects(series) {
                 let is_steady = match locked {
@@ -588,13 +623,15 @@ impl Limit {
         cost: u64,
         locked: &mut Option<Locked<'_>>,
         now: Timestamp,
-    ) -> Result<Answer<'_>> {
+    ) -> Result<Answer<'a>> {
         if !self.db.engine().limits.has_held() {
             let mut all = SmallVec::new();
-            for asked in &self.asked {
+            for asked in &self.questions {
                 match asked.judge_plainly(cost, now)? {
                     // Of several that do not hold, each has to be asked when the others will.
-                    Some(plain) if plain.holds_from <= now.micros() || self.asked.len() == 1 => {
+                    Some(plain)
+                        if plain.holds_from <= now.micros() || self.questions.len() == 1 =>
+                    {
                         all.push(plain);
                     }
                     _ => return self.judge(cost, locked, now).map(Answer::Judged),
@@ -611,12 +648,12 @@ impl Limit {
         cost: u64,
         locked: &mut Option<Locked<'_>>,
         now: Timestamp,
-    ) -> Result<Cases<'_>> {
+    ) -> Result<Cases<'a>> {
         let limits = &self.db.engine().limits;
         let mut cases = Cases::new();
-        for asked in &self.asked {
+        for asked in &self.questions {
             let mut reserved = SmallVec::new();
-            if let Some(series) = asked.series().filter(|_| limits.has_held()) {
+            if let Some(series) = asked.series.filter(|_| limits.has_held()) {
                 let subjects = subjects(series);
                 let subjects = || subjects.iter().copied();
                 reserved = match locked {
@@ -632,8 +669,8 @@ impl Limit {
     /// What the constraints say about events of which so many are about to be recorded.
     fn say(&self, answer: &Answer<'_>, recorded: u64, now: Timestamp) -> Verdict {
         let now = now.micros();
-        let is_at_most = |asked: &Asked| asked.constraint.is_at_most();
-        let left = |asked: &Asked, used: u64| {
+        let is_at_most = |asked: &Question<'_>| asked.constraint.is_at_most();
+        let left = |asked: &Question<'_>, used: u64| {
             asked.constraint.limit().saturating_sub(used.saturating_add(recorded))
         };
         let tightest = match answer {
@@ -643,14 +680,14 @@ impl Limit {
                 {
                     return Verdict::Denied(Denial {
                         index: 0,
-                        constraint: self.asked[0].constraint.clone(),
+                        constraint: self.questions[0].constraint.clone(),
                         limit,
                         used,
                         retry_after: Some(since(now, holds_from)),
                         is_too_much: false,
                     });
                 }
-                let left = self.asked.iter().zip(plain).map(|(asked, plain)| {
+                let left = self.questions.iter().zip(plain).map(|(asked, plain)| {
                     let clears = if recorded > 0 { plain.fresh_leaves } else { plain.clears };
                     (left(asked, plain.used), clears)
                 });
@@ -660,7 +697,8 @@ impl Limit {
                 if let Some(denial) = self.denial(judged, now) {
                     return Verdict::Denied(denial);
                 }
-                let at_most = self.asked.iter().zip(judged).filter(|(asked, _)| is_at_most(asked));
+                let at_most =
+                    self.questions.iter().zip(judged).filter(|(asked, _)| is_at_most(asked));
                 let left = at_most.map(|(asked, judged)| {
                     (left(asked, judged.counted_at(now)), judged.clears(now, recorded))
                 });
@@ -695,7 +733,7 @@ impl Limit {
                 }
             }
         }
-        let constraint = &self.asked[index].constraint;
+        let constraint = self.questions[index].constraint;
         Some(Denial {
             index,
             constraint: constraint.clone(),
@@ -721,19 +759,19 @@ impl Limit {
             Answer::Plain(plain) => plain[index].used,
             Answer::Judged(judged) => judged[index].counted_at(now.micros()),
         };
-        let is_near = |(index, asked): (usize, &Asked)| {
+        let is_near = |(index, asked): (usize, &Question<'_>)| {
             let limit = asked.constraint.limit();
             asked.constraint.is_at_most()
                 && active.policy.is_near(used(index).saturating_add(cost), limit)
         };
-        active.tallies.near.add(u64::from(self.asked.iter().enumerate().any(is_near)));
+        active.tallies.near.add(u64::from(self.questions.iter().enumerate().any(is_near)));
     }
 }
 
 /// The series that something is reserved of: where a key has no number nothing is.
-fn subjects(series: &SeriesQuery) -> SmallVec<[Subject; 2]> {
-    let view = xxh3_64(series.view().name().as_bytes());
-    series.key_numbers().flatten().map(|key| (view, key)).collect()
+fn subjects(series: Keyed<'_>) -> SmallVec<[Subject; 2]> {
+    let view = xxh3_64(series.query().view().name().as_bytes());
+    series.numbers().flatten().map(|key| (view, key)).collect()
 }
 
 fn check_of_now(event: &Event<'_>) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::case::{Case, Sum, When};
 use crate::error::{Error, Result};
 use crate::policy::{Bound, Constraint, Kind, Window};
-use crate::query::{Around, Back, Part, Query, SeriesQuery, Summed};
+use crate::query::{Around, Back, Keyed, Part, Query, SeriesQuery, Summed};
 use crate::time::{Schedule, Timestamp};
 use smallvec::SmallVec;
 use std::fmt;
@@ -65,6 +65,17 @@ pub(crate) enum Whom {
     Caller(Arc<dyn Fn() -> bool + Send + Sync>),
 }
 
+/// A constraint as it is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Question<'a> {
+    pub(crate) constraint: &'a Arc<Constraint>,
+    /// The series that are asked.
+    pub(crate) series: Option<Keyed<'a>>,
+    /// Those of what was given back, where that is told.
+    pub(crate) refunds: Option<Keyed<'a>>,
+    pub(crate) caller: Option<&'a (dyn Fn() -> bool + Send + Sync)>,
+}
+
 /// What a constraint's series are asked for, and what they say, at some moment.
 pub(crate) enum Judged<'a> {
     Counted {
@@ -118,7 +129,7 @@ impl Asked {
         }
         let refunds = refunds.map(Box::new);
         for series in refunds.as_deref().into_iter().chain([&series]) {
-            if !series.is_of_keys() {
+            if series.keyed().is_none() {
                 return Err(Error::invalid(
                     "a limit is of keys that are given whole, not of all that begin alike: what happens \
                      under another key could not be held back",
@@ -168,33 +179,37 @@ impl Asked {
         Ok(())
     }
 
-    /// The series that is asked.
-    pub(crate) fn series(&self) -> Option<&SeriesQuery> {
+    /// How it is asked.
+    #[inline]
+    pub(crate) fn question(&self) -> Question<'_> {
+        let constraint = &self.constraint;
         match &self.whom {
-            Whom::Series { series, .. } => Some(series),
-            Whom::Calendar | Whom::Caller(_) => None,
+            Whom::Series { series, refunds } => Question {
+                constraint,
+                series: series.keyed(),
+                refunds: refunds.as_ref().and_then(|refunds| refunds.keyed()),
+                caller: None,
+            },
+            Whom::Calendar => Question { constraint, series: None, refunds: None, caller: None },
+            Whom::Caller(is_so) => {
+                Question { constraint, series: None, refunds: None, caller: Some(&**is_so) }
+            }
         }
     }
+}
 
-    /// What was given back, where that is told.
-    pub(crate) fn refunds(&self) -> Option<&SeriesQuery> {
-        match &self.whom {
-            Whom::Series { refunds, .. } => refunds.as_deref(),
-            Whom::Calendar | Whom::Caller(_) => None,
-        }
-    }
-
-    /// Whether it holds for an event of this cost, found out in less time than [`judge`](Asked::judge)
+impl<'a> Question<'a> {
+    /// Whether it holds for an event of this cost, found out in less time than [`judge`](Question::judge)
     /// takes. `None`: it has to be judged.
     #[inline]
-    pub(crate) fn judge_plainly(&self, cost: u64, now: Timestamp) -> Result<Option<Plain>> {
-        let (Bound::AtMost(n, window), Whom::Series { series, refunds: None }) =
-            (&self.constraint.bound, &self.whom)
+    pub(crate) fn judge_plainly(self, cost: u64, now: Timestamp) -> Result<Option<Plain>> {
+        let (Bound::AtMost(n, window), Some(series), None) =
+            (&self.constraint.bound, self.series, self.refunds)
         else {
             return Ok(None);
         };
         let Some(most) = n.checked_sub(cost) else { return Ok(None) };
-        if !window.is_window() || !series.is_of_one_key() {
+        if !window.is_window() || !series.is_of_one() {
             return Ok(None);
         }
         let summed = series.sum_back(back_in(*window, *n, false), now, most)?;
@@ -210,11 +225,11 @@ impl Asked {
 
     /// Reads the series.
     pub(crate) fn judge(
-        &self,
+        self,
         cost: u64,
         reserved: &[Reserved],
         now: Timestamp,
-    ) -> Result<Judged<'_>> {
+    ) -> Result<Judged<'a>> {
         let held = reserved.iter().map(|reserved| Part {
             enters: i64::MIN,
             leaves: reserved.until,
@@ -241,9 +256,9 @@ impl Asked {
         let back = back_in(*window, n, sum == Sum::AtLeast(n));
         let mut parts = SmallVec::new();
         let mut around = Around::NOTHING;
-        if let Whom::Series { series, refunds } = &self.whom {
+        if let Some(series) = self.series {
             around = series.counted_back(back, now, &mut |part| parts.push(part))?;
-            if let Some(refunds) = refunds {
+            if let Some(refunds) = self.refunds {
                 refunds.counted_back(back, now, &mut |part| give_back(&mut parts, part))?;
             }
         }
@@ -254,8 +269,8 @@ impl Asked {
     }
 
     /// By the last event alone, whose time is exact.
-    fn judge_last(&self, length: Duration, sum: Sum) -> Result<Judged<'_>> {
-        let last = self.series().map(SeriesQuery::last_span).transpose()?.flatten();
+    fn judge_last(self, length: Duration, sum: Sum) -> Result<Judged<'a>> {
+        let last = self.series.map(Keyed::last_span).transpose()?.flatten();
         let length = micros_of(length);
         let mut part = last.map(|last| {
             // Where it is known roughly, the end of it that is the stricter one. One that is ahead of now
@@ -264,7 +279,7 @@ impl Asked {
             let (at, bucket) = (last.micros(), Part::NO_BUCKET);
             Part { enters: i64::MIN, leaves: at.saturating_add(length), at, bucket, count: 1 }
         });
-        if let (Some(last), Some(refunds)) = (part, self.refunds())
+        if let (Some(last), Some(refunds)) = (part, self.refunds)
             && refunds.last_span()?.is_some_and(|given_back| given_back.end().micros() >= last.at)
         {
             part = None;
@@ -337,6 +352,9 @@ impl Judged<'_> {
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.constraint)?;
-        self.series().map_or(Ok(()), |series| write!(f, " of {}", series.words()))
+        match &self.whom {
+            Whom::Series { series, .. } => write!(f, " of {}", series.words()),
+            Whom::Calendar | Whom::Caller(_) => Ok(()),
+        }
     }
 }

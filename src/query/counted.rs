@@ -9,9 +9,8 @@
 //!    given from which on the ring has all of the window again.
 //! 3. Where only what is certain counts, none of these do.
 
-use super::series::SeriesQuery;
 use super::window::KeptGrain;
-use super::{Depth, Query};
+use super::{AskedKey, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, TimeZone, Timestamp};
@@ -199,13 +198,68 @@ impl Query {
     }
 }
 
-impl SeriesQuery {
+/// The series of keys that are given whole, taken together: what limits ask.
+#[derive(Clone, Copy)]
+pub(crate) struct Keyed<'q> {
+    query: &'q Query,
+    keys: &'q [AskedKey],
+}
+
+impl<'q> Keyed<'q> {
+    #[inline]
+    pub(crate) fn new(query: &'q Query, keys: &'q [AskedKey]) -> Self {
+        Keyed { query, keys }
+    }
+
+    pub(crate) fn query(self) -> &'q Query {
+        self.query
+    }
+
+    /// Whether it is of one key.
+    #[inline]
+    pub(crate) fn is_of_one(self) -> bool {
+        self.keys.len() == 1
+    }
+
+    /// Numbers of its keys ([`Source::number_of`](super::Source::number_of)).
+    #[inline]
+    pub(crate) fn numbers(self) -> impl Iterator<Item = Option<u64>> + 'q {
+        self.keys.iter().map(move |key| self.query.source.number_of(key))
+    }
+
+    /// The same; a key that has none is given one.
+    pub(crate) fn number(self) -> impl Iterator<Item = u64> + 'q {
+        self.keys.iter().map(move |key| self.query.source.number(key))
+    }
+
+    /// [`Source::apply_at_once`](super::Source::apply_at_once), of what answers now.
+    #[inline]
+    pub(crate) fn apply_at_once(self) -> Result<()> {
+        self.current(|this| this.query.source.apply_at_once())
+    }
+
+    /// Asks these series, or those of the view's definition of now.
+    #[inline]
+    fn current<R>(self, ask: impl FnOnce(Keyed<'_>) -> Result<R>) -> Result<R> {
+        if self.query.source.has_successor() {
+            ask(Keyed::new(&self.query.renewed_for(true)?, self.keys))
+        } else {
+            ask(self)
+        }
+    }
+
+    /// Calls `see` with the series of every key that there is.
+    #[inline]
+    fn each(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+        self.keys.iter().try_for_each(|key| self.query.source.see(key, see).map(drop))
+    }
+
     /// Hands on what counts now and what will (invariant 1). Of several keys each is handed on by itself.
     ///
     /// # Errors
     /// `NotKept` where the view does not keep buckets for so long any more.
     pub(crate) fn counted_back(
-        &self,
+        self,
         back: Back,
         now: Timestamp,
         see: &mut dyn FnMut(Part),
@@ -227,7 +281,7 @@ impl SeriesQuery {
     /// # Errors
     /// As [`counted_back`](Self::counted_back).
     #[inline]
-    pub(crate) fn sum_back(&self, back: Back, now: Timestamp, most: u64) -> Result<Option<Summed>> {
+    pub(crate) fn sum_back(self, back: Back, now: Timestamp, most: u64) -> Result<Option<Summed>> {
         let now = now.micros();
         let (mut sum, mut newest, mut is_plain) = (0_u64, None, true);
         let (mut clears, mut fits) = (now, now);
@@ -260,16 +314,16 @@ impl SeriesQuery {
     /// Calls `see` with each series and the grain that it is to be counted in.
     #[inline]
     fn walk_back(
-        &self,
+        self,
         back: Back,
         now: i64,
         mut see: impl FnMut(&KeptGrain, SeriesRef<'_>),
     ) -> Result<Around> {
-        let reaching = || fitting(self.query(), back).filter(|of| back.is_reached(of, now, 0));
-        let finest = reaching().next().ok_or_else(|| too_far(self.view(), back))?;
+        let reaching = || fitting(self.query, back).filter(|of| back.is_reached(of, now, 0));
+        let finest = reaching().next().ok_or_else(|| too_far(self.query.view(), back))?;
         let first_of_finest = back.first(&finest, now);
         let mut whole_from = i64::MIN;
-        self.each(Depth::Buckets, &mut |series: SeriesRef<'_>| {
+        self.each(&mut |series: SeriesRef<'_>| {
             let oldest = |of: &KeptGrain| {
                 series.newest(of.at).map_or(i64::MIN, |newest| of.keep.oldest(newest))
             };
@@ -293,8 +347,18 @@ impl SeriesQuery {
     }
 
     /// Between when and when the last event was.
-    pub(crate) fn last_span(&self) -> Result<Option<RangeInclusive<Timestamp>>> {
-        Ok(self.life()?.map(|life| life.last))
+    pub(crate) fn last_span(self) -> Result<Option<RangeInclusive<Timestamp>>> {
+        let mut last: Option<RangeInclusive<Timestamp>> = None;
+        self.current(|this| {
+            this.each(&mut |series| {
+                let span = series.last_span();
+                last = Some(match last.take() {
+                    None => span,
+                    Some(last) => *last.start().max(span.start())..=*last.end().max(span.end()),
+                });
+            })
+        })?;
+        Ok(last)
     }
 }
 

@@ -11,7 +11,7 @@ use super::answer::Seen;
 use super::range::{RangeQuery, Stretch};
 use super::span::{SpanQuery, Which};
 use super::window::KeptGrain;
-use super::{AskedKey, Depth, KeyRef, Query};
+use super::{AskedKey, Depth, KeyRef, Keyed, Query};
 use crate::error::Result;
 use crate::series::SeriesRef;
 use crate::time::{Grain, TimeZone, Timestamp};
@@ -238,6 +238,35 @@ macro_rules! one_unit {
             self.range(Grain::$grain, $back..$back + 1)
         }
     )*};
+}
+
+impl Query {
+    /// What answers now, to who has a selection of its keys. Those are of the same engine, and have the same
+    /// syms.
+    #[cold]
+    pub(super) fn renewed_for(&self, has_key: bool) -> Result<Self> {
+        let query = self.current()?.into_owned();
+        let (before, now) = (self.view(), query.view());
+        if has_key && before.key() != now.key() || before.counts_events() && !now.takes_all() {
+            return Err(now.redefined(before));
+        }
+        Ok(query)
+    }
+
+    /// The key of these parts, of which there are as many as the view's key has.
+    ///
+    /// # Errors
+    /// `Invalid` when there are not.
+    #[inline]
+    pub(crate) fn key(&self, parts: &[&str]) -> Result<AskedKey> {
+        self.check_key(parts.len())?;
+        Ok(self.source.key(parts))
+    }
+
+    /// The series of a key of it.
+    pub(crate) fn series_of_key(&self, key: AskedKey) -> SeriesQuery {
+        SeriesQuery::new(self.clone(), Keys::One(key))
+    }
 }
 
 impl SeriesQuery {
@@ -556,14 +585,9 @@ impl SeriesQuery {
 
     #[cold]
     fn renewed(&self) -> Result<Self> {
-        let query = self.query().current()?.into_owned();
-        let (before, now) = (self.view(), query.view());
-        // Of the same engine, so its keys have the same syms; all keys are all whatever they are of.
+        // All keys are all whatever they are of.
         let has_key = !matches!(&self.keys, Keys::Beginning(beginning) if beginning.is_empty());
-        if has_key && before.key() != now.key() || before.counts_events() && !now.takes_all() {
-            return Err(now.redefined(before));
-        }
-        Ok(SeriesQuery { query, ..self.clone() })
+        Ok(SeriesQuery { query: self.query.renewed_for(has_key)?, ..self.clone() })
     }
 
     /// Whether it is asked as of a moment that was given.
@@ -576,38 +600,14 @@ impl SeriesQuery {
         self.query.source.engine() == engine
     }
 
-    /// Whether its keys are given whole.
-    pub(crate) fn is_of_keys(&self) -> bool {
-        !matches!(self.keys, Keys::Beginning(_))
-    }
-
-    /// Whether it is of one key.
-    #[inline]
-    pub(crate) fn is_of_one_key(&self) -> bool {
-        matches!(self.keys, Keys::One(_))
-    }
-
-    /// Numbers of its keys ([`Source::number_of`]).
-    pub(crate) fn key_numbers(&self) -> impl Iterator<Item = Option<u64>> {
-        self.whole_keys().iter().map(|key| self.query.source.number_of(key))
-    }
-
-    /// The same; a key that has none is given one.
-    pub(crate) fn number_keys(&self) -> impl Iterator<Item = u64> {
-        self.whole_keys().iter().map(|key| self.query.source.number(key))
-    }
-
-    fn whole_keys(&self) -> &[AskedKey] {
-        match &self.keys {
+    /// Its series, if its keys are given whole.
+    pub(crate) fn keyed(&self) -> Option<Keyed<'_>> {
+        let keys = match &self.keys {
             Keys::One(key) => slice::from_ref(key),
             Keys::These(keys) => keys,
-            Keys::Beginning(_) => &[],
-        }
-    }
-
-    /// [`Source::apply_at_once`], of what answers now.
-    pub(crate) fn apply_at_once(&self) -> Result<()> {
-        self.current(|series| series.query.source.apply_at_once())
+            Keys::Beginning(_) => return None,
+        };
+        Some(Keyed::new(&self.query, keys))
     }
 
     /// Its keys and its view, for a sentence.

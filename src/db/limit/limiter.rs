@@ -5,14 +5,14 @@
 //!    are: a checkpoint has those of its cut.
 //! 2. A limiter goes by the policy of now: one that was replaced says so.
 
-use super::{Limit, Reservation};
+use super::{Asking, Limit, Reservation};
 use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits, abridged};
-use crate::limit::{Asked, Denial, Usage, Verdict, Whom, back};
+use crate::limit::{Asked, Denial, Question, Usage, Verdict, Whom, back};
 use crate::options::Durability;
 use crate::policy::{Constraint, Policy, Rule};
-use crate::query::{Query, SeriesQuery};
+use crate::query::{AskedKey, Keyed, Query};
 use crate::record::Control;
 use crate::sync::RwLock;
 use crate::sync::atomic::AtomicBool;
@@ -21,6 +21,7 @@ use crate::tier::Tally;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -261,17 +262,56 @@ struct BoundRule {
 }
 
 impl Limiter {
-    /// The limit of this event's key.
+    /// The limit of this event's key, to be kept, or to be given more constraints.
     ///
     /// # Errors
     /// `Invalid` for an event without a dimension of a view's key; `UnknownPolicy` when the policy was
     /// removed, `UnknownView` when a view was dropped.
-    #[inline]
     pub fn of(&self, event: &Event<'_>) -> Result<Limit> {
-        if !self.made.active.has_left.load(Acquire) {
-            return self.made.limit(&self.db, event);
+        let bound = self.current()?;
+        let series = |query: &Query| bound.key(query, event).map(|key| query.series_of_key(key));
+        let mut asked = SmallVec::new();
+        for BoundRule { constraint, query, refunds } in &bound.rules {
+            let whom = match query {
+                None => Whom::Calendar,
+                Some(query) => Whom::Series {
+                    series: series(query)?,
+                    refunds: refunds.as_ref().map(series).transpose()?.map(Box::new),
+                },
+            };
+            asked.push(Asked { constraint: constraint.clone(), whom });
         }
-        self.renewed()?.limit(&self.db, event)
+        Ok(Limit { db: self.db.clone(), asked, policy: Some(bound.active.clone()) })
+    }
+
+    /// Asks for the key of this event. Nothing that threads share is written for it.
+    #[inline]
+    fn ask<R>(&self, event: &Event<'_>, ask: impl FnOnce(&Asking<'_>) -> Result<R>) -> Result<R> {
+        let bound = self.current()?;
+        let mut keys = SmallVec::<[AskedKey; 2]>::new();
+        for query in bound.rules.iter().filter_map(|rule| rule.query.as_ref()) {
+            keys.push(bound.key(query, event)?);
+        }
+        let mut rest = keys.chunks(1);
+        let mut questions = SmallVec::new();
+        for BoundRule { constraint, query, refunds } in &bound.rules {
+            // The view of what is given back has the same key.
+            let key = query.as_ref().and_then(|_| rest.next()).unwrap_or_default();
+            let of = |query| Keyed::new(query, key);
+            let (series, refunds) = (query.as_ref().map(of), refunds.as_ref().map(of));
+            questions.push(Question { constraint, series, refunds, caller: None });
+        }
+        ask(&Asking { db: &self.db, questions, policy: Some(&bound.active) })
+    }
+
+    /// The policy of now, and its views.
+    #[inline]
+    fn current(&self) -> Result<Current<'_>> {
+        if self.made.active.has_left.load(Acquire) {
+            self.renewed().map(Current::Renewed)
+        } else {
+            Ok(Current::Made(&self.made))
+        }
     }
 
     #[cold]
@@ -300,7 +340,7 @@ impl Limiter {
     /// # Errors
     /// As there, and as [`Limiter::of`].
     pub fn check(&self, event: &Event<'_>) -> Result<Verdict> {
-        self.of(event)?.check_count(event.count())
+        self.ask(event, |asking| asking.check(event.count()))
     }
 
     /// Records the event if it may happen now. See [`Limit::check_and_record`].
@@ -308,7 +348,7 @@ impl Limiter {
     /// # Errors
     /// As there, and as [`Limiter::of`].
     pub fn check_and_record(&self, event: &Event<'_>) -> Result<Verdict> {
-        self.of(event)?.check_and_record(event)
+        self.check_and_record_with(event, self.db.engine().options.durability)
     }
 
     /// The same at a durability of its own. See [`Limit::check_and_record_with`].
@@ -320,7 +360,7 @@ impl Limiter {
         event: &Event<'_>,
         durability: Durability,
     ) -> Result<Verdict> {
-        self.of(event)?.check_and_record_with(event, durability)
+        self.ask(event, |asking| asking.check_and_record(event, durability))
     }
 
     /// How much is used of each constraint, for the key of this event. See [`Limit::usage`].
@@ -328,7 +368,7 @@ impl Limiter {
     /// # Errors
     /// As there, and as [`Limiter::of`].
     pub fn usage(&self, event: &Event<'_>) -> Result<Vec<Usage>> {
-        self.of(event)?.usage()
+        self.ask(event, Asking::usage)
     }
 
     /// Reserves what the event counts for. See [`Limit::reserve`].
@@ -382,29 +422,27 @@ impl Limiter {
     }
 }
 
-impl Bound {
-    #[inline]
-    fn limit(&self, db: &Db, event: &Event<'_>) -> Result<Limit> {
-        let mut asked = SmallVec::new();
-        for BoundRule { constraint, query, refunds } in &self.rules {
-            let whom = match query {
-                None => Whom::Calendar,
-                Some(query) => Whom::Series {
-                    series: self.series(query, event)?,
-                    refunds: match refunds {
-                        Some(refunds) => Some(Box::new(self.series(refunds, event)?)),
-                        None => None,
-                    },
-                },
-            };
-            asked.push(Asked { constraint: constraint.clone(), whom });
-        }
-        Ok(Limit { db: db.clone(), asked, policy: Some(self.active.clone()) })
-    }
+/// The policy that a limiter goes by.
+enum Current<'a> {
+    Made(&'a Bound),
+    Renewed(Arc<Bound>),
+}
 
-    /// The series of the event's key.
+impl Deref for Current<'_> {
+    type Target = Bound;
+
+    fn deref(&self) -> &Bound {
+        match self {
+            Current::Made(bound) => bound,
+            Current::Renewed(bound) => bound,
+        }
+    }
+}
+
+impl Bound {
+    /// The event's key in a view.
     #[inline]
-    fn series(&self, query: &Query, event: &Event<'_>) -> Result<SeriesQuery> {
+    fn key(&self, query: &Query, event: &Event<'_>) -> Result<AskedKey> {
         let mut key = SmallVec::<[&str; 4]>::new();
         for part in query.view().key() {
             match event.part(part) {
@@ -412,7 +450,7 @@ impl Bound {
                 None => return Err(self.no_such_part(part, query, event)),
             }
         }
-        query.series(&key)
+        query.key(&key)
     }
 
     #[cold]

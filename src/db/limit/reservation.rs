@@ -66,22 +66,24 @@ impl Limit {
             return Err(Error::invalid("nothing is reserved by 0; reserve 1 at least"));
         }
         check_lease(lease)?;
-        let mut locked = match self.enter(n)? {
+        let asking = self.asking();
+        let mut locked = match asking.enter(n)? {
             Ok(locked) => Some(locked),
             Err(denial) => return Ok(Err(denial)),
         };
-        let now = self.moment(&mut locked)?;
-        let answer = self.read(n, &mut locked, now)?;
-        let verdict = self.say(&answer, n, now);
-        self.count(&verdict, &answer, n, now);
+        let now = asking.moment(&mut locked)?;
+        let answer = asking.read(n, &mut locked, now)?;
+        let verdict = asking.say(&answer, n, now);
+        asking.count(&verdict, &answer, n, now);
         if let Verdict::Denied(denial) = verdict
-            && !self.is_shadow()
+            && !asking.is_shadow()
         {
             return Ok(Err(denial));
         }
-        let counting = self.asked.iter().filter(|asked| asked.constraint.counts_reserved());
+        let questions = asking.questions.iter();
+        let counting = questions.filter(|asked| asked.constraint.counts_reserved());
         let mut subjects: SmallVec<[Subject; 2]> =
-            counting.filter_map(|asked| asked.series()).flat_map(subjects).collect();
+            counting.filter_map(|asked| asked.series).flat_map(subjects).collect();
         subjects.sort_unstable();
         subjects.dedup();
         let id = self.db.engine().limits.next_id();
@@ -127,8 +129,8 @@ impl Reservation {
             )));
         }
         let engine = self.limit.db.engine().clone();
-        let mut locked = Some(engine.limits.lock(self.limit.keys()));
-        let now = self.limit.moment(&mut locked)?;
+        let mut locked = Some(engine.limits.lock(self.limit.asking().keys()));
+        let now = self.limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         let recorded = engine.record_at(event, now, durability)?;
         if let Some(locked) = &mut locked {
@@ -147,8 +149,8 @@ impl Reservation {
         check_lease(lease)?;
         let engine = self.limit.db.engine();
         engine.check_open()?;
-        let mut locked = Some(engine.limits.lock(self.limit.keys()));
-        let now = self.limit.moment(&mut locked)?;
+        let mut locked = Some(engine.limits.lock(self.limit.asking().keys()));
+        let now = self.limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         for subject in &self.subjects {
             let locked = locked.iter_mut();
