@@ -19,7 +19,7 @@ pub(crate) fn run() {
 }
 
 /// The wall time of `works`, each in a thread of its own, from when all are ready.
-fn together(works: &[&(dyn Fn() + Sync)]) -> Duration {
+pub(crate) fn together(works: &[&(dyn Fn() + Sync)]) -> Duration {
     let barrier = Barrier::new(works.len() + 1);
     std::thread::scope(|scope| {
         let running: Vec<_> = works
