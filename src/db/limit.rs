@@ -416,7 +416,7 @@ impl<'a> Asking<'a> {
         }
         let now = self.moment(&mut None)?;
         let answer = self.read(n, &mut None, now)?;
-        Ok(self.say(&answer, 0, now))
+        Ok(self.lenient(self.say(&answer, 0, now)))
     }
 
     pub(super) fn usage(&self) -> Result<Vec<Usage>> {
@@ -447,18 +447,25 @@ impl<'a> Asking<'a> {
         let now = self.moment(&mut locked)?;
         let answer = self.read(cost, &mut locked, now)?;
         let verdict = self.say(&answer, cost, now);
+        if !verdict.is_allowed() && !self.is_shadow() {
+            self.count(&verdict, &answer, cost, now);
+            return Ok(verdict);
+        }
+        let recorded = engine.record_at(event, now, durability)?;
         self.count(&verdict, &answer, cost, now);
-        let verdict = match verdict {
+        drop(locked);
+        engine.acknowledge(recorded.position.get(), durability)?;
+        Ok(self.lenient(verdict))
+    }
+
+    /// What a policy that refuses nothing says.
+    fn lenient(&self, verdict: Verdict) -> Verdict {
+        match verdict {
             Verdict::Denied(_) if self.is_shadow() => {
                 Verdict::Allowed { remaining: Some(0), resets_in: None }
             }
-            Verdict::Denied(_) => return Ok(verdict),
-            Verdict::Allowed { .. } => verdict,
-        };
-        let recorded = engine.record_at(event, now, durability)?;
-        drop(locked);
-        engine.acknowledge(recorded.position.get(), durability)?;
-        Ok(verdict)
+            verdict => verdict,
+        }
     }
 
     pub(super) fn give_back(&self, event: &Event<'_>, most: u64) -> Result<u64> {
@@ -486,7 +493,7 @@ impl<'a> Asking<'a> {
                 .parts()
                 .iter()
                 .filter(|part| part.leaves > now.micros() && part.is_recorded());
-            there.map(|part| (part.at.min(now.micros()), part.count)).collect()
+            there.map(|part| (part.at, part.count)).collect()
         };
         let parts =
             self.questions.iter().zip(&judged).filter(is_net).map(|(_, judged)| used(judged));

@@ -32,6 +32,7 @@ use crate::log::writer::Writer;
 use crate::log::{Home, Position};
 use crate::manifest::Manifest;
 use crate::options::Options;
+use crate::policy::Policy;
 use crate::query::Query;
 use crate::record::{self, Control};
 use crate::snapshot::{RedbStorage, Storage as _, Store, StoreHold};
@@ -218,6 +219,14 @@ impl ReadOnlyDb {
     /// Those of reading the snapshot, which counting keys may need.
     pub fn views(&self) -> Result<Vec<ViewStatus>> {
         self.engine().views()
+    }
+
+    /// The policies that are set, by name. What came of them its owner knows.
+    ///
+    /// # Errors
+    /// `Closed` when the engine is closed.
+    pub fn policies(&self) -> Result<Vec<Policy>> {
+        Ok(self.engine().enter()?.policies.all())
     }
 
     /// What is known of the directory and of this opening. What only its owner knows (series not yet
