@@ -28,11 +28,11 @@ use crate::event::Event;
 use crate::limit::{Asked, Denial, Judged, Plain, Question, Usage, Verdict, When, Whom};
 use crate::options::Durability;
 use crate::policy::{Constraint, Window};
-use crate::query::{Keyed, SeriesQuery};
+use crate::query::{AskedKey, Keyed, SeriesQuery};
 use crate::tier::ViewTier;
 use crate::time::{Schedule, Timestamp};
 use keys::{Locked, Subject};
-use limiter::Active;
+use limiter::{Active, BoundRule};
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
@@ -106,10 +106,19 @@ impl Db {
 }
 
 /// A limit as it is asked: of a [`Limit`], or of a [`Limiter`] and an event.
+#[derive(Clone, Copy)]
 pub(super) struct Asking<'a> {
     db: &'a Db,
-    questions: SmallVec<[Question<'a>; 2]>,
+    whose: Whose<'a>,
     policy: Option<&'a Arc<Active>>,
+}
+
+/// Whose constraints are asked.
+#[derive(Clone, Copy)]
+enum Whose<'a> {
+    Limit(&'a [Asked]),
+    /// A policy's, and the event's keys in the views that they ask, one after the other.
+    Limiter(&'a [BoundRule], &'a [AskedKey]),
 }
 
 /// The constraints of a limit as they stand.
@@ -401,12 +410,34 @@ impl Limit {
     /// How it is asked.
     #[inline]
     pub(super) fn asking(&self) -> Asking<'_> {
-        let questions = self.asked.iter().map(Asked::question).collect();
-        Asking { db: &self.db, questions, policy: self.policy.as_ref() }
+        Asking { db: &self.db, whose: Whose::Limit(&self.asked), policy: self.policy.as_ref() }
     }
 }
 
 impl<'a> Asking<'a> {
+    /// How many constraints there are.
+    #[inline]
+    fn len(self) -> usize {
+        match self.whose {
+            Whose::Limit(asked) => asked.len(),
+            Whose::Limiter(rules, _) => rules.len(),
+        }
+    }
+
+    #[inline]
+    fn question(self, index: usize) -> Question<'a> {
+        match self.whose {
+            Whose::Limit(asked) => asked[index].question(),
+            Whose::Limiter(rules, keys) => rules[index].question(&keys[index..=index]),
+        }
+    }
+
+    /// What is asked, in the order of the constraints.
+    #[inline]
+    fn questions(self) -> impl Iterator<Item = Question<'a>> + Clone {
+        (0..self.len()).map(move |index| self.question(index))
+    }
+
     pub(super) fn check(&self, n: u64) -> Result<Verdict> {
         if n == 0 {
             return Err(Error::invalid("no event is always allowed; ask for one at least"));
@@ -422,13 +453,13 @@ impl<'a> Asking<'a> {
     pub(super) fn usage(&self) -> Result<Vec<Usage>> {
         let now = self.moment(&mut None)?;
         let judged = self.judge(1, &mut None, now)?;
-        let usage = |(asked, judged): (&Question<'_>, &Judged<'_>)| Usage {
+        let usage = |(asked, judged): (Question<'_>, &Judged<'_>)| Usage {
             constraint: asked.constraint.clone(),
             limit: asked.constraint.limit(),
             used: judged.counted_at(now.micros()),
             resets_in: since(now.micros(), judged.clears(now.micros(), 0)),
         };
-        Ok(self.questions.iter().zip(&judged).map(usage).collect())
+        Ok(self.questions().zip(&judged).map(usage).collect())
     }
 
     pub(super) fn check_and_record(
@@ -475,7 +506,7 @@ impl<'a> Asking<'a> {
                 "what is given back may be recorded as several events: it has no id",
             ));
         }
-        let refunds = self.questions.iter().filter_map(|asked| asked.refunds);
+        let refunds = self.questions().filter_map(|asked| asked.refunds);
         if refunds.clone().next().is_none() {
             return Err(Error::invalid(
                 "nothing can be given back to this limit: none of its constraints is net of refunds",
@@ -487,7 +518,7 @@ impl<'a> Asking<'a> {
         let now = self.moment(&mut locked)?;
         let judged = self.judge(1, &mut locked, now)?;
         // That of the constraint that most of it counts against; less counts against the others.
-        let is_net = |(asked, _): &(&Question<'_>, &Judged<'_>)| asked.refunds.is_some();
+        let is_net = |(asked, _): &(Question<'_>, &Judged<'_>)| asked.refunds.is_some();
         let used = |judged: &Judged<'_>| -> SmallVec<[(i64, u64); 2]> {
             let there = judged
                 .parts()
@@ -495,8 +526,7 @@ impl<'a> Asking<'a> {
                 .filter(|part| part.leaves > now.micros() && part.is_recorded());
             there.map(|part| (part.at, part.count)).collect()
         };
-        let parts =
-            self.questions.iter().zip(&judged).filter(is_net).map(|(_, judged)| used(judged));
+        let parts = self.questions().zip(&judged).filter(is_net).map(|(_, judged)| used(judged));
         let sum = |parts: &SmallVec<[(i64, u64); 2]>| {
             parts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
         };
@@ -549,7 +579,7 @@ impl<'a> Asking<'a> {
     /// The series that are asked.
     #[inline]
     fn series(&self) -> impl Iterator<Item = Keyed<'a>> {
-        self.questions.iter().flat_map(|asked| asked.series.into_iter().chain(asked.refunds))
+        self.questions().flat_map(|asked| asked.series.into_iter().chain(asked.refunds))
     }
 
     fn each_at_once(&self) -> Result<()> {
@@ -579,11 +609,11 @@ impl<'a> Asking<'a> {
 
     /// The denial of the first constraint that the caller says does not hold.
     fn refused_by_caller(&self) -> Option<Denial> {
-        let refuses = |asked: &Question<'_>| asked.caller.is_some_and(|is_so| !is_so());
-        let index = self.questions.iter().position(refuses)?;
+        let refuses = |asked: Question<'_>| asked.caller.is_some_and(|is_so| !is_so());
+        let index = self.questions().position(refuses)?;
         Some(Denial {
             index,
-            constraint: self.questions[index].constraint.clone(),
+            constraint: self.question(index).constraint.clone(),
             limit: 0,
             used: 0,
             retry_after: None,
@@ -608,7 +638,7 @@ impl<'a> Asking<'a> {
         steady: Timestamp,
     ) -> Result<Timestamp> {
         let limits = &self.db.engine().limits;
-        for series in self.questions.iter().filter_map(|asked| asked.series) {
+        for series in self.questions().filter_map(|asked| asked.series) {
             let is_ahead = || Ok(series.last_span()?.is_some_and(|last| *last.end() > now));
             for subject in subjects(series) {
                 let is_steady = match locked {
@@ -633,12 +663,10 @@ impl<'a> Asking<'a> {
     ) -> Result<Answer<'a>> {
         if !self.db.engine().limits.has_held() {
             let mut all = SmallVec::new();
-            for asked in &self.questions {
+            for asked in self.questions() {
                 match asked.judge_plainly(cost, now)? {
                     // Of several that do not hold, each has to be asked when the others will.
-                    Some(plain)
-                        if plain.holds_from <= now.micros() || self.questions.len() == 1 =>
-                    {
+                    Some(plain) if plain.holds_from <= now.micros() || self.len() == 1 => {
                         all.push(plain);
                     }
                     _ => return self.judge(cost, locked, now).map(Answer::Judged),
@@ -658,7 +686,7 @@ impl<'a> Asking<'a> {
     ) -> Result<Cases<'a>> {
         let limits = &self.db.engine().limits;
         let mut cases = Cases::new();
-        for asked in &self.questions {
+        for asked in self.questions() {
             let mut reserved = SmallVec::new();
             if let Some(series) = asked.series.filter(|_| limits.has_held()) {
                 let subjects = subjects(series);
@@ -677,7 +705,7 @@ impl<'a> Asking<'a> {
     fn say(&self, answer: &Answer<'_>, recorded: u64, now: Timestamp) -> Verdict {
         let now = now.micros();
         let is_at_most = |asked: &Question<'_>| asked.constraint.is_at_most();
-        let left = |asked: &Question<'_>, used: u64| {
+        let left = |asked: Question<'_>, used: u64| {
             asked.constraint.limit().saturating_sub(used.saturating_add(recorded))
         };
         let tightest = match answer {
@@ -687,14 +715,14 @@ impl<'a> Asking<'a> {
                 {
                     return Verdict::Denied(Denial {
                         index: 0,
-                        constraint: self.questions[0].constraint.clone(),
+                        constraint: self.question(0).constraint.clone(),
                         limit,
                         used,
                         retry_after: Some(since(now, holds_from)),
                         is_too_much: false,
                     });
                 }
-                let left = self.questions.iter().zip(plain).map(|(asked, plain)| {
+                let left = self.questions().zip(plain).map(|(asked, plain)| {
                     let clears = if recorded > 0 { plain.fresh_leaves } else { plain.clears };
                     (left(asked, plain.used), clears)
                 });
@@ -704,8 +732,7 @@ impl<'a> Asking<'a> {
                 if let Some(denial) = self.denial(judged, now) {
                     return Verdict::Denied(denial);
                 }
-                let at_most =
-                    self.questions.iter().zip(judged).filter(|(asked, _)| is_at_most(asked));
+                let at_most = self.questions().zip(judged).filter(|(asked, _)| is_at_most(asked));
                 let left = at_most.map(|(asked, judged)| {
                     (left(asked, judged.counted_at(now)), judged.clears(now, recorded))
                 });
@@ -740,7 +767,7 @@ impl<'a> Asking<'a> {
                 }
             }
         }
-        let constraint = self.questions[index].constraint;
+        let constraint = self.question(index).constraint;
         Some(Denial {
             index,
             constraint: constraint.clone(),
@@ -766,12 +793,12 @@ impl<'a> Asking<'a> {
             Answer::Plain(plain) => plain[index].used,
             Answer::Judged(judged) => judged[index].counted_at(now.micros()),
         };
-        let is_near = |(index, asked): (usize, &Question<'_>)| {
+        let is_near = |(index, asked): (usize, Question<'_>)| {
             let limit = asked.constraint.limit();
             asked.constraint.is_at_most()
                 && active.policy.is_near(used(index).saturating_add(cost), limit)
         };
-        active.tallies.near.add(u64::from(self.questions.iter().enumerate().any(is_near)));
+        active.tallies.near.add(u64::from(self.questions().enumerate().any(is_near)));
     }
 }
 

@@ -95,6 +95,9 @@ pub(crate) struct SpelledKey {
 }
 
 impl AskedKey {
+    /// In place of a key, where nothing is asked for.
+    pub(crate) const NONE: AskedKey = AskedKey::One(Sym::NONE);
+
     /// The key of these parts, of which `find` gives the sym, if there is one.
     #[inline]
     pub(crate) fn of(parts: &[&str], find: impl Fn(&str) -> Option<Sym>) -> Self {

@@ -5,7 +5,7 @@
 //!    are: a checkpoint has those of its cut.
 //! 2. A limiter goes by the policy of now: one that was replaced says so.
 
-use super::{Asking, Limit, Reservation};
+use super::{Asking, Limit, Reservation, Whose};
 use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits, abridged};
@@ -255,7 +255,7 @@ struct Bound {
     rules: SmallVec<[BoundRule; 2]>,
 }
 
-struct BoundRule {
+pub(super) struct BoundRule {
     constraint: Arc<Constraint>,
     query: Option<Query>,
     refunds: Option<Query>,
@@ -286,22 +286,20 @@ impl Limiter {
 
     /// Asks for the key of this event. Nothing that threads share is written for it.
     #[inline]
-    fn ask<R>(&self, event: &Event<'_>, ask: impl FnOnce(&Asking<'_>) -> Result<R>) -> Result<R> {
+    fn ask<R>(&self, event: &Event<'_>, ask: impl FnOnce(Asking<'_>) -> Result<R>) -> Result<R> {
         let bound = self.current()?;
-        let mut keys = SmallVec::<[AskedKey; 2]>::new();
-        for query in bound.rules.iter().filter_map(|rule| rule.query.as_ref()) {
-            keys.push(bound.key(query, event)?);
+        let policy = Some(&bound.active);
+        let asking =
+            |keys| Asking { db: &self.db, whose: Whose::Limiter(&bound.rules, keys), policy };
+        if let [BoundRule { query: Some(query), .. }] = &*bound.rules {
+            return ask(asking(&[bound.key(query, event)?]));
         }
-        let mut rest = keys.chunks(1);
-        let mut questions = SmallVec::new();
-        for BoundRule { constraint, query, refunds } in &bound.rules {
-            // The view of what is given back has the same key.
-            let key = query.as_ref().and_then(|_| rest.next()).unwrap_or_default();
-            let of = |query| Keyed::new(query, key);
-            let (series, refunds) = (query.as_ref().map(of), refunds.as_ref().map(of));
-            questions.push(Question { constraint, series, refunds, caller: None });
-        }
-        ask(&Asking { db: &self.db, questions, policy: Some(&bound.active) })
+        let key = |rule: &BoundRule| match &rule.query {
+            Some(query) => bound.key(query, event),
+            None => Ok(AskedKey::NONE),
+        };
+        let keys = bound.rules.iter().map(key).collect::<Result<SmallVec<[_; 4]>>>()?;
+        ask(asking(&keys))
     }
 
     /// The policy of now, and its views.
@@ -439,6 +437,20 @@ impl Deref for Current<'_> {
         match self {
             Current::Made(bound) => bound,
             Current::Renewed(bound) => bound,
+        }
+    }
+}
+
+impl BoundRule {
+    /// How it is asked of a key, which the view of what is given back has, too.
+    #[inline]
+    pub(super) fn question<'a>(&'a self, key: &'a [AskedKey]) -> Question<'a> {
+        let of = |query| Keyed::new(query, key);
+        Question {
+            constraint: &self.constraint,
+            series: self.query.as_ref().map(of),
+            refunds: self.refunds.as_ref().map(of),
+            caller: None,
         }
     }
 }

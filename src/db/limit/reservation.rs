@@ -80,7 +80,7 @@ impl Limit {
         {
             return Ok(Err(denial));
         }
-        let questions = asking.questions.iter();
+        let questions = asking.questions();
         let counting = questions.filter(|asked| asked.constraint.counts_reserved());
         let mut subjects: SmallVec<[Subject; 2]> =
             counting.filter_map(|asked| asked.series).flat_map(subjects).collect();
