@@ -365,10 +365,6 @@ impl Limiter {
     ///
     /// # Errors
     /// As there, and as [`Limiter::of`].
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method is of one lifetime, the closure of any"
-    )]
     pub fn usage(&self, event: &Event<'_>) -> Result<Vec<Usage>> {
         self.ask(event, |asking| asking.usage())
     }
