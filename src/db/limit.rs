@@ -514,7 +514,7 @@ impl<'a> Asking<'a> {
         }
         let engine = self.db.engine();
         self.each_at_once()?;
-        let mut locked = Some(engine.limits.lock(self.keys()));
+        let mut locked = Some(self.lock());
         let now = self.moment(&mut locked)?;
         let judged = self.judge(1, &mut locked, now)?;
         // That of the constraint that most of it counts against; less counts against the others.
@@ -558,9 +558,22 @@ impl<'a> Asking<'a> {
             }
             return Ok(Err(denial));
         }
-        self.each_at_once()?;
         let limits = &self.db.engine().limits;
-        if let Some(keys) = self.known_keys() {
+        let mut keys = SmallVec::<[u64; 4]>::new();
+        let mut is_known = true;
+        for asked in self.questions() {
+            for series in [asked.series, asked.refunds] {
+                let Some(series) = series else { continue };
+                series.apply_at_once()?;
+                for key in series.numbers() {
+                    match key {
+                        Some(key) => keys.push(key),
+                        None => is_known = false,
+                    }
+                }
+            }
+        }
+        if is_known {
             return Ok(Ok(limits.lock(keys.into_iter())));
         }
         // A key that was never seen is not made known for an event that is denied.
@@ -573,7 +586,7 @@ impl<'a> Asking<'a> {
             }
             return Ok(Err(denial));
         }
-        Ok(Ok(limits.lock(self.keys())))
+        Ok(Ok(self.lock()))
     }
 
     /// The series that are asked.
@@ -586,21 +599,9 @@ impl<'a> Asking<'a> {
         self.series().try_for_each(Keyed::apply_at_once)
     }
 
-    /// The numbers of the limit's keys, if all of them have one.
-    #[inline]
-    fn known_keys(&self) -> Option<SmallVec<[u64; 4]>> {
-        let mut keys = SmallVec::new();
-        for series in self.series() {
-            for key in series.numbers() {
-                keys.push(key?);
-            }
-        }
-        Some(keys)
-    }
-
-    /// The same; a key that has none is given one.
-    fn keys(&self) -> impl Iterator<Item = u64> {
-        self.series().flat_map(Keyed::number)
+    /// Takes the locks of the limit's keys; a key that was never seen is known from now on.
+    fn lock(&self) -> Locked<'a> {
+        self.db.engine().limits.lock(self.series().flat_map(Keyed::number))
     }
 
     fn is_shadow(&self) -> bool {
@@ -609,8 +610,9 @@ impl<'a> Asking<'a> {
 
     /// The denial of the first constraint that the caller says does not hold.
     fn refused_by_caller(&self) -> Option<Denial> {
-        let refuses = |asked: Question<'_>| asked.caller.is_some_and(|is_so| !is_so());
-        let index = self.questions().position(refuses)?;
+        let Whose::Limit(asked) = self.whose else { return None };
+        let refuses = |asked: &Asked| matches!(&asked.whom, Whom::Caller(is_so) if !is_so());
+        let index = asked.iter().position(refuses)?;
         Some(Denial {
             index,
             constraint: self.question(index).constraint.clone(),

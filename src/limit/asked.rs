@@ -73,7 +73,6 @@ pub(crate) struct Question<'a> {
     pub(crate) series: Option<Keyed<'a>>,
     /// Those of what was given back, where that is told.
     pub(crate) refunds: Option<Keyed<'a>>,
-    pub(crate) caller: Option<&'a (dyn Fn() -> bool + Send + Sync)>,
 }
 
 /// What a constraint's series are asked for, and what they say, at some moment.
@@ -188,11 +187,9 @@ impl Asked {
                 constraint,
                 series: series.keyed(),
                 refunds: refunds.as_ref().and_then(|refunds| refunds.keyed()),
-                caller: None,
             },
-            Whom::Calendar => Question { constraint, series: None, refunds: None, caller: None },
-            Whom::Caller(is_so) => {
-                Question { constraint, series: None, refunds: None, caller: Some(&**is_so) }
+            Whom::Calendar | Whom::Caller(_) => {
+                Question { constraint, series: None, refunds: None }
             }
         }
     }

@@ -446,7 +446,6 @@ impl BoundRule {
             constraint: &self.constraint,
             series: self.query.as_ref().map(of),
             refunds: self.refunds.as_ref().map(of),
-            caller: None,
         }
     }
 }

@@ -128,9 +128,10 @@ impl Reservation {
                 self.count
             )));
         }
-        let engine = self.limit.db.engine().clone();
-        let mut locked = Some(engine.limits.lock(self.limit.asking().keys()));
-        let now = self.limit.asking().moment(&mut locked)?;
+        let limit = self.limit.clone();
+        let engine = limit.db.engine();
+        let mut locked = Some(limit.asking().lock());
+        let now = limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         let recorded = engine.record_at(event, now, durability)?;
         if let Some(locked) = &mut locked {
@@ -149,7 +150,7 @@ impl Reservation {
         check_lease(lease)?;
         let engine = self.limit.db.engine();
         engine.check_open()?;
-        let mut locked = Some(engine.limits.lock(self.limit.asking().keys()));
+        let mut locked = Some(self.limit.asking().lock());
         let now = self.limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         for subject in &self.subjects {
