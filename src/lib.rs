@@ -113,7 +113,7 @@ pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use policy::{Constraint, Policy, Rule, Window};
 pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};
 pub use query::{SeriesQuery, SpanQuery, SpanTotal, Total, Trend};
-pub use time::{Clock, Grain, Keep, Period, SystemClock, TestClock, TimeZone, Timestamp};
+pub use time::{Clock, Grain, Keep, Length, Period, SystemClock, TestClock, TimeZone, Timestamp};
 pub use time::{Date, Dates, Hours, Schedule, TimeOfDay, Weekday};
 pub use view::View;
 

@@ -7,6 +7,7 @@
 //!    asked.
 
 mod constraint;
+mod text;
 mod window;
 
 pub(crate) use constraint::Bound;
@@ -17,7 +18,6 @@ pub use window::Window;
 use crate::error::{Error, Result};
 use crate::event::{Limits, abridged};
 use crate::time::Schedule;
-use std::fmt;
 use std::time::Duration;
 
 /// Constraints under a name, kept in the store ([`Db::set_policy`](crate::Db::set_policy)) and changed
@@ -65,6 +65,41 @@ pub struct Policy {
 }
 
 /// A constraint of a policy, and the view that it asks.
+///
+/// ```
+/// use quipu::{Policy, Rule};
+///
+/// let rule: Rule = "calls: at most 100 in any 60s".parse()?;
+/// assert_eq!(rule.view(), Some("calls"));
+/// assert_eq!(rule.to_string(), "calls: at most 100 in any 1m");
+/// let policy = Policy::new("free").rule(rule).rule("only mon-fri 08:00-20:00".parse()?);
+/// assert_eq!(policy.rules().len(), 2);
+///
+/// let error = "calls: at most 100 per fortnight".parse::<Rule>().unwrap_err();
+/// assert!(error.to_string().contains("grains are second, minute, hour, day"));
+/// # Ok::<(), quipu::Error>(())
+/// ```
+///
+/// # As text
+///
+/// [`Display`](std::fmt::Display) writes and `FromStr` reads the form in which a rule is written on a
+/// command line. A [`Constraint`] is a rule without views, a [`Window`] the end of one.
+///
+/// ```text
+/// rule     = [ name "=" ] view [ "but" view ] ":" counted     of what was used, but what was given back
+///          | [ name "=" ] calendar
+/// counted  = "at most" n window  |  "at least" n window  |  "none for" length  |  "one in the last" length
+/// window   = "in any" length                 rolling           at most 100 in any 60s
+///          | "per" grain                     fixed             at most 10000 per day
+///          | "in the last" n grains          last              at least 3 in the last 7 days
+///          | "at once, then" n "in each" length    gcra        at most 20 at once, then 10 in each 1s
+/// calendar = "only" schedule  |  "not" schedule                only mon-fri 08:00-20:00
+/// ```
+///
+/// Lengths are those of [`Length`](crate::Length), grains those of [`Grain`](crate::Grain), schedules
+/// those of [`Schedule`]. Names that are not of letters, digits and `_-./#@+` alone, or
+/// that are `only`, `not` or `but`, stand in double quotes, as text does in Rust. Also read are capitals
+/// in words, and `in 7 days` for `in the last 7 days`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
 pub struct Rule {
     constraint: Constraint,
@@ -73,6 +108,14 @@ pub struct Rule {
 }
 
 impl Rule {
+    fn of_view(view: String, refunds: Option<String>, constraint: Constraint) -> Self {
+        Rule { constraint, view: Some(view), refunds }
+    }
+
+    fn of_calendar(constraint: Constraint) -> Self {
+        Rule { constraint, view: None, refunds: None }
+    }
+
     /// The constraint.
     pub fn constraint(&self) -> &Constraint {
         &self.constraint
@@ -87,6 +130,32 @@ impl Rule {
     pub fn refunds(&self) -> Option<&str> {
         self.refunds.as_deref()
     }
+
+    /// Checks that it means something, by itself.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    fn check(&self) -> Result<()> {
+        self.constraint.check()?;
+        let words = &self.constraint.bound;
+        let refuse = |what: String| Err(Error::invalid(what));
+        for name in self.view.iter().chain(&self.refunds) {
+            if name.is_empty() {
+                return refuse(format!("the view that is asked \"{words}\" has no name"));
+            }
+        }
+        let is_of_calendar = self.constraint.is_of_calendar();
+        if is_of_calendar && self.view.is_some() {
+            return refuse(format!("\"{words}\" is of the calendar, and asks no view"));
+        }
+        if self.constraint.is_said() || !is_of_calendar && self.view.is_none() {
+            return refuse(format!("\"{words}\" has no view to ask"));
+        }
+        if self.refunds.is_some() && !self.constraint.takes_back() {
+            return refuse(format!("nothing is given back to \"{words}\""));
+        }
+        Ok(())
+    }
 }
 
 impl Policy {
@@ -99,22 +168,19 @@ impl Policy {
     }
 
     /// Adds a constraint on a view, for the key that the event has there.
-    pub fn on(mut self, view: impl Into<String>, constraint: Constraint) -> Self {
-        self.rules.push(Rule { constraint, view: Some(view.into()), refunds: None });
-        self
+    pub fn on(self, view: impl Into<String>, constraint: Constraint) -> Self {
+        self.rule(Rule::of_view(view.into(), None, constraint))
     }
 
     /// The same, net of what was given back: events of the view `refunds`, which has the same key and
     /// keeps the same buckets. See [`Limiter::refund`](crate::Limiter::refund).
     pub fn on_net(
-        mut self,
+        self,
         view: impl Into<String>,
         refunds: impl Into<String>,
         constraint: Constraint,
     ) -> Self {
-        let (view, refunds) = (Some(view.into()), Some(refunds.into()));
-        self.rules.push(Rule { constraint, view, refunds });
-        self
+        self.rule(Rule::of_view(view.into(), Some(refunds.into()), constraint))
     }
 
     /// At most `n` events of a view in a window.
@@ -148,8 +214,13 @@ impl Policy {
     }
 
     /// Adds a constraint that asks no view.
-    pub fn of_calendar(mut self, constraint: Constraint) -> Self {
-        self.rules.push(Rule { constraint, view: None, refunds: None });
+    pub fn of_calendar(self, constraint: Constraint) -> Self {
+        self.rule(Rule::of_calendar(constraint))
+    }
+
+    /// Adds a rule: one that was read from text, say.
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
         self
     }
 
@@ -221,19 +292,8 @@ impl Policy {
         }
         let mut names: Vec<&str> = Vec::new();
         for rule in &self.rules {
-            if let Err(error) = rule.constraint.check() {
+            if let Err(error) = rule.check() {
                 return refuse(error.message().to_owned());
-            }
-            let words = rule.constraint.to_string();
-            let is_of_calendar = rule.constraint.is_of_calendar();
-            if rule.constraint.is_said() || is_of_calendar != rule.view.is_none() {
-                return refuse(match (is_of_calendar, &rule.view) {
-                    (true, _) => format!("{words:?} is of the calendar, and asks no view"),
-                    _ => format!("{words:?} has no view to ask"),
-                });
-            }
-            if rule.refunds.is_some() && !rule.constraint.takes_back() {
-                return refuse(format!("nothing is given back to {words:?}"));
             }
             if let Some(name) = rule.constraint.name() {
                 if names.contains(&name) {
@@ -243,29 +303,5 @@ impl Policy {
             }
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.name)?;
-        for (i, rule) in self.rules.iter().enumerate() {
-            f.write_str(if i > 0 { ", " } else { "" })?;
-            write!(f, "{rule}")?;
-        }
-        f.write_str(if self.is_shadow { " (refuses nothing)" } else { "" })
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(name) = self.constraint.name() {
-            write!(f, "{name}: ")?;
-        }
-        write!(f, "{}", self.constraint)?;
-        if let Some(view) = &self.view {
-            write!(f, " of {view}")?;
-        }
-        self.refunds.as_ref().map_or(Ok(()), |refunds| write!(f, " but {refunds}"))
     }
 }

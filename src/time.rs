@@ -12,6 +12,7 @@ mod calendar;
 mod civil;
 mod clock;
 mod grain;
+mod length;
 mod schedule;
 mod zone;
 
@@ -20,6 +21,7 @@ pub use civil::{Date, Dates, TimeOfDay, Weekday};
 pub(crate) use clock::Stopwatch;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use grain::{Grain, Keep, Period};
+pub use length::Length;
 pub use schedule::{Hours, Schedule};
 pub use zone::TimeZone;
 

@@ -1,6 +1,7 @@
 //! What a limit answers: values, not errors.
 
 use crate::policy::Constraint;
+use crate::time::Length;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +94,7 @@ impl fmt::Display for Denial {
         }
         match self.retry_after {
             _ if self.is_too_much => write!(f, "; it can never fit"),
-            Some(after) => write!(f, "; again in {after:?}"),
+            Some(after) => write!(f, "; again in {}", Length::from(after)),
             None => write!(f, "; waiting does not help"),
         }
     }

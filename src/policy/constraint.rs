@@ -4,25 +4,27 @@ use super::window::Window;
 use crate::error::{Error, Result};
 use crate::event::{Limits, abridged};
 use crate::time::{Schedule, TimeZone};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A question that has to be answered with yes for something to happen: of a series
 /// ([`Limit::on`](crate::Limit::on)), of a view, whatever the key ([`Policy::on`](crate::Policy::on)), or of
-/// the calendar. It can have a name, by which answers, statistics and HTTP headers call it.
+/// the calendar. It can have a name, by which answers, statistics and HTTP headers call it. What it
+/// displays as is read as the same constraint; the form is described at [`Rule`](crate::Rule).
 ///
 /// ```
 /// use quipu::{Constraint, Window};
 /// use std::time::Duration;
 ///
 /// let burst = Constraint::at_most(100, Window::rolling(Duration::from_mins(1))).named("burst");
-/// assert_eq!(burst.to_string(), "at most 100 in any 60s");
+/// assert_eq!(burst.to_string(), "burst = at most 100 in any 1m");
+/// assert_eq!("burst = at most 100 in any 60s".parse::<Constraint>()?, burst);
 /// assert_eq!(burst.name(), Some("burst"));
+/// # Ok::<(), quipu::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
 pub struct Constraint {
-    name: Option<String>,
+    pub(super) name: Option<String>,
     pub(crate) bound: Bound,
 }
 
@@ -131,8 +133,9 @@ impl Constraint {
         matches!(self.bound, Bound::AtMost(..) | Bound::Cooldown(_))
     }
 
-    /// Whether what was given back does not count against it.
-    pub(crate) fn takes_back(&self) -> bool {
+    /// Whether what happens counts against it, so that what is given back does not any more: "at most", and
+    /// cooldowns.
+    pub fn takes_back(&self) -> bool {
         self.counts_reserved()
     }
 
@@ -175,20 +178,6 @@ impl Constraint {
                 Window::rolling(*length).check()
             }
             Bound::During(_) | Bound::OutsideOf(_) | Bound::Said(_) => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Constraint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.bound {
-            Bound::AtMost(n, window) => write!(f, "at most {n} {window}"),
-            Bound::AtLeast(n, window) => write!(f, "at least {n} {window}"),
-            Bound::Cooldown(length) => write!(f, "none for {length:?}"),
-            Bound::Within(length) => write!(f, "one in the last {length:?}"),
-            Bound::During(schedule) => write!(f, "only {schedule}"),
-            Bound::OutsideOf(schedule) => write!(f, "not {schedule}"),
-            Bound::Said(words) => write!(f, "{words}"),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::time::Grain;
-use std::fmt;
 use std::time::Duration;
 
 /// The stretch of time that a constraint counts in. Which kind it is is said by name, for the kinds differ
@@ -13,9 +12,11 @@ use std::time::Duration;
 /// use quipu::{Grain, Window};
 /// use std::time::Duration;
 ///
-/// assert_eq!(Window::rolling(Duration::from_mins(1)).to_string(), "in any 60s");
+/// assert_eq!("in any 60s".parse::<Window>()?, Window::rolling(Duration::from_mins(1)));
 /// assert_eq!(Window::fixed(Grain::Day).to_string(), "per day");
-/// assert_eq!(Window::last(7, Grain::Day).to_string(), "in a day and the 6 before it");
+/// assert_eq!(Window::last(7, Grain::Day).to_string(), "in the last 7 days");
+/// assert_eq!("at once, then 10 in each 1s".parse::<Window>()?, Window::gcra(10, Duration::from_secs(1)));
+/// # Ok::<(), quipu::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bincode::Encode, bincode::Decode)]
 pub struct Window(pub(crate) Kind);
@@ -183,17 +184,3 @@ impl Window {
 /// As many as a view keeps.
 const BUCKETS_MAX: u32 = 100_000;
 const YEAR_SECONDS: u64 = 31_557_600;
-
-/// As it stands behind "at most 10".
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Kind::Rolling(length) => write!(f, "in any {length:?}"),
-            Kind::Last(1, grain) => write!(f, "per {grain}"),
-            Kind::Last(n, grain) => {
-                write!(f, "in a {grain} and the {} before it", n.saturating_sub(1))
-            }
-            Kind::Gcra(n, period) => write!(f, "at once, then {n} in each {period:?}"),
-        }
-    }
-}

@@ -193,7 +193,7 @@ impl Query {
         if fitting(self, back).any(|of| reaches(&of)) {
             Ok(())
         } else {
-            Err(too_far(self.view(), back))
+            Err(too_far(self.view(), back, self.time_zone()))
         }
     }
 }
@@ -372,7 +372,7 @@ fn fitting(query: &Query, back: Back) -> impl Iterator<Item = KeptGrain> + Clone
 }
 
 #[cold]
-fn too_far(view: &View, back: Back) -> Error {
+fn too_far(view: &View, back: Back, zone: TimeZone) -> Error {
     let wanted = match back {
         Back::Rolling { micros, .. } => {
             format!(
@@ -385,9 +385,29 @@ fn too_far(view: &View, back: Back) -> Error {
     Error::new(
         ErrorKind::NotKept,
         format!(
-            "the view {:?} keeps no buckets that {wanted}; it keeps: {}",
+            "the view {:?} keeps no buckets that {wanted}; it keeps: {}{}",
             view.name(),
-            view.kept()
+            view.kept(),
+            enough(back, zone)
         ),
     )
+}
+
+/// Buckets that would do, in words: for a window without a grain of its own some that are short beside it.
+fn enough(back: Back, zone: TimeZone) -> String {
+    let Back::Rolling { micros, .. } = back else { return String::new() };
+    let grains = [
+        (Grain::Day, DAY_MICROS, DAY_MICROS),
+        (Grain::Hour, DAY_MICROS / 24, DAY_MICROS / 24),
+        (Grain::Minute, 60_000_000, DAY_MICROS / 24),
+        (Grain::Second, 1_000_000, 0),
+    ];
+    let is_short = |(_, length, _): &&(Grain, i64, i64)| micros / length >= 24;
+    let (grain, length, slack) = grains.iter().find(is_short).unwrap_or(&grains[3]);
+    let slack = if zone == TimeZone::UTC { 0 } else { *slack };
+    let n = (micros.saturating_add(slack) as u64).div_ceil(*length as u64) + 1;
+    if n > u64::from(Keep::MAX) {
+        return String::new();
+    }
+    format!("; {} would do", grain.counted(&n.to_string(), false))
 }

@@ -143,7 +143,7 @@ fn checking_creates_nothing_and_what_is_denied_leaves_nothing() {
     assert_eq!(allowed(api.at_most("bob", 2, minute()).check()).0, Some(2));
     // The words say which, how much, and when.
     let words = denial.to_string();
-    assert_eq!(words, "at most 2 in any 60s: 2 of 2; again in 60s");
+    assert_eq!(words, "at most 2 in any 1m: 2 of 2; again in 1m");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use quipu::{
-    Bundle, Cursor, Db, Error, ErrorKind, Options, Query, ReadOnlyDb, Statistics, TimeZone,
+    Bundle, Cursor, Db, Error, ErrorKind, Options, Policy, Query, ReadOnlyDb, Statistics, TimeZone,
     ViewStatus,
 };
 
@@ -16,6 +16,7 @@ use crate::check::{RepairArgs, VerifyArgs};
 use crate::define::{DefineArgs, DropArgs};
 use crate::exchange::{ExportArgs, ImportArgs};
 use crate::failure::Failure;
+use crate::limit::LimitArgs;
 use crate::load::LoadArgs;
 use crate::over_time::{RatioArgs, SeenArgs, SeriesArgs};
 use crate::progress::say;
@@ -36,7 +37,7 @@ Questions are answered while another process records into the directory; what ch
 done then.
 
 Exit codes: 0 ok, 1 error, 2 usage, 3 the directory is damaged, 4 another process has it open, \
-130 and 143 a load was stopped by Ctrl-C or SIGTERM.";
+5 a limit denied it, 130 and 143 a load was stopped by Ctrl-C or SIGTERM.";
 
 /// Running answers over events, in a directory.
 #[derive(Debug, Parser)]
@@ -59,6 +60,7 @@ pub(crate) enum Command {
     Views(ViewsArgs),
     Define(Box<DefineArgs>),
     Drop(DropArgs),
+    Limit(Box<LimitArgs>),
     Stats(StatsArgs),
     Checkpoint(CheckpointArgs),
     Verify(VerifyArgs),
@@ -95,7 +97,11 @@ impl Place {
 
     /// Opens a directory that is there, which has this time zone or takes it.
     pub(crate) fn open_in(&self, zone: Option<TimeZone>) -> Result<Db, Failure> {
-        let options = zone.map_or_else(Options::new, |zone| Options::new().time_zone(zone));
+        self.open_with(zone.map_or_else(Options::new, |zone| Options::new().time_zone(zone)))
+    }
+
+    /// Opens a directory that is there, with these options.
+    pub(crate) fn open_with(&self, options: Options) -> Result<Db, Failure> {
         options.must_exist().open(&self.dir).map_err(advised)
     }
 
@@ -138,6 +144,13 @@ impl Opened {
         match self {
             Self::Owned(db) => db.views(),
             Self::Beside(db) => db.views(),
+        }
+    }
+
+    pub(crate) fn policies(&self) -> quipu::Result<Vec<Policy>> {
+        match self {
+            Self::Owned(db) => Ok(db.policies()?.into_iter().map(|status| status.policy).collect()),
+            Self::Beside(db) => db.policies(),
         }
     }
 
@@ -214,11 +227,21 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// All commands, those of commands too, and how they are called.
+    fn commands(call: &str, of: &clap::Command) -> Vec<(String, clap::Command)> {
+        let mut all = Vec::new();
+        for command in of.get_subcommands() {
+            let call = format!("{call} {}", command.get_name());
+            all.extend(commands(&call, command));
+            all.push((call, command.clone()));
+        }
+        all
+    }
+
     #[test]
     fn every_command_has_an_example() {
-        for command in Cli::command().get_subcommands() {
+        for (call, command) in commands("quipu", &Cli::command()) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let call = format!("quipu {}", command.get_name());
             assert!(help.contains(&call), "{call}: {help}");
             assert!(command.get_about().is_some(), "{call}");
         }
@@ -227,8 +250,8 @@ mod tests {
     #[test]
     fn help_is_wrapped_once() {
         let command = Cli::command();
-        let commands = command.get_subcommands().chain([&command]);
-        for help in commands.filter_map(clap::Command::get_after_help) {
+        let commands = commands("quipu", &command).into_iter().map(|(_, command)| command);
+        for help in commands.chain([command.clone()]).filter_map(|c| c.get_after_help().cloned()) {
             let help = help.to_string();
             for (line, next) in help.lines().zip(help.lines().skip(1).chain([""])) {
                 // Calls are copied by people, and stand in one line; the width of the terminal

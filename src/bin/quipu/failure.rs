@@ -1,7 +1,7 @@
 //! Why a command stopped, and the exit code that says so.
 //!
-//! 1. Exit codes are part of the interface: 1 error, 2 usage, 3 corruption, 4 locked; 130 and 143 are
-//!    the signals' (`interrupt`).
+//! 1. Exit codes are part of the interface: 1 error, 2 usage, 3 corruption, 4 locked, 5 denied by a
+//!    limit; 130 and 143 are the signals' (`interrupt`).
 //! 2. A reader that went away (`quipu list .. | head`) is no failure: nothing is said, exit 0.
 //! 3. Only standard output's errors convert with `?` from [`io::Error`]; a file's error is made
 //!    with [`Failure::file`], so that it names the file.
@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Output(io::Error),
     /// Anything else, already said in one sentence.
     Said { code: u8, message: String },
+    /// A limit denied it, which was said as the answer.
+    Denied,
 }
 
 /// Exit code of a plain error.
@@ -30,6 +32,8 @@ const USAGE: u8 = 2;
 const CORRUPTION: u8 = 3;
 /// Exit code of a directory that another process has open.
 const LOCKED: u8 = 4;
+/// Exit code of what a limit does not allow.
+const DENIED: u8 = 5;
 
 impl Failure {
     /// A plain error.
@@ -66,6 +70,7 @@ impl Failure {
         match self {
             Self::Said { code, .. } => *code,
             Self::Output(_) => ERROR,
+            Self::Denied => DENIED,
             Self::Engine(error) => match error.kind() {
                 ErrorKind::Corruption | ErrorKind::MissingSegment => CORRUPTION,
                 ErrorKind::Locked => LOCKED,
@@ -86,6 +91,7 @@ impl fmt::Display for Failure {
             Self::Engine(error) => error.fmt(f),
             Self::Output(error) => write!(f, "standard output: {error}"),
             Self::Said { message, .. } => f.write_str(message),
+            Self::Denied => f.write_str("a limit does not allow it"),
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use quipu::Timestamp;
+use quipu::{Length, Timestamp};
 
 /// What a number in the time field counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -180,32 +180,13 @@ pub(crate) fn argument(text: &str) -> Result<Timestamp, String> {
     at.map_err(|_| format!("{text:?} is no time; write it like 2010-12-01T08:26:00Z"))
 }
 
-/// Reads a duration of the command line: a number and a unit, `500ms`, `90s`, `15m`, `36h`, `50d`, `2w`.
+/// Reads a duration of the command line: `500ms`, `90s`, `1h30m`, `50d`, `2w`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let millis = match unit.trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "w" => 604_800_000,
-        _ => {
-            return Err(
-                "a duration is a whole number and a unit: 500ms, 90s, 15m, 36h, 50d, 2w".into()
-            );
-        }
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(millis))
-        // A hundred thousand years: past every clock there is.
-        .filter(|millis| *millis <= 3_155_760_000_000_000)
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("{text:?} is not a duration that fits"))
+    let length = text.parse::<Length>().map_err(|error| error.to_string())?;
+    // A hundred thousand years: past every clock there is.
+    let fits = |length: &Duration| length.as_secs() <= 3_155_760_000_000;
+    let length = Some(Duration::from(length)).filter(fits);
+    length.ok_or_else(|| format!("{text:?} is not a duration that fits"))
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //!
 //! 1. It reaches nothing of the engine but its public interface.
 //! 2. Answers go to standard output, everything else to standard error.
-//! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked, 130 and 143 stopped by a signal; a
-//!    closed pipe is no error.
+//! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked, 5 denied by a limit, 130 and 143
+//!    stopped by a signal; a closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`, `over_time`), the views (`define`), the state (`state`), its checks (`check`), backups
+//! (`ask`, `over_time`), the views (`define`), limits (`limit`, `policy`), the state (`state`), its checks (`check`), backups
 //! (`archive`), other replicas (`exchange`); `sheet` is the way out of them all.
 
 mod args;
@@ -32,7 +32,9 @@ mod archive;
 mod ask;
 mod check;
 mod exchange;
+mod limit;
 mod over_time;
+mod policy;
 mod state;
 
 mod number;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        // That was said as the answer.
+        Err(Failure::Denied) => ExitCode::from(Failure::Denied.code()),
         Err(failure) => {
             progress::say(&format!("quipu: {failure}"));
             ExitCode::from(failure.code())
@@ -81,6 +85,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Views(args) => state::views(&args),
         Command::Define(args) => define::define(&args),
         Command::Drop(args) => define::drop_view(&args),
+        Command::Limit(args) => limit::run(&args),
         Command::Stats(args) => state::stats(&args),
         Command::Checkpoint(args) => state::checkpoint(&args),
         Command::Verify(args) => check::verify(&args),

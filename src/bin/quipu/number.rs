@@ -8,7 +8,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use quipu::Length;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Beyond this a number is written with an exponent.
@@ -103,6 +105,15 @@ pub(crate) fn micros(n: u64) -> String {
         120_000_000..7_200_000_000 => format!("{:.1} min", n as f64 / 60e6),
         _ => format!("{:.1} h", n as f64 / 3600e6),
     }
+}
+
+/// A length for people: whole seconds, or milliseconds below one; never less
+/// than it is.
+pub(crate) fn length(length: Duration) -> String {
+    let unit: u128 = if length < Duration::from_secs(1) { 1_000_000 } else { 1_000_000_000 };
+    let units = length.as_nanos().div_ceil(unit);
+    let seconds = u64::try_from(units * unit / 1_000_000_000).unwrap_or(u64::MAX);
+    Length::from(Duration::new(seconds, (units * unit % 1_000_000_000) as u32)).to_string()
 }
 
 /// An instant as tables show it: `2010-12-01 08:26:00` of `2010-12-01T08:26:00.000Z`.
@@ -207,6 +218,11 @@ mod tests {
         assert_eq!(micros(900), "900 µs");
         assert_eq!(micros(12_345), "12.3 ms");
         assert_eq!(micros(61_000_000), "61.00 s");
+        assert_eq!(length(Duration::from_micros(39_000_001)), "40s");
+        assert_eq!(length(Duration::from_micros(90_061_000_000)), "1d1h1m1s");
+        assert_eq!(length(Duration::from_micros(1)), "1ms");
+        assert_eq!(length(Duration::MAX), Length::from(Duration::from_secs(u64::MAX)).to_string());
+        assert_eq!(length(Duration::ZERO), "0s");
         assert_eq!(instant("2010-12-01T08:26:00.000Z"), "2010-12-01 08:26:00");
         assert_eq!(instant("2010-12-01T08:26:00.250Z"), "2010-12-01 08:26:00.250");
     }

@@ -9,6 +9,7 @@
 //! 4. The key is one array in JSON (`key`), and one column a part everywhere else.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use quipu::Timestamp;
@@ -43,6 +44,8 @@ pub(crate) enum Cell {
     Count(u64),
     Number(f64),
     Time(Timestamp),
+    /// Seconds everywhere but in tables; a column of it is called so at its end.
+    Length(Duration),
     Text(String),
     /// A list of texts: an array in JSON, joined by `, ` elsewhere.
     Texts(Vec<String>),
@@ -206,6 +209,7 @@ fn json_row(out: &mut impl Write, sheet: &Sheet, key: &[String], cells: &[Cell])
             // serde_json writes null for what is not finite (2).
             Cell::Number(x) => json(out, x)?,
             Cell::Time(at) => write!(out, "\"{}\"", millis(*at))?,
+            Cell::Length(length) => json(out, &length.as_secs_f64())?,
             Cell::Text(text) => json(out, text)?,
             Cell::Texts(texts) => json(out, texts)?,
         }
@@ -262,6 +266,7 @@ fn csv_field(cell: &Cell) -> String {
         Cell::Missing | Cell::Number(_) => String::new(),
         Cell::Count(n) => n.to_string(),
         Cell::Time(at) => millis(*at).to_string(),
+        Cell::Length(length) => format!("{:?}", length.as_secs_f64()),
         Cell::Text(text) => text.clone(),
         Cell::Texts(texts) => texts.join(", "),
     }

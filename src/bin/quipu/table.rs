@@ -47,7 +47,7 @@ pub(crate) fn layout(sheet: &Sheet, rows: &[Vec<Cell>], style: Style) -> String 
     }
     table.force_no_tty();
     let key_names = sheet.key.iter().flatten().map(String::as_str);
-    table.set_header(key_names.chain(sheet.columns.iter().map(|column| column.name)));
+    table.set_header(key_names.chain(sheet.columns.iter().map(|column| title(column.name))));
 
     let decimals: Vec<usize> = (0..key_parts + sheet.columns.len())
         .map(|i| number::decimals(rows.iter().filter_map(|row| number_of(&row[i]))))
@@ -107,7 +107,7 @@ fn hide_until(table: &mut Table, sheet: &Sheet, key_parts: usize, width: u16) ->
             column.set_constraint(ColumnConstraint::Hidden);
         }
         total -= usize::from(widths[key_parts + i]) + 2;
-        hidden.push(sheet.columns[i].name);
+        hidden.push(title(sheet.columns[i].name));
     }
     if let Some((i, column)) = sentence.and_then(|i| Some((i, table.column_mut(i)?))) {
         let others = total - taken((i, &widths[i]));
@@ -115,6 +115,11 @@ fn hide_until(table: &mut Table, sheet: &Sheet, key_parts: usize, width: u16) ->
         column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(room as u16 + 2)));
     }
     hidden
+}
+
+/// A column's name here, where lengths of time have units of their own.
+fn title(name: &'static str) -> &'static str {
+    name.strip_suffix("_seconds").unwrap_or(name)
 }
 
 fn number_of(cell: &Cell) -> Option<f64> {
@@ -130,6 +135,7 @@ fn cell_text(cell: &Cell, decimals: usize) -> String {
         Cell::Count(n) => number::grouped(*n),
         Cell::Number(x) => number::fixed(*x, decimals),
         Cell::Time(at) => number::instant(&sheet::millis(*at).to_string()),
+        Cell::Length(length) => number::length(*length),
         Cell::Text(text) => number::visible(text).into_owned(),
         Cell::Texts(texts) => number::visible(&texts.join(", ")).into_owned(),
     }
