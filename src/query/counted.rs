@@ -13,7 +13,7 @@ use super::window::KeptGrain;
 use super::{AskedKey, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
-use crate::time::{Grain, TimeZone, Timestamp};
+use crate::time::{Grain, Keep, TimeZone, Timestamp};
 use crate::view::View;
 use std::ops::{ControlFlow, RangeInclusive};
 

@@ -9,6 +9,7 @@ mod exchanging;
 mod exits;
 mod formats;
 mod full_disk;
+mod limits;
 mod loading;
 mod over_time;
 mod protected;

@@ -34,6 +34,7 @@ mod recording;
 mod redefine;
 mod repair;
 mod retention;
+mod rules;
 mod schedules;
 mod several;
 mod staging;
