@@ -190,11 +190,7 @@ impl Query {
             _ => 0,
         };
         let reaches = |of: &KeptGrain| back.is_reached(of, now.micros(), slack(of));
-        if fitting(self, back).any(|of| reaches(&of)) {
-            Ok(())
-        } else {
-            Err(too_far(self.view(), back, self.time_zone()))
-        }
+        if fitting(self, back).any(|of| reaches(&of)) { Ok(()) } else { Err(too_far(self, back)) }
     }
 }
 
@@ -320,7 +316,7 @@ impl<'q> Keyed<'q> {
         mut see: impl FnMut(&KeptGrain, SeriesRef<'_>),
     ) -> Result<Around> {
         let reaching = || fitting(self.query, back).filter(|of| back.is_reached(of, now, 0));
-        let finest = reaching().next().ok_or_else(|| too_far(self.query.view(), back))?;
+        let finest = reaching().next().ok_or_else(|| too_far(self.query, back))?;
         let first_of_finest = back.first(&finest, now);
         let mut whole_from = i64::MIN;
         self.each(&mut |series: SeriesRef<'_>| {
@@ -372,7 +368,7 @@ fn fitting(query: &Query, back: Back) -> impl Iterator<Item = KeptGrain> + Clone
 }
 
 #[cold]
-fn too_far(view: &View, back: Back, zone: TimeZone) -> Error {
+fn too_far(query: &Query, back: Back) -> Error {
     let wanted = match back {
         Back::Rolling { micros, .. } => {
             format!(
@@ -386,9 +382,9 @@ fn too_far(view: &View, back: Back, zone: TimeZone) -> Error {
         ErrorKind::NotKept,
         format!(
             "the view {:?} keeps no buckets that {wanted}; it keeps: {}{}",
-            view.name(),
-            view.kept(),
-            enough(back, zone)
+            query.view().name(),
+            query.view().kept(),
+            enough(back, query.time_zone())
         ),
     )
 }

@@ -3,8 +3,7 @@
 use crate::directory::options;
 use proptest::prelude::*;
 use quipu::{
-    Constraint, ErrorKind, Event, Grain, Keep, Policy, ReadOnlyDb, Rule, Schedule, TestClock,
-    Timestamp, View, Window,
+    Constraint, ErrorKind, Event, Grain, Keep, Policy, ReadOnlyDb, Rule, Schedule, View, Window,
 };
 use std::time::Duration;
 
@@ -145,9 +144,8 @@ fn what_is_no_rule_says_where_and_what_is_due() {
 #[test]
 fn a_policy_is_made_of_rules_that_were_read() {
     let root = tempfile::tempdir().unwrap();
-    let clock = TestClock::at(Timestamp::from_secs(1_700_000_000));
     let calls = View::new("calls").by(["key"]).grain(Grain::Second, Keep::Last(61));
-    let db = options(&clock).view(calls).open(root.path().join("db")).unwrap();
+    let db = options().view(calls).open(root.path().join("db")).unwrap();
     let policy = Policy::new("free").rule("calls: at most 2 in any 60s".parse().unwrap());
     assert_eq!(policy.to_string(), "free (calls: at most 2 in any 1m)");
     db.set_policy(policy.clone()).unwrap();
@@ -175,7 +173,7 @@ fn a_view_without_buckets_for_a_window_is_told_which_would_do() {
         ("Europe/Paris", secs(30 * 86_400), "; 32 days would do"),
     ] {
         let root = tempfile::tempdir().unwrap();
-        let db = options(&TestClock::at(Timestamp::from_secs(1_700_000_000)))
+        let db = options()
             .time_zone(zone.parse().unwrap())
             .view(View::new("calls"))
             .open(root.path().join("db"))
