@@ -107,7 +107,7 @@ fn what_is_no_rule_says_where_and_what_is_due() {
         ("calls: at most 5", &["nothing stands behind `calls: at most 5`", "in any 60s"]),
         ("calls: at most 5 each day", &["\"each\" stands behind", "per day"]),
         ("calls: at most 5 in 60s", &["`in any 1m`", "in the last 7 days"]),
-        ("calls: at most 5 in any day", &["\"day\" is no length", "60s", "15m"]),
+        ("calls: at most 5 in any day", &["\"day\" is no length", "90s", "15m"]),
         ("calls: at most 5 per fortnight", &["fortnight", "hour, day"]),
         ("calls: at most 5 per", &["nothing stands behind", "a grain"]),
         ("calls: at most 5 in the last 99999999999 days", &["99999999999 buckets"]),
