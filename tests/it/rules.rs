@@ -198,7 +198,7 @@ fn lengths() -> impl Strategy<Value = Duration> {
         (1_u64..100_000).prop_map(Duration::from_secs),
         (1_u64..10_000_000_000).prop_map(Duration::from_micros),
         (0_u32..20).prop_map(|power| Duration::from_micros(10_u64.pow(power.min(16)))),
-        (1_u64..5_000).prop_map(|n| Duration::from_hours(n)),
+        (1_u64..5_000).prop_map(Duration::from_hours),
     ]
 }
 
@@ -249,9 +249,8 @@ fn counted() -> impl Strategy<Value = Constraint> {
 }
 
 fn calendar() -> impl Strategy<Value = Constraint> {
-    (schedules(), any::<bool>()).prop_map(|(schedule, is_open)| match is_open {
-        true => Constraint::during(schedule),
-        false => Constraint::outside_of(schedule),
+    (schedules(), any::<bool>()).prop_map(|(schedule, is_open)| {
+        if is_open { Constraint::during(schedule) } else { Constraint::outside_of(schedule) }
     })
 }
 

@@ -303,13 +303,11 @@ impl Subject {
             // It is looked at by nothing.
             return Ok(self.policy.clone());
         }
-        let take = match names.is_empty() {
-            true => "events of any name".to_owned(),
-            false => names.into_iter().collect::<Vec<_>>().join(", "),
-        };
+        let take =
+            if names.is_empty() { vec!["events of any name"] } else { names.into_iter().collect() };
         Err(Failure::usage(format!(
             "which event? The views of the policy {policy} take {}: say --event NAME",
-            number::visible(&take)
+            number::visible(&take.join(", "))
         )))
     }
 
@@ -335,7 +333,7 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
     let event = args.subject.event(&asked.event).times(args.times);
     let verdict = asked.limiter.check(&event)?;
     let is_shadowed = asked.policy.is_shadow() && !verdict.is_allowed();
-    decide(asked, args, verdict, is_shadowed, "allowed")
+    decide(&asked, args, verdict, is_shadowed, "allowed")
 }
 
 fn record(args: &RecordArgs) -> Result<(), Failure> {
@@ -349,11 +347,11 @@ fn record(args: &RecordArgs) -> Result<(), Failure> {
     let status = asked.db.policies()?;
     let status = status.iter().find(|status| status.policy.name() == asked.policy.name());
     let is_shadowed = verdict.is_allowed() && status.is_some_and(|status| status.denied > 0);
-    decide(asked, args, verdict, is_shadowed, "recorded")
+    decide(&asked, args, verdict, is_shadowed, "recorded")
 }
 
 fn decide(
-    asked: Asked,
+    asked: &Asked,
     args: &CheckArgs,
     verdict: Verdict,
     is_shadowed: bool,
@@ -390,48 +388,45 @@ impl Decision<'_> {
 
     /// For people.
     fn sentence(&self) -> String {
-        let again = |after: Duration| {
-            let at = number::instant(&later(self.now, after).to_string());
-            format!("in {}, at {at} UTC", number::length(after))
-        };
         let shadow = ", as the policy is a shadow; it would be denied";
-        let (remaining, resets_in, denial) = match &self.verdict {
-            Verdict::Allowed { remaining, resets_in } => (*remaining, *resets_in, None),
-            Verdict::Denied(denial) => (None, None, Some(denial)),
-        };
-        let mut text = match denial {
-            Some(_) if !self.is_shadowed => "denied".to_owned(),
-            _ => self.done.to_owned(),
-        };
-        if self.is_shadowed {
-            text.push_str(shadow);
-        } else if let Some(left) = remaining {
-            text.push_str(&format!(": {} left", number::grouped(left)));
+        match &self.verdict {
+            Verdict::Allowed { .. } if self.is_shadowed => format!("{}{shadow}", self.done),
+            Verdict::Allowed { remaining, resets_in } => {
+                let left = remaining.map(|n| format!(": {} left", number::grouped(n)));
+                let resets_in = resets_in.filter(|length| !length.is_zero());
+                let resets =
+                    resets_in.map(|after| format!("; all of it again {}", self.again(after)));
+                [Some(self.done.to_owned()), left, resets].into_iter().flatten().collect()
+            }
+            Verdict::Denied(denial) => {
+                let (done, shadow) =
+                    if self.is_shadowed { (self.done, shadow) } else { ("denied", "") };
+                let rule = self.rule(denial);
+                format!("{done}{shadow}: {}\n{}", number::visible(&rule), self.why(denial))
+            }
         }
-        if let Some(resets_in) = resets_in.filter(|length| !length.is_zero()) {
-            text.push_str(&format!("; all of it again {}", again(resets_in)));
-        }
-        let Some(denial) = denial else { return text };
-        text.push_str(&format!(": {}", number::visible(&self.rule(denial))));
-        let (used, limit) = (number::grouped(denial.used), number::grouped(denial.limit));
+    }
+
+    /// How much there is of it, and when it may happen.
+    fn why(&self, denial: &Denial) -> String {
         if denial.is_too_much {
-            let times = number::grouped(self.times);
-            return format!("{text}\n{times} at once are more than it ever allows");
+            return format!("{} at once are more than it ever allows", number::grouped(self.times));
         }
-        if denial.limit > 0 {
-            let is_at_most = denial.constraint.is_at_most();
-            text.push_str(&format!(
-                "\n{used} of {limit} {}",
-                if is_at_most { "used" } else { "there" }
-            ));
-            text.push_str("; ");
-        } else {
-            text.push('\n');
+        let when = denial.retry_after.map_or_else(
+            || "waiting does not help".to_owned(),
+            |after| format!("again {}", self.again(after)),
+        );
+        if denial.limit == 0 {
+            return when;
         }
-        match denial.retry_after {
-            Some(after) => format!("{text}again {}", again(after)),
-            None => format!("{text}waiting does not help"),
-        }
+        let (used, limit) = (number::grouped(denial.used), number::grouped(denial.limit));
+        let there = if denial.constraint.is_at_most() { "used" } else { "there" };
+        format!("{used} of {limit} {there}; {when}")
+    }
+
+    fn again(&self, after: Duration) -> String {
+        let at = number::instant(&later(self.now, after).to_string());
+        format!("in {}, at {at} UTC", number::length(after))
     }
 
     fn write(&self, output: &Output) -> Result<(), Failure> {

@@ -93,7 +93,7 @@ pub(crate) struct PoliciesArgs {
     output: Output,
 }
 
-fn rule(text: &String) -> Result<Rule, Failure> {
+fn rule(text: &str) -> Result<Rule, Failure> {
     let hint = "hint: quipu limit set --help shows rules of every kind";
     text.parse().map_err(|error: quipu::Error| Failure::usage(error.to_string()).because(hint))
 }
@@ -113,7 +113,7 @@ pub(crate) fn advised(error: quipu::Error) -> Failure {
 
 /// Runs `limit set`.
 pub(crate) fn set(args: &SetArgs) -> Result<(), Failure> {
-    let rules: Vec<Rule> = args.rules.iter().map(rule).collect::<Result<_, _>>()?;
+    let rules: Vec<Rule> = args.rules.iter().map(|text| rule(text)).collect::<Result<_, _>>()?;
     let db = args.place.open()?;
     let was_there = db.policies()?.iter().any(|status| status.policy.name() == args.name);
     let policy = Policy::new(&args.name).shadow(args.shadow).near(args.near);
