@@ -13,7 +13,7 @@ use super::window::KeptGrain;
 use super::{AskedKey, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
-use crate::time::{Grain, Keep, TimeZone, Timestamp};
+use crate::time::{Grain, Keep, Length, TimeZone, Timestamp};
 use crate::view::View;
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -371,10 +371,8 @@ fn fitting(query: &Query, back: Back) -> impl Iterator<Item = KeptGrain> + Clone
 fn too_far(query: &Query, back: Back) -> Error {
     let wanted = match back {
         Back::Rolling { micros, .. } => {
-            format!(
-                "reach back {:?} and a bucket more",
-                std::time::Duration::from_micros(micros as u64)
-            )
+            let length = Length::from(std::time::Duration::from_micros(micros as u64));
+            format!("reach back {length} and a bucket more")
         }
         Back::Buckets { n, grain, .. } => format!("are {}", grain.counted(&n.to_string(), n == 1)),
     };

@@ -246,7 +246,7 @@ fn a_time_to_come_back_is_one_at_which_schedules_and_counts_both_allow_it() {
     let nights = || "23:00-00:30".parse::<quipu::Schedule>().unwrap();
     let limit = api.at_most("alice", 1, Window::rolling(secs(7_200))).during(nights()).unwrap();
     let denial = denied(limit.check_and_record(&call("alice")));
-    let words = "only daily 23:00-00:30 in UTC; again in 2800s";
+    let words = "only daily 23:00-00:30 in UTC; again in 46m40s";
     assert_eq!((denial.index, denial.to_string().as_str()), (1, words));
     // Then full for two hours, and closed when those are over.
     api.clock.advance(secs(2_800));

@@ -21,7 +21,7 @@ Examples:
 
 Rules (`calls` is a view; what an event has of its key is who is limited):
   calls: at most 100 in any 60s        rolling, whenever the 60s begin
-  calls: at most 10000 per day         of the calendar: minute, hour, week, month, 6h
+  calls: at most 10000 per day         of the calendar: minute, week, month, 6h
   calls: at most 20 at once, then 10 in each 1s          as they come back
   launches: at least 3 in the last 7 days                what must have been before
   resets: none for 1h                  not before the last one is so long ago
