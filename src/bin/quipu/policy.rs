@@ -22,14 +22,14 @@ Examples:
 Rules (`calls` is a view; what an event has of its key is who is limited):
   calls: at most 100 in any 60s        rolling, whenever the 60s begin
   calls: at most 10000 per day         of the calendar: minute, week, month, 6h
-  calls: at most 20 at once, then 10 in each 1s          as they come back
-  launches: at least 3 in the last 7 days                what must have been before
+  calls: at most 20 at once, then 10 in each 1s    as they come back
+  launches: at least 3 in the last 7 days      what must have been before
   resets: none for 1h                  not before the last one is so long ago
   logins: one in the last 5m           only if there was one
   only mon-fri 08:00-20:00             by the clock; `in Europe/Paris` behind it
   not 22:00-06:00
-  jobs but refunds: at most 5 per hour         what `refunds` counts is given back
-  burst = calls: at most 20 in any 1s          with a name
+  jobs but refunds: at most 5 per hour     what `refunds` counts is back
+  burst = calls: at most 20 in any 1s           with a name
 
 A view answers rolling windows and rates by buckets that are short beside them, one more than \
 they are long:
