@@ -14,7 +14,6 @@ use super::{AskedKey, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, Length, TimeZone, Timestamp};
-use crate::view::View;
 use std::ops::{ControlFlow, RangeInclusive};
 
 /// How far back.
