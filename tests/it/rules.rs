@@ -156,7 +156,7 @@ fn a_policy_is_made_of_rules_that_were_read() {
     }
     // A reader beside it sees the rules, and when they go.
     let reader = ReadOnlyDb::open(root.path().join("db")).unwrap();
-    assert_eq!(reader.policies().unwrap()[0].policy, policy);
+    assert_eq!(reader.policies().unwrap(), [policy]);
     db.remove_policy("free").unwrap();
     reader.refresh().unwrap();
     assert_eq!(reader.policies().unwrap(), []);
