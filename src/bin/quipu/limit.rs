@@ -332,8 +332,7 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
     let asked = args.subject.ask(Purpose::Key)?;
     let event = args.subject.event(&asked.event).times(args.times);
     let verdict = asked.limiter.check(&event)?;
-    let is_shadowed = asked.policy.is_shadow() && !verdict.is_allowed();
-    decide(&asked, args, verdict, is_shadowed, "allowed")
+    decide(&asked, args, verdict, "allowed")
 }
 
 fn record(args: &RecordArgs) -> Result<(), Failure> {
@@ -343,21 +342,19 @@ fn record(args: &RecordArgs) -> Result<(), Failure> {
     let measures = measures.iter();
     let event = measures.fold(event, |event, (name, value)| event.measure(name, *value));
     let verdict = asked.limiter.check_and_record(&event)?;
-    // Since this opening nothing else was decided.
-    let status = asked.db.policies()?;
-    let status = status.iter().find(|status| status.policy.name() == asked.policy.name());
-    let is_shadowed = verdict.is_allowed() && status.is_some_and(|status| status.denied > 0);
-    decide(&asked, args, verdict, is_shadowed, "recorded")
+    decide(&asked, args, verdict, "recorded")
 }
 
 fn decide(
     asked: &Asked,
     args: &CheckArgs,
     verdict: Verdict,
-    is_shadowed: bool,
     done: &'static str,
 ) -> Result<(), Failure> {
     let (policy, times) = (&asked.policy, args.times);
+    // What holds has a time at which all of its limit is there again.
+    let is_denied = matches!(verdict, Verdict::Allowed { remaining: Some(0), resets_in: None });
+    let is_shadowed = policy.is_shadow() && is_denied;
     let now = asked.now;
     let decision = Decision { policy, verdict, is_shadowed, times, done, now };
     if !args.quiet {
@@ -366,7 +363,7 @@ fn decide(
             _ => decision.write(&args.output)?,
         }
     }
-    let is_allowed = decision.verdict.is_allowed() || is_shadowed;
+    let is_allowed = decision.verdict.is_allowed();
     asked.db.close()?;
     if is_allowed { Ok(()) } else { Err(Failure::Denied) }
 }
@@ -388,9 +385,10 @@ impl Decision<'_> {
 
     /// For people.
     fn sentence(&self) -> String {
-        let shadow = ", as the policy is a shadow; it would be denied";
         match &self.verdict {
-            Verdict::Allowed { .. } if self.is_shadowed => format!("{}{shadow}", self.done),
+            Verdict::Allowed { .. } if self.is_shadowed => {
+                format!("{}, as the policy is a shadow; it would be denied", self.done)
+            }
             Verdict::Allowed { remaining, resets_in } => {
                 let left = remaining.map(|n| format!(": {} left", number::grouped(n)));
                 let resets_in = resets_in.filter(|length| !length.is_zero());
@@ -399,10 +397,8 @@ impl Decision<'_> {
                 [Some(self.done.to_owned()), left, resets].into_iter().flatten().collect()
             }
             Verdict::Denied(denial) => {
-                let (done, shadow) =
-                    if self.is_shadowed { (self.done, shadow) } else { ("denied", "") };
                 let rule = self.rule(denial);
-                format!("{done}{shadow}: {}\n{}", number::visible(&rule), self.why(denial))
+                format!("denied: {}\n{}", number::visible(&rule), self.why(denial))
             }
         }
     }
