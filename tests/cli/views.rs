@@ -1,6 +1,6 @@
 //! `define`, `drop`, `views`, `stats`, `checkpoint`.
 
-use crate::{Shop, keys};
+use crate::{Shop, exists, keys};
 
 #[test]
 fn a_view_is_defined_and_backfilled() {
@@ -149,4 +149,16 @@ fn replace_says_what_was_converted_and_from_when_on_it_is_exact() {
     let days = views.iter().find(|view| view["name"] == "days").unwrap();
     assert!(days["state"].as_str().unwrap().starts_with("ready, by day from 20"), "{days}");
     define(&["--grain", "day=7", "--stats", "weight", "--replace"]).failed(1, "other measures");
+}
+
+#[test]
+fn a_view_is_defined_in_a_new_directory_only_if_that_is_said() {
+    let shop = Shop::new();
+    let define = ["define", "logins", "--by", "user", "--count"];
+    shop.run(&define).failed(1, "quipu define --create");
+    assert!(!exists(&shop.dir()));
+    let create = [&define[..], &["--create"]].concat();
+    shop.run(&create).ok();
+    shop.run(&create).ok(); // it is there by now
+    assert_eq!(shop.run(&["views"]).ok().json()["name"], "logins");
 }

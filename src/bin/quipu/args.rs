@@ -74,7 +74,8 @@ pub(crate) enum Command {
 /// Why a directory cannot be opened, and what to do.
 fn advised(error: quipu::Error) -> Failure {
     match error.kind() {
-        ErrorKind::NotFound => Failure::from(error).because("quipu load makes a directory"),
+        ErrorKind::NotFound => Failure::from(error)
+            .because("quipu load makes a directory, and so does quipu define --create"),
         ErrorKind::Corruption | ErrorKind::MissingSegment => Failure::from(error)
             .because("quipu verify lists every damage; quipu repair says what can be kept"),
         _ => error.into(),
@@ -90,14 +91,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens a directory that is there; only `load` makes one.
+    /// Opens a directory that is there; only `load` makes one, and `define --create`.
     pub(crate) fn open(&self) -> Result<Db, Failure> {
-        self.open_in(None)
-    }
-
-    /// Opens a directory that is there, which has this time zone or takes it.
-    pub(crate) fn open_in(&self, zone: Option<TimeZone>) -> Result<Db, Failure> {
-        self.open_with(zone.map_or_else(Options::new, |zone| Options::new().time_zone(zone)))
+        self.open_with(Options::new())
     }
 
     /// Opens a directory that is there, with these options.

@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 
 use clap::Args;
-use quipu::{Db, ErrorKind, Grain, Keep, Progress, TimeZone, View};
+use quipu::{Db, ErrorKind, Grain, Keep, Options, Progress, TimeZone, View};
 
 use crate::args::Place;
 use crate::ask;
@@ -26,6 +26,7 @@ Examples:
   quipu define eu_hours --where 'country in FR,DE' --grain hour=72 --dir shop
   quipu define shifts --grain 8h=21,day=400 --time-zone Europe/Paris --dir shop
   quipu define shifts --grain 8h=90,day=400 --replace --dir shop
+  quipu define logins --by user --grain minute=61 --create --dir auth
 
 Without --by the view has one series over all its events; without --count and --stats it \
 has both, the figures of `value`. The dimension `event` is the event's name.";
@@ -68,6 +69,9 @@ pub(crate) struct DefineArgs {
     /// directory keeps the one with which its first view was defined [default: as it has it, or UTC]
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<TimeZone>,
+    /// Make the directory if there is none
+    #[arg(long)]
+    create: bool,
     /// Fold in the events that the log already has
     #[arg(long)]
     backfill: bool,
@@ -172,7 +176,9 @@ const NOW: &str = "has this definition now";
 
 /// Runs `define`.
 pub(crate) fn define(args: &DefineArgs) -> Result<(), Failure> {
-    let db = args.place.open_in(args.time_zone)?;
+    let options = args.time_zone.map_or_else(Options::new, |zone| Options::new().time_zone(zone));
+    let db =
+        if args.create { options.open(&args.place.dir)? } else { args.place.open_with(options)? };
     let show = if args.quiet { Show::Nobody } else { Show::Terminal };
     let (is_new, what) = match db.define(args.view()) {
         Ok(true) => (true, "defined"),

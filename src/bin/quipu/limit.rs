@@ -27,7 +27,7 @@ use crate::table::Align;
 
 const LIMIT_EXAMPLES: &str = "\
 Examples:
-  quipu define logins --by user --events login --grain minute=61
+  quipu define logins --by user --events login --grain minute=61 --create
   quipu limit set logins 'logins: at most 5 in any 1h'
   quipu limit record logins user=ann && ./log_in
   quipu limit usage logins user=ann";
