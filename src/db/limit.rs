@@ -25,7 +25,7 @@ pub use reservation::Reservation;
 use super::{Db, Engine, Recorded};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::limit::{Asked, Denial, Judged, Plain, Question, Usage, Verdict, When, Whom};
+use crate::limit::{Asked, Denial, Judged, Plain, Question, Usage, Used, Verdict, When, Whom};
 use crate::options::Durability;
 use crate::policy::{Constraint, Window};
 use crate::query::{AskedKey, Keyed, SeriesQuery};
@@ -517,29 +517,20 @@ impl<'a> Asking<'a> {
         let mut locked = Some(self.lock());
         let now = self.moment(&mut locked)?;
         let judged = self.judge(1, &mut locked, now)?;
-        // That of the constraint that most of it counts against; less counts against the others.
-        let is_net = |(asked, _): &(Question<'_>, &Judged<'_>)| asked.refunds.is_some();
-        let used = |judged: &Judged<'_>| -> SmallVec<[(i64, u64); 2]> {
-            let there = judged
-                .parts()
-                .iter()
-                .filter(|part| part.leaves > now.micros() && part.is_recorded());
-            there.map(|part| (part.at, part.count)).collect()
-        };
-        let parts = self.questions().zip(&judged).filter(is_net).map(|(_, judged)| used(judged));
-        let sum = |parts: &SmallVec<[(i64, u64); 2]>| {
-            parts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
-        };
-        let mut parts = parts.max_by_key(sum).unwrap_or_default();
-        parts.sort_unstable_by(|a, b| b.cmp(a));
+        let net = self.questions().zip(&judged).filter(|(asked, _)| asked.refunds.is_some());
+        let mut used: SmallVec<[Used; 2]> =
+            net.map(|(_, judged)| judged.used_at(now.micros())).collect();
+        // As much as counts against the one that most counts against. The newest of it happened when all
+        // of them say: so of no bucket of any of them more is given back than was used in it.
+        let most = used.iter().map(|used| used.count).max().unwrap_or(0).min(most);
         let mut left = most;
         let mut batch = self.db.batch();
-        for (at, count) in parts {
-            let taken = left.min(count);
-            if taken > 0 {
-                batch.push(&event.clone().at(Timestamp::from_micros(at)).times(taken))?;
-                left -= taken;
-            }
+        while left > 0 {
+            let at = used.iter().map(|used| used.newest().0).fold(i64::MAX, i64::min);
+            let taken = used.iter().map(|used| used.newest().1).fold(left, u64::min);
+            batch.push(&event.clone().at(Timestamp::from_micros(at)).times(taken))?;
+            used.iter_mut().for_each(|used| used.take(taken));
+            left -= taken;
         }
         if most == left {
             return Ok(0);
@@ -601,7 +592,12 @@ impl<'a> Asking<'a> {
 
     /// Takes the locks of the limit's keys; a key that was never seen is known from now on.
     fn lock(&self) -> Locked<'a> {
-        self.db.engine().limits.lock(self.series().flat_map(Keyed::number))
+        self.lock_with(SmallVec::new())
+    }
+
+    /// The same, and those of some others.
+    fn lock_with(&self, others: SmallVec<[u64; 2]>) -> Locked<'a> {
+        self.db.engine().limits.lock(self.series().flat_map(Keyed::number).chain(others))
     }
 
     fn is_shadow(&self) -> bool {

@@ -29,7 +29,7 @@ fn back_in(window: Window, n: u64, is_certain: bool) -> Back {
             // As long as it takes until all of it has come back.
             let whole = u128::from(n) * micros_of(period) as u128;
             let micros = whole.div_ceil(u128::from(rate)).min(Window::LENGTH_MAX.as_micros());
-            Back::Rolling { micros: (micros as i64).max(1), is_certain: false }
+            Back::Level { micros: (micros as i64).max(1) }
         }
     }
 }
@@ -37,7 +37,9 @@ fn back_in(window: Window, n: u64, is_certain: bool) -> Back {
 /// At most `n` in a window.
 fn at_most_in(window: Window, n: u64) -> Sum {
     match window.0 {
-        Kind::Gcra(rate, period) => Sum::Level { n, rate, period: micros_of(period) },
+        Kind::Gcra(rate, period) => {
+            Sum::Level { n, rate, period: micros_of(period), full_at: i64::MIN }
+        }
         Kind::Rolling(_) | Kind::Last(..) => Sum::AtMost(n),
     }
 }
@@ -85,6 +87,34 @@ pub(crate) enum Judged<'a> {
     Scheduled(&'a Schedule, bool),
     /// It holds, or waiting does not help.
     Said(bool),
+}
+
+/// What was recorded and counts against a constraint.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Used {
+    /// How much it is.
+    pub(crate) count: u64,
+    /// By the latest moment at which it can have happened.
+    newest_last: SmallVec<[(i64, u64); 2]>,
+    /// What is not among it happened at that moment at the latest.
+    others: i64,
+}
+
+impl Used {
+    /// How many of the newest that are left happened at the same moment at the latest, and that moment.
+    pub(crate) fn newest(&self) -> (i64, u64) {
+        self.newest_last.last().copied().unwrap_or((self.others, u64::MAX))
+    }
+
+    /// Takes so many of those.
+    pub(crate) fn take(&mut self, count: u64) {
+        if let Some((_, left)) = self.newest_last.last_mut() {
+            *left -= count;
+            if *left == 0 {
+                self.newest_last.pop();
+            }
+        }
+    }
 }
 
 /// A constraint "at most" of which nothing is reserved or given back.
@@ -234,7 +264,7 @@ impl<'a> Question<'a> {
             bucket: Part::NO_BUCKET,
             count: reserved.count,
         });
-        let (n, window, sum) = match &self.constraint.bound {
+        let (n, window, mut sum) = match &self.constraint.bound {
             Bound::AtMost(n, window) => (*n, window, at_most_in(*window, *n)),
             Bound::AtLeast(n, window) => (*n, window, Sum::AtLeast(*n)),
             Bound::Cooldown(length) => {
@@ -258,6 +288,9 @@ impl<'a> Question<'a> {
             if let Some(refunds) = self.refunds {
                 refunds.counted_back(back, now, &mut |part| give_back(&mut parts, part))?;
             }
+        }
+        if let Sum::Level { full_at, .. } = &mut sum {
+            *full_at = around.unknown_before;
         }
         if self.constraint.counts_reserved() {
             parts.extend(held);
@@ -322,11 +355,23 @@ impl Judged<'_> {
         }
     }
 
-    /// What is counted, part by part.
-    pub(crate) fn parts(&self) -> &[Part] {
-        match self {
-            Judged::Counted { case, .. } => &case.parts,
-            Judged::Scheduled(..) | Judged::Said(_) => &[],
+    /// What was recorded and counts.
+    pub(crate) fn used_at(&self, at: i64) -> Used {
+        let Judged::Counted { case, around } = self else { return Used::default() };
+        let recorded = Case {
+            parts: case.parts.iter().copied().filter(Part::is_recorded).collect(),
+            sum: case.sum,
+            cost: 0,
+        };
+        let parts = recorded.parts.iter().filter(|part| part.leaves > at && part.count > 0);
+        let mut newest_last: SmallVec<[(i64, u64); 2]> =
+            parts.map(|part| (part.at, part.count)).collect();
+        newest_last.sort_unstable();
+        let there = newest_last.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+        Used {
+            count: recorded.counted(at).min(there),
+            newest_last,
+            others: around.begins.saturating_sub(1),
         }
     }
 

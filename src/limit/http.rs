@@ -238,9 +238,7 @@ fn quota(constraint: &Constraint) -> Option<(String, Duration)> {
     let window = constraint.window().filter(|_| constraint.is_at_most())?;
     let length = match back(constraint) {
         // Of what comes back smoothly this is the time in which all of it does.
-        Some(Back::Rolling { micros, .. }) if !window.is_window() => {
-            Duration::from_micros(micros.unsigned_abs())
-        }
+        Some(Back::Level { micros }) => Duration::from_micros(micros.unsigned_abs()),
         _ => window.length(),
     };
     Some((quoted(constraint.name()?), length))

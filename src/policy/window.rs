@@ -78,8 +78,13 @@ impl Window {
     /// The level is computed from the buckets that the view keeps, so no state is kept beside them: the
     /// same counts serve any rate, and changing it keeps what was used. Events of a bucket are taken as late
     /// as they can have been, which is exact for the last event, and on the strict side for the others by
-    /// at most the length of a bucket: keep a grain that is short beside `period / n`. What is older than
-    /// the time in which a whole burst comes back is forgotten, however much it was.
+    /// at most the length of a bucket: keep a grain that is short beside `period / n`.
+    ///
+    /// The view has to keep the time in which a whole burst comes back, and four times that is looked at
+    /// where it is kept. What was before is taken as the most that it can have been, so that who goes on at
+    /// the very rate does not get the burst again; with all four times kept it makes no difference to who
+    /// used up to three quarters of the rate. (Of more than that was let through by other limits,
+    /// what is older than a whole burst is forgotten.)
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

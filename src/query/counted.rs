@@ -22,6 +22,9 @@ pub(crate) enum Back {
     /// Exactly so long, in buckets of the finest grain that reaches back so far; those that are cut count
     /// whole, or, where it is to be certain, not at all.
     Rolling { micros: i64, is_certain: bool },
+    /// The same of what may be in it, and [`LEVEL_BACK`] times as far where so many buckets are kept: what a
+    /// level was before that matters only to those who were busy all the while.
+    Level { micros: i64 },
     /// So many buckets of a grain, the present one being the last.
     Buckets { n: u32, grain: Grain, is_certain: bool },
 }
@@ -30,16 +33,39 @@ impl Back {
     /// The first bucket of `of` that has to do with what counts at `now`.
     fn first(self, of: &KeptGrain, now: i64) -> i64 {
         match self {
-            Back::Rolling { micros, .. } => of.bucket(moment(now.saturating_sub(micros - 1))),
+            Back::Rolling { micros, .. } | Back::Level { micros } => {
+                of.bucket(moment(now.saturating_sub(micros - 1)))
+            }
             Back::Buckets { n, .. } => of.back(of.bucket(moment(now)), u64::from(n - 1)),
         }
+    }
+
+    /// The first bucket of a series that is looked at, where it is kept.
+    #[inline]
+    fn farthest(self, of: &KeptGrain, series: SeriesRef<'_>, now: i64) -> i64 {
+        match self {
+            Back::Rolling { .. } | Back::Buckets { .. } => self.first(of, now),
+            // From the last event, so that a level that was known does not come to be unknown by itself.
+            Back::Level { micros } => {
+                let last = series.last_span().end().micros().min(now);
+                of.bucket(moment(last.saturating_sub(micros.saturating_mul(LEVEL_BACK))))
+            }
+        }
+    }
+
+    /// The first moment of what is looked at, of a series.
+    fn begin(self, of: &KeptGrain, series: SeriesRef<'_>, now: i64) -> i64 {
+        let oldest = series.newest(of.at).map_or(i64::MIN, |newest| of.keep.oldest(newest));
+        of.start(self.farthest(of, series, now).max(oldest)).micros()
     }
 
     /// The first moment at which a bucket does not count any more.
     fn leaves(self, of: &KeptGrain, number: i64) -> i64 {
         let end = || of.start(number.saturating_add(1)).micros();
         match self {
-            Back::Rolling { micros, is_certain: false } => (end() - 1).saturating_add(micros),
+            Back::Rolling { micros, is_certain: false } | Back::Level { micros } => {
+                (end() - 1).saturating_add(micros)
+            }
             Back::Rolling { micros, is_certain: true } => {
                 of.start(number).micros().saturating_add(micros)
             }
@@ -62,7 +88,7 @@ impl Back {
             Back::Rolling { is_certain: true, .. } | Back::Buckets { is_certain: true, .. } => {
                 (of.start(number).micros(), self.leaves(of, number))
             }
-            Back::Rolling { micros, .. } if known == number => {
+            Back::Rolling { micros, .. } | Back::Level { micros } if known == number => {
                 (i64::MIN, at.saturating_add(micros))
             }
             _ => (i64::MIN, self.leaves(of, known)),
@@ -73,7 +99,7 @@ impl Back {
     /// Calls `see` with the buckets of a series that count, newest first.
     #[inline]
     fn walk(self, of: &KeptGrain, series: SeriesRef<'_>, now: i64, mut see: impl FnMut(i64, u64)) {
-        let (first, known) = (self.first(of, now), series.known(of.at));
+        let (first, known) = (self.farthest(of, series, now), series.known(of.at));
         let is_certain = self.is_certain();
         series.each_back(of.at, |number, count, _| {
             let behind = if is_certain { number < known } else { false };
@@ -89,7 +115,7 @@ impl Back {
     /// When what happens now leaves, if it is the last to happen.
     fn fresh_leaves(self, of: &KeptGrain, now: i64) -> i64 {
         match self {
-            Back::Rolling { micros, .. } => now.saturating_add(micros),
+            Back::Rolling { micros, .. } | Back::Level { micros } => now.saturating_add(micros),
             Back::Buckets { .. } => self.leaves(of, of.bucket(moment(now))),
         }
     }
@@ -97,7 +123,9 @@ impl Back {
     /// From when on a ring whose oldest bucket is this one has all of the window.
     fn whole_from(self, of: &KeptGrain, oldest: i64) -> i64 {
         match self {
-            Back::Rolling { micros, .. } => of.start(oldest).micros().saturating_add(micros),
+            Back::Rolling { micros, .. } | Back::Level { micros } => {
+                of.start(oldest).micros().saturating_add(micros)
+            }
             Back::Buckets { n, .. } => of.start(oldest.saturating_add(i64::from(n) - 1)).micros(),
         }
     }
@@ -108,7 +136,9 @@ impl Back {
         let present = of.bucket(moment(now));
         let begin = of.start(present).micros();
         let first = match self {
-            Back::Rolling { .. } => self.first(of, begin.saturating_sub(slack)),
+            Back::Rolling { .. } | Back::Level { .. } => {
+                self.first(of, begin.saturating_sub(slack))
+            }
             Back::Buckets { .. } => self.first(of, begin),
         };
         of.keep.oldest(present) <= first
@@ -162,13 +192,24 @@ pub(crate) struct Around {
     pub(crate) fresh_leaves: i64,
     /// From when on everything in the window is known (invariant 2).
     pub(crate) whole_from: i64,
+    /// Of a level: the moment before which there were events that were not looked at.
+    pub(crate) unknown_before: i64,
+    /// All that was handed on happened since then, and all that happened since then was handed on.
+    pub(crate) begins: i64,
 }
 
 impl Around {
     /// Of what counts no buckets.
-    pub(crate) const NOTHING: Around = Around { fresh_leaves: i64::MIN, whole_from: i64::MIN };
+    pub(crate) const NOTHING: Around = Around {
+        fresh_leaves: i64::MIN,
+        whole_from: i64::MIN,
+        unknown_before: i64::MIN,
+        begins: i64::MAX,
+    };
 }
 
+/// As often as the time in which a whole burst comes back a level is looked back at.
+const LEVEL_BACK: i64 = 4;
 const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
 fn moment(micros: i64) -> Timestamp {
@@ -260,14 +301,23 @@ impl<'q> Keyed<'q> {
         see: &mut dyn FnMut(Part),
     ) -> Result<Around> {
         let now = now.micros();
-        self.current(|this| {
+        let (mut unknown_before, mut begins) = (i64::MIN, i64::MAX);
+        let around = self.current(|this| {
             this.walk_back(back, now, |of, series| {
                 let (known, last) = (series.known(of.at), series.last_span().end().micros());
                 back.walk(of, series, now, |number, count| {
                     see(back.part(of, known, last, number, count));
                 });
+                let begin = back.begin(of, series, now);
+                begins = begins.min(begin);
+                if matches!(back, Back::Level { .. })
+                    && series.first_span().start().micros() < begin
+                {
+                    unknown_before = unknown_before.max(begin);
+                }
             })
-        })
+        })?;
+        Ok(Around { unknown_before, begins, ..around })
     }
 
     /// The sum of what counts now, or may, and when no more than `most` of it will: of the series of one
@@ -338,7 +388,8 @@ impl<'q> Keyed<'q> {
             });
             see(&of, series);
         })?;
-        Ok(Around { fresh_leaves: back.fresh_leaves(&finest, now), whole_from })
+        let fresh_leaves = back.fresh_leaves(&finest, now);
+        Ok(Around { fresh_leaves, whole_from, ..Around::NOTHING })
     }
 
     /// Between when and when the last event was.
@@ -360,7 +411,7 @@ impl<'q> Keyed<'q> {
 /// The grains that it can be counted in, finest first.
 fn fitting(query: &Query, back: Back) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
     let fits = move |of: &KeptGrain| match back {
-        Back::Rolling { .. } => true,
+        Back::Rolling { .. } | Back::Level { .. } => true,
         Back::Buckets { grain, .. } => of.grain.canonical() == grain.canonical(),
     };
     (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).filter(fits)
@@ -369,7 +420,7 @@ fn fitting(query: &Query, back: Back) -> impl Iterator<Item = KeptGrain> + Clone
 #[cold]
 fn too_far(query: &Query, back: Back) -> Error {
     let wanted = match back {
-        Back::Rolling { micros, .. } => {
+        Back::Rolling { micros, .. } | Back::Level { micros } => {
             let length = Length::from(std::time::Duration::from_micros(micros as u64));
             format!("reach back {length} and a bucket more")
         }
@@ -388,7 +439,9 @@ fn too_far(query: &Query, back: Back) -> Error {
 
 /// Buckets that would do, in words: for a window without a grain of its own some that are short beside it.
 fn enough(back: Back, zone: TimeZone) -> String {
-    let Back::Rolling { micros, .. } = back else { return String::new() };
+    let (Back::Rolling { micros, .. } | Back::Level { micros }) = back else {
+        return String::new();
+    };
     let grains = [
         (Grain::Day, DAY_MICROS, DAY_MICROS),
         (Grain::Hour, DAY_MICROS / 24, DAY_MICROS / 24),

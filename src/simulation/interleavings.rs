@@ -8,12 +8,13 @@
 //! scenarios: `models.rs`.
 
 use super::{Fault, OperationKind, SimulatedDisk, Step, Stepped, Survival};
-use crate::{Db, Durability, ErrorKind, Event, Options, TestClock, View};
+use crate::{Db, Durability, ErrorKind, Event, Grain, Keep, Options, TestClock, View, Window};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 fn orders() -> usize {
     let asked = std::env::var("QUIPU_INTERLEAVINGS").ok();
@@ -319,5 +320,60 @@ fn an_engine_closed_among_recorders_keeps_what_it_acknowledged() {
         maker.join().expect("done");
         closer.join().expect("done");
         assert_eq!(recovered(&disk.power_cut(Survival::None)), acknowledged.load(SeqCst));
+    });
+}
+
+/// Whoever comes first, as much is let through as the limit says, and counted: by those who record at
+/// once, and by those who reserve, and then commit or give up.
+#[test]
+fn a_limit_lets_through_what_it_says_among_recorders_and_reservations() {
+    explore(|| {
+        let disk = SimulatedDisk::new(7);
+        let engine = Arc::new(open(&disk));
+        let calls = View::new("calls").by(["user"]).grain(Grain::Second, Keep::Last(12));
+        engine.db().define(calls).expect("defined");
+        let limit = |db: &Db| {
+            let series = db.query("calls").and_then(|calls| calls.series(&["a"])).expect("a view");
+            let window = Window::rolling(Duration::from_secs(10));
+            db.limit().at_most(&series, 3, window).expect("kept")
+        };
+        let event = || Event::new("e").dim("user", "a").dim("item", "x").value(1.0);
+        let admitted = Arc::new(AtomicU64::new(0));
+        let recorders = [(); 2].map(|()| {
+            let (engine, admitted) = (engine.clone(), admitted.clone());
+            thread::spawn(move || {
+                let limit = limit(engine.db());
+                for _ in 0..2 {
+                    let verdict = limit.check_and_record(&event()).expect("asked");
+                    admitted.fetch_add(u64::from(verdict.is_allowed()), SeqCst);
+                }
+            })
+        });
+        let reserver = {
+            let (engine, admitted) = (engine.clone(), admitted.clone());
+            thread::spawn(move || {
+                let limit = limit(engine.db());
+                for is_committed in [false, true] {
+                    let lease = Duration::from_secs(5);
+                    let Ok(reservation) = limit.reserve(1, lease).expect("asked") else { continue };
+                    if is_committed {
+                        reservation.commit(&event()).expect("held");
+                        admitted.fetch_add(1, SeqCst);
+                    } else {
+                        drop(reservation);
+                    }
+                }
+            })
+        };
+        for thread in recorders.into_iter().chain([reserver]) {
+            thread.join().expect("done");
+        }
+        // What is given up is there for the reservation after it, at the latest.
+        let admitted = admitted.load(SeqCst);
+        assert_eq!(admitted, 3);
+        let limit = limit(engine.db());
+        assert_eq!(limit.usage().expect("asked")[0].used, admitted);
+        assert!(!limit.check_and_record(&event()).expect("asked").is_allowed());
+        assert_eq!((count(engine.db()), recovered(&disk.kill())), (admitted, admitted));
     });
 }

@@ -9,25 +9,25 @@ use quipu::{
 use std::path::Path;
 use std::time::Duration;
 
-const NOW: i64 = 1_700_000_000;
-const SECOND: Duration = Duration::from_secs(1);
-const MICRO: Duration = Duration::from_micros(1);
+pub(crate) const NOW: i64 = 1_700_000_000;
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MICRO: Duration = Duration::from_micros(1);
 
-fn secs(n: u64) -> Duration {
+pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
 /// A microsecond less.
-fn just_before(length: Duration) -> Duration {
+pub(crate) fn just_before(length: Duration) -> Duration {
     length.checked_sub(MICRO).unwrap()
 }
 
-fn millis(n: u64) -> Duration {
+pub(crate) fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
 /// Calls by key, in seconds of the last minute and hours of the last day.
-fn calls() -> View {
+pub(crate) fn calls() -> View {
     View::new("calls")
         .by(["key"])
         .only_events(["call"])
@@ -37,38 +37,38 @@ fn calls() -> View {
 }
 
 /// Calls by key in the last 62 buckets of this length alone.
-fn calls_by(bucket: Duration) -> View {
+pub(crate) fn calls_by(bucket: Duration) -> View {
     let grain = Grain::every(bucket).unwrap();
     View::new("calls").by(["key"]).only_events(["call"]).grain(grain, Keep::Last(62))
 }
 
-struct Api {
-    root: tempfile::TempDir,
-    clock: TestClock,
-    db: Db,
+pub(crate) struct Api {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) clock: TestClock,
+    pub(crate) db: Db,
 }
 
 impl Api {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Api::of(calls())
     }
 
-    fn of(calls: View) -> Self {
+    pub(crate) fn of(calls: View) -> Self {
         let root = tempfile::tempdir().unwrap();
         let clock = TestClock::at(Timestamp::from_secs(NOW));
         let db = open_with(calls, &root.path().join("db"), &clock);
         Api { root, clock, db }
     }
 
-    fn series(&self, key: &str) -> SeriesQuery {
+    pub(crate) fn series(&self, key: &str) -> SeriesQuery {
         series(&self.db, key)
     }
 
-    fn at_most(&self, key: &str, n: u64, window: Window) -> Limit {
+    pub(crate) fn at_most(&self, key: &str, n: u64, window: Window) -> Limit {
         self.db.limit().at_most(self.series(key), n, window).unwrap()
     }
 
-    fn recorded(&self, key: &str) -> Option<u64> {
+    pub(crate) fn recorded(&self, key: &str) -> Option<u64> {
         self.series(key).ever().sum().unwrap()
     }
 }
@@ -77,24 +77,24 @@ fn open(dir: &Path, clock: &TestClock) -> Db {
     open_with(calls(), dir, clock)
 }
 
-fn open_with(calls: View, dir: &Path, clock: &TestClock) -> Db {
+pub(crate) fn open_with(calls: View, dir: &Path, clock: &TestClock) -> Db {
     options().clock(clock.clone()).view(calls).view(View::counters()).open(dir).unwrap()
 }
 
-fn series(db: &Db, key: &str) -> SeriesQuery {
+pub(crate) fn series(db: &Db, key: &str) -> SeriesQuery {
     db.query("calls").unwrap().series(&[key]).unwrap()
 }
 
-fn call(key: &str) -> Event<'_> {
+pub(crate) fn call(key: &str) -> Event<'_> {
     Event::new("call").dim("key", key)
 }
 
-fn minute() -> Window {
+pub(crate) fn minute() -> Window {
     Window::rolling(secs(60))
 }
 
 #[track_caller]
-fn allowed(verdict: quipu::Result<Verdict>) -> (Option<u64>, Option<Duration>) {
+pub(crate) fn allowed(verdict: quipu::Result<Verdict>) -> (Option<u64>, Option<Duration>) {
     match verdict.unwrap() {
         Verdict::Allowed { remaining, resets_in } => (remaining, resets_in),
         Verdict::Denied(denial) => panic!("{denial}"),
@@ -102,7 +102,7 @@ fn allowed(verdict: quipu::Result<Verdict>) -> (Option<u64>, Option<Duration>) {
 }
 
 #[track_caller]
-fn denied(verdict: quipu::Result<Verdict>) -> quipu::Denial {
+pub(crate) fn denied(verdict: quipu::Result<Verdict>) -> quipu::Denial {
     verdict.unwrap().denial().expect("it is denied").clone()
 }
 

@@ -60,7 +60,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     // 6 edges
     // Models of threads drive parts of the engine by themselves.
     ("tower", &["limit"]),
-    ("simulation", &["db", "disk", "log", "manifest", "record", "series", "tier", "view"]),
+    (
+        "simulation",
+        &["db", "disk", "log", "manifest", "policy", "record", "series", "tier", "view"],
+    ),
 ];
 
 /// Everybody may use these.

@@ -87,6 +87,12 @@ impl Limit {
         subjects.sort_unstable();
         subjects.dedup();
         let id = self.db.engine().limits.next_id();
+        if subjects.is_empty() {
+            // Nothing counts it. Its lease is held all the same, under a key of its own.
+            subjects.push((0, id));
+            drop(locked);
+            locked = Some(self.db.engine().limits.lock([id].into_iter()));
+        }
         let hold = Hold { id, count: n, until: end(now, lease), lease: micros(lease) };
         for subject in &subjects {
             if let Some(locked) = &mut locked {
@@ -130,7 +136,7 @@ impl Reservation {
         }
         let limit = self.limit.clone();
         let engine = limit.db.engine();
-        let mut locked = Some(limit.asking().lock());
+        let mut locked = Some(limit.asking().lock_with(self.held_keys()));
         let now = limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         let recorded = engine.record_at(event, now, durability)?;
@@ -150,7 +156,7 @@ impl Reservation {
         check_lease(lease)?;
         let engine = self.limit.db.engine();
         engine.check_open()?;
-        let mut locked = Some(self.limit.asking().lock());
+        let mut locked = Some(self.limit.asking().lock_with(self.held_keys()));
         let now = self.limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         for subject in &self.subjects {
@@ -163,6 +169,10 @@ impl Reservation {
 
     /// Gives the room back. So does dropping it.
     pub fn cancel(self) {}
+
+    fn held_keys(&self) -> SmallVec<[u64; 2]> {
+        self.subjects.iter().map(|(_, key)| *key).collect()
+    }
 
     /// Checks that it is not over.
     fn check_held(&self, locked: &mut Option<super::Locked<'_>>, now: Timestamp) -> Result<()> {
@@ -193,7 +203,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.is_over {
             let engine = self.limit.db.engine().clone();
-            let mut locked = engine.limits.lock(self.subjects.iter().map(|(_, key)| *key));
+            let mut locked = engine.limits.lock(self.held_keys().into_iter());
             self.release(&mut locked);
         }
     }
