@@ -464,7 +464,8 @@ impl Db {
     /// ```
     ///
     /// # Errors
-    /// `UnknownView`; `Invalid` for a definition that cannot be; `LogRetired` when the log no longer
+    /// `UnknownView`; `Invalid` for a definition that cannot be, or that a [policy](crate::Policy) could not
+    /// ask; `LogRetired` when the log no longer
     /// reaches back to where the view begins, and more than its grains is to be changed (nothing is changed
     /// then); `Stopped` by `progress`; `Backfilling` when another call does the same, or the view's backfill
     /// is not complete and its buckets would have to be converted; `ViewConflict` when another call gave
@@ -746,6 +747,7 @@ impl Engine {
             Some(begun) if batch.len() == 1 => begun.clamp(Timestamp::MIN, Timestamp::MAX),
             _ => self.now(),
         };
+        self.limits.note_recording(now);
         WORKBENCH.with(|bench| {
             let bench = &mut *bench.borrow_mut();
             let chunks = batch.chunks(&self.dictionary);

@@ -20,7 +20,7 @@ mod window;
 
 pub use across::Across;
 pub use answer::{Bucket, Component, Estimate, Row, Seen, SpanTotal, Total};
-pub(crate) use counted::{Around, Back, Keyed, Part, Summed};
+pub(crate) use counted::{Around, Back, Keyed, Part, Summed, check_kept};
 pub use range::RangeQuery;
 pub use series::SeriesQuery;
 pub use several::{Balance, Trend};

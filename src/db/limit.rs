@@ -374,7 +374,7 @@ impl Limit {
     /// Gives back what was used, the newest first, as much as the event counts for ([`Event::times`]) and
     /// no more than is used; gives how much that was. The event is what is recorded: one that the series of
     /// what is given back count ([`Limit::on_net`]). It is recorded under the times of what it gives back, so
-    /// that it leaves every window together with that; a cooldown whose last event is given back is over.
+    /// that it leaves every window together with that. A cooldown is none of it: it goes on.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -493,7 +493,9 @@ impl<'a> Asking<'a> {
     fn lenient(&self, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Denied(_) if self.is_shadow() => {
-                Verdict::Allowed { remaining: Some(0), resets_in: None }
+                let is_at_most = |asked: Question<'_>| asked.constraint.is_at_most();
+                let remaining = self.questions().any(is_at_most).then_some(0);
+                Verdict::Allowed { remaining, resets_in: None }
             }
             verdict => verdict,
         }
@@ -636,19 +638,26 @@ impl<'a> Asking<'a> {
         steady: Timestamp,
     ) -> Result<Timestamp> {
         let limits = &self.db.engine().limits;
-        for series in self.questions().filter_map(|asked| asked.series) {
+        if limits.is_mixed() {
+            return Ok(now);
+        }
+        let mut all = SmallVec::<[Subject; 4]>::new();
+        let mut is_any = false;
+        for series in self.questions().filter_map(|asked| asked.series).flat_map(Keyed::one_by_one)
+        {
             let is_ahead = || Ok(series.last_span()?.is_some_and(|last| *last.end() > now));
             for subject in subjects(series) {
-                let is_steady = match locked {
+                is_any |= match locked {
                     Some(locked) => locked.is_steady(subject, is_ahead)?,
                     None => limits.lock([subject.1].into_iter()).is_steady(subject, is_ahead)?,
                 };
-                if is_steady {
-                    return Ok(steady);
-                }
+                all.push(subject);
             }
         }
-        Ok(now)
+        if let Some(locked) = locked.as_mut().filter(|_| is_any) {
+            all.into_iter().for_each(|subject| locked.set_steady(subject));
+        }
+        Ok(if is_any { steady } else { now })
     }
 
     /// Finds out what the constraints say, for an event of this cost.
@@ -659,7 +668,11 @@ impl<'a> Asking<'a> {
         locked: &mut Option<Locked<'_>>,
         now: Timestamp,
     ) -> Result<Answer<'a>> {
-        if !self.db.engine().limits.has_held() {
+        let has_held = match locked {
+            Some(locked) => locked.has_held(),
+            None => self.db.engine().limits.has_held(),
+        };
+        if !has_held {
             let mut all = SmallVec::new();
             for asked in self.questions() {
                 match asked.judge_plainly(cost, now)? {
@@ -748,7 +761,11 @@ impl<'a> Asking<'a> {
         let mut last: Option<(usize, When)> = None;
         for (index, judged) in judged.iter().enumerate() {
             let when = judged.earliest(now);
-            if when != When::At(now) && last.is_none_or(|(_, last)| when > last) {
+            // Of several that never will, the one that says by how much.
+            let is_later = |(_, last): (usize, When)| {
+                when > last || when == When::Never && self.question(index).constraint.is_at_most()
+            };
+            if when != When::At(now) && last.is_none_or(is_later) {
                 last = Some((index, when));
             }
         }

@@ -67,6 +67,8 @@ fn begin(
         let looked = {
             let live = engine.enter()?;
             let old = live.named(name).ok_or_else(|| engine.unknown_view(name))?;
+            let now = engine.options.clock.now_roughly();
+            live.policies.check_redefined(&old.view, view, live.zone.unwrap_or_default(), now)?;
             let is_there = live.of_name(name).any(|tier| tier.view == *view);
             (!is_there).then(|| (old.id, old.since()))
         };

@@ -166,6 +166,7 @@ impl Engine {
         let clock = &self.options.clock;
         let now = if event.time.is_none() { clock.now() } else { clock.now_roughly() };
         let time = check_single(self, event, now)?;
+        self.limits.note_recording(now);
         self.stage_at(event, time, event_bytes, now, durability)
     }
 

@@ -302,18 +302,15 @@ impl<'a> Question<'a> {
     fn judge_last(self, length: Duration, sum: Sum) -> Result<Judged<'a>> {
         let last = self.series.map(Keyed::last_span).transpose()?.flatten();
         let length = micros_of(length);
-        let mut part = last.map(|last| {
-            // Where it is known roughly, the end of it that is the stricter one. One that is ahead of now
-            // counts at once: it may have hidden an earlier one.
-            let last = if sum == Sum::AtMost(0) { last.end() } else { last.start() };
-            let (at, bucket) = (last.micros(), Part::NO_BUCKET);
-            Part { enters: i64::MIN, leaves: at.saturating_add(length), at, bucket, count: 1 }
+        let part = last.map(|last| {
+            // Where it is known roughly, the end of it that is the stricter one. Under "at most" one that is
+            // ahead of now counts at once: it may have hidden an earlier one. Else it has yet to happen.
+            let is_strict = sum == Sum::AtMost(0);
+            let at = if is_strict { last.end() } else { last.start() }.micros();
+            let enters = if is_strict { i64::MIN } else { last.end().micros() };
+            let leaves = at.saturating_add(length);
+            Part { enters, leaves, at, bucket: Part::NO_BUCKET, count: 1 }
         });
-        if let (Some(last), Some(refunds)) = (part, self.refunds)
-            && refunds.last_span()?.is_some_and(|given_back| given_back.end().micros() >= last.at)
-        {
-            part = None;
-        }
         let case = Case { parts: part.into_iter().collect(), sum, cost: 0 };
         Ok(Judged::Counted { case, around: Around::NOTHING })
     }

@@ -133,10 +133,10 @@ impl Constraint {
         matches!(self.bound, Bound::AtMost(..) | Bound::Cooldown(_))
     }
 
-    /// Whether what happens counts against it, so that what is given back does not any more: "at most", and
-    /// cooldowns.
+    /// Whether it can be net of what was given back: "at most" can. (Which event a cooldown counts from can
+    /// not be told once the last one is taken away.)
     pub fn takes_back(&self) -> bool {
-        self.counts_reserved()
+        self.is_at_most()
     }
 
     /// The same, its schedule in this zone where it has none of its own.

@@ -14,6 +14,7 @@ use super::{AskedKey, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, Length, TimeZone, Timestamp};
+use crate::view::View;
 use std::ops::{ControlFlow, RangeInclusive};
 
 /// How far back.
@@ -220,17 +221,29 @@ impl Query {
     /// Checks that the view keeps buckets for so long, whatever its series hold, and at any time of the
     /// year.
     pub(crate) fn check_back(&self, back: Back, now: Timestamp) -> Result<()> {
-        // By how much as many buckets differ in length: months and years by themselves, others where the
-        // zone changes its clocks.
-        let slack = |of: &KeptGrain| match of.grain.canonical() {
-            Grain::Month | Grain::Year => 5 * DAY_MICROS,
-            _ if of.zone == TimeZone::UTC => 0,
-            Grain::Day | Grain::Week => DAY_MICROS,
-            Grain::Minute | Grain::Hour => DAY_MICROS / 24,
-            _ => 0,
-        };
-        let reaches = |of: &KeptGrain| back.is_reached(of, now.micros(), slack(of));
-        if fitting(self, back).any(|of| reaches(&of)) { Ok(()) } else { Err(too_far(self, back)) }
+        check_kept(self.view(), self.time_zone(), back, now)
+    }
+}
+
+/// Checks that a view would keep buckets for so long, whatever its series hold, and at any time of the year.
+///
+/// # Errors
+/// `NotKept`.
+pub(crate) fn check_kept(view: &View, zone: TimeZone, back: Back, now: Timestamp) -> Result<()> {
+    // By how much as many buckets differ in length: months and years by themselves, others where the
+    // zone changes its clocks.
+    let slack = |of: &KeptGrain| match of.grain.canonical() {
+        Grain::Month | Grain::Year => 5 * DAY_MICROS,
+        _ if of.zone == TimeZone::UTC => 0,
+        Grain::Day | Grain::Week => DAY_MICROS,
+        Grain::Minute | Grain::Hour => DAY_MICROS / 24,
+        _ => 0,
+    };
+    let reaches = |of: &KeptGrain| back.is_reached(of, now.micros(), slack(of));
+    if fitting(view, zone, back).any(|of| reaches(&of)) {
+        Ok(())
+    } else {
+        Err(too_far(view, zone, back))
     }
 }
 
@@ -255,6 +268,11 @@ impl<'q> Keyed<'q> {
     #[inline]
     pub(crate) fn is_of_one(self) -> bool {
         self.keys.len() == 1
+    }
+
+    /// The same, key by key.
+    pub(crate) fn one_by_one(self) -> impl Iterator<Item = Keyed<'q>> {
+        self.keys.iter().map(move |key| Keyed::new(self.query, std::slice::from_ref(key)))
     }
 
     /// Numbers of its keys ([`Source::number_of`](super::Source::number_of)).
@@ -364,8 +382,9 @@ impl<'q> Keyed<'q> {
         now: i64,
         mut see: impl FnMut(&KeptGrain, SeriesRef<'_>),
     ) -> Result<Around> {
-        let reaching = || fitting(self.query, back).filter(|of| back.is_reached(of, now, 0));
-        let finest = reaching().next().ok_or_else(|| too_far(self.query, back))?;
+        let (view, zone) = (self.query.view(), self.query.time_zone());
+        let reaching = || fitting(view, zone, back).filter(|of| back.is_reached(of, now, 0));
+        let finest = reaching().next().ok_or_else(|| too_far(view, zone, back))?;
         let first_of_finest = back.first(&finest, now);
         let mut whole_from = i64::MIN;
         self.each(&mut |series: SeriesRef<'_>| {
@@ -409,16 +428,20 @@ impl<'q> Keyed<'q> {
 }
 
 /// The grains that it can be counted in, finest first.
-fn fitting(query: &Query, back: Back) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
+fn fitting(
+    view: &View,
+    zone: TimeZone,
+    back: Back,
+) -> impl Iterator<Item = KeptGrain> + Clone + '_ {
     let fits = move |of: &KeptGrain| match back {
         Back::Rolling { .. } | Back::Level { .. } => true,
         Back::Buckets { grain, .. } => of.grain.canonical() == grain.canonical(),
     };
-    (0..query.view().grains().len()).map(|at| KeptGrain::at(query, at)).filter(fits)
+    (0..view.grains().len()).map(move |at| KeptGrain::in_view(view, zone, at)).filter(fits)
 }
 
 #[cold]
-fn too_far(query: &Query, back: Back) -> Error {
+fn too_far(view: &View, zone: TimeZone, back: Back) -> Error {
     let wanted = match back {
         Back::Rolling { micros, .. } | Back::Level { micros } => {
             let length = Length::from(std::time::Duration::from_micros(micros as u64));
@@ -430,9 +453,9 @@ fn too_far(query: &Query, back: Back) -> Error {
         ErrorKind::NotKept,
         format!(
             "the view {:?} keeps no buckets that {wanted}; it keeps: {}{}",
-            query.view().name(),
-            query.view().kept(),
-            enough(back, query.time_zone())
+            view.name(),
+            view.kept(),
+            enough(back, zone)
         ),
     )
 }

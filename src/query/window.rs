@@ -60,8 +60,14 @@ impl KeptGrain {
     /// Those of the view's `at`th grain.
     #[inline]
     pub(super) fn at(query: &Query, at: usize) -> Self {
-        let (grain, keep) = query.view().grains()[at];
-        KeptGrain { at, grain, keep, zone: query.time_zone() }
+        KeptGrain::in_view(query.view(), query.time_zone(), at)
+    }
+
+    /// Those of a definition's `at`th grain.
+    #[inline]
+    pub(super) fn in_view(view: &View, zone: TimeZone, at: usize) -> Self {
+        let (grain, keep) = view.grains()[at];
+        KeptGrain { at, grain, keep, zone }
     }
 
     /// The oldest bucket of a series that is kept and known, of which `newest` is the newest one.

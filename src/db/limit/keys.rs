@@ -8,6 +8,8 @@
 //! 3. While it is ahead a series is asked by one of the two: by the steady one if the first who asks
 //!    finds events in it that are ahead of the store's. (Of an event between the two nobody can say
 //!    whether it was recorded before the clock was set back or since, by somebody who goes by the store's.)
+//!    As soon as somebody records events but through a limit, by the store's clock, all are asked by that:
+//!    it counts what is ahead at once, and nothing is missed.
 
 use crate::error::Result;
 use crate::limit::Reserved;
@@ -23,6 +25,8 @@ use std::collections::HashMap;
 const LOCKS: usize = 256;
 /// So far behind the store's clock the steady one may be, in microseconds: it is written less often.
 const BEHIND: i64 = 1_000;
+/// So far behind the steady clock, in microseconds, the store's was set back for certain.
+const APART: i64 = 100_000;
 
 /// A series that something is reserved of: a number of its view's name, and one of its key.
 pub(super) type Subject = (u64, u64);
@@ -39,9 +43,8 @@ pub(in crate::db) struct Keys {
 pub(super) struct Hold {
     pub(super) id: u64,
     pub(super) count: u64,
-    /// In microseconds since 1970, by the time that limits go by.
+    /// In microseconds since 1970, by the steady clock.
     pub(super) until: i64,
-    pub(super) lease: i64,
 }
 
 /// The locks of some keys.
@@ -100,6 +103,26 @@ impl Keys {
         self.last_id.fetch_add(1, Relaxed)
     }
 
+    /// What the steady clock says, when a limit goes by this moment of either.
+    pub(super) fn steady_at(&self, now: Timestamp) -> i64 {
+        let is_ahead = self.steady.is_ahead.load(Acquire);
+        if is_ahead { self.steady.at.load(Acquire) as i64 } else { now.micros() }
+    }
+
+    /// Whether somebody else recorded events by the store's clock since that is behind: these would be
+    /// missed by the steady one.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.steady.is_mixed.load(Acquire)
+    }
+
+    /// Notes that somebody records an event, when the store's clock says this (invariant 3).
+    #[inline]
+    pub(in crate::db) fn note_recording(&self, now: Timestamp) {
+        if now.micros().saturating_add(APART) < self.steady.at.load(Acquire) as i64 {
+            self.steady.is_mixed.store(true, Release);
+        }
+    }
+
     /// The steady clock, when the store's says this.
     #[inline]
     pub(super) fn steady(&self, now: Timestamp) -> Timestamp {
@@ -120,20 +143,21 @@ impl Locked<'_> {
         subjects: impl Iterator<Item = Subject>,
         now: Timestamp,
     ) -> SmallVec<[Reserved; 2]> {
+        let steady = self.keys.steady_at(now);
         let mut found: SmallVec<[Hold; 2]> = SmallVec::new();
         for subject in subjects {
-            self.release(subject, |hold| {
-                // A clock that was set back does not make a lease longer.
-                hold.until = hold.until.min(now.micros().saturating_add(hold.lease));
-                hold.until <= now.micros()
-            });
+            self.release(subject, |hold| hold.until <= steady);
             if let Some(holds) = self.of(subject).and_then(|held| held.holds.get(&subject)) {
                 found.extend(holds.iter().copied());
             }
         }
         found.sort_unstable_by_key(|hold| hold.id);
         found.dedup_by_key(|hold| hold.id);
-        found.iter().map(|hold| Reserved { count: hold.count, until: hold.until }).collect()
+        let reserved = found.iter().map(|hold| Reserved {
+            count: hold.count,
+            until: now.micros().saturating_add(hold.until - steady),
+        });
+        reserved.collect()
     }
 
     /// Whether a series is asked by the steady clock, while that is ahead (invariant 3); `find_out` is
@@ -157,7 +181,26 @@ impl Locked<'_> {
         Ok(is_steady)
     }
 
-    pub(super) fn hold(&mut self, subject: Subject, hold: Hold) {
+    /// From now on a series is asked by the steady clock, for what is recorded to it has its times.
+    pub(super) fn set_steady(&mut self, subject: Subject) {
+        if let Some(held) = self.of(subject) {
+            held.is_steady.insert(subject, true);
+        }
+    }
+
+    /// Whether anything is reserved under these locks.
+    #[inline]
+    pub(super) fn has_held(&self) -> bool {
+        self.guards.iter().any(|(_, held)| !held.holds.is_empty())
+    }
+
+    pub(super) fn hold(&mut self, subject: Subject, hold: Hold, now: Timestamp) {
+        // What is over and nobody asked for since goes, too.
+        let steady = self.keys.steady_at(now);
+        let others = self.of(subject).map(|held| held.holds.keys().copied().collect::<Vec<_>>());
+        for other in others.unwrap_or_default() {
+            self.release(other, |hold| hold.until <= steady);
+        }
         if let Some(held) = self.of(subject) {
             held.holds.entry(subject).or_default().push(hold);
             self.keys.held.fetch_add(1, Release);
@@ -170,20 +213,19 @@ impl Locked<'_> {
     }
 
     /// Changes how long a reservation lasts.
-    pub(super) fn renew(&mut self, subject: Subject, id: u64, until: i64, lease: i64) {
+    pub(super) fn renew(&mut self, subject: Subject, id: u64, until: i64) {
         let holds = self.of(subject).and_then(|held| held.holds.get_mut(&subject));
         for hold in holds.into_iter().flatten().filter(|hold| hold.id == id) {
-            (hold.until, hold.lease) = (until, lease);
+            hold.until = until;
         }
     }
 
     /// Ends the reservations of a series of which `is_over` says so.
-    pub(super) fn release(&mut self, subject: Subject, is_over: impl FnMut(&mut Hold) -> bool) {
+    pub(super) fn release(&mut self, subject: Subject, is_over: impl Fn(&Hold) -> bool) {
         let Some(held) = self.of(subject) else { return };
         let Some(holds) = held.holds.get_mut(&subject) else { return };
         let before = holds.len();
-        let mut is_over = is_over;
-        holds.retain_mut(|hold| !is_over(hold));
+        holds.retain(|hold| !is_over(hold));
         let released = before - holds.len();
         if holds.is_empty() {
             held.holds.remove(&subject);
@@ -199,6 +241,8 @@ struct Steady {
     is_ahead: AtomicBool,
     /// How often it was ahead.
     times: AtomicU64,
+    /// Events were recorded by the store's clock since that is behind.
+    is_mixed: AtomicBool,
     /// What the store's clock said last, while this one is ahead.
     store: Mutex<i64>,
 }
@@ -209,6 +253,7 @@ impl Default for Steady {
             at: AtomicU64::new(i64::MIN as u64),
             is_ahead: AtomicBool::new(false),
             times: AtomicU64::new(0),
+            is_mixed: AtomicBool::new(false),
             store: Mutex::default(),
         }
     }
@@ -235,6 +280,7 @@ impl Steady {
         if now >= at {
             self.at.store(now as u64, Release);
             self.is_ahead.store(false, Release);
+            self.is_mixed.store(false, Release);
             return Timestamp::from_micros(now);
         }
         let was_ahead = self.is_ahead.swap(true, Release);

@@ -12,12 +12,14 @@ use crate::event::{Event, Limits, abridged};
 use crate::limit::{Asked, Denial, Question, Usage, Verdict, Whom, back};
 use crate::options::Durability;
 use crate::policy::{Constraint, Policy, Rule};
-use crate::query::{AskedKey, Keyed, Query};
+use crate::query::{AskedKey, Keyed, Query, check_kept};
 use crate::record::Control;
 use crate::sync::RwLock;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::tier::Tally;
+use crate::time::{TimeZone, Timestamp};
+use crate::view::View;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -91,6 +93,45 @@ impl Policies {
         let asks = |rule: &Rule| rule.view() == Some(view) || rule.refunds() == Some(view);
         let asking = self.0.values().find(|active| active.policy.rules().iter().any(asks));
         asking.map(|active| active.policy.name().to_owned())
+    }
+
+    /// Checks that the policies could be asked if a view had another definition.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the policy that could not.
+    pub(in crate::db) fn check_redefined(
+        &self,
+        before: &View,
+        view: &View,
+        zone: TimeZone,
+        now: Timestamp,
+    ) -> Result<()> {
+        let asks = |rule: &&Rule| [rule.view(), rule.refunds()].contains(&Some(view.name()));
+        for active in self.0.values() {
+            for rule in active.policy.rules().iter().filter(asks) {
+                let refuse = |why: String| {
+                    let name = active.policy.name();
+                    let which = format!("the policy {name:?} asks the view {:?}", view.name());
+                    Err(Error::invalid(format!(
+                        "{which}: {why}; change or remove the policy first"
+                    )))
+                };
+                if view.key() != before.key() {
+                    return refuse(format!("its key is to be {}", before.key().join(", ")));
+                }
+                if rule.refunds().is_some() && view.grains() != before.grains() {
+                    return refuse(
+                        "what is used and what is given back keep the same buckets".into(),
+                    );
+                }
+                if let Some(back) = back(rule.constraint())
+                    && let Err(error) = check_kept(view, zone, back, now)
+                {
+                    return refuse(error.message().to_owned());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn get(&self, name: &str) -> Result<Arc<Active>> {
@@ -262,7 +303,9 @@ pub(super) struct BoundRule {
 }
 
 impl Limiter {
-    /// The limit of this event's key, to be kept, or to be given more constraints.
+    /// The limit of this event's key by the policy of now, to be given more constraints. It stays as it is when
+    /// the policy is changed. Of a policy that refuses nothing it refuses nothing either, but for what
+    /// [`Limit::only_if`] says.
     ///
     /// # Errors
     /// `Invalid` for an event without a dimension of a view's key; `UnknownPolicy` when the policy was

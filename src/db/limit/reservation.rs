@@ -93,10 +93,11 @@ impl Limit {
             drop(locked);
             locked = Some(self.db.engine().limits.lock([id].into_iter()));
         }
-        let hold = Hold { id, count: n, until: end(now, lease), lease: micros(lease) };
+        let limits = &self.db.engine().limits;
+        let hold = Hold { id, count: n, until: end(limits.steady_at(now), lease) };
         for subject in &subjects {
             if let Some(locked) = &mut locked {
-                locked.hold(*subject, hold);
+                locked.hold(*subject, hold, now);
             }
         }
         Ok(Ok(Reservation { limit: self.clone(), subjects, id, count: n, is_over: false }))
@@ -159,10 +160,10 @@ impl Reservation {
         let mut locked = Some(self.limit.asking().lock_with(self.held_keys()));
         let now = self.limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
+        let until = end(engine.limits.steady_at(now), lease);
         for subject in &self.subjects {
             let locked = locked.iter_mut();
-            locked
-                .for_each(|locked| locked.renew(*subject, self.id, end(now, lease), micros(lease)));
+            locked.for_each(|locked| locked.renew(*subject, self.id, until));
         }
         Ok(())
     }
@@ -222,10 +223,7 @@ fn check_lease(lease: Duration) -> Result<()> {
     Ok(())
 }
 
-fn micros(lease: Duration) -> i64 {
-    lease.as_nanos().div_ceil(1_000) as i64
-}
-
-fn end(now: Timestamp, lease: Duration) -> i64 {
-    now.micros().saturating_add(micros(lease))
+/// When a lease is over that begins then.
+fn end(begin: i64, lease: Duration) -> i64 {
+    begin.saturating_add(lease.as_nanos().div_ceil(1_000) as i64)
 }
