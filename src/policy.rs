@@ -151,6 +151,9 @@ impl Rule {
         if self.constraint.is_said() || !is_of_calendar && self.view.is_none() {
             return refuse(format!("\"{words}\" has no view to ask"));
         }
+        if self.refunds.is_some() && self.refunds == self.view {
+            return refuse(format!("\"{words}\" counts and gives back by the same view"));
+        }
         if self.refunds.is_some() && !self.constraint.takes_back() {
             return refuse(format!("nothing is given back to \"{words}\""));
         }

@@ -292,7 +292,7 @@ impl<'a> Question<'a> {
         if let Sum::Level { full_at, .. } = &mut sum {
             *full_at = around.unknown_before;
         }
-        if self.constraint.counts_reserved() {
+        if self.constraint.counts_against() {
             parts.extend(held);
         }
         Ok(Judged::Counted { case: Case { parts, sum, cost }, around })

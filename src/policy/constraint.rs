@@ -128,8 +128,8 @@ impl Constraint {
         matches!(self.bound, Bound::During(_) | Bound::OutsideOf(_))
     }
 
-    /// Whether what is reserved counts against it.
-    pub(crate) fn counts_reserved(&self) -> bool {
+    /// Whether what happens, or is reserved, counts against it: "at most", and cooldowns.
+    pub fn counts_against(&self) -> bool {
         matches!(self.bound, Bound::AtMost(..) | Bound::Cooldown(_))
     }
 

@@ -149,7 +149,7 @@ fn policies_are_listed_as_they_are_set() {
     drop(db);
     shop.run(&["limit", "remove", "logins"]).ok();
     assert_eq!(rules("logins"), []);
-    shop.run(&["limit", "remove", "logins"]).failed(1, "there are: jobs");
+    shop.run(&["limit", "remove", "logins"]).failed(1, "there are: \"jobs\"");
     for format in ["table", "csv", "markdown", "json"] {
         let out = shop.run(&["limit", "list", "--format", format]).ok().out;
         assert!(out.contains("jobs but refunds: at most 5 in any 1d"), "{out}");
@@ -177,7 +177,7 @@ fn a_shadow_refuses_nothing_and_says_what_it_would() {
 fn what_is_wrong_is_told() {
     let shop = limited();
     let limit = |args: &[&str]| shop.run(&[&["limit"], args].concat());
-    limit(&["check", "nope"]).failed(1, "there are: jobs, logins");
+    limit(&["check", "nope"]).failed(1, "there are: \"jobs\", \"logins\"");
     limit(&["check", "logins"]).failed(2, "user=VALUE");
     limit(&["check", "logins", "user"]).failed(2, "DIM=VALUE");
     limit(&["check", "logins", "event=x", "user=ann"]).failed(2, "--event");
@@ -218,4 +218,39 @@ fn only_load_makes_a_directory_for_limits_too() {
         shop.run(&[&["limit"], args].concat()).failed(1, "data");
         assert!(!crate::exists(&shop.dir()), "{args:?}");
     }
+}
+
+#[test]
+fn several_processes_ask_one_after_the_other() {
+    let shop = limited();
+    shop.run(&["limit", "set", "logins", "logins: at most 5 per day"]).ok();
+    let record = || shop.run(&["limit", "record", "logins", "user=ann", "--wait", "60s"]).code;
+    let codes: Vec<Option<i32>> = std::thread::scope(|scope| {
+        let running: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| [record(), record(), record()])).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let allowed = codes.iter().filter(|code| **code == Some(0)).count();
+    let denied = codes.iter().filter(|code| **code == Some(5)).count();
+    assert_eq!((allowed, denied), (5, 4), "{codes:?}");
+    // Who does not wait is told.
+    let _held = quipu::Db::open(shop.dir()).unwrap();
+    shop.run(&["limit", "check", "logins", "user=ann", "--wait", "0s"]).failed(4, "");
+}
+
+#[test]
+fn what_would_not_be_recorded_is_not_allowed_either() {
+    let shop = limited();
+    for subject in [["user=a", "user=b"], ["user=a", &format!("ip={}", "1".repeat(3_000))]] {
+        for command in ["check", "record"] {
+            let args = [&["limit", command, "logins"], &subject[..]].concat();
+            assert_eq!(shop.run(&args).code, Some(1), "{args:?}");
+        }
+    }
+    shop.run(&["limit", "set", "x", "logins but logins: at most 1 per day"])
+        .failed(2, "counts and gives back by the same view");
+    // The event of a cooldown is the only one that its view takes.
+    shop.run(&["limit", "set", "calm", "logins: none for 1h"]).ok();
+    shop.run(&["limit", "record", "calm", "user=ann"]).ok();
+    assert_eq!(shop.run(&["limit", "record", "calm", "user=ann"]).code, Some(5));
 }

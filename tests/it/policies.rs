@@ -205,7 +205,7 @@ fn what_means_nothing_is_refused_and_leaves_what_is_set() {
     assert!(error.to_string().contains("policy \"api\""), "{error}");
     let error = db.limiter("apis").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnknownPolicy);
-    assert!(error.to_string().contains("there are: api"), "{error}");
+    assert!(error.to_string().contains("there are: \"api\""), "{error}");
     // What was set is there, and sixteen rules are not too many.
     assert_eq!(limiter.policy().unwrap(), three_a_minute());
     let sixteen = (0..16).fold(new(), |policy, n| policy.at_most("calls", n + 1, minute()));

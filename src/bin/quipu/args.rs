@@ -3,6 +3,8 @@
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock};
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use quipu::{
@@ -99,6 +101,21 @@ impl Place {
     /// Opens a directory that is there, with these options.
     pub(crate) fn open_with(&self, options: Options) -> Result<Db, Failure> {
         options.must_exist().open(&self.dir).map_err(advised)
+    }
+
+    /// The same; waits so long for a process that has it open to be done with it.
+    pub(crate) fn open_within(&self, wait: Duration, options: &Options) -> Result<Db, Failure> {
+        let (mut left, mut pause) = (wait, Duration::from_millis(1));
+        loop {
+            match options.clone().must_exist().open(&self.dir) {
+                Err(error) if error.kind() == ErrorKind::Locked && !left.is_zero() => {
+                    pause = (pause * 2).min(Duration::from_millis(20)).min(left);
+                    thread::sleep(pause);
+                    left -= pause;
+                }
+                opened => return opened.map_err(advised),
+            }
+        }
     }
 
     /// Opens a directory to ask it: beside the process that has it open, if there is one, or where

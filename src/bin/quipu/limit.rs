@@ -20,6 +20,7 @@ use quipu::{
 
 use crate::args::{Output, Place};
 use crate::failure::Failure;
+use crate::instant;
 use crate::number;
 use crate::policy::{self, PoliciesArgs, RemoveArgs, SetArgs};
 use crate::sheet::{Cell, Column, Extent, Format, Sheet};
@@ -155,6 +156,9 @@ struct Subject {
     /// The name of the event [default: the only one that the policy's views take]
     #[arg(long, value_name = "NAME")]
     event: Option<String>,
+    /// How long to wait for another process that has the directory open
+    #[arg(long, value_name = "LENGTH", default_value = "5s", value_parser = instant::duration)]
+    wait: Duration,
     #[command(flatten)]
     place: Place,
 }
@@ -221,7 +225,7 @@ enum Purpose {
 impl Subject {
     fn ask(&self, purpose: Purpose) -> Result<Asked, Failure> {
         let clock = TestClock::at(SystemClock.now());
-        let db = self.place.open_with(Options::new().clock(clock.clone()))?;
+        let db = self.place.open_within(self.wait, &Options::new().clock(clock.clone()))?;
         // Nobody else records from here on.
         let now = SystemClock.now();
         clock.set(now);
@@ -234,7 +238,7 @@ impl Subject {
             let refunds = rule.refunds().map(view).transpose()?;
             match purpose {
                 Purpose::GiveBack => counting.extend(refunds),
-                _ if rule.constraint().takes_back() => counting.extend(asked.clone()),
+                _ if rule.constraint().counts_against() => counting.extend(asked.clone()),
                 _ => {}
             }
             all.extend(asked);
@@ -302,6 +306,11 @@ impl Subject {
         if purpose == Purpose::Key && !is_of_name {
             // It is looked at by nothing.
             return Ok(self.policy.clone());
+        }
+        if counting.is_empty() {
+            return Err(Failure::usage(format!(
+                "which event? Nothing counts against the rules of the policy {policy}: say --event NAME"
+            )));
         }
         let take =
             if names.is_empty() { vec!["events of any name"] } else { names.into_iter().collect() };

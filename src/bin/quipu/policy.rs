@@ -133,7 +133,9 @@ pub(crate) fn set(args: &SetArgs) -> Result<(), Failure> {
 /// Runs `limit remove`.
 pub(crate) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
     let db = args.place.open()?;
-    if !db.remove_policy(&args.name)? {
+    if db.remove_policy(&args.name)? {
+        say(&format!("policy {}: removed", number::visible(&args.name)));
+    } else {
         // Says that there is none, and which there are.
         db.limiter(&args.name).map_err(advised)?;
     }

@@ -48,6 +48,9 @@ pub(super) struct Tallies {
 }
 
 impl Policies {
+    /// As many are named by an error.
+    const NAMED: usize = 10;
+
     /// Those that a catalog has.
     pub(in crate::db) fn of(policies: &[Policy]) -> Self {
         let mut set = Policies::default();
@@ -136,7 +139,11 @@ impl Policies {
 
     fn get(&self, name: &str) -> Result<Arc<Active>> {
         self.0.get(name).cloned().ok_or_else(|| {
-            let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+            let mut names: Vec<String> =
+                self.0.keys().take(Self::NAMED).map(|name| abridged(name)).collect();
+            if self.0.len() > names.len() {
+                names.push(format!("and {} more", self.0.len() - names.len()));
+            }
             let there = match names.as_slice() {
                 [] => "none is set".to_owned(),
                 names => format!("there are: {}", names.join(", ")),
@@ -381,6 +388,7 @@ impl Limiter {
     /// # Errors
     /// As there, and as [`Limiter::of`].
     pub fn check(&self, event: &Event<'_>) -> Result<Verdict> {
+        event.check()?;
         self.ask(event, |asking| asking.check(event.count()))
     }
 

@@ -81,7 +81,7 @@ impl Limit {
             return Ok(Err(denial));
         }
         let questions = asking.questions();
-        let counting = questions.filter(|asked| asked.constraint.counts_reserved());
+        let counting = questions.filter(|asked| asked.constraint.counts_against());
         let mut subjects: SmallVec<[Subject; 2]> =
             counting.filter_map(|asked| asked.series).flat_map(subjects).collect();
         subjects.sort_unstable();
