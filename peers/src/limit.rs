@@ -67,11 +67,11 @@ pub(crate) fn run() {
             &mut || quipu.push(time(&|key| ask(&ours_open, key), true)),
             &mut || governor.push(time(&|key| keyed(&open, key), true)),
             &mut || {
-                let limited = |key: &str| {
+                let allows = |key: &str| {
                     let limiter = peer.limit().at_most(key, MANY, TimeUnit::Minutes);
                     limiter.check_and_record(key).is_ok()
                 };
-                tiny.push(time(&limited, true));
+                tiny.push(time(&allows, true));
             },
             &mut || quipu_denied.push(time(&|key| ask(&ours_shut, key), false)),
             &mut || governor_denied.push(time(&|key| keyed(&shut, key), false)),
