@@ -295,6 +295,7 @@ impl Db {
         }
         let mut builder = Builder::new(&engine.dictionary);
         builder.push(engine, event)?;
+        engine.limits.note_recording(engine.options.clock.now_roughly());
         engine.record_single(&mut builder, durability)
     }
 
@@ -319,8 +320,10 @@ impl Db {
         batch: &mut Batch,
         durability: Durability,
     ) -> Result<BatchOutcome> {
-        let builder = batch.builder_of(self.engine())?;
-        let outcome = self.engine().record_chunks(builder, durability)?;
+        let engine = self.engine();
+        engine.limits.note_recording(engine.options.clock.now_roughly());
+        let builder = batch.builder_of(engine)?;
+        let outcome = engine.record_chunks(builder, durability)?;
         builder.clear();
         Ok(outcome)
     }
@@ -747,7 +750,6 @@ impl Engine {
             Some(begun) if batch.len() == 1 => begun.clamp(Timestamp::MIN, Timestamp::MAX),
             _ => self.now(),
         };
-        self.limits.note_recording(now);
         WORKBENCH.with(|bench| {
             let bench = &mut *bench.borrow_mut();
             let chunks = batch.chunks(&self.dictionary);

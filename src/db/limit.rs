@@ -537,7 +537,9 @@ impl<'a> Asking<'a> {
         if most == left {
             return Ok(0);
         }
-        let outcome = self.db.record_batch_with(&mut batch, Durability::Memory)?;
+        // Not as others record: what is given back has the times of what was used.
+        let builder = batch.builder_of(engine)?;
+        let outcome = engine.record_chunks(builder, Durability::Memory)?;
         drop(locked);
         engine.acknowledge(outcome.position.get(), engine.options.durability)?;
         Ok(most - left)

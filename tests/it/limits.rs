@@ -468,6 +468,19 @@ fn under_a_clock_that_was_set_back_what_others_record_is_not_missed() {
 }
 
 #[test]
+fn under_a_clock_that_was_set_back_limits_record_by_their_own_however_they_record() {
+    let api = Api::new();
+    let limit = api.at_most("alice", 3, minute());
+    allowed(limit.check_and_record(&call("alice")));
+    api.clock.set(quipu::Clock::now(&api.clock).saturating_sub(secs(3 * 3_600)));
+    // What waits for the disk goes another way than what does not.
+    allowed(limit.check_and_record_with(&call("alice"), quipu::Durability::Sync));
+    allowed(limit.check_and_record_with(&call("alice"), quipu::Durability::Sync));
+    let denial = denied(limit.check());
+    assert!(denial.retry_after.unwrap() <= secs(60), "{denial}");
+}
+
+#[test]
 fn under_a_clock_that_was_set_back_limits_of_one_series_and_of_several_agree() {
     let api = Api::new();
     let of = |key| api.at_most(key, 5, minute());
