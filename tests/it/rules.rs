@@ -263,7 +263,9 @@ fn named(of: impl Strategy<Value = Constraint>) -> impl Strategy<Value = Constra
 
 fn rules() -> impl Strategy<Value = Rule> {
     let of_view = (named(counted()), names(), prop::option::of(names())).prop_map(
-        |(constraint, view, refunds)| match refunds.filter(|_| constraint.takes_back()) {
+        |(constraint, view, refunds)| match refunds
+            .filter(|refunds| constraint.takes_back() && *refunds != view)
+        {
             Some(refunds) => only(&Policy::new("p").on_net(view, refunds, constraint)),
             None => only(&Policy::new("p").on(view, constraint)),
         },
