@@ -9,10 +9,13 @@
 //! Everything the engine keeps is such a state: a key's totals, a bucket, a row of the snapshot.
 //! Next: `aggregate/stats.rs`, then `series.rs`.
 
+mod approx;
 mod count;
 mod exact;
+mod hash;
 mod stats;
 
+pub use approx::Approx;
 pub use count::Count;
 pub(crate) use exact::Measure;
 pub use stats::{Stats, Summary};
@@ -36,10 +39,10 @@ use crate::time::Timestamp;
 /// ```
 pub trait Aggregate: Clone + Default + PartialEq + Send + Sync {
     /// What one observation brings.
-    type Input: Copy;
+    type Input<'a>: Copy;
 
     /// Folds one observation in.
-    fn observe(&mut self, input: Self::Input, time: Timestamp);
+    fn observe(&mut self, input: Self::Input<'_>, time: Timestamp);
 
     /// Folds in everything that `other` has observed.
     fn merge(&mut self, other: &Self);

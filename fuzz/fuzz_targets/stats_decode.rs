@@ -18,7 +18,7 @@ fn merged<A: Aggregate>(a: &A, b: &A) -> A {
 }
 
 /// Decodes two states from the input and checks the laws on them.
-fn laws<A: Aggregate + std::fmt::Debug>(input: &[u8], input_value: A::Input) -> Option<(A, A)> {
+fn laws<A: Aggregate + std::fmt::Debug>(input: &[u8], input_value: A::Input<'_>) -> Option<(A, A)> {
     let mut rest = input;
     let a = A::decode(&mut rest).ok()?;
     assert_eq!(bytes(&a), input[..input.len() - rest.len()], "only own bytes are accepted");

@@ -23,7 +23,7 @@ impl Count {
 }
 
 impl Aggregate for Count {
-    type Input = ();
+    type Input<'a> = ();
 
     #[inline]
     fn observe(&mut self, (): (), _time: Timestamp) {

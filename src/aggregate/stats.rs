@@ -119,7 +119,7 @@ impl Default for Stats {
 
 impl Aggregate for Stats {
     /// A finite number; the event that carries another is refused before it comes here.
-    type Input = f64;
+    type Input<'a> = f64;
 
     #[inline]
     fn observe(&mut self, value: f64, _time: Timestamp) {
