@@ -39,6 +39,8 @@ impl Limits {
     pub const KEY_PARTS: usize = 8;
     /// Different measures that one view keeps statistics of.
     pub const VIEW_MEASURES: usize = 32;
+    /// Sketches that one view keeps.
+    pub const VIEW_SKETCHES: usize = 16;
     /// Values in one of a view's conditions.
     pub const CONDITION_VALUES: usize = 1_000;
     /// A view's whole definition.

@@ -27,7 +27,7 @@ pub use several::{Balance, Trend};
 pub(crate) use source::{AskedKey, Depth, KeyRef, Source};
 pub use span::SpanQuery;
 
-use crate::aggregate::{State, Stats, Summary};
+use crate::aggregate::{Sketches, StatesRef, Stats, Summary};
 use crate::error::{Error, Result};
 use crate::event::abridged;
 use crate::series::{Cell, CellRef, SeriesRef};
@@ -303,10 +303,11 @@ impl Query {
         self.check_key(key.len())?;
         let mut buckets = Vec::new();
         self.source.see(&self.source.key(key), &mut |series| {
-            let bucket = |(number, count, states): (i64, u64, &[State])| {
+            let bucket = |(number, count, states): (i64, u64, StatesRef<'_>)| {
                 self.bucket(of.zone.span(grain, number), count, states)
             };
-            let is_known = |(number, ..): &(i64, u64, &[State])| *number >= series.known(of.at);
+            let is_known =
+                |(number, ..): &(i64, u64, StatesRef<'_>)| *number >= series.known(of.at);
             buckets = series.buckets(of.at).filter(is_known).map(bucket).collect();
         })?;
         Ok(buckets)
@@ -322,28 +323,42 @@ impl Query {
         }
     }
 
-    fn bucket(&self, span: std::ops::Range<Timestamp>, count: u64, states: &[State]) -> Bucket {
-        Bucket { start: span.start, end: span.end, count, stats: self.summaries(states) }
+    fn bucket(
+        &self,
+        span: std::ops::Range<Timestamp>,
+        count: u64,
+        states: StatesRef<'_>,
+    ) -> Bucket {
+        Bucket {
+            start: span.start,
+            end: span.end,
+            count,
+            stats: self.summaries(states),
+            sketches: self.sketches(states),
+        }
     }
 
     /// The statistics of the query's measure.
-    fn stats<'c>(&self, states: &'c [State]) -> Option<&'c Stats> {
-        states.get(self.chosen.unwrap_or(0) as usize).map(|state| match state {
-            State::Stats(stats) => stats,
-        })
+    fn stats<'c>(&self, states: StatesRef<'c>) -> Option<&'c Stats> {
+        states.stats.get(self.chosen.unwrap_or(0) as usize)
     }
 
-    fn summaries(&self, states: &[State]) -> Vec<(String, Summary)> {
+    fn summaries(&self, states: StatesRef<'_>) -> Vec<(String, Summary)> {
         let names = self.view().measures();
         let mut summaries: Vec<_> = names
-            .zip(states)
-            .map(|(name, State::Stats(stats))| (name.to_owned(), stats.summary()))
+            .zip(states.stats)
+            .map(|(name, stats)| (name.to_owned(), stats.summary()))
             .collect();
         if let Some(at) = self.chosen {
             let chosen = summaries.remove(at as usize);
             summaries.insert(0, chosen);
         }
         summaries
+    }
+
+    fn sketches(&self, states: StatesRef<'_>) -> Sketches {
+        let of = self.view().sketched().map(ToOwned::to_owned);
+        Sketches::new(of.zip(states.sketches.iter().cloned()).collect())
     }
 
     fn row(&self, key: Vec<String>, total: CellRef<'_>) -> Row {
@@ -353,6 +368,7 @@ impl Query {
             first_seen: total.first().min(Timestamp::MAX),
             last_seen: total.last().max(Timestamp::MIN),
             stats: self.summaries(total.states()),
+            sketches: self.sketches(total.states()),
         }
     }
 }

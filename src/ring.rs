@@ -13,10 +13,11 @@
 
 pub(crate) mod packed;
 
-use crate::aggregate::{self, Aggregate, Count, Measure, State};
+use crate::aggregate::{Aggregate, Count, Inputs, Sketch, StatesMut, StatesRef, Stats};
 use crate::codec::{self, Malformed};
 use crate::series::Shape;
 use crate::time::Keep;
+use thin_vec::ThinVec;
 
 /// Buckets in a block.
 pub(crate) const BLOCK_BUCKETS: i64 = 32;
@@ -45,13 +46,14 @@ pub(crate) struct Block {
     /// Their counts, in the order of the places.
     counts: Vec<Count>,
     /// Their states, as many for each as the shape has.
-    states: Vec<State>,
+    stats: Vec<Stats>,
+    sketches: ThinVec<Sketch>,
 }
 
 /// A bucket that is there, to be changed.
 pub(crate) struct BucketMut<'a> {
     count: &'a mut Count,
-    states: &'a mut [State],
+    states: StatesMut<'a>,
     /// Of the ring: bytes of blocks and what is in them.
     bytes: &'a mut usize,
 }
@@ -59,18 +61,16 @@ pub(crate) struct BucketMut<'a> {
 impl BucketMut<'_> {
     /// Folds in an event that counts for so many.
     #[inline]
-    pub(crate) fn observe<'m>(&mut self, times: u64, measure: impl Fn(usize) -> &'m Measure) {
+    pub(crate) fn observe<'m>(self, times: u64, inputs: impl Inputs<'m>) {
         self.count.add(times);
-        *self.bytes += aggregate::observe(self.states, times, measure);
+        let grown = self.states.observe(times, inputs);
+        *self.bytes = self.bytes.wrapping_add_signed(grown);
     }
 
-    pub(crate) fn merge(&mut self, count: Count, states: &[State]) {
+    pub(crate) fn merge(self, count: Count, states: StatesRef<'_>) {
         self.count.merge(&count);
-        for (state, other) in self.states.iter_mut().zip(states) {
-            let before = state.heap_bytes();
-            state.merge(other);
-            *self.bytes += state.heap_bytes() - before;
-        }
+        let grown = self.states.merge(states);
+        *self.bytes = self.bytes.wrapping_add_signed(grown);
     }
 }
 
@@ -201,7 +201,7 @@ impl Ring {
     }
 
     /// The buckets with events in them, newest first: their numbers, counts and states.
-    pub(crate) fn buckets_back(&self) -> impl Iterator<Item = (i64, u64, &[State])> {
+    pub(crate) fn buckets_back(&self) -> impl Iterator<Item = (i64, u64, StatesRef<'_>)> {
         self.blocks.iter().rev().flat_map(|block| {
             let number = move |place| block.number * BLOCK_BUCKETS + i64::from(place);
             let buckets = block.buckets().rev();
@@ -284,7 +284,8 @@ impl Block {
             stored: false,
             places: 0,
             counts: Vec::new(),
-            states: Vec::new(),
+            stats: Vec::new(),
+            sketches: ThinVec::new(),
         }
     }
 
@@ -302,41 +303,55 @@ impl Block {
         shape: &Shape,
         bytes: &'a mut usize,
     ) -> BucketMut<'a> {
-        let (at, kinds) = (self.rank(place), shape.kinds.len());
+        let at = self.rank(place);
+        let (stats, sketches) = (shape.kinds.stats, shape.kinds.sketches.len());
         if self.places >> place & 1 == 0 {
             self.places |= 1 << place;
             self.counts.insert(at, Count::default());
-            let states = shape.kinds.iter().map(|kind| kind.empty());
-            self.states.splice(at * kinds..at * kinds, states);
-            *bytes += size_of::<Count>() + kinds * size_of::<State>();
+            self.stats.splice(at * stats..at * stats, (0..stats).map(|_| Stats::default()));
+            let empty = shape.kinds.sketches.iter().map(|kind| kind.empty());
+            self.sketches.splice(at * sketches..at * sketches, empty);
+            *bytes += size_of::<Count>() + stats * size_of::<Stats>();
+            *bytes += sketches * size_of::<Sketch>();
         }
-        BucketMut {
-            count: &mut self.counts[at],
-            states: &mut self.states[at * kinds..(at + 1) * kinds],
-            bytes,
-        }
+        let states = StatesMut {
+            stats: &mut self.stats[at * stats..][..stats],
+            sketches: &mut self.sketches[at * sketches..][..sketches],
+        };
+        BucketMut { count: &mut self.counts[at], states, bytes }
     }
 
     /// Places, counts and states, in the order of the places.
-    fn buckets(&self) -> impl DoubleEndedIterator<Item = (u8, Count, &[State])> {
-        let kinds = self.states.len() / self.counts.len().max(1);
+    fn buckets(&self) -> impl DoubleEndedIterator<Item = (u8, Count, StatesRef<'_>)> {
+        let [stats, sketches] = self.widths();
         let places = (0..BLOCK_BUCKETS as u8).filter(|place| self.places >> place & 1 == 1);
         places.map(move |place| {
             let at = self.rank(place);
-            (place, self.counts[at], &self.states[at * kinds..(at + 1) * kinds])
+            let states = StatesRef {
+                stats: &self.stats[at * stats..][..stats],
+                sketches: &self.sketches[at * sketches..][..sketches],
+            };
+            (place, self.counts[at], states)
         })
     }
 
+    /// Statistics and sketches of each bucket.
+    fn widths(&self) -> [usize; 2] {
+        [self.stats.len(), self.sketches.len()].map(|len| len / self.counts.len().max(1))
+    }
+
     fn forget_before(&mut self, place: u8) {
-        let (gone, kinds) = (self.rank(place), self.states.len() / self.counts.len().max(1));
+        let (gone, [stats, sketches]) = (self.rank(place), self.widths());
         self.counts.drain(..gone);
-        self.states.drain(..gone * kinds);
+        self.stats.drain(..gone * stats);
+        self.sketches.drain(..gone * sketches);
         self.places &= !((1_u32 << place) - 1);
     }
 
     fn memory_bytes(&self) -> usize {
-        let states = self.states.iter().map(|state| size_of::<State>() + state.heap_bytes());
-        size_of::<Block>() + self.counts.len() * size_of::<Count>() + states.sum::<usize>()
+        let states = StatesRef { stats: &self.stats, sketches: &self.sketches };
+        let counts = self.counts.len() * size_of::<Count>();
+        size_of::<Block>() + counts + states.flat_bytes() + states.heap_bytes()
     }
 
     /// `number of buckets · (place · count · states)*`
@@ -345,9 +360,7 @@ impl Block {
         for (place, count, states) in self.buckets() {
             out.push(place);
             count.encode(out);
-            for state in states {
-                state.encode(out);
-            }
+            states.encode(out);
         }
     }
 
@@ -359,7 +372,8 @@ impl Block {
         }
         let mut places = 0_u32;
         let mut counts = Vec::with_capacity(n);
-        let mut states = Vec::with_capacity(n * shape.kinds.len());
+        let mut stats = Vec::with_capacity(n * shape.kinds.stats);
+        let mut sketches = ThinVec::with_capacity(n * shape.kinds.sketches.len());
         for _ in 0..n {
             let [place] = codec::take_array::<1>(&mut bytes)?;
             if i64::from(place) >= BLOCK_BUCKETS || places >> place != 0 {
@@ -371,12 +385,13 @@ impl Block {
                 return Err(Malformed("a bucket counts nothing"));
             }
             counts.push(count);
-            for kind in &shape.kinds {
-                states.push(kind.decode(&mut bytes)?);
-            }
+            let (more_stats, more_sketches) = shape.kinds.decode(&mut bytes)?.into_parts();
+            stats.extend(more_stats);
+            sketches.extend(more_sketches);
         }
         codec::finished(bytes)?;
-        (self.places, self.counts, self.states) = (places, counts, states);
+        (self.places, self.counts) = (places, counts);
+        (self.stats, self.sketches) = (stats, sketches);
         Ok(())
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct ViewTier {
     scans: AtomicUsize,
     /// Rows in the store at opening, and those that deltas have added since.
     pub(crate) stored_rows: AtomicU64,
+    /// What the texts of keys and items are.
+    dictionary: Arc<Dictionary>,
     shards: Box<[CachePadded<Mutex<Shard>>]>,
 }
 
@@ -111,7 +113,7 @@ impl ViewTier {
         zone: TimeZone,
         defined_at: u64,
         backfill: Backfill,
-        dictionary: &Dictionary,
+        dictionary: &Arc<Dictionary>,
         stored_rows: u64,
         expected_keys: usize,
     ) -> Self {
@@ -129,6 +131,7 @@ impl ViewTier {
             id,
             view,
             plan,
+            dictionary: dictionary.clone(),
             defined_at: AtomicU64::new(defined_at),
             backfill: Mutex::new(backfill),
             converted: OnceLock::new(),

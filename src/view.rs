@@ -8,7 +8,7 @@
 //!
 //! Next: `record.rs`.
 
-use crate::aggregate::Kind;
+use crate::aggregate::{Kinds, SketchKind};
 use crate::codec;
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,6 +56,39 @@ pub struct View {
 enum Measured {
     /// [`Stats`](crate::aggregate::Stats) of a measure.
     Stats(String),
+    /// [`Quantiles`](crate::aggregate::Quantiles) of a measure.
+    Quantiles(String),
+}
+
+impl Measured {
+    /// The name of the measure or dimension.
+    fn of(&self) -> &str {
+        match self {
+            Measured::Stats(of) | Measured::Quantiles(of) => of,
+        }
+    }
+
+    /// What sketch it is; `None` where it is none.
+    fn sketch(&self) -> Option<SketchKind> {
+        match self {
+            Measured::Stats(_) => None,
+            Measured::Quantiles(_) => Some(SketchKind::Quantiles),
+        }
+    }
+
+    /// Whether both are the same aggregate of the same, as fine or not.
+    fn is_same(&self, other: &Measured) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other) && self.of() == other.of()
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Measured::Stats(measure) => write!(f, "stats of {}", Name(measure)),
+            Measured::Quantiles(measure) => write!(f, "quantiles of {}", Name(measure)),
+        }
+    }
 }
 
 /// "This dimension is one of these."
@@ -135,6 +168,20 @@ impl View {
     /// Keeps [`Stats`](crate::aggregate::Stats) of a measure; `value` is the default one's name.
     pub fn stats(mut self, measure: impl Into<String>) -> Self {
         self.aggregates.push(Measured::Stats(measure.into()));
+        self
+    }
+
+    /// Keeps the distribution of a measure ([`Quantiles`](crate::aggregate::Quantiles)): medians, 99th
+    /// percentiles, histograms, within 0.78 % of the value.
+    ///
+    /// ```
+    /// use quipu::{Grain, Keep, View};
+    ///
+    /// let view = View::new("latency").by(["route"]).quantiles("value").grain(Grain::Hour, Keep::Last(48));
+    /// assert_eq!(view.to_string(), "latency: by route, count, quantiles of value, 48 hours");
+    /// ```
+    pub fn quantiles(mut self, measure: impl Into<String>) -> Self {
+        self.aggregates.push(Measured::Quantiles(measure.into()));
         self
     }
 
@@ -223,7 +270,14 @@ impl View {
 
     /// The measures it keeps statistics of.
     pub fn measures(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.aggregates.iter().map(|Measured::Stats(measure)| measure.as_str())
+        let stats = self.aggregates.iter().filter(|measured| measured.sketch().is_none());
+        stats.map(Measured::of).collect::<SmallVec<[_; 4]>>().into_iter()
+    }
+
+    /// What its sketches are of.
+    pub(crate) fn sketched(&self) -> impl Iterator<Item = &str> {
+        let sketches = self.aggregates.iter().filter(|measured| measured.sketch().is_some());
+        sketches.map(Measured::of)
     }
 
     /// The grains it keeps buckets of.
@@ -255,13 +309,18 @@ impl View {
                 self.key.len()
             ));
         }
-        let measures: Vec<&str> = self.measures().collect();
-        if measures.len() > Limits::VIEW_MEASURES {
-            return refuse(format!("at most {} measures are kept", Limits::VIEW_MEASURES));
+        let stats = self.measures().len();
+        if stats > Limits::VIEW_MEASURES || self.aggregates.len() - stats > Limits::VIEW_SKETCHES {
+            return refuse(format!(
+                "at most {} measures and {} sketches are kept",
+                Limits::VIEW_MEASURES,
+                Limits::VIEW_SKETCHES
+            ));
         }
         let dimensions = self.conditions.iter().map(|condition| condition.dimension.as_str());
         let names = self.key.iter().chain(&self.events).map(String::as_str);
-        let mut names = names.chain(measures.iter().copied()).chain(dimensions);
+        let aggregates = self.aggregates.iter().map(Measured::of);
+        let mut names = names.chain(aggregates).chain(dimensions);
         if let Some(name) = names.find(|name| bad_name(name)) {
             return refuse(format!(
                 "names have 1 to {} bytes, {} has {}",
@@ -273,8 +332,10 @@ impl View {
         if let Some(twice) = repeated(&self.key) {
             return refuse(format!("the key has the dimension {twice:?} twice"));
         }
-        if let Some(twice) = repeated(&measures) {
-            return refuse(format!("statistics of {twice:?} are asked for twice"));
+        for (i, measured) in self.aggregates.iter().enumerate() {
+            if self.aggregates[..i].iter().any(|other| other.is_same(measured)) {
+                return refuse(format!("{measured} is asked for twice"));
+            }
         }
         self.grains.iter_mut().for_each(|(grain, _)| *grain = grain.canonical());
         for (i, (grain, keep)) in self.grains.iter().enumerate() {
@@ -322,9 +383,12 @@ impl View {
         Ok(self)
     }
 
-    /// What it keeps besides the count, by measure.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> {
-        self.aggregates.iter().map(|Measured::Stats(_)| Kind::Stats)
+    /// What it keeps besides the count.
+    pub(crate) fn kinds(&self) -> Kinds {
+        Kinds {
+            stats: self.measures().len(),
+            sketches: self.aggregates.iter().filter_map(Measured::sketch).collect(),
+        }
     }
 
     /// The buckets it keeps, in words: `60 minutes, 72 hours`.
@@ -335,7 +399,7 @@ impl View {
 
     /// What its series are made of where the store has this time zone.
     pub(crate) fn shape(&self, zone: TimeZone) -> Shape {
-        Shape::new(self.kinds().collect(), Arc::new(Calendar { zone, grains: self.grains.clone() }))
+        Shape::new(self.kinds(), Arc::new(Calendar { zone, grains: self.grains.clone() }))
     }
 
     /// What another definition of this view has otherwise, besides its grains.
@@ -345,7 +409,7 @@ impl View {
         } else if (&self.events, &self.conditions) != (&other.events, &other.conditions) {
             Some("other conditions on its events")
         } else if self.aggregates != other.aggregates {
-            Some("other measures")
+            Some("other aggregates")
         } else {
             None
         }
@@ -436,8 +500,8 @@ impl fmt::Display for View {
             list(f, values, " ")?;
         }
         f.write_str(", count")?;
-        for measure in self.measures() {
-            write!(f, ", stats of {}", Name(measure))?;
+        for measured in &self.aggregates {
+            write!(f, ", {measured}")?;
         }
         for kept in &self.grains {
             write!(f, ", {}", kept_text(kept))?;
@@ -453,14 +517,23 @@ pub(crate) struct Plan {
     pub(crate) conditions: Vec<(Part, SmallVec<[Sym; 4]>)>,
     pub(crate) key: SmallVec<[Part; 4]>,
     pub(crate) measures: SmallVec<[Sym; 2]>,
+    /// What each sketch is of.
+    pub(crate) sketched: SmallVec<[Sketched; 1]>,
     pub(crate) shape: Shape,
 }
 
-/// What a key part or a condition looks at.
-#[derive(Clone, Copy, Debug)]
+/// What a key part, a condition or a sketch looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     EventName,
     Dimension(Sym),
+}
+
+/// What a sketch observes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sketched {
+    Measure(Sym),
+    Part(Part),
 }
 
 impl Plan {
@@ -474,12 +547,20 @@ impl Plan {
         let key = view.key.iter().map(&mut part).collect();
         let dimensions: Vec<Part> =
             view.conditions.iter().map(|condition| part(&condition.dimension)).collect();
+        let sketched = view.aggregates.iter().filter_map(|measured| {
+            Some(match measured {
+                Measured::Stats(_) => return None,
+                Measured::Quantiles(measure) => Sketched::Measure(sym(measure)),
+            })
+        });
+        let sketched = sketched.collect();
         let sets = view.conditions.iter().map(|c| c.values.iter().map(|text| sym(text)).collect());
         let conditions = dimensions.into_iter().zip(sets.collect::<Vec<_>>()).collect();
         Plan {
             names: view.events.iter().map(|text| sym(text)).collect(),
             conditions,
             key,
+            sketched,
             measures: view.measures().map(&mut sym).collect(),
             shape: view.shape(zone),
         }

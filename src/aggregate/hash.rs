@@ -23,7 +23,7 @@ mod tests {
             (b"".to_vec(), 0x2d06_8005_38d3_94c2),
             (b"a".to_vec(), 0xe6c6_32b6_1e96_4e1f),
             (b"ann".to_vec(), 0x482c_8948_4cbd_62c8),
-            (7_u64.to_le_bytes().to_vec(), 0x8166_1e58_d6b5_96af),
+            (7_u64.to_le_bytes().to_vec(), 0x8167_1e58_d6b5_96af),
             (b"0123456789abcdef".to_vec(), 0x6443_9946_d8fa_212d),
             (b"0123456789abcdefg".to_vec(), 0xd2e6_3ed5_466f_5c32),
             (run(100), 0x004e_4f92_1a64_bd1c),

@@ -106,7 +106,7 @@ fn begin(engine: &Engine, live: &mut Live, old: &ViewTier, view: &View) -> Resul
     let id = live.next_view;
     let control = Control::SuccessorConverted { id, view: view.clone() };
     let position = engine.append_control(&control)?;
-    let room = (&*engine.dictionary, engine.options.expected_keys);
+    let room = (&engine.dictionary, engine.options.expected_keys);
     // Its keys are about to have rows, so none of them is new.
     Ok(live.define_successor((id, view.clone()), position, old.since(), 1, room))
 }

@@ -89,7 +89,7 @@ impl Live {
         position: u64,
         since: u64,
         rows: u64,
-        (dictionary, expected): (&Dictionary, usize),
+        (dictionary, expected): (&Arc<Dictionary>, usize),
     ) -> Arc<ViewTier> {
         if let Some(id) = self.successor(view.name()).map(|earlier| earlier.id) {
             self.remove(|tier| tier.id == id);

@@ -729,7 +729,7 @@ impl Recovery {
                 let since = self.live.named(view.name()).map_or(0, |tier| {
                     if self.owed.contains(&Owed::Asked(tier.id)) { 0 } else { tier.since() }
                 });
-                let room = (&*self.dictionary, self.expected_keys);
+                let room = (&self.dictionary, self.expected_keys);
                 self.live.define_successor((id, view), position, since, 0, room);
             }
             Control::SuccessorConverted { id, view } => {

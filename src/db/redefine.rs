@@ -123,7 +123,7 @@ fn begin(
         let id = live.next_view;
         let control = Control::SuccessorDefined { id, view: view.clone() };
         let position = engine.append_control(&control)?;
-        let room = (&*engine.dictionary, engine.options.expected_keys);
+        let room = (&engine.dictionary, engine.options.expected_keys);
         return Ok(Some(live.define_successor((id, view.clone()), position, since, 0, room)));
     }
 }

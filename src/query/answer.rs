@@ -2,7 +2,7 @@
 
 use super::Query;
 use super::range::Sum;
-use crate::aggregate::{Stats, Summary};
+use crate::aggregate::{Sketches, Stats, Summary};
 use crate::error::{Error, Result};
 use crate::series::CellRef;
 use crate::time::Timestamp;
@@ -25,6 +25,9 @@ pub struct Row {
     pub last_seen: Timestamp,
     /// Statistics by measure; the query's measure first.
     pub stats: Vec<(String, Summary)>,
+    /// Distinct counts, heavy hitters and quantiles, where the view keeps such.
+    #[serde(skip_serializing_if = "Sketches::is_empty")]
+    pub sketches: Sketches,
 }
 
 impl Row {
@@ -50,6 +53,9 @@ pub struct Bucket {
     pub count: u64,
     /// Statistics by measure; the query's measure first.
     pub stats: Vec<(String, Summary)>,
+    /// Distinct counts, heavy hitters and quantiles, where the view keeps such.
+    #[serde(skip_serializing_if = "Sketches::is_empty")]
+    pub sketches: Sketches,
 }
 
 impl Bucket {
@@ -73,6 +79,9 @@ pub struct Total {
     pub count: u64,
     /// Statistics by measure; the query's measure first.
     pub stats: Vec<(String, Summary)>,
+    /// Distinct counts, heavy hitters and quantiles, where the view keeps such.
+    #[serde(skip_serializing_if = "Sketches::is_empty")]
+    pub sketches: Sketches,
 }
 
 impl Total {
@@ -82,8 +91,9 @@ impl Total {
         known_from: Timestamp,
         sum: &Sum,
     ) -> Self {
-        let stats = query.summaries(&sum.states);
-        Total { start: span.start, end: span.end, known_from, count: sum.count, stats }
+        let states = sum.states.as_ref();
+        let (stats, sketches) = (query.summaries(states), query.sketches(states));
+        Total { start: span.start, end: span.end, known_from, count: sum.count, stats, sketches }
     }
 
     /// Whether the view no longer has the beginning of the range.
@@ -158,6 +168,12 @@ pub struct SpanTotal {
     pub inside: Vec<(String, Summary)>,
     /// Of these and of those that may be in it.
     pub touching: Vec<(String, Summary)>,
+    /// Sketches of the events that are in the span for certain.
+    #[serde(skip_serializing_if = "Sketches::is_empty")]
+    pub inside_sketches: Sketches,
+    /// Of these and of those that may be in it.
+    #[serde(skip_serializing_if = "Sketches::is_empty")]
+    pub touching_sketches: Sketches,
 }
 
 /// When an event was.

@@ -12,11 +12,10 @@ use super::answer::{Bucket, Component, Total};
 use super::series::SeriesQuery;
 use super::window::{KeptGrain, Window};
 use super::{Depth, Query};
-use crate::aggregate::{Kind, State};
+use crate::aggregate::{States, StatesRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Timestamp};
-use smallvec::SmallVec;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -120,18 +119,18 @@ impl Reach {
 #[derive(Clone, Debug)]
 pub(super) struct Sum {
     pub(super) count: u64,
-    pub(super) states: SmallVec<[State; 1]>,
+    pub(super) states: States,
 }
 
 impl Sum {
     /// Of nothing.
     pub(super) fn empty(query: &Query) -> Self {
-        Sum { count: 0, states: query.view().kinds().map(Kind::empty).collect() }
+        Sum { count: 0, states: query.view().kinds().empty() }
     }
 
-    pub(super) fn add(&mut self, count: u64, states: &[State]) {
+    pub(super) fn add(&mut self, count: u64, states: StatesRef<'_>) {
         self.count = self.count.saturating_add(count);
-        self.states.iter_mut().zip(states).for_each(|(mine, other)| mine.merge(other));
+        self.states.as_mut().merge(states);
     }
 }
 
@@ -308,8 +307,9 @@ impl RangeQuery {
     fn buckets_now(&self) -> Result<Option<Vec<Bucket>>> {
         let query = self.series.query();
         let sums = self.by_bucket(&self.series, self.now(), &Sum::empty(query), Sum::add)?;
-        let bucket =
-            |(span, sum): (Range<Timestamp>, Sum)| query.bucket(span, sum.count, &sum.states);
+        let bucket = |(span, sum): (Range<Timestamp>, Sum)| {
+            query.bucket(span, sum.count, sum.states.as_ref())
+        };
         Ok(sums.map(|sums| sums.into_iter().map(bucket).collect()))
     }
 
@@ -495,7 +495,8 @@ impl RangeQuery {
             return Ok(counts.map(|counts| Across::of(counts.iter().map(|(_, n)| *n as f64))));
         }
         let sums = self.by_bucket(&self.series, now, &Sum::empty(query), Sum::add)?;
-        let number = |(_, sum): &(_, Sum)| component.number(sum.count, query.stats(&sum.states));
+        let number =
+            |(_, sum): &(_, Sum)| component.number(sum.count, query.stats(sum.states.as_ref()));
         Ok(sums.map(|sums| Across::of(sums.iter().filter_map(number))))
     }
 
@@ -556,7 +557,7 @@ impl RangeQuery {
         Ok(read.and_then(|Read { window, value }| {
             let (number, sum) = value?;
             let span = window.of.zone.span(window.of.grain, number);
-            Some(query.bucket(span, sum.count, &sum.states))
+            Some(query.bucket(span, sum.count, sum.states.as_ref()))
         }))
     }
 
@@ -621,7 +622,12 @@ impl RangeQuery {
     /// The same of a range in buckets, with which ones these are.
     #[inline]
     pub(super) fn read_sum(&self, series: &SeriesQuery, now: Now) -> Result<Option<Read<u64>>> {
-        self.read(series, now, || 0, |sum, _, _, count, _| add_count(sum, count, &[]))
+        self.read(
+            series,
+            now,
+            || 0,
+            |sum, _, _, count, _| add_count(sum, count, StatesRef::default()),
+        )
     }
 
     /// What `add` makes of the events of each bucket of a series in this range, oldest first.
@@ -630,7 +636,7 @@ impl RangeQuery {
         series: &SeriesQuery,
         now: Now,
         empty: &T,
-        add: impl Fn(&mut T, u64, &[State]),
+        add: impl Fn(&mut T, u64, StatesRef<'_>),
     ) -> Result<Option<ByBucket<T>>> {
         let read = self.read(series, now, Vec::new, |values, window, number, count, states| {
             window.put(values, number, empty, |value| add(value, count, states));
@@ -651,7 +657,7 @@ impl RangeQuery {
         series: &SeriesQuery,
         now: Now,
         start: impl Fn() -> T,
-        see: impl Fn(&mut T, &Window, i64, u64, &[State]),
+        see: impl Fn(&mut T, &Window, i64, u64, StatesRef<'_>),
     ) -> Result<Option<Read<T>>> {
         self.read_series(series, now, start, |value, window, series| {
             window.read(series, |number, count, states| see(value, window, number, count, states))
@@ -807,7 +813,7 @@ pub(super) struct Read<T> {
     pub(super) value: T,
 }
 
-fn add_count(sum: &mut u64, count: u64, _: &[State]) {
+fn add_count(sum: &mut u64, count: u64, _: StatesRef<'_>) {
     *sum = add_count_to(*sum, count);
 }
 

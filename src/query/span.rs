@@ -15,7 +15,7 @@ use super::range::{RangeQuery, Reach, Stretch, Sum, check_order, trailing};
 use super::series::SeriesQuery;
 use super::window::KeptGrain;
 use super::{Depth, Query};
-use crate::aggregate::State;
+use crate::aggregate::StatesRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Timestamp};
@@ -70,9 +70,9 @@ type Span = Range<i64>;
 /// What some buckets are to a span.
 enum Part<'a> {
     /// In it.
-    Inside(u64, &'a [State]),
+    Inside(u64, StatesRef<'a>),
     /// In it with about this share of their events.
-    Cut(u64, &'a [State], f64),
+    Cut(u64, StatesRef<'a>, f64),
 }
 
 /// Counts of a span, of one series after the other.
@@ -187,10 +187,15 @@ impl SpanQuery {
     fn total_now(&self) -> Result<Option<SpanTotal>> {
         let query = self.series.query();
         Ok(self.count(Sum::add)?.map(|(span, mut counted)| {
-            let (count, inside) =
-                (counted.estimate(&span), query.summaries(&counted.inside.states));
-            counted.cut.add(counted.inside.count, &counted.inside.states);
-            SpanTotal { count, inside, touching: query.summaries(&counted.cut.states) }
+            let count = counted.estimate(&span);
+            let answers = |sum: &Sum| {
+                let states = sum.states.as_ref();
+                (query.summaries(states), query.sketches(states))
+            };
+            let (inside, inside_sketches) = answers(&counted.inside);
+            counted.cut.add(counted.inside.count, counted.inside.states.as_ref());
+            let (touching, touching_sketches) = answers(&counted.cut);
+            SpanTotal { count, inside, touching, inside_sketches, touching_sketches }
         }))
     }
 
@@ -207,7 +212,7 @@ impl SpanQuery {
         }
     }
 
-    fn count(&self, add: fn(&mut Sum, u64, &[State])) -> Result<Option<(Span, Counted)>> {
+    fn count(&self, add: fn(&mut Sum, u64, StatesRef<'_>)) -> Result<Option<(Span, Counted)>> {
         let query = self.series.query();
         let now = self.series.now();
         let Range { start: from, end: to } = self.moments(now)?;

@@ -12,7 +12,7 @@
 //!    before is not looked at.
 
 use super::Query;
-use crate::aggregate::State;
+use crate::aggregate::StatesRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, TimeZone, Timestamp};
@@ -171,7 +171,7 @@ impl Window {
     pub(super) fn read(
         &self,
         series: SeriesRef<'_>,
-        mut see: impl FnMut(i64, u64, &[State]),
+        mut see: impl FnMut(i64, u64, StatesRef<'_>),
     ) -> Option<i64> {
         let mut newest = None;
         series.each_back(self.of.at, |number, count, states| {

@@ -3,10 +3,9 @@
 //! Next: `series.rs`.
 
 use super::Shape;
-use crate::aggregate::{self, Aggregate, Count, Malformed, Measure, State};
+use crate::aggregate::{Aggregate, Count, Inputs, Malformed, States, StatesRef};
 use crate::codec;
 use crate::time::Timestamp;
-use smallvec::SmallVec;
 
 /// How many events there were, and between when and when.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,42 +46,36 @@ impl Tally {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cell {
     pub(super) tally: Tally,
-    pub(super) states: SmallVec<[State; 1]>,
+    pub(super) states: States,
 }
 
 /// The totals of a series where they lie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CellRef<'a> {
     pub(super) tally: &'a Tally,
-    pub(super) states: &'a [State],
+    pub(super) states: StatesRef<'a>,
 }
 
 impl Cell {
     #[inline]
     pub(crate) fn empty(shape: &Shape) -> Self {
-        Cell { tally: Tally::default(), states: shape.empty_states().collect() }
+        Cell { tally: Tally::default(), states: shape.kinds.empty() }
     }
 
     pub(crate) fn as_ref(&self) -> CellRef<'_> {
-        CellRef { tally: &self.tally, states: &self.states }
+        CellRef { tally: &self.tally, states: self.states.as_ref() }
     }
 
-    /// Folds in an event whose time is known; `measure(i)` is what the `i`th state observes, NaN for
-    /// nothing.
+    /// Folds in an event whose time is known.
     #[inline]
-    pub(crate) fn observe<'m>(
-        &mut self,
-        time: Timestamp,
-        times: u64,
-        measure: impl Fn(usize) -> &'m Measure,
-    ) {
+    pub(crate) fn observe<'m>(&mut self, time: Timestamp, times: u64, inputs: impl Inputs<'m>) {
         self.tally.observe(time, times);
-        aggregate::observe(&mut self.states, times, measure);
+        self.states.as_mut().observe(times, inputs);
     }
 
     pub(crate) fn merge(&mut self, other: CellRef<'_>) {
         self.tally.merge(other.tally);
-        aggregate::merge(&mut self.states, other.states);
+        self.states.as_mut().merge(other.states);
     }
 
     pub(super) fn decode(bytes: &mut &[u8], shape: &Shape) -> Result<Self, Malformed> {
@@ -96,7 +89,7 @@ impl Cell {
             return Err(Malformed("a cell's last event is before its first"));
         }
         let (first, last) = (Timestamp::from_micros(first), Timestamp::from_micros(last));
-        let states = shape.kinds.iter().map(|kind| kind.decode(bytes)).collect::<Result<_, _>>()?;
+        let states = shape.kinds.decode(bytes)?;
         Ok(Cell { tally: Tally { count, first, last }, states })
     }
 }
@@ -117,12 +110,12 @@ impl<'a> CellRef<'a> {
         self.tally.last
     }
 
-    pub(crate) fn states(self) -> &'a [State] {
+    pub(crate) fn states(self) -> StatesRef<'a> {
         self.states
     }
 
     pub(crate) fn to_owned(self) -> Cell {
-        Cell { tally: *self.tally, states: self.states.into() }
+        Cell { tally: *self.tally, states: self.states.to_owned() }
     }
 
     pub(super) fn encode(self, out: &mut Vec<u8>) {
@@ -131,7 +124,7 @@ impl<'a> CellRef<'a> {
         if count.get() > 0 {
             codec::put_i64(out, first.micros());
             codec::put_u64(out, last.micros().wrapping_sub(first.micros()) as u64);
-            self.states.iter().for_each(|state| state.encode(out));
+            self.states.encode(out);
         }
     }
 }

@@ -21,17 +21,16 @@
 //! Complexity: the number of old buckets times the number of new grains.
 
 use super::{ALWAYS, CellRef, Series, SeriesRef, Shape};
-use crate::aggregate::{Count, State};
+use crate::aggregate::{Count, States, StatesRef};
 use crate::ring::packed::Packed;
 use crate::time::{Grain, Keep, TimeZone, Timestamp};
-use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 /// What is in a bucket.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     count: Count,
-    states: SmallVec<[State; 1]>,
+    states: States,
 }
 
 /// Events of which is known between which two moments they were, both included.
@@ -51,23 +50,23 @@ struct Source {
 }
 
 impl Held {
-    fn of(count: u64, states: &[State]) -> Self {
-        let mut held = Held { count: Count::default(), states: states.into() };
+    fn of(count: u64, states: StatesRef<'_>) -> Self {
+        let mut held = Held { count: Count::default(), states: states.to_owned() };
         held.count.add(count);
         held
     }
 
     fn merge(&mut self, other: &Held) {
         self.count.add(other.count.get());
-        self.states.iter_mut().zip(&other.states).for_each(|(mine, other)| mine.merge(other));
+        self.states.as_mut().merge(other.states());
     }
 
     pub(crate) fn count(&self) -> Count {
         self.count
     }
 
-    pub(crate) fn states(&self) -> &[State] {
-        &self.states
+    pub(crate) fn states(&self) -> StatesRef<'_> {
+        self.states.as_ref()
     }
 }
 
@@ -211,7 +210,7 @@ impl Masses {
             let mass = self.mass(start, end.saturating_sub(1), held.clone());
             self.found.push(mass);
         } else {
-            let mass = self.mass(start, self.reach - 1, Held::of(left, &[]));
+            let mass = self.mass(start, self.reach - 1, Held::of(left, StatesRef::default()));
             self.found.push(mass);
         }
     }
@@ -229,7 +228,8 @@ impl Masses {
         // Rows that a repair has cut know less than they say.
         let end = if end <= self.life.0 { i64::MAX } else { end };
         if !self.has_states {
-            let mass = self.mass(i64::MIN, end.saturating_sub(1), Held::of(left, &[]));
+            let mass =
+                self.mass(i64::MIN, end.saturating_sub(1), Held::of(left, StatesRef::default()));
             self.found.push(mass);
         } else if in_one || self.found.is_empty() {
             self.found.clear();
@@ -298,7 +298,7 @@ impl SeriesRef<'_> {
         const CHANGED: u32 = 1;
         let mut made = Series::empty(shape);
         made.head.tally = self.head.tally;
-        made.states = self.states.into();
+        made.states = self.states.to_owned();
         if shape.is_packed && self.head.count() > 0 {
             made.head.packed = Packed::of(buckets.iter().map(|buckets| {
                 buckets.iter().rev().map(|(number, held)| (*number, held.count.get()))
@@ -307,7 +307,7 @@ impl SeriesRef<'_> {
         let grains = &shape.calendar.grains;
         for ((ring, buckets), (_, keep)) in made.rings_mut().iter_mut().zip(buckets).zip(grains) {
             for (number, held) in buckets.iter().rev() {
-                if let Some(mut bucket) = ring.bucket_mut(*keep, *number, shape, CHANGED) {
+                if let Some(bucket) = ring.bucket_mut(*keep, *number, shape, CHANGED) {
                     bucket.merge(held.count(), held.states());
                 }
             }
@@ -323,7 +323,7 @@ impl SeriesRef<'_> {
 mod tests {
     use super::super::Occurrence;
     use super::*;
-    use crate::aggregate::{Kind, Measure};
+    use crate::aggregate::{Kinds, Measure};
     use crate::time::{Calendar, Leaf};
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -335,7 +335,7 @@ mod tests {
         grains.sort_by_key(|(grain, _)| *grain);
         grains.dedup_by_key(|(grain, _)| *grain);
         let calendar = Calendar { zone: zone.parse().unwrap(), grains };
-        Shape::new(vec![Kind::Stats; kinds], Arc::new(calendar))
+        Shape::new(Kinds { stats: kinds, ..Kinds::default() }, Arc::new(calendar))
     }
 
     fn put(series: &mut Series, shape: &Shape, (minute, value): (i64, i32)) {
@@ -352,9 +352,9 @@ mod tests {
         series
     }
 
-    fn list(series: &Series, at: usize) -> Vec<(i64, u64, Vec<State>)> {
+    fn list(series: &Series, at: usize) -> Vec<(i64, u64, States)> {
         let buckets = series.as_ref().buckets(at);
-        buckets.map(|(number, count, states)| (number, count, states.to_vec())).collect()
+        buckets.map(|(number, count, states)| (number, count, states.to_owned())).collect()
     }
 
     fn grains() -> impl Strategy<Value = Vec<(Grain, Keep)>> {
@@ -395,7 +395,7 @@ mod tests {
             let oldest = series.as_ref().newest(at).map_or(i64::MIN, |newest| keep.oldest(newest));
             prop_assert!(buckets.iter().all(|(number, ..)| *number >= oldest));
             let from = series.as_ref().known(at).max(oldest);
-            let behind = |buckets: &[(i64, u64, Vec<State>)]| {
+            let behind = |buckets: &[(i64, u64, States)]| {
                 buckets.iter().filter(|(number, ..)| *number >= from).cloned().collect::<Vec<_>>()
             };
             prop_assert_eq!(behind(&buckets), behind(&truth), "grain {} from {}", at, from);

@@ -12,13 +12,13 @@
 
 use super::shard::{NO_SLOT, Shard};
 use super::{Key, ViewTier};
-use crate::aggregate::Measure;
-use crate::dictionary::Sym;
+use crate::aggregate::{self, Input, Inputs, Item, Measure};
+use crate::dictionary::{Dictionary, Sym};
 use crate::record::Columns;
 use crate::series::{Cell, Occurrence};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Leaf, Timestamp};
-use crate::view::{Part, Plan};
+use crate::view::{Part, Plan, Sketched};
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,11 +31,13 @@ const VIEWS: usize = 8;
 /// Room for the work of one batch, kept from one to the next.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    items: Vec<Item>,
-    grouped: Vec<Item>,
+    items: Vec<Placed>,
+    grouped: Vec<Placed>,
     slots: Vec<u32>,
     /// The measures of the batch taken apart, by column.
     measures: Vec<Vec<Measure>>,
+    /// The hashes of the batch's texts that sketches are of.
+    hashes: Hashes,
     /// Events that were too old for a bucket of some view that answers; unordered.
     late: Vec<u32>,
     /// Where in the calendar of each view the event before was, by the place of the view.
@@ -43,7 +45,7 @@ pub(crate) struct Scratch {
 }
 
 #[derive(Clone, Copy)]
-struct Item {
+struct Placed {
     row: u32,
     shard: u32,
     hash: u64,
@@ -57,6 +59,7 @@ impl Scratch {
 
     fn begin_rows(&mut self, columns: &Columns, rows: Range<usize>) {
         self.late.clear();
+        self.hashes.made = 0;
         self.measures.resize_with(columns.measures.len(), Vec::new);
         for (measures, column) in self.measures.iter_mut().zip(&columns.measures) {
             measures.clear();
@@ -72,11 +75,59 @@ impl Scratch {
     }
 }
 
+/// Hashes of texts, by what part of the events they are of; several views may want the same.
+#[derive(Default)]
+struct Hashes {
+    of: Vec<(Part, Vec<u64>)>,
+    /// So many of these are of the present batch.
+    made: usize,
+}
+
+impl Hashes {
+    /// Has those that a plan's sketches need.
+    fn make(&mut self, plan: &Plan, columns: &Columns, texts: &Dictionary) {
+        for sketched in &plan.sketched {
+            let Sketched::Part(part) = *sketched else { continue };
+            let Some(column) = column(columns, part) else { continue };
+            if self.get(part).is_some() {
+                continue;
+            }
+            if self.made == self.of.len() {
+                self.of.push((part, Vec::new()));
+            }
+            let (of, hashes) = &mut self.of[self.made];
+            self.made += 1;
+            *of = part;
+            hashes.clear();
+            hashes.extend(column.iter().map(|sym| hash_of(*sym, texts)));
+        }
+    }
+
+    fn get(&self, part: Part) -> Option<&[u64]> {
+        let made = &self.of[..self.made];
+        made.iter().find(|(of, _)| *of == part).map(|(_, hashes)| hashes.as_slice())
+    }
+}
+
+/// The hash of a text, anything where there is none.
+fn hash_of(sym: Sym, texts: &Dictionary) -> u64 {
+    if sym == Sym::NONE { 0 } else { aggregate::hash(texts.text(sym).as_bytes()) }
+}
+
 /// The columns that a plan looks at, found once a batch.
 struct Bound<'a> {
     columns: &'a Columns,
     conditions: SmallVec<[(&'a [Sym], &'a [Sym]); 4]>,
     measures: SmallVec<[Option<&'a [Measure]>; 2]>,
+    sketched: SmallVec<[BoundSketch<'a>; 1]>,
+    texts: &'a Dictionary,
+}
+
+/// The columns of what a sketch is of.
+enum BoundSketch<'a> {
+    Nothing,
+    Measure(&'a [Measure]),
+    Part(&'a [Sym], &'a [u64]),
 }
 
 #[inline]
@@ -99,7 +150,13 @@ fn column(columns: &Columns, part: Part) -> Option<&[Sym]> {
 
 impl<'a> Bound<'a> {
     /// `None` when no event of the batch can be in the view.
-    fn new(plan: &'a Plan, columns: &'a Columns, measures: &'a [Vec<Measure>]) -> Option<Self> {
+    fn new(
+        plan: &'a Plan,
+        columns: &'a Columns,
+        measures: &'a [Vec<Measure>],
+        hashes: &'a Hashes,
+        texts: &'a Dictionary,
+    ) -> Option<Self> {
         let mut conditions = SmallVec::new();
         for (part, values) in &plan.conditions {
             conditions.push((column(columns, *part)?, values.as_slice()));
@@ -111,8 +168,18 @@ impl<'a> Bound<'a> {
             let at = columns.measures.iter().position(|column| column.name == *name);
             at.map(|at| measures[at].as_slice())
         };
+        let sketched = plan.sketched.iter().map(|sketched| match *sketched {
+            Sketched::Measure(name) => {
+                measure(&name).map_or(BoundSketch::Nothing, BoundSketch::Measure)
+            }
+            Sketched::Part(part) => match (column(columns, part), hashes.get(part)) {
+                (Some(syms), Some(hashes)) => BoundSketch::Part(syms, hashes),
+                _ => BoundSketch::Nothing,
+            },
+        });
+        let sketched = sketched.collect();
         let measures = plan.measures.iter().map(measure).collect();
-        Some(Bound { columns, conditions, measures })
+        Some(Bound { columns, conditions, measures, sketched, texts })
     }
 
     #[inline]
@@ -125,16 +192,17 @@ impl<'a> Bound<'a> {
         Timestamp::from_micros(self.columns.times[row])
     }
 
+    /// What the states of the view observe of an event.
     #[inline]
-    fn measure(&self, i: usize, row: usize) -> &Measure {
-        self.measures[i].map_or(&Measure::NONE, |values| &values[row])
+    fn inputs(&self, row: usize) -> BoundRow<'_, 'a> {
+        BoundRow { bound: self, row }
     }
 
     /// Folds an event into a series without rings.
     #[inline]
     fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan, leaf: &Leaf) {
         let event = occurrence(self.columns, row);
-        shard.observe(slot, &plan.shape, leaf, event, |i| self.measure(i, row));
+        shard.observe(slot, &plan.shape, leaf, event, self.inputs(row));
     }
 
     /// Folds events into series that have rings. Those that follow each other in the same series and
@@ -145,22 +213,24 @@ impl<'a> Bound<'a> {
         &self,
         shard: &mut Shard,
         slots: &[u32],
-        items: &[Item],
+        items: &[Placed],
         plan: &Plan,
         leaf: &mut Leaf,
         late: &mut Vec<u32>,
     ) {
         let shape = &plan.shape;
+        // A sketch observes faster than it merges.
+        let by_itself = !shape.kinds.sketches.is_empty();
         let mut at = 0;
         while let Some(first) = items.get(at) {
             let (begin, slot) = (at, slots[at]);
             leaf.turn_to(&shape.calendar, self.time(first.row as usize));
             let span = leaf.span();
             let extras = &self.columns.extras;
-            if extras.half_width(first.row as usize) > 0 {
+            if by_itself || extras.half_width(first.row as usize) > 0 {
                 let row = first.row as usize;
                 let event = occurrence(self.columns, row);
-                let is_late = shard.observe(slot, shape, leaf, event, |i| self.measure(i, row));
+                let is_late = shard.observe(slot, shape, leaf, event, self.inputs(row));
                 late.extend(is_late.then_some(first.row));
                 at += 1;
                 continue;
@@ -168,9 +238,9 @@ impl<'a> Bound<'a> {
             let mut run = Cell::empty(shape);
             loop {
                 let row = items[at].row as usize;
-                run.observe(self.time(row), extras.times(row), |i| self.measure(i, row));
+                run.observe(self.time(row), extras.times(row), self.inputs(row));
                 at += 1;
-                let next = |item: &Item| {
+                let next = |item: &Placed| {
                     let row = item.row as usize;
                     slots[at] == slot
                         && span.contains(&self.time(row))
@@ -185,6 +255,80 @@ impl<'a> Bound<'a> {
             }
         }
     }
+}
+
+/// An event of a batch, to the states of a view.
+#[derive(Clone, Copy)]
+struct BoundRow<'b, 'a> {
+    bound: &'b Bound<'a>,
+    row: usize,
+}
+
+impl<'a> Inputs<'a> for BoundRow<'_, 'a> {
+    #[inline]
+    fn measure(self, at: usize) -> &'a Measure {
+        self.bound.measures[at].map_or(&Measure::NONE, |values| &values[self.row])
+    }
+
+    #[inline]
+    fn input(self, at: usize) -> Input<'a> {
+        match self.bound.sketched[at] {
+            BoundSketch::Nothing => Input::Nothing,
+            BoundSketch::Measure(values) => value(&values[self.row]),
+            BoundSketch::Part(syms, hashes) => {
+                item(syms[self.row], || hashes[self.row], self.bound.texts)
+            }
+        }
+    }
+}
+
+/// An event by itself, to the states of a view.
+#[derive(Clone, Copy)]
+struct SingleRow<'a> {
+    view: &'a ViewTier,
+    columns: &'a Columns,
+    row: usize,
+    /// Of this event, by column.
+    measures: &'a [Vec<Measure>],
+}
+
+impl<'a> SingleRow<'a> {
+    fn find(self, name: Sym) -> &'a Measure {
+        let at = self.columns.measures.iter().position(|column| column.name == name);
+        at.map_or(&Measure::NONE, |at| &self.measures[at][0])
+    }
+}
+
+impl<'a> Inputs<'a> for SingleRow<'a> {
+    #[inline]
+    fn measure(self, at: usize) -> &'a Measure {
+        self.find(self.view.plan.measures[at])
+    }
+
+    #[inline]
+    fn input(self, at: usize) -> Input<'a> {
+        let texts = &*self.view.dictionary;
+        match self.view.plan.sketched[at] {
+            Sketched::Measure(name) => value(self.find(name)),
+            Sketched::Part(part) => {
+                let sym = column(self.columns, part).map_or(Sym::NONE, |column| column[self.row]);
+                item(sym, || hash_of(sym, texts), texts)
+            }
+        }
+    }
+}
+
+fn value(measure: &Measure) -> Input<'static> {
+    let value = measure.value();
+    if value.is_nan() { Input::Nothing } else { Input::Value(value) }
+}
+
+#[inline]
+fn item(sym: Sym, hash: impl FnOnce() -> u64, texts: &Dictionary) -> Input<'_> {
+    if sym == Sym::NONE {
+        return Input::Nothing;
+    }
+    Input::Item(Item { hash: hash(), sym, texts })
 }
 
 /// Folds the events into the series of every view that takes them.
@@ -226,14 +370,10 @@ pub(crate) fn apply_row(
             *likely = shard.approach(*hash, key);
         }
         for Found { view, leaf, mut shard, hash, key, likely } in found {
-            let measure = |i: usize| {
-                let name = view.plan.measures[i];
-                let at = columns.measures.iter().position(|column| column.name == name);
-                at.map_or(&Measure::NONE, |at| &measures[at][0])
-            };
+            let inputs = SingleRow { view, columns, row, measures };
             let shape = &view.plan.shape;
             let slot = shard.slot_at(likely, hash, &key, shape);
-            if shard.observe(slot, shape, leaf, event, measure) {
+            if shard.observe(slot, shape, leaf, event, inputs) {
                 late.push(view);
             }
         }
@@ -301,10 +441,13 @@ impl ViewTier {
     }
 
     fn apply_keyed<const N: usize>(&self, columns: &Columns, place: usize, scratch: &mut Scratch) {
-        let Scratch { items, grouped, slots, measures, late, leaves } = scratch;
+        let Scratch { items, grouped, slots, measures, hashes, late, leaves } = scratch;
         leaves.resize_with(leaves.len().max(place + 1), Leaf::default);
         let leaf = &mut leaves[place];
-        let Some(bound) = Bound::new(&self.plan, columns, measures) else { return };
+        let texts = &*self.dictionary;
+        hashes.make(&self.plan, columns, texts);
+        let bound = Bound::new(&self.plan, columns, measures, hashes, texts);
+        let Some(bound) = bound else { return };
         let mut parts: [&[Sym]; N] = [&[]; N];
         for (part, slot) in self.plan.key.iter().zip(&mut parts) {
             match column(columns, *part) {
@@ -321,11 +464,12 @@ impl ViewTier {
             }
             let (shard, hash) = self.place(&key);
             counts[shard + 1] += 1;
-            items.push(Item { row: row as u32, shard: shard as u32, hash });
+            items.push(Placed { row: row as u32, shard: shard as u32, hash });
         }
-        let mut each = |shard: &mut Shard, items: &[Item]| {
-            let key =
-                |item: &Item| -> [Sym; N] { std::array::from_fn(|i| parts[i][item.row as usize]) };
+        let mut each = |shard: &mut Shard, items: &[Placed]| {
+            let key = |item: &Placed| -> [Sym; N] {
+                std::array::from_fn(|i| parts[i][item.row as usize])
+            };
             for items in items.chunks(BLOCK) {
                 if N > 0 {
                     for item in items {
@@ -358,7 +502,7 @@ impl ViewTier {
         }
         let starts = counts;
         grouped.clear();
-        grouped.resize(items.len(), Item { row: 0, shard: 0, hash: 0 });
+        grouped.resize(items.len(), Placed { row: 0, shard: 0, hash: 0 });
         for item in items.iter() {
             let at = &mut counts[item.shard as usize];
             grouped[*at as usize] = *item;

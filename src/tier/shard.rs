@@ -19,7 +19,7 @@
 use super::room::Room;
 use super::slab::Slab;
 use super::{Key, SHARDS, ShardTotals, hash_key};
-use crate::aggregate::{Measure, State};
+use crate::aggregate::{Inputs, Sketch, StatesMut, StatesRef, Stats};
 use crate::dictionary::Sym;
 use crate::series::{Cell, Head, Observed, Occurrence, Series, SeriesMut, SeriesRef, Shape};
 use crate::slots::{self, Slots};
@@ -45,7 +45,8 @@ pub(crate) struct Shard {
     keys: Vec<Sym>,
     entries: Slab<Entry>,
     /// The states of the series, by slot.
-    states: Slab<State>,
+    stats: Slab<Stats>,
+    sketches: Slab<Sketch>,
     room: Arc<Room>,
     /// Slots that have been used; those behind are blank.
     used: u32,
@@ -190,7 +191,8 @@ impl Shard {
             by_sym: Vec::with_capacity(if arity == 1 { expected } else { 0 }),
             keys: Vec::with_capacity(expected * arity),
             entries: Slab::new(1),
-            states: Slab::new(shape.kinds.len()),
+            stats: Slab::new(shape.kinds.stats),
+            sketches: Slab::new(shape.kinds.sketches.len()),
             room,
             used: 0,
             free: Vec::new(),
@@ -227,12 +229,14 @@ impl Shard {
     #[inline]
     fn series(&mut self, slot: u32) -> SeriesMut<'_> {
         let head = &mut self.entries.get_mut(slot)[0].head;
-        SeriesMut { head, states: self.states.get_mut(slot) }
+        let stats = self.stats.get_mut(slot);
+        SeriesMut { head, states: StatesMut { stats, sketches: self.sketches.get_mut(slot) } }
     }
 
     #[inline]
     fn series_of(&self, slot: u32) -> SeriesRef<'_> {
-        SeriesRef { head: &self.entry_of(slot).head, states: self.states.get(slot) }
+        let (stats, sketches) = (self.stats.get(slot), self.sketches.get(slot));
+        SeriesRef { head: &self.entry_of(slot).head, states: StatesRef { stats, sketches } }
     }
 
     #[inline]
@@ -300,7 +304,10 @@ impl Shard {
     #[inline]
     fn prefetch_entry(&self, slot: u32) {
         slots::prefetch(self.entry_of(slot));
-        if let Some(state) = self.states.get(slot).first() {
+        if let Some(state) = self.stats.get(slot).first() {
+            slots::prefetch(state);
+        }
+        if let Some(state) = self.sketches.get(slot).first() {
             slots::prefetch(state);
         }
     }
@@ -363,7 +370,8 @@ impl Shard {
             live: false,
             head: Head::default(),
         });
-        self.states.grow(&self.room, |i| shape.kinds[i].empty());
+        self.stats.grow(&self.room, |_| Stats::default());
+        self.sketches.grow(&self.room, |at| shape.kinds.sketches[at].empty());
     }
 
     /// Makes room for one more key.
@@ -393,14 +401,14 @@ impl Shard {
         shape: &Shape,
         leaf: &Leaf,
         event: Occurrence,
-        measure: impl Fn(usize) -> &'m Measure + Copy,
+        inputs: impl Inputs<'m>,
     ) -> bool {
-        self.change(slot, |mut series, mark| series.observe(shape, leaf, event, measure, mark))
+        self.change(slot, |series, mark| series.observe(shape, leaf, event, inputs, mark))
     }
 
     /// Folds in the cell of some events that lie in the leaf's buckets; says whether they were late.
     pub(crate) fn merge(&mut self, slot: u32, shape: &Shape, leaf: &Leaf, run: &Cell) -> bool {
-        self.change(slot, |mut series, mark| series.merge_run(run, shape, leaf, mark))
+        self.change(slot, |series, mark| series.merge_run(run, shape, leaf, mark))
     }
 
     /// The only change that recording makes.
@@ -412,7 +420,9 @@ impl Shard {
         }
         let entry = &mut self.entries.get_mut(slot)[0];
         entry.touched = true;
-        let series = SeriesMut { head: &mut entry.head, states: self.states.get_mut(slot) };
+        let (stats, sketches) = (self.stats.get_mut(slot), self.sketches.get_mut(slot));
+        let states = StatesMut { stats, sketches };
+        let series = SeriesMut { head: &mut entry.head, states };
         let Observed { late, grown } = change(series, generation);
         if grown != 0 {
             self.account(grown);
@@ -445,9 +455,8 @@ impl Shard {
         let entry = self.entry(slot);
         entry.mark = FLUSHING;
         let what = if entry.partial {
-            let mut here = self.series(slot);
-            let mut series = here.take();
-            let left = here.as_ref().heap_bytes();
+            let mut series = self.series(slot).take();
+            let left = self.series_of(slot).heap_bytes();
             let freed = series.as_ref().heap_bytes() as isize - left as isize;
             for ring in series.rings_mut() {
                 ring.note_stored();
@@ -663,13 +672,14 @@ impl Shard {
 
     /// What a key takes besides what it holds on the heap, in bytes.
     fn bytes_each(&self) -> usize {
-        let states = self.states.width() * size_of::<State>();
+        let states =
+            self.stats.width() * size_of::<Stats>() + self.sketches.width() * size_of::<Sketch>();
         size_of::<Entry>() + states + self.arity * size_of::<Sym>() + 8
     }
 
     pub(crate) fn totals(&self) -> ShardTotals {
         let resident = self.live as u64;
-        let entries = self.entries.bytes() + self.states.bytes();
+        let entries = self.entries.bytes() + self.stats.bytes() + self.sketches.bytes();
         let table = self.table.bytes() + self.by_sym.capacity() * 4;
         let memory = entries
             + self.keys.capacity() * size_of::<Sym>()

@@ -148,7 +148,7 @@ fn replace_says_what_was_converted_and_from_when_on_it_is_exact() {
     let views = shop.run(&["views"]).ok().json_lines();
     let days = views.iter().find(|view| view["name"] == "days").unwrap();
     assert!(days["state"].as_str().unwrap().starts_with("ready, by day from 20"), "{days}");
-    define(&["--grain", "day=7", "--stats", "weight", "--replace"]).failed(1, "other measures");
+    define(&["--grain", "day=7", "--stats", "weight", "--replace"]).failed(1, "other aggregates");
 }
 
 #[test]

@@ -1,0 +1,811 @@
+//! Quantiles: how values are distributed, to within 0.78 % of the value.
+//!
+//! The first 128 different values are kept as they are. Beyond, they are counted in bins that come
+//! straight from the bits of the `f64`: sign, exponent and the first six bits of the fraction, so an
+//! octave (a power of two) has 64 bins of equal width, and no logarithm is taken. That is the
+//! histogram of Tene ("HdrHistogram", 2012) for floating point; Masson, Rim and Lee ("DDSketch: a fast
+//! and fully-mergeable quantile sketch with relative-error guarantees", PVLDB 12/12, 2019, section 2)
+//! show of such bins that they answer within a relative error in any merge tree.
+//!
+//! Measured beside bins by logarithm, which answer alike: 1.3 against 9 nanoseconds a value.
+//!
+//! Invariants
+//! 1. The state is a function of the values as a multiset. Whether there are bins depends only on how
+//!    many different values there are, the range of the bins only on the greatest one in size.
+//! 2. A value is in the bin that its bits name, or among the tiny ones: those of [`OCTAVES`] octaves or
+//!    more below that of the greatest in size. So no values make a state greater than 64 KiB.
+//! 3. Counts stop at 2^64 - 1.
+//!
+//! Error: a bin from l to u answers for its values with 2lu / (l + u), which is off by at most
+//! (u - l) / (u + l) of the value: 1/129 where l is a power of two, less elsewhere. Rank is exact: it is
+//! the value of that rank that is known within its bin. What is tiny is known to be so, not more; of
+//! subnormal values the bins are as wide as those of the least normal ones.
+//!
+//! Bytes: `n (1) · (value (8) · times (LEB128))*` for n <= 128 different values, least first; `255 · greatest
+//! octave (LEB128) · tiny (LEB128) · min (8) · max (8) · bins (LEB128) · first number (zigzag) · count (LEB128)
+//! · (number less the one before · count (LEB128))*` for bins. The number of a positive value's bin is one
+//! more than the upper 17 bits of the value behind its sign, that of a negative one's as much below
+//! zero, and 0 is that of zeros.
+
+use super::{Aggregate, Approx, Malformed};
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::time::Timestamp;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+use thin_vec::ThinVec;
+
+/// Different values that are kept as they are.
+const FEW: usize = 128;
+/// Bits of the fraction that a bin's number has.
+const SUB_BITS: u32 = 6;
+/// Bits of a value below those of its bin.
+const REST_BITS: u32 = f64::MANTISSA_DIGITS - 1 - SUB_BITS;
+/// Octaves that have bins, of either sign.
+const OCTAVES: i32 = 120;
+
+/// The distribution of a measure: quantiles, ranks, histograms.
+///
+/// Exact while there are at most 128 different values; beyond, each answer is within 0.78 % of the
+/// value, and says within which bounds it is, which always hold. Values of 36 and more orders of
+/// magnitude below the greatest one (in size) count as about zero.
+///
+/// Sixteen bytes and, on the heap, 16 for each different value while there are few; then 256 for each octave
+/// (power of two) between the least and the greatest value of a sign. Latencies between 1 ms and 1 s
+/// take 2.5 KiB; nothing takes more than 64. A value costs some nanoseconds. Merging any number of them in
+/// any order leaves the same bytes.
+///
+/// ```
+/// use quipu::aggregate::Quantiles;
+///
+/// let mut latencies = Quantiles::default();
+/// for millis in 1..=1_000 {
+///     latencies.insert(f64::from(millis));
+/// }
+/// let p99 = latencies.quantile(0.99)?.unwrap();
+/// assert!(p99.lower <= 990.0 && 990.0 <= p99.upper);
+/// assert!((p99.value - 990.0).abs() <= 0.0078 * 990.0);
+/// assert_eq!(latencies.max(), Some(1_000.0));
+/// # Ok::<(), quipu::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Quantiles(Repr);
+
+#[derive(Clone, Debug)]
+enum Repr {
+    /// Different values and how often each was observed, least first.
+    Few(ThinVec<(f64, u64)>),
+    Many(Box<Bins>),
+}
+
+#[derive(Clone, Debug)]
+struct Bins {
+    /// How many values there are, saturating.
+    total: u64,
+    min: f64,
+    max: f64,
+    /// The octave of the greatest value in size.
+    greatest: i32,
+    zeros: u64,
+    /// Values that are not zero, and too small for a bin.
+    tiny: u64,
+    negative: Half,
+    positive: Half,
+}
+
+/// The bins of one sign.
+#[derive(Clone, Debug, Default)]
+struct Half {
+    /// The number of the first bin, that of an octave's first.
+    first: u32,
+    /// Whole octaves; the lower 32 bits of each count.
+    bins: Vec<u32>,
+    /// The upper 32 bits, where they are not zero, by number.
+    upper: Vec<(u32, u32)>,
+}
+
+/// A bin that has values: those `v` with `lower <= v <= upper`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bin {
+    /// The least value that it has, or could have.
+    pub lower: f64,
+    /// The greatest value that it has, or could have.
+    pub upper: f64,
+    /// How many values it has.
+    pub count: u64,
+}
+
+impl Default for Repr {
+    fn default() -> Self {
+        Repr::Few(ThinVec::new())
+    }
+}
+
+/// The octave of a size: its exponent.
+fn octave_of(size: f64) -> i32 {
+    (number_of(size) >> SUB_BITS) as i32
+}
+
+/// The number of a size's bin among those of its sign.
+#[inline]
+fn number_of(value: f64) -> u32 {
+    ((value.to_bits() << 1) >> (REST_BITS + 1)) as u32
+}
+
+/// The least size in a bin.
+fn least_of(number: u32) -> f64 {
+    f64::from_bits(u64::from(number) << REST_BITS)
+}
+
+/// The greatest size in a bin.
+fn greatest_of(number: u32) -> f64 {
+    f64::from_bits(((u64::from(number) + 1) << REST_BITS) - 1)
+}
+
+impl Half {
+    /// The count of a bin.
+    fn count(&self, at: usize) -> u64 {
+        let low = u64::from(self.bins[at]);
+        if self.upper.is_empty() {
+            return low;
+        }
+        let number = self.first + at as u32;
+        let upper = self.upper.binary_search_by_key(&number, |(number, _)| *number);
+        low | upper.map_or(0, |at| u64::from(self.upper[at].1) << 32)
+    }
+
+    /// Counts so many more in a bin that there is.
+    #[inline]
+    fn add_at(&mut self, at: usize, times: u64) {
+        let bin = &mut self.bins[at];
+        match u32::try_from(times).ok().and_then(|times| bin.checked_add(times)) {
+            Some(sum) => *bin = sum,
+            None => self.add_long(at, times),
+        }
+    }
+
+    #[cold]
+    fn add_long(&mut self, at: usize, times: u64) {
+        let count = self.count(at).saturating_add(times);
+        self.bins[at] = count as u32;
+        let (number, upper) = (self.first + at as u32, (count >> 32) as u32);
+        match self.upper.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(at) => self.upper[at].1 = upper,
+            Err(_) if upper == 0 => {}
+            Err(at) => self.upper.insert(at, (number, upper)),
+        }
+    }
+
+    /// Counts in the bin of a number, made when it is not there.
+    fn add(&mut self, number: u32, times: u64) {
+        let octave = number >> SUB_BITS << SUB_BITS;
+        if self.bins.is_empty() {
+            self.first = octave;
+        }
+        if octave < self.first {
+            let more = (self.first - octave) as usize;
+            self.bins.reserve_exact(more);
+            self.bins.splice(0..0, std::iter::repeat_n(0, more));
+            self.first = octave;
+        }
+        let at = (number - self.first) as usize;
+        if at >= self.bins.len() {
+            let len = (at + 1).next_multiple_of(1 << SUB_BITS);
+            self.bins.reserve_exact(len - self.bins.len());
+            self.bins.resize(len, 0);
+        }
+        self.add_at(at, times);
+    }
+
+    /// Takes out the bins before an octave; how many values they had.
+    fn forget_before(&mut self, octave: i32) -> u64 {
+        let first = (octave.max(0) as u32) << SUB_BITS;
+        let gone = first.saturating_sub(self.first).min(self.bins.len() as u32) as usize;
+        if gone == 0 {
+            return 0;
+        }
+        let count = (0..gone).map(|at| self.count(at)).fold(0, u64::saturating_add);
+        self.bins.drain(..gone);
+        self.bins.shrink_to_fit();
+        self.upper.retain(|(number, _)| *number >= first);
+        self.first += gone as u32;
+        // The first bin of all that is left has values.
+        let blank = self.bins.iter().take_while(|count| **count == 0).count();
+        let blank =
+            (0..blank).take_while(|at| self.count(*at) == 0).count() >> SUB_BITS << SUB_BITS;
+        self.bins.drain(..blank);
+        self.first += blank as u32;
+        count
+    }
+
+    /// Numbers and counts of the bins with values, least size first.
+    fn counts(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> {
+        let counts = (0..self.bins.len()).map(|at| (self.first + at as u32, self.count(at)));
+        counts.filter(|(_, count)| *count > 0)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.bins.capacity() * size_of::<u32>() + self.upper.capacity() * size_of::<(u32, u32)>()
+    }
+}
+
+impl Bins {
+    /// The bins of some different values, least first.
+    fn of(few: &[(f64, u64)]) -> Self {
+        let mut bins = Bins {
+            total: 0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+            greatest: few.iter().map(|(value, _)| octave_of(*value)).max().unwrap_or(0),
+            zeros: 0,
+            tiny: 0,
+            negative: Half::default(),
+            positive: Half::default(),
+        };
+        few.iter().for_each(|(value, times)| bins.insert(*value, *times));
+        bins
+    }
+
+    #[inline]
+    fn insert(&mut self, value: f64, times: u64) {
+        self.total = self.total.saturating_add(times);
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        let number = number_of(value);
+        let half = if value < 0.0 { &mut self.negative } else { &mut self.positive };
+        let at = number.wrapping_sub(half.first) as usize;
+        if at < half.bins.len() && value != 0.0 {
+            half.add_at(at, times);
+        } else {
+            self.insert_elsewhere(value, times);
+        }
+    }
+
+    /// Counts a value that has no bin yet.
+    #[cold]
+    fn insert_elsewhere(&mut self, value: f64, times: u64) {
+        let octave = octave_of(value);
+        if value == 0.0 {
+            self.zeros = self.zeros.saturating_add(times);
+            return;
+        }
+        self.raise(octave);
+        if octave <= self.greatest - OCTAVES {
+            self.tiny = self.tiny.saturating_add(times);
+        } else {
+            let half = if value < 0.0 { &mut self.negative } else { &mut self.positive };
+            half.add(number_of(value), times);
+        }
+    }
+
+    /// Notes that there is a value of this octave (invariant 2).
+    fn raise(&mut self, octave: i32) {
+        if octave > self.greatest {
+            self.greatest = octave;
+            let first = octave - OCTAVES + 1;
+            for half in [&mut self.negative, &mut self.positive] {
+                self.tiny = self.tiny.saturating_add(half.forget_before(first));
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Bins) {
+        self.total = self.total.saturating_add(other.total);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.zeros = self.zeros.saturating_add(other.zeros);
+        self.tiny = self.tiny.saturating_add(other.tiny);
+        self.raise(other.greatest);
+        let first = self.greatest - OCTAVES + 1;
+        for (half, other) in
+            [(&mut self.negative, &other.negative), (&mut self.positive, &other.positive)]
+        {
+            half.merge(other, first, &mut self.tiny);
+        }
+    }
+
+    /// What is counted about zero: those that are, and those too small for a bin.
+    fn about_zero(&self) -> Bin {
+        let edge = if self.tiny == 0 {
+            0.0
+        } else {
+            greatest_of((((self.greatest - OCTAVES + 1) as u32) << SUB_BITS) - 1)
+        };
+        Bin { lower: -edge, upper: edge, count: self.zeros.saturating_add(self.tiny) }
+    }
+
+    /// The bins with values, least first.
+    fn bins(&self) -> impl Iterator<Item = Bin> {
+        let negative = self.negative.counts().rev().map(|(number, count)| Bin {
+            lower: -greatest_of(number),
+            upper: -least_of(number),
+            count,
+        });
+        let positive = self.positive.counts().map(|(number, count)| Bin {
+            lower: least_of(number),
+            upper: greatest_of(number),
+            count,
+        });
+        let zero = Some(self.about_zero()).filter(|zero| zero.count > 0);
+        negative.chain(zero).chain(positive).map(|bin| Bin {
+            lower: bin.lower.max(self.min),
+            upper: bin.upper.min(self.max),
+            ..bin
+        })
+    }
+}
+
+impl Half {
+    /// Folds in the bins of another from an octave on; the values before it go to `tiny`.
+    fn merge(&mut self, other: &Half, octave: i32, tiny: &mut u64) {
+        let first = (octave.max(0) as u32) << SUB_BITS;
+        let is_simple = self.first <= other.first
+            && other.first >= first
+            && self.bins.len() as u32 >= (other.first - self.first) + other.bins.len() as u32
+            && self.upper.is_empty()
+            && other.upper.is_empty();
+        if is_simple && !other.bins.is_empty() {
+            let from = (other.first - self.first) as usize;
+            let mine = &mut self.bins[from..from + other.bins.len()];
+            let overflows = |(mine, theirs): (&u32, &u32)| mine.checked_add(*theirs).is_none();
+            if !mine.iter().zip(&other.bins).any(overflows) {
+                mine.iter_mut().zip(&other.bins).for_each(|(mine, theirs)| *mine += theirs);
+                return;
+            }
+        }
+        for (number, count) in other.counts() {
+            if number < first {
+                *tiny = tiny.saturating_add(count);
+            } else {
+                self.add(number, count);
+            }
+        }
+    }
+}
+
+/// What is said of a bin's values: the one that is off by no more, as a share, from any of them.
+fn middle(Bin { lower, upper, .. }: Bin) -> f64 {
+    let of_sizes = |least: f64, greatest: f64| least / (0.5 + 0.5 * (least / greatest));
+    if lower == upper {
+        lower
+    } else if lower > 0.0 {
+        of_sizes(lower, upper)
+    } else if upper < 0.0 {
+        -of_sizes(-upper, -lower)
+    } else {
+        0.0
+    }
+}
+
+impl Quantiles {
+    /// Observes a value; one that is no finite number is passed over.
+    pub fn insert(&mut self, value: f64) {
+        self.insert_times(value, 1);
+    }
+
+    /// Observes a value so many times.
+    #[inline]
+    pub fn insert_times(&mut self, value: f64, times: u64) {
+        // Minus zero becomes zero.
+        let value = value + 0.0;
+        match &mut self.0 {
+            Repr::Many(bins) if value.is_finite() => bins.insert(value, times),
+            _ => self.insert_few(value, times),
+        }
+    }
+
+    fn insert_few(&mut self, value: f64, times: u64) {
+        let Repr::Few(few) = &mut self.0 else { return };
+        if !value.is_finite() || times == 0 {
+            return;
+        }
+        match few.binary_search_by(|(other, _)| other.total_cmp(&value)) {
+            Ok(at) => few[at].1 = few[at].1.saturating_add(times),
+            Err(at) if few.len() < FEW => few.insert(at, (value, times)),
+            Err(_) => {
+                let mut bins = Bins::of(few);
+                bins.insert(value, times);
+                self.0 = Repr::Many(Box::new(bins));
+            }
+        }
+    }
+
+    /// How many values were observed, up to 2^64 - 1.
+    pub fn count(&self) -> u64 {
+        match &self.0 {
+            Repr::Few(few) => few.iter().fold(0, |sum, (_, times)| sum.saturating_add(*times)),
+            Repr::Many(bins) => bins.total,
+        }
+    }
+
+    /// The least value.
+    pub fn min(&self) -> Option<f64> {
+        match &self.0 {
+            Repr::Few(few) => few.first().map(|(value, _)| *value),
+            Repr::Many(bins) => Some(bins.min),
+        }
+    }
+
+    /// The greatest value.
+    pub fn max(&self) -> Option<f64> {
+        match &self.0 {
+            Repr::Few(few) => few.last().map(|(value, _)| *value),
+            Repr::Many(bins) => Some(bins.max),
+        }
+    }
+
+    /// Whether each value is kept as it is, so that all answers are exact.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.0, Repr::Few(_))
+    }
+
+    /// The bins that have values, least first: a histogram as fine as there is one. A value that is kept
+    /// as it is has a bin to itself.
+    pub fn bins(&self) -> Vec<Bin> {
+        match &self.0 {
+            Repr::Few(few) => {
+                let bin = |(value, count): &(f64, u64)| Bin {
+                    lower: *value,
+                    upper: *value,
+                    count: *count,
+                };
+                few.iter().map(bin).collect()
+            }
+            Repr::Many(bins) => bins.bins().collect(),
+        }
+    }
+
+    /// The value that a share of the values do not exceed, by nearest rank: of n in order, the
+    /// ⌈share · n⌉th, and the first for 0. `None` of nothing.
+    ///
+    /// ```
+    /// use quipu::aggregate::Quantiles;
+    ///
+    /// let mut grades = Quantiles::default();
+    /// [2.0, 1.0, 3.0, 3.0].map(|grade| grades.insert(grade));
+    /// assert_eq!(grades.quantile(0.5)?.unwrap().value, 2.0);
+    /// assert_eq!(grades.quantile(0.75)?.unwrap().value, 3.0);
+    /// assert!(grades.quantile(75.0).is_err());
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` for a share that is not from 0 to 1.
+    pub fn quantile(&self, share: f64) -> Result<Option<Approx>> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::invalid(format!(
+                "{share} is no share of the values: those are from 0 to 1, and 0.99 for the 99th percentile"
+            )));
+        }
+        Ok(self.quantile_of(share))
+    }
+
+    fn quantile_of(&self, share: f64) -> Option<Approx> {
+        let count = self.count();
+        let rank = (share * count as f64).ceil().max(1.0) as u64;
+        self.value_at(rank.min(count).saturating_sub(1))
+    }
+
+    /// The value in the middle: the [quantile](Self::quantile) of one half.
+    pub fn median(&self) -> Option<Approx> {
+        self.quantile_of(0.5)
+    }
+
+    /// The value of a rank, which is how many there are before it in order. `None` where there are not so
+    /// many.
+    ///
+    /// ```
+    /// use quipu::aggregate::Quantiles;
+    ///
+    /// let mut grades = Quantiles::default();
+    /// [2.0, 1.0, 3.0].map(|grade| grades.insert(grade));
+    /// assert_eq!(grades.value_at(0).unwrap().value, 1.0);
+    /// assert_eq!(grades.value_at(3), None);
+    /// ```
+    pub fn value_at(&self, rank: u64) -> Option<Approx> {
+        let mut before = 0_u64;
+        let count = self.count();
+        if rank >= count {
+            return None;
+        }
+        // These two are known.
+        let end = if rank == 0 { self.min() } else { self.max().filter(|_| rank == count - 1) };
+        if let Some(end) = end {
+            return Some(Approx::exact(end));
+        }
+        let bin = self.bins().into_iter().find(|bin| {
+            before = before.saturating_add(bin.count);
+            rank < before
+        })?;
+        Some(Approx { value: middle(bin), lower: bin.lower, upper: bin.upper, confidence: 1.0 })
+    }
+
+    /// How many values are not greater than this one.
+    ///
+    /// ```
+    /// use quipu::aggregate::Quantiles;
+    ///
+    /// let mut grades = Quantiles::default();
+    /// [2.0, 1.0, 3.0, 3.0].map(|grade| grades.insert(grade));
+    /// assert_eq!(grades.count_up_to(2.5).value, 2.0);
+    /// ```
+    pub fn count_up_to(&self, value: f64) -> Approx {
+        self.count_between(f64::NEG_INFINITY, value)
+    }
+
+    /// The share of the values that are not greater than this one: the cumulative distribution. `None` of
+    /// nothing.
+    ///
+    /// ```
+    /// use quipu::aggregate::Quantiles;
+    ///
+    /// let mut grades = Quantiles::default();
+    /// [2.0, 1.0, 3.0, 3.0].map(|grade| grades.insert(grade));
+    /// assert_eq!(grades.share_up_to(2.5).unwrap().value, 0.5);
+    /// ```
+    pub fn share_up_to(&self, value: f64) -> Option<Approx> {
+        let count = self.count();
+        let Approx { value, lower, upper, confidence } = self.count_up_to(value);
+        let of = |number: f64| number / count as f64;
+        (count > 0).then(|| Approx {
+            value: of(value),
+            lower: of(lower),
+            upper: of(upper),
+            confidence,
+        })
+    }
+
+    /// How many values lie in each of the spans between some edges: up to the first edge, above it up to
+    /// the second, and so on, and above the last.
+    ///
+    /// ```
+    /// use quipu::aggregate::Quantiles;
+    ///
+    /// let mut latencies = Quantiles::default();
+    /// [3.0, 10.0, 11.0, 500.0].map(|millis| latencies.insert(millis));
+    /// let counts: Vec<f64> = latencies.histogram(&[10.0, 100.0])?.iter().map(|n| n.value).collect();
+    /// assert_eq!(counts, [2.0, 1.0, 1.0]);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` for edges that do not rise.
+    pub fn histogram(&self, edges: &[f64]) -> Result<Vec<Approx>> {
+        if let Some(pair) = edges.windows(2).find(|pair| !(pair[0] < pair[1])) {
+            return Err(Error::invalid(format!(
+                "the edges of a histogram rise; {} stands behind {}",
+                pair[1], pair[0]
+            )));
+        }
+        if edges.iter().any(|edge| edge.is_nan()) {
+            return Err(Error::invalid("an edge of a histogram is a number, this one is not"));
+        }
+        let ends = || edges.iter().copied();
+        let begins = std::iter::once(f64::NEG_INFINITY).chain(ends());
+        let spans = begins.zip(ends().chain([f64::INFINITY]));
+        Ok(spans.map(|(above, up_to)| self.count_between(above, up_to)).collect())
+    }
+
+    /// How many values are greater than one and not than another.
+    fn count_between(&self, above: f64, up_to: f64) -> Approx {
+        let (mut lower, mut upper, mut value) = (0_u64, 0_u64, 0.0);
+        for bin in self.bins() {
+            if bin.upper <= above || bin.lower > up_to {
+                continue;
+            }
+            upper = upper.saturating_add(bin.count);
+            if bin.lower > above && bin.upper <= up_to {
+                lower = lower.saturating_add(bin.count);
+                value += bin.count as f64;
+            } else {
+                let (from, to) = (bin.lower.max(above), bin.upper.min(up_to));
+                // Halves, for the difference of two finite numbers can be none.
+                let share = (to / 2.0 - from / 2.0) / (bin.upper / 2.0 - bin.lower / 2.0);
+                value += bin.count as f64 * share.clamp(0.0, 1.0);
+            }
+        }
+        let (lower, upper) = (lower as f64, upper as f64);
+        Approx { value: value.clamp(lower, upper), lower, upper, confidence: 1.0 }
+    }
+}
+
+impl PartialEq for Quantiles {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = |state: &Self| {
+            let mut out = Vec::new();
+            state.encode(&mut out);
+            out
+        };
+        match (&self.0, &other.0) {
+            (Repr::Few(a), Repr::Few(b)) => a == b,
+            (Repr::Many(_), Repr::Many(_)) => bytes(self) == bytes(other),
+            _ => false,
+        }
+    }
+}
+
+/// As count, least and greatest value, and the quantiles that are asked for most.
+impl Serialize for Quantiles {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Quantiles", 7)?;
+        fields.serialize_field("count", &self.count())?;
+        fields.serialize_field("min", &self.min())?;
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)] {
+            fields.serialize_field(name, &self.quantile_of(share))?;
+        }
+        fields.serialize_field("max", &self.max())?;
+        fields.end()
+    }
+}
+
+/// In place of a number of different values, where there are bins.
+const MANY: u8 = 255;
+/// The greatest octave of a finite number.
+const OCTAVE_MAX: u64 = 2_046;
+
+impl Aggregate for Quantiles {
+    /// A finite number; another is passed over.
+    type Input<'a> = f64;
+
+    #[inline]
+    fn observe(&mut self, value: f64, _time: Timestamp) {
+        self.insert(value);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        match (&mut self.0, &other.0) {
+            (Repr::Many(mine), Repr::Many(theirs)) => mine.merge(theirs),
+            (Repr::Few(few), Repr::Many(theirs)) => {
+                let mut bins = theirs.clone();
+                few.iter().for_each(|(value, times)| bins.insert(*value, *times));
+                self.0 = Repr::Many(bins);
+            }
+            (_, Repr::Few(theirs)) => {
+                theirs.iter().for_each(|(value, times)| self.insert_times(*value, *times));
+            }
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let bins = match &self.0 {
+            Repr::Few(few) => {
+                out.push(few.len() as u8);
+                for (value, times) in few {
+                    out.extend_from_slice(&value.to_le_bytes());
+                    codec::put_u64(out, *times);
+                }
+                return;
+            }
+            Repr::Many(bins) => bins,
+        };
+        out.push(MANY);
+        codec::put_u64(out, bins.greatest as u64);
+        codec::put_u64(out, bins.tiny);
+        out.extend_from_slice(&bins.min.to_le_bytes());
+        out.extend_from_slice(&bins.max.to_le_bytes());
+        let negative = bins.negative.counts().rev().map(|(number, n)| (-1 - i64::from(number), n));
+        let zero = Some((0, bins.zeros)).filter(|(_, count)| *count > 0);
+        let positive = bins.positive.counts().map(|(number, n)| (1 + i64::from(number), n));
+        let counts: Vec<(i64, u64)> = negative.chain(zero).chain(positive).collect();
+        codec::put_u64(out, counts.len() as u64);
+        let mut before = None;
+        for (number, count) in counts {
+            match before {
+                None => codec::put_i64(out, number),
+                Some(before) => codec::put_u64(out, number.abs_diff(before)),
+            }
+            before = Some(number);
+            codec::put_u64(out, count);
+        }
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Malformed> {
+        let [n] = codec::take_array::<1>(bytes)?;
+        match n {
+            MANY => decode_bins(bytes).map(|bins| Quantiles(Repr::Many(Box::new(bins)))),
+            n if usize::from(n) <= FEW => {
+                if usize::from(n) * 9 > bytes.len() {
+                    return Err(Malformed("there are fewer values than said"));
+                }
+                let mut few: ThinVec<(f64, u64)> = ThinVec::with_capacity(usize::from(n));
+                for _ in 0..n {
+                    let (value, times) = (take_value(bytes)?, codec::take_u64(bytes)?);
+                    if few.last().is_some_and(|(last, _)| value <= *last) || times == 0 {
+                        return Err(Malformed("the values of a distribution are not in order"));
+                    }
+                    few.push((value, times));
+                }
+                Ok(Quantiles(Repr::Few(few)))
+            }
+            _ => Err(Malformed("a distribution begins with neither 0 to 128 nor 255")),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Repr::Few(few) if few.capacity() == 0 => 0,
+            // A header of two words.
+            Repr::Few(few) => 16 + few.capacity() * size_of::<(f64, u64)>(),
+            Repr::Many(bins) => {
+                size_of::<Bins>() + bins.negative.heap_bytes() + bins.positive.heap_bytes()
+            }
+        }
+    }
+}
+
+fn take_value(bytes: &mut &[u8]) -> Result<f64, Malformed> {
+    let value = f64::from_le_bytes(codec::take_array(bytes)?);
+    if value.is_finite() && !(value == 0.0 && value.is_sign_negative()) {
+        Ok(value)
+    } else {
+        Err(Malformed("a value is no finite number, or minus zero"))
+    }
+}
+
+fn decode_bins(bytes: &mut &[u8]) -> Result<Bins, Malformed> {
+    let octave = codec::take_u64(bytes)?;
+    if octave > OCTAVE_MAX {
+        return Err(Malformed("there is no such octave"));
+    }
+    let (tiny, min, max) = (codec::take_u64(bytes)?, take_value(bytes)?, take_value(bytes)?);
+    let greatest = octave as i32;
+    // Without their ends, which are to be checked, bins are what their numbers say.
+    let (least, most) = (f64::NEG_INFINITY, f64::INFINITY);
+    let mut bins = Bins { total: tiny, tiny, min: least, max: most, greatest, ..Bins::of(&[]) };
+    // Different values there can be.
+    let mut different = tiny;
+    let mut is_greatest_there = false;
+    let mut before = None;
+    for _ in 0..codec::take_count(bytes, 2)? {
+        let number = match before {
+            None => codec::take_i64(bytes)?,
+            Some(before) => {
+                let more = codec::take_u64(bytes)?;
+                let more = i64::try_from(more).ok().filter(|more| *more > 0);
+                let number = more.and_then(|more| i64::checked_add(before, more));
+                number.ok_or(Malformed("the bins of a distribution are not in order"))?
+            }
+        };
+        before = Some(number);
+        let count = codec::take_u64(bytes)?;
+        if count == 0 {
+            return Err(Malformed("a bin of a distribution has no values"));
+        }
+        bins.total = bins.total.saturating_add(count);
+        if number == 0 {
+            bins.zeros = count;
+            different = different.saturating_add(1);
+            continue;
+        }
+        let size = number.unsigned_abs() - 1;
+        let octave = size >> SUB_BITS;
+        if octave > greatest as u64 || octave as i64 <= i64::from(greatest - OCTAVES) {
+            return Err(Malformed("a bin lies outside of the octaves of its distribution"));
+        }
+        is_greatest_there |= octave == greatest as u64;
+        different = different.saturating_add(count);
+        let half = if number < 0 { &mut bins.negative } else { &mut bins.positive };
+        half.add(size as u32, count);
+    }
+    if !is_greatest_there || different <= FEW as u64 {
+        return Err(Malformed("a distribution has bins where it has few values"));
+    }
+    if tiny > 0 && greatest < OCTAVES {
+        return Err(Malformed("no value is too small for these bins"));
+    }
+    let holds =
+        |bin: Option<Bin>, end: f64| bin.is_some_and(|bin| (bin.lower..=bin.upper).contains(&end));
+    let is_zero_told = |end: f64| end != 0.0 || bins.zeros > 0;
+    let are_ends = min < max
+        && holds(bins.bins().next(), min)
+        && holds(bins.bins().last(), max)
+        && is_zero_told(min)
+        && is_zero_told(max);
+    if !are_ends {
+        return Err(Malformed("least and greatest value are not in their bins"));
+    }
+    (bins.min, bins.max) = (min, max);
+    Ok(bins)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Sketches: states that answer within bounds, of a size that is bounded whatever they observe.
+//!
+//! A sketch has a heap of its own, so that it is a word or two where it lies in an array; statistics
+//! lie there whole. That is why a cell keeps the two apart (`states.rs`).
+
+use super::{Aggregate, Malformed, Quantiles};
+use crate::dictionary::{Dictionary, Sym};
+use serde::{Serialize, Serializer};
+
+/// Which sketch, and how fine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SketchKind {
+    Quantiles,
+}
+
+/// A sketch of a key or of a bucket.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sketch {
+    Quantiles(Quantiles),
+}
+
+/// What a sketch observes of an event.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// The event has not what the sketch is of.
+    Nothing,
+    Value(f64),
+    Item(Item<'a>),
+}
+
+/// The value of a dimension.
+#[derive(Clone, Copy)]
+pub(crate) struct Item<'a> {
+    /// Of its text ([`hash`](super::hash::hash)).
+    pub(crate) hash: u64,
+    pub(crate) sym: Sym,
+    pub(crate) texts: &'a Dictionary,
+}
+
+impl SketchKind {
+    pub(crate) fn empty(self) -> Sketch {
+        match self {
+            SketchKind::Quantiles => Sketch::Quantiles(Quantiles::default()),
+        }
+    }
+
+    pub(crate) fn decode(self, bytes: &mut &[u8]) -> Result<Sketch, Malformed> {
+        match self {
+            SketchKind::Quantiles => Quantiles::decode(bytes).map(Sketch::Quantiles),
+        }
+    }
+}
+
+impl Sketch {
+    /// One of the same kind that has observed nothing.
+    pub(crate) fn emptied(&self) -> Sketch {
+        match self {
+            Sketch::Quantiles(_) => SketchKind::Quantiles.empty(),
+        }
+    }
+
+    /// Folds in an event that counts for so many.
+    #[inline]
+    pub(crate) fn observe(&mut self, input: Input<'_>, times: u64) {
+        match (self, input) {
+            (Sketch::Quantiles(state), Input::Value(value)) => state.insert_times(value, times),
+            // A view's definition says what its sketches are of.
+            _ => {}
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Sketch) {
+        match (self, other) {
+            (Sketch::Quantiles(state), Sketch::Quantiles(other)) => state.merge(other),
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Sketch::Quantiles(state) => state.encode(out),
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Sketch::Quantiles(state) => state.heap_bytes(),
+        }
+    }
+}
+
+/// The sketches of a key, a bucket or a range, each by what it is of.
+///
+/// They are whole states, not only numbers of them: those of several keys or ranges can be
+/// [merged](Aggregate::merge), which gives what one of both would have been.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use quipu::{Db, Event, View};
+///
+/// let db = Db::open(dir.path().join("app"))?;
+/// db.define(View::new("latency").by(["route"]).quantiles("value"))?;
+/// for millis in [12.0, 15.0, 900.0] {
+///     db.record(&Event::new("call").dim("route", "/home").value(millis))?;
+/// }
+/// let home = db.query("latency")?.get(&["/home"])?.unwrap();
+/// let p50 = home.sketches.quantiles("value").unwrap().median().unwrap();
+/// assert_eq!((p50.value, p50.is_exact()), (15.0, true));
+/// # Ok::<(), quipu::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sketches(Vec<(String, Sketch)>);
+
+impl Sketches {
+    pub(crate) fn new(sketches: Vec<(String, Sketch)>) -> Self {
+        Sketches(sketches)
+    }
+
+    /// Whether the view keeps none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The distribution of a measure ([`View::quantiles`](crate::View::quantiles)).
+    pub fn quantiles(&self, measure: &str) -> Option<&Quantiles> {
+        self.of(measure).find_map(|sketch| match sketch {
+            Sketch::Quantiles(state) => Some(state),
+        })
+    }
+
+    fn of(&self, name: &str) -> impl Iterator<Item = &Sketch> {
+        self.0.iter().filter(move |(of, _)| of == name).map(|(_, sketch)| sketch)
+    }
+}
+
+/// As a list, since a dimension and a measure can have one name.
+impl Serialize for Sketches {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            of: &'a str,
+            #[serde(flatten)]
+            sketch: &'a Sketch,
+        }
+        serializer.collect_seq(self.0.iter().map(|(of, sketch)| Told { of, sketch }))
+    }
+}
