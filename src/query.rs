@@ -14,6 +14,7 @@ mod counted;
 mod range;
 mod series;
 mod several;
+mod sliding;
 mod source;
 mod span;
 mod window;
@@ -27,7 +28,7 @@ pub use several::{Balance, Trend};
 pub(crate) use source::{AskedKey, Depth, KeyRef, Source};
 pub use span::SpanQuery;
 
-use crate::aggregate::{Sketches, StatesRef, Stats, Summary};
+use crate::aggregate::{Sketch, Sketches, StatesRef, Stats, Summary};
 use crate::error::{Error, Result};
 use crate::event::abridged;
 use crate::series::{Cell, CellRef, SeriesRef};
@@ -334,7 +335,7 @@ impl Query {
             end: span.end,
             count,
             stats: self.summaries(states),
-            sketches: self.sketches(states),
+            sketches: self.sketches(states.sketches.iter().cloned()),
         }
     }
 
@@ -356,9 +357,9 @@ impl Query {
         summaries
     }
 
-    fn sketches(&self, states: StatesRef<'_>) -> Sketches {
+    fn sketches(&self, sketches: impl IntoIterator<Item = Sketch>) -> Sketches {
         let of = self.view().sketched().map(ToOwned::to_owned);
-        Sketches::new(of.zip(states.sketches.iter().cloned()).collect())
+        Sketches::new(of.zip(sketches).collect())
     }
 
     fn row(&self, key: Vec<String>, total: CellRef<'_>) -> Row {
@@ -368,7 +369,7 @@ impl Query {
             first_seen: total.first().min(Timestamp::MAX),
             last_seen: total.last().max(Timestamp::MIN),
             stats: self.summaries(total.states()),
-            sketches: self.sketches(total.states()),
+            sketches: self.sketches(total.states().sketches.iter().cloned()),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::aggregate::{Aggregate, Count, Inputs, Sketch, StatesMut, StatesRef, S
 use crate::codec::{self, Malformed};
 use crate::series::Shape;
 use crate::time::Keep;
+use std::ops::RangeInclusive;
 use thin_vec::ThinVec;
 
 /// Buckets in a block.
@@ -338,6 +339,43 @@ impl Block {
     /// Statistics and sketches of each bucket.
     fn widths(&self) -> [usize; 2] {
         [self.stats.len(), self.sketches.len()].map(|len| len / self.counts.len().max(1))
+    }
+
+    /// The places between two buckets' numbers, as bits.
+    fn places_in(&self, within: &RangeInclusive<i64>) -> u32 {
+        let first = self.number * BLOCK_BUCKETS;
+        let (start, end) = (*within.start(), *within.end());
+        if end < first || start >= first + BLOCK_BUCKETS {
+            return 0;
+        }
+        let (low, high) = ((start - first).max(0), (end - first).min(BLOCK_BUCKETS - 1));
+        self.places & (u32::MAX << low) & (u32::MAX >> (BLOCK_BUCKETS - 1 - high))
+    }
+
+    /// Which of the buckets between two numbers there are, as bits, and how many events they count.
+    pub(crate) fn told(&self, within: &RangeInclusive<i64>) -> (u32, u64) {
+        let places = self.places_in(within);
+        if places == 0 {
+            return (0, 0);
+        }
+        let at = self.rank(places.trailing_zeros() as u8);
+        let counts = &self.counts[at..][..places.count_ones() as usize];
+        (places, counts.iter().fold(0, |sum: u64, count| sum.saturating_add(count.get())))
+    }
+
+    /// Calls `see` with the buckets between two numbers, oldest first: their numbers, counts and states.
+    pub(crate) fn each_in(
+        &self,
+        within: &RangeInclusive<i64>,
+        mut see: impl FnMut(i64, u64, StatesRef<'_>),
+    ) {
+        let places = self.places_in(within);
+        let first = self.number * BLOCK_BUCKETS;
+        for (place, count, states) in self.buckets() {
+            if places >> place & 1 == 1 {
+                see(first + i64::from(place), count.get(), states);
+            }
+        }
     }
 
     fn forget_before(&mut self, place: u8) {

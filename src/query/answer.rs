@@ -89,10 +89,10 @@ impl Total {
         query: &Query,
         span: Range<Timestamp>,
         known_from: Timestamp,
-        sum: &Sum,
+        sum: Sum,
     ) -> Self {
-        let states = sum.states.as_ref();
-        let (stats, sketches) = (query.summaries(states), query.sketches(states));
+        let stats = query.summaries(sum.states.as_ref());
+        let sketches = query.sketches(sum.states.into_parts().1);
         Total { start: span.start, end: span.end, known_from, count: sum.count, stats, sketches }
     }
 

@@ -10,13 +10,16 @@
 use super::across::{Across, nearest_rank};
 use super::answer::{Bucket, Component, Total};
 use super::series::SeriesQuery;
+use super::sliding::Sliding;
 use super::window::{KeptGrain, Window};
 use super::{Depth, Query};
 use crate::aggregate::{States, StatesRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
+use crate::sync::{Mutex, OnceLock};
 use crate::time::{Grain, Timestamp};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A range of whole buckets of a [series](SeriesQuery).
@@ -66,6 +69,15 @@ pub struct RangeQuery {
     reach: Reach,
     /// The grain in which it is counted back, in its own view; it is looked up once.
     of: Option<KeptGrain>,
+    /// What was merged for it, where it is asked again.
+    sliding: OnceLock<Arc<Mutex<Asked>>>,
+}
+
+/// Whether a range that holds sketches was asked before, and what was merged for it.
+#[derive(Debug, Default)]
+struct Asked {
+    times: u32,
+    merged: Sliding,
 }
 
 /// From when to when.
@@ -140,11 +152,20 @@ impl RangeQuery {
             Stretch::Back { grain, .. } => KeptGrain::of(series.query(), *grain).ok(),
             _ => None,
         };
-        RangeQuery { series, stretch, by: None, earlier: 0, reach: Reach::Whole, of }
+        RangeQuery {
+            series,
+            stretch,
+            by: None,
+            earlier: 0,
+            reach: Reach::Whole,
+            of,
+            sliding: OnceLock::new(),
+        }
     }
 
     pub(super) fn reaching(mut self, reach: Reach) -> Self {
         self.reach = reach;
+        self.sliding = OnceLock::new();
         self
     }
 
@@ -163,7 +184,7 @@ impl RangeQuery {
     /// # Ok::<(), quipu::Error>(())
     /// ```
     pub fn by(&self, grain: Grain) -> Self {
-        RangeQuery { by: Some(grain), of: None, ..self.clone() }
+        RangeQuery { by: Some(grain), of: None, sliding: OnceLock::new(), ..self.clone() }
     }
 
     /// The range of as many buckets before this one: of the last seven days, the seven before them.
@@ -181,7 +202,8 @@ impl RangeQuery {
     /// # Ok::<(), quipu::Error>(())
     /// ```
     pub fn previous(&self) -> Self {
-        RangeQuery { earlier: self.earlier.saturating_add(1), of: None, ..self.clone() }
+        let earlier = self.earlier.saturating_add(1);
+        RangeQuery { earlier, of: None, sliding: OnceLock::new(), ..self.clone() }
     }
 
     /// Asks for what is kept of the range: it begins where the view's buckets do, if they do not reach
@@ -268,18 +290,37 @@ impl RangeQuery {
             })?;
             return Ok(life.map(|(first, last)| {
                 let end = last.saturating_add(Duration::from_micros(1));
-                Total::new(query, first..end, first, &sum)
+                Total::new(query, first..end, first, sum)
             }));
         }
         let now = self.now();
         let sum = || Sum::empty(query);
-        let read = self.read(&self.series, now, sum, |sum, _, _, count, states| {
-            sum.add(count, states);
-        })?;
+        let read = match self.asked_again() {
+            Some(asked) => self.read_series(&self.series, now, sum, |sum, window, series| {
+                let ring = series.rings().get(window.of.at)?;
+                *sum = asked.lock().merged.sum(ring, window.from..=window.to, &Sum::empty(query));
+                ring.newest()
+            })?,
+            None => self.read(&self.series, now, sum, |sum, _, _, count, states| {
+                sum.add(count, states);
+            })?,
+        };
         Ok(read.map(|Read { window, value }| {
             let known_from = window.of.start(window.from);
-            Total::new(query, window.span(), known_from, &value)
+            Total::new(query, window.span(), known_from, value)
         }))
+    }
+
+    /// What was merged for the range before, where that is worth being kept: of sketches, when it is asked
+    /// for the second time, of one key.
+    fn asked_again(&self) -> Option<&Mutex<Asked>> {
+        if self.series.view().sketched().next().is_none() || !self.series.is_one() {
+            return None;
+        }
+        let asked = self.sliding.get_or_init(Arc::default);
+        let mut times = asked.lock();
+        times.times = times.times.saturating_add(1);
+        (times.times > 1).then_some(&**asked)
     }
 
     /// The buckets, oldest first, those without events included.

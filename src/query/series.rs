@@ -678,6 +678,11 @@ impl SeriesQuery {
         Ok(any)
     }
 
+    /// Whether it is of one key.
+    pub(super) fn is_one(&self) -> bool {
+        matches!(self.keys, Keys::One(_))
+    }
+
     /// The present moment.
     pub(super) fn now(&self) -> Timestamp {
         self.at.unwrap_or_else(|| self.query().source.now())

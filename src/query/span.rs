@@ -190,7 +190,7 @@ impl SpanQuery {
             let count = counted.estimate(&span);
             let answers = |sum: &Sum| {
                 let states = sum.states.as_ref();
-                (query.summaries(states), query.sketches(states))
+                (query.summaries(states), query.sketches(states.sketches.iter().cloned()))
             };
             let (inside, inside_sketches) = answers(&counted.inside);
             counted.cut.add(counted.inside.count, counted.inside.states.as_ref());
