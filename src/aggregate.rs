@@ -14,11 +14,13 @@ mod count;
 mod exact;
 mod hash;
 mod stats;
+mod top;
 
 pub use approx::Approx;
 pub use count::Count;
 pub(crate) use exact::Measure;
 pub use stats::{Stats, Summary};
+pub use top::{Above, Heavy, Top};
 
 pub use crate::codec::Malformed;
 use crate::time::Timestamp;
