@@ -17,6 +17,7 @@ mod quantiles;
 mod sketch;
 mod states;
 mod stats;
+mod top;
 
 pub use approx::Approx;
 pub use count::Count;
@@ -27,6 +28,7 @@ pub use sketch::Sketches;
 pub(crate) use sketch::{Input, Item, Sketch, SketchKind};
 pub(crate) use states::{Inputs, Kinds, States, StatesMut, StatesRef};
 pub use stats::{Stats, Summary};
+pub use top::{Above, Heavy, Top};
 
 pub use crate::codec::Malformed;
 use crate::time::Timestamp;
