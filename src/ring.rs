@@ -402,6 +402,14 @@ impl Block {
         }
     }
 
+    /// Whether the bytes are those of a block that can say the same ([`StatesRef::agrees`]).
+    pub(crate) fn agrees(&self, bytes: &[u8], shape: &Shape) -> bool {
+        let mut other = Block::new(self.number);
+        other.decode_buckets(bytes, shape).is_ok()
+            && (self.places, &self.counts) == (other.places, &other.counts)
+            && self.buckets().zip(other.buckets()).all(|((.., a), (.., b))| a.agrees(b))
+    }
+
     /// Reads [`encode_buckets`](Block::encode_buckets)'s bytes; on an error it stays as it is.
     fn decode_buckets(&mut self, mut bytes: &[u8], shape: &Shape) -> Result<(), Malformed> {
         let n = codec::take_count(&mut bytes, 1)?;

@@ -264,6 +264,20 @@ impl Series {
         Ok(Series { head, states })
     }
 
+    /// Whether its row can say of the same events what another's does ([`StatesRef::agrees`]).
+    pub(crate) fn agrees(mut self, other: SeriesRef<'_>) -> bool {
+        if !self.states.as_ref().agrees(other.states) {
+            return false;
+        }
+        self.states = other.states.to_owned();
+        let row = |series: SeriesRef<'_>| {
+            let mut row = Vec::new();
+            series.encode_row(&mut row);
+            row
+        };
+        row(self.as_ref()) == row(other)
+    }
+
     /// All bytes of the series, blocks included: what two series must have equal to be equal.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> Vec<u8> {

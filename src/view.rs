@@ -8,7 +8,7 @@
 //!
 //! Next: `record.rs`.
 
-use crate::aggregate::{Kinds, SketchKind};
+use crate::aggregate::{Kinds, SketchKind, Top};
 use crate::codec;
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +17,7 @@ use crate::series::Shape;
 use crate::time::{Calendar, Grain, Keep, TimeZone};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ enum Measured {
     Stats(String),
     /// [`Quantiles`](crate::aggregate::Quantiles) of a measure.
     Quantiles(String),
+    /// The [`Top`](crate::aggregate::Top) values of a dimension.
+    Top { dimension: String, by: Option<String>, capacity: u32 },
 }
 
 impl Measured {
@@ -65,6 +68,7 @@ impl Measured {
     fn of(&self) -> &str {
         match self {
             Measured::Stats(of) | Measured::Quantiles(of) => of,
+            Measured::Top { dimension, .. } => dimension,
         }
     }
 
@@ -73,6 +77,24 @@ impl Measured {
         match self {
             Measured::Stats(_) => None,
             Measured::Quantiles(_) => Some(SketchKind::Quantiles),
+            Measured::Top { capacity, .. } => Some(SketchKind::Top { capacity: *capacity }),
+        }
+    }
+
+    /// The names of the dimensions and measures that it looks at.
+    fn names(&self) -> [Option<&str>; 2] {
+        let by = match self {
+            Measured::Top { by, .. } => by.as_deref(),
+            _ => None,
+        };
+        [Some(self.of()), by]
+    }
+
+    /// Whether it is as fine as it can be.
+    fn check(&self) -> Result<()> {
+        match self {
+            Measured::Stats(_) | Measured::Quantiles(_) => Ok(()),
+            Measured::Top { capacity, .. } => Top::new(*capacity).map(drop),
         }
     }
 
@@ -87,6 +109,12 @@ impl fmt::Display for Measured {
         match self {
             Measured::Stats(measure) => write!(f, "stats of {}", Name(measure)),
             Measured::Quantiles(measure) => write!(f, "quantiles of {}", Name(measure)),
+            Measured::Top { dimension, by: None, capacity } => {
+                write!(f, "top {capacity} of {}", Name(dimension))
+            }
+            Measured::Top { dimension, by: Some(by), capacity } => {
+                write!(f, "top {capacity} of {} by {}", Name(dimension), Name(by))
+            }
         }
     }
 }
@@ -182,6 +210,53 @@ impl View {
     /// ```
     pub fn quantiles(mut self, measure: impl Into<String>) -> Self {
         self.aggregates.push(Measured::Quantiles(measure.into()));
+        self
+    }
+
+    /// Keeps the values of a dimension that most events have ([`Top`](crate::aggregate::Top)): up to
+    /// `capacity` different ones exactly, beyond that the heaviest of them, each within bounds that always
+    /// hold and are never wider than the number of events / (capacity + 1). For the top ten a capacity of a
+    /// hundred and more is sensible.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Db, Event, Grain, Keep, View};
+    ///
+    /// let db = Db::open(dir.path().join("shop"))?;
+    /// db.define(View::new("bestsellers").by(["country"]).top("product", 100).grain(Grain::Hour, Keep::Last(48)))?;
+    /// for product in ["tea", "pot", "tea"] {
+    ///     db.record(&Event::new("sale").dim("country", "FR").dim("product", product))?;
+    /// }
+    /// let hours = db.query("bestsellers")?.series(&["FR"])?.last_hours(24).total()?.unwrap();
+    /// let top = hours.sketches.top("product").unwrap().top(1);
+    /// assert_eq!((top[0].text(), top[0].lower, top[0].upper), ("tea".into(), 2, 2));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn top(self, dimension: impl Into<String>, capacity: u32) -> Self {
+        self.top_of(dimension.into(), None, capacity)
+    }
+
+    /// The same, where each event weighs what its measure says: the products with the greatest revenue.
+    /// Weights are whole numbers: a measure is rounded to the nearest, so give it in cents, bytes or
+    /// milliseconds; an event whose measure is missing, negative or rounded to nothing weighs nothing.
+    ///
+    /// ```
+    /// use quipu::View;
+    ///
+    /// let view = View::new("revenue").top_by("product", "cents", 100);
+    /// assert_eq!(view.to_string(), "revenue: all in one, count, top 100 of product by cents");
+    /// ```
+    pub fn top_by(
+        self,
+        dimension: impl Into<String>,
+        measure: impl Into<String>,
+        capacity: u32,
+    ) -> Self {
+        self.top_of(dimension.into(), Some(measure.into()), capacity)
+    }
+
+    fn top_of(mut self, dimension: String, by: Option<String>, capacity: u32) -> Self {
+        self.aggregates.push(Measured::Top { dimension, by, capacity });
         self
     }
 
@@ -319,9 +394,9 @@ impl View {
         }
         let dimensions = self.conditions.iter().map(|condition| condition.dimension.as_str());
         let names = self.key.iter().chain(&self.events).map(String::as_str);
-        let aggregates = self.aggregates.iter().map(Measured::of);
-        let mut names = names.chain(aggregates).chain(dimensions);
-        if let Some(name) = names.find(|name| bad_name(name)) {
+        let aggregates = self.aggregates.iter().flat_map(Measured::names).flatten();
+        let name = names.chain(aggregates).chain(dimensions).find(|name| bad_name(name));
+        if let Some(name) = name {
             return refuse(format!(
                 "names have 1 to {} bytes, {} has {}",
                 Limits::NAME_BYTES,
@@ -333,6 +408,9 @@ impl View {
             return refuse(format!("the key has the dimension {twice:?} twice"));
         }
         for (i, measured) in self.aggregates.iter().enumerate() {
+            if let Err(error) = measured.check() {
+                return refuse(format!("{measured}: {error}"));
+            }
             if self.aggregates[..i].iter().any(|other| other.is_same(measured)) {
                 return refuse(format!("{measured} is asked for twice"));
             }
@@ -534,23 +612,30 @@ pub(crate) enum Part {
 pub(crate) enum Sketched {
     Measure(Sym),
     Part(Part),
+    /// A part that weighs what a measure says.
+    Weighed(Part, Sym),
 }
 
 impl Plan {
     pub(crate) fn new(view: &View, zone: TimeZone, dictionary: &Dictionary) -> Self {
-        let mut reader = dictionary.reader();
-        let mut sym = |text: &str| dictionary.intern(&mut reader, text);
-        let mut part = |name: &String| match name.as_str() {
+        let reader = RefCell::new(dictionary.reader());
+        let sym = |text: &str| dictionary.intern(&mut reader.borrow_mut(), text);
+        let part = |name: &String| match name.as_str() {
             EVENT_DIMENSION => Part::EventName,
             _ => Part::Dimension(sym(name)),
         };
-        let key = view.key.iter().map(&mut part).collect();
+        let key = view.key.iter().map(part).collect();
         let dimensions: Vec<Part> =
             view.conditions.iter().map(|condition| part(&condition.dimension)).collect();
         let sketched = view.aggregates.iter().filter_map(|measured| {
             Some(match measured {
                 Measured::Stats(_) => return None,
                 Measured::Quantiles(measure) => Sketched::Measure(sym(measure)),
+                Measured::Top { dimension, by: None, .. } => Sketched::Part(part(dimension)),
+                Measured::Top { dimension, by: Some(by), .. } => {
+                    let dimension = part(dimension);
+                    Sketched::Weighed(dimension, sym(by))
+                }
             })
         });
         let sketched = sketched.collect();
@@ -561,7 +646,7 @@ impl Plan {
             conditions,
             key,
             sketched,
-            measures: view.measures().map(&mut sym).collect(),
+            measures: view.measures().map(sym).collect(),
             shape: view.shape(zone),
         }
     }

@@ -3,13 +3,14 @@
 //! A sketch has a heap of its own, so that it is a word or two where it lies in an array; statistics
 //! lie there whole. That is why a cell keeps the two apart (`states.rs`).
 
-use super::{Aggregate, Malformed, Quantiles};
+use super::{Aggregate, Malformed, Quantiles, Top};
 use crate::dictionary::{Dictionary, Sym};
 use serde::{Serialize, Serializer};
 
 /// Which sketch, and how fine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SketchKind {
+    Top { capacity: u32 },
     Quantiles,
 }
 
@@ -17,6 +18,7 @@ pub(crate) enum SketchKind {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sketch {
+    Top(Top),
     Quantiles(Quantiles),
 }
 
@@ -26,7 +28,8 @@ pub(crate) enum Input<'a> {
     /// The event has not what the sketch is of.
     Nothing,
     Value(f64),
-    Item(Item<'a>),
+    /// A value of a dimension, and what it weighs.
+    Item(Item<'a>, u64),
 }
 
 /// The value of a dimension.
@@ -41,29 +44,55 @@ pub(crate) struct Item<'a> {
 impl SketchKind {
     pub(crate) fn empty(self) -> Sketch {
         match self {
+            SketchKind::Top { capacity } => Sketch::Top(Top::of_capacity(capacity)),
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::default()),
         }
     }
 
     pub(crate) fn decode(self, bytes: &mut &[u8]) -> Result<Sketch, Malformed> {
-        match self {
-            SketchKind::Quantiles => Quantiles::decode(bytes).map(Sketch::Quantiles),
+        let sketch = match self {
+            SketchKind::Top { .. } => Sketch::Top(Top::decode(bytes)?),
+            SketchKind::Quantiles => Sketch::Quantiles(Quantiles::decode(bytes)?),
+        };
+        if sketch.kind() == self {
+            Ok(sketch)
+        } else {
+            Err(Malformed("a sketch is finer or coarser than its view's definition says"))
         }
     }
 }
 
+/// The state of a sketch, whichever it is, as an [`Aggregate`].
+macro_rules! state {
+    ($sketch:expr, $state:ident => $what:expr) => {
+        match $sketch {
+            Sketch::Top($state) => $what,
+            Sketch::Quantiles($state) => $what,
+        }
+    };
+}
+
 impl Sketch {
+    fn kind(&self) -> SketchKind {
+        match self {
+            Sketch::Top(state) => SketchKind::Top { capacity: state.capacity() },
+            Sketch::Quantiles(_) => SketchKind::Quantiles,
+        }
+    }
+
     /// One of the same kind that has observed nothing.
     pub(crate) fn emptied(&self) -> Sketch {
-        match self {
-            Sketch::Quantiles(_) => SketchKind::Quantiles.empty(),
-        }
+        self.kind().empty()
     }
 
     /// Folds in an event that counts for so many.
     #[inline]
     pub(crate) fn observe(&mut self, input: Input<'_>, times: u64) {
         match (self, input) {
+            (Sketch::Top(state), Input::Item(item, weight)) => {
+                let weight = weight.saturating_mul(times);
+                state.insert_with(item.texts.text(item.sym).as_bytes(), || item.hash, weight);
+            }
             (Sketch::Quantiles(state), Input::Value(value)) => state.insert_times(value, times),
             // A view's definition says what its sketches are of.
             _ => {}
@@ -72,19 +101,28 @@ impl Sketch {
 
     pub(crate) fn merge(&mut self, other: &Sketch) {
         match (self, other) {
+            (Sketch::Top(state), Sketch::Top(other)) => state.merge(other),
             (Sketch::Quantiles(state), Sketch::Quantiles(other)) => state.merge(other),
+            // All cells of a view have the same kinds.
+            _ => {}
         }
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Sketch::Quantiles(state) => state.encode(out),
-        }
+        state!(self, state => state.encode(out));
     }
 
+    #[inline]
     pub(crate) fn heap_bytes(&self) -> usize {
-        match self {
-            Sketch::Quantiles(state) => state.heap_bytes(),
+        state!(self, state => state.heap_bytes())
+    }
+
+    /// Whether both can have observed the same. They are equal then, but where what is kept depends on
+    /// the order and the grouping in which it was observed: then no bounds contradict each other.
+    pub(crate) fn agrees(&self, other: &Sketch) -> bool {
+        match (self, other) {
+            (Sketch::Top(state), Sketch::Top(other)) => state.agrees(other),
+            _ => self == other,
         }
     }
 }
@@ -121,10 +159,20 @@ impl Sketches {
         self.0.is_empty()
     }
 
+    /// The values of a dimension that count most ([`View::top`](crate::View::top),
+    /// [`View::top_by`](crate::View::top_by)).
+    pub fn top(&self, dimension: &str) -> Option<&Top> {
+        self.of(dimension).find_map(|sketch| match sketch {
+            Sketch::Top(state) => Some(state),
+            _ => None,
+        })
+    }
+
     /// The distribution of a measure ([`View::quantiles`](crate::View::quantiles)).
     pub fn quantiles(&self, measure: &str) -> Option<&Quantiles> {
         self.of(measure).find_map(|sketch| match sketch {
             Sketch::Quantiles(state) => Some(state),
+            _ => None,
         })
     }
 

@@ -103,6 +103,13 @@ impl<'a> StatesRef<'a> {
         self.sketches.iter().for_each(|state| state.encode(out));
     }
 
+    /// Whether both can have observed the same ([`Sketch::agrees`]).
+    pub(crate) fn agrees(self, other: StatesRef<'_>) -> bool {
+        self.stats == other.stats
+            && self.sketches.len() == other.sketches.len()
+            && self.sketches.iter().zip(other.sketches).all(|(state, other)| state.agrees(other))
+    }
+
     /// What they hold on the heap besides what lies where they are.
     pub(crate) fn heap_bytes(self) -> usize {
         let stats: usize = self.stats.iter().map(Stats::heap_bytes).sum();

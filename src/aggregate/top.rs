@@ -143,6 +143,11 @@ impl Top {
         Ok(Top { capacity, table: None })
     }
 
+    /// The same for a capacity that was checked.
+    pub(crate) fn of_capacity(capacity: u32) -> Self {
+        Top { capacity, table: None }
+    }
+
     /// The number of different items up to which everything is exact.
     pub fn capacity(&self) -> u32 {
         if self.capacity == 0 { Self::CAPACITY } else { self.capacity }
@@ -255,7 +260,8 @@ impl Default for Top {
 impl PartialEq for Top {
     fn eq(&self, other: &Self) -> bool {
         let (Some(a), Some(b)) = (&self.table, &other.table) else {
-            return self.capacity == other.capacity && self.table.is_none() == other.table.is_none();
+            return self.capacity == other.capacity
+                && self.table.is_none() == other.table.is_none();
         };
         let same = |entry: &Entry| {
             let mut short = [0; SHORT_BYTES_MAX + 1];

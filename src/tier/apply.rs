@@ -87,7 +87,7 @@ impl Hashes {
     /// Has those that a plan's sketches need.
     fn make(&mut self, plan: &Plan, columns: &Columns, texts: &Dictionary) {
         for sketched in &plan.sketched {
-            let Sketched::Part(part) = *sketched else { continue };
+            let (Sketched::Part(part) | Sketched::Weighed(part, _)) = *sketched else { continue };
             let Some(column) = column(columns, part) else { continue };
             if self.get(part).is_some() {
                 continue;
@@ -127,7 +127,8 @@ struct Bound<'a> {
 enum BoundSketch<'a> {
     Nothing,
     Measure(&'a [Measure]),
-    Part(&'a [Sym], &'a [u64]),
+    /// Texts, their hashes, and what they weigh where that is not one each.
+    Part(&'a [Sym], &'a [u64], Option<&'a [Measure]>),
 }
 
 #[inline]
@@ -173,9 +174,15 @@ impl<'a> Bound<'a> {
                 measure(&name).map_or(BoundSketch::Nothing, BoundSketch::Measure)
             }
             Sketched::Part(part) => match (column(columns, part), hashes.get(part)) {
-                (Some(syms), Some(hashes)) => BoundSketch::Part(syms, hashes),
+                (Some(syms), Some(hashes)) => BoundSketch::Part(syms, hashes, None),
                 _ => BoundSketch::Nothing,
             },
+            Sketched::Weighed(part, by) => {
+                match (column(columns, part), hashes.get(part), measure(&by)) {
+                    (Some(syms), Some(hashes), by @ Some(_)) => BoundSketch::Part(syms, hashes, by),
+                    _ => BoundSketch::Nothing,
+                }
+            }
         });
         let sketched = sketched.collect();
         let measures = plan.measures.iter().map(measure).collect();
@@ -275,8 +282,9 @@ impl<'a> Inputs<'a> for BoundRow<'_, 'a> {
         match self.bound.sketched[at] {
             BoundSketch::Nothing => Input::Nothing,
             BoundSketch::Measure(values) => value(&values[self.row]),
-            BoundSketch::Part(syms, hashes) => {
-                item(syms[self.row], || hashes[self.row], self.bound.texts)
+            BoundSketch::Part(syms, hashes, by) => {
+                let weight = by.map_or(1, |by| weight(&by[self.row]));
+                item(syms[self.row], || hashes[self.row], weight, self.bound.texts)
             }
         }
     }
@@ -297,6 +305,11 @@ impl<'a> SingleRow<'a> {
         let at = self.columns.measures.iter().position(|column| column.name == name);
         at.map_or(&Measure::NONE, |at| &self.measures[at][0])
     }
+
+    fn item(self, part: Part, weight: u64, texts: &'a Dictionary) -> Input<'a> {
+        let sym = column(self.columns, part).map_or(Sym::NONE, |column| column[self.row]);
+        item(sym, || hash_of(sym, texts), weight, texts)
+    }
 }
 
 impl<'a> Inputs<'a> for SingleRow<'a> {
@@ -310,10 +323,8 @@ impl<'a> Inputs<'a> for SingleRow<'a> {
         let texts = &*self.view.dictionary;
         match self.view.plan.sketched[at] {
             Sketched::Measure(name) => value(self.find(name)),
-            Sketched::Part(part) => {
-                let sym = column(self.columns, part).map_or(Sym::NONE, |column| column[self.row]);
-                item(sym, || hash_of(sym, texts), texts)
-            }
+            Sketched::Part(part) => self.item(part, 1, texts),
+            Sketched::Weighed(part, by) => self.item(part, weight(self.find(by)), texts),
         }
     }
 }
@@ -323,12 +334,18 @@ fn value(measure: &Measure) -> Input<'static> {
     if value.is_nan() { Input::Nothing } else { Input::Value(value) }
 }
 
+/// What an event weighs by a measure: that, rounded; nothing where it is negative or missing.
+fn weight(measure: &Measure) -> u64 {
+    // What is no number becomes 0, what is beyond either end that end.
+    measure.value().round() as u64
+}
+
 #[inline]
-fn item(sym: Sym, hash: impl FnOnce() -> u64, texts: &Dictionary) -> Input<'_> {
+fn item(sym: Sym, hash: impl FnOnce() -> u64, weight: u64, texts: &Dictionary) -> Input<'_> {
     if sym == Sym::NONE {
         return Input::Nothing;
     }
-    Input::Item(Item { hash: hash(), sym, texts })
+    Input::Item(Item { hash: hash(), sym, texts }, weight)
 }
 
 /// Folds the events into the series of every view that takes them.

@@ -93,6 +93,16 @@ impl Serialize for Heavy {
     }
 }
 
+/// As the weight of all and the heaviest ten.
+impl Serialize for Top {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Top", 2)?;
+        fields.serialize_field("total", &self.total())?;
+        fields.serialize_field("top", &self.top(10))?;
+        fields.end()
+    }
+}
+
 fn value(entry: &Entry) -> u64 {
     entry.upper - entry.slack + entry.slack / 4
 }
@@ -160,6 +170,21 @@ impl Top {
             possible: self.of(usize::MAX, |entry| entry.upper > threshold && !guaranteed(entry)),
             complete: self.error() <= threshold,
         }
+    }
+
+    /// Whether both can have counted the same: their bounds do not contradict each other.
+    pub(crate) fn agrees(&self, other: &Top) -> bool {
+        if self.is_exact() && other.is_exact() {
+            return self == other;
+        }
+        let overlaps = |heavy: &Heavy, other: &Top| {
+            let other = other.count_of(&heavy.item);
+            heavy.lower <= other.upper && other.lower <= heavy.upper
+        };
+        self.total() == other.total()
+            && self.capacity() == other.capacity()
+            && self.top(usize::MAX).iter().all(|heavy| overlaps(heavy, other))
+            && other.top(usize::MAX).iter().all(|heavy| overlaps(heavy, self))
     }
 
     fn of(&self, n: usize, wanted: impl Fn(&Entry) -> bool) -> Vec<Heavy> {

@@ -249,7 +249,9 @@ fn an_empty_state_is_small_and_changes_nothing() {
 #[test]
 fn items_with_one_hash_are_different_items() {
     let mut top = new(10);
-    for (item, weight) in [(&b"the first of two long items"[..], 3), (b"the other of two long items", 4)] {
+    for (item, weight) in
+        [(&b"the first of two long items"[..], 3), (b"the other of two long items", 4)]
+    {
         top.insert_with(item, || 7, weight);
         top.insert_with(item, || 7, weight);
     }
