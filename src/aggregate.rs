@@ -11,14 +11,20 @@
 
 mod approx;
 mod count;
+mod distinct;
 mod exact;
+mod gaps;
 mod hash;
+mod ordered;
 mod stats;
+mod theta;
 
 pub use approx::Approx;
 pub use count::Count;
+pub use distinct::Distinct;
 pub(crate) use exact::Measure;
 pub use stats::{Stats, Summary};
+pub use theta::Theta;
 
 pub use crate::codec::Malformed;
 use crate::time::Timestamp;
