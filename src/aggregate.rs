@@ -11,16 +11,21 @@
 
 mod approx;
 mod count;
+mod distinct;
 mod exact;
+mod gaps;
 mod hash;
+mod ordered;
 mod quantiles;
 mod sketch;
 mod states;
 mod stats;
+mod theta;
 mod top;
 
 pub use approx::Approx;
 pub use count::Count;
+pub use distinct::Distinct;
 pub(crate) use exact::Measure;
 pub(crate) use hash::hash;
 pub use quantiles::{Bin, Quantiles};
@@ -28,6 +33,7 @@ pub use sketch::Sketches;
 pub(crate) use sketch::{Input, Item, Sketch, SketchKind};
 pub(crate) use states::{Inputs, Kinds, States, StatesMut, StatesRef};
 pub use stats::{Stats, Summary};
+pub use theta::Theta;
 pub use top::{Above, Heavy, Top};
 
 pub use crate::codec::Malformed;

@@ -3,13 +3,15 @@
 //! A sketch has a heap of its own, so that it is a word or two where it lies in an array; statistics
 //! lie there whole. That is why a cell keeps the two apart (`states.rs`).
 
-use super::{Aggregate, Malformed, Quantiles, Top};
+use super::{Aggregate, Distinct, Malformed, Quantiles, Theta, Top};
 use crate::dictionary::{Dictionary, Sym};
 use serde::{Serialize, Serializer};
 
 /// Which sketch, and how fine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SketchKind {
+    Distinct { precision: u8 },
+    Theta { k: u16 },
     Top { capacity: u32 },
     Quantiles,
 }
@@ -18,6 +20,8 @@ pub(crate) enum SketchKind {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sketch {
+    Distinct(Distinct),
+    Theta(Theta),
     Top(Top),
     Quantiles(Quantiles),
 }
@@ -44,6 +48,10 @@ pub(crate) struct Item<'a> {
 impl SketchKind {
     pub(crate) fn empty(self) -> Sketch {
         match self {
+            SketchKind::Distinct { precision } => {
+                Sketch::Distinct(Distinct::of_precision(precision))
+            }
+            SketchKind::Theta { k } => Sketch::Theta(Theta::of_k(k)),
             SketchKind::Top { capacity } => Sketch::Top(Top::of_capacity(capacity)),
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::default()),
         }
@@ -51,6 +59,8 @@ impl SketchKind {
 
     pub(crate) fn decode(self, bytes: &mut &[u8]) -> Result<Sketch, Malformed> {
         let sketch = match self {
+            SketchKind::Distinct { .. } => Sketch::Distinct(Distinct::decode(bytes)?),
+            SketchKind::Theta { .. } => Sketch::Theta(Theta::decode(bytes)?),
             SketchKind::Top { .. } => Sketch::Top(Top::decode(bytes)?),
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::decode(bytes)?),
         };
@@ -66,6 +76,8 @@ impl SketchKind {
 macro_rules! state {
     ($sketch:expr, $state:ident => $what:expr) => {
         match $sketch {
+            Sketch::Distinct($state) => $what,
+            Sketch::Theta($state) => $what,
             Sketch::Top($state) => $what,
             Sketch::Quantiles($state) => $what,
         }
@@ -75,6 +87,8 @@ macro_rules! state {
 impl Sketch {
     fn kind(&self) -> SketchKind {
         match self {
+            Sketch::Distinct(state) => SketchKind::Distinct { precision: state.precision() },
+            Sketch::Theta(state) => SketchKind::Theta { k: state.k() },
             Sketch::Top(state) => SketchKind::Top { capacity: state.capacity() },
             Sketch::Quantiles(_) => SketchKind::Quantiles,
         }
@@ -89,6 +103,12 @@ impl Sketch {
     #[inline]
     pub(crate) fn observe(&mut self, input: Input<'_>, times: u64) {
         match (self, input) {
+            (Sketch::Distinct(state), Input::Item(item, _)) => {
+                state.insert_hash(item.hash);
+            }
+            (Sketch::Theta(state), Input::Item(item, _)) => {
+                state.insert_hash(item.hash);
+            }
             (Sketch::Top(state), Input::Item(item, weight)) => {
                 let weight = weight.saturating_mul(times);
                 state.insert_with(item.texts.text(item.sym).as_bytes(), || item.hash, weight);
@@ -101,6 +121,8 @@ impl Sketch {
 
     pub(crate) fn merge(&mut self, other: &Sketch) {
         match (self, other) {
+            (Sketch::Distinct(state), Sketch::Distinct(other)) => state.merge(other),
+            (Sketch::Theta(state), Sketch::Theta(other)) => state.merge(other),
             (Sketch::Top(state), Sketch::Top(other)) => state.merge(other),
             (Sketch::Quantiles(state), Sketch::Quantiles(other)) => state.merge(other),
             // All cells of a view have the same kinds.
@@ -159,6 +181,22 @@ impl Sketches {
         self.0.is_empty()
     }
 
+    /// How many different values of a dimension there were ([`View::distinct`](crate::View::distinct)).
+    pub fn distinct(&self, dimension: &str) -> Option<&Distinct> {
+        self.of(dimension).find_map(|sketch| match sketch {
+            Sketch::Distinct(state) => Some(state),
+            _ => None,
+        })
+    }
+
+    /// A sample of the values of a dimension ([`View::theta`](crate::View::theta)).
+    pub fn theta(&self, dimension: &str) -> Option<&Theta> {
+        self.of(dimension).find_map(|sketch| match sketch {
+            Sketch::Theta(state) => Some(state),
+            _ => None,
+        })
+    }
+
     /// The values of a dimension that count most ([`View::top`](crate::View::top),
     /// [`View::top_by`](crate::View::top_by)).
     pub fn top(&self, dimension: &str) -> Option<&Top> {
@@ -178,6 +216,20 @@ impl Sketches {
 
     fn of(&self, name: &str) -> impl Iterator<Item = &Sketch> {
         self.0.iter().filter(move |(of, _)| of == name).map(|(_, sketch)| sketch)
+    }
+}
+
+/// As its estimate.
+impl Serialize for Distinct {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.estimate().serialize(serializer)
+    }
+}
+
+/// As its estimate.
+impl Serialize for Theta {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.estimate().serialize(serializer)
     }
 }
 

@@ -1,0 +1,263 @@
+//! A set of integers in open addressing, in ascending order: what sketches of few items are made of.
+//!
+//! Invariants
+//! 1. A key is a number of `W` bytes, not zero, that a hash has made, so keys lie evenly up to some bound.
+//!    Its *home* is the cell `key · cells / bound`: homes ascend as keys do.
+//! 2. A key lies in its home or behind it, no cell between the two is free, and keys ascend from cell to
+//!    cell. Behind the last cell comes the first: so many cells in front as `wrapped` says hold the
+//!    greatest keys, for which there was no room where they belong. A free cell is zero.
+//! 3. How many cells there are follows from the number of keys, and from how many there may be.
+//!
+//! This is linear probing with the order of the keys kept (O. Amble and D. E. Knuth, "Ordered hash
+//! tables", Computer Journal 17/2, 1974): the layout is a function of the set, whatever the order in
+//! which keys came (their theorem), so equal bytes are equal sets, and going through the cells is going
+//! through the keys in order, for encoding, merging and intersecting. At a load a an absent key is told
+//! by `(1 + 1/(1-a)) / 2` cells, which plain linear probing needs for a present one (4.5 at 7/8), and a
+//! new key moves the `1/(1-a)²/2` keys behind it (32 at 7/8, a `memmove` of 160 bytes).
+//!
+//! Measured against it (1,000 keys of 5 bytes, `cargo bench --bench distinct`, tokens): a sorted array
+//! with binary search and a `memmove` needs 60 to 90 ns a key, this 10 to 20, at 5.7 to 7.1 bytes a key.
+//!
+//! Keys that somebody has chosen to lie together make a step as long as there are keys, which the
+//! owner limits.
+
+use std::iter;
+
+/// Up to so many bytes a table has the next 16 bytes when it is full, above it a quarter more at 7/8:
+/// what an allocator gives comes in steps of 16 with 8 to spare.
+const FINE_BYTES_MAX: usize = 264;
+
+/// The most keys that a table may be allowed to hold.
+pub(super) const KEYS_MAX: usize = u16::MAX as usize;
+
+/// What the owner of a table has to say of it, in bytes that would lie idle.
+pub(super) trait Owner: Copy {
+    /// The home of a key whose upper bit is the upper of `aligned` (invariant 1). By default keys
+    /// go up to the greatest number that they have room for.
+    #[inline]
+    fn home(self, aligned: u64, slots: usize) -> usize {
+        ((u128::from(aligned) * slots as u128) >> 64) as usize
+    }
+}
+
+/// The set. 24 bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ordered<const W: usize, M> {
+    /// `W` bytes a cell, little-endian, and as many behind them that eight can be read at the last.
+    cells: Box<[u8]>,
+    count: u16,
+    wrapped: u16,
+    pub(super) meta: M,
+}
+
+impl<const W: usize, M: Owner> Ordered<W, M> {
+    const PAD: usize = 8 - W;
+    const BITS: u32 = 8 * W as u32;
+    const MASK: u64 = u64::MAX >> (64 - Self::BITS);
+
+    pub(super) fn new(meta: M) -> Self {
+        Ordered { cells: Box::default(), count: 0, wrapped: 0, meta }
+    }
+
+    /// The set of `count` keys that ascend, of at most `limit` ever. Linear.
+    pub(super) fn from_ascending(
+        keys: impl Iterator<Item = u64> + Clone,
+        count: usize,
+        limit: usize,
+        meta: M,
+    ) -> Self {
+        let mut new = Self::new(meta);
+        let slots = Self::slots_for(count, limit);
+        if slots == 0 {
+            return new;
+        }
+        new.cells = vec![0; slots * W + Self::PAD].into_boxed_slice();
+        new.count = count as u16;
+        // Those that find no room up to the end go to the front, where nothing may lie then: as many
+        // cross the end whatever lies there.
+        let over = new.place(keys.clone(), 0);
+        if over > 0 {
+            new.cells.fill(0);
+            new.wrapped = over as u16;
+            new.place(keys.clone(), over);
+            for (i, key) in keys.skip(count - over).enumerate() {
+                new.put(i, key);
+            }
+        }
+        new
+    }
+
+    /// Lays keys that ascend into free cells from `next` on; gives the number for which there was no
+    /// room.
+    fn place(&mut self, keys: impl Iterator<Item = u64>, mut next: usize) -> usize {
+        let slots = self.slots();
+        let mut over = 0;
+        for key in keys {
+            let at = self.home(key).max(next);
+            if at < slots {
+                self.put(at, key);
+                next = at + 1;
+            } else {
+                over += 1;
+            }
+        }
+        over
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.cells.len()
+    }
+
+    pub(super) fn contains(&self, key: u64) -> bool {
+        self.find(key).1
+    }
+
+    /// Puts a key in, where there are fewer than `limit`; whether it is new.
+    #[inline]
+    pub(super) fn insert(&mut self, key: u64, limit: usize) -> bool {
+        let (at, found) = self.find(key);
+        if !found {
+            self.insert_new(key, at, limit);
+        }
+        !found
+    }
+
+    /// Puts a new key in that is less than the greatest, and takes that out, which is given; gives the
+    /// one that is now the greatest.
+    pub(super) fn replace_greatest(&mut self, greatest: u64, key: u64) -> u64 {
+        let (slots, limit) = (self.slots(), self.len());
+        let (at, found) = self.find(greatest);
+        debug_assert!(found && key < greatest, "the greatest is known");
+        // No other key relies on its cell: those that come behind their homes across it are greater.
+        match at.checked_sub(slots) {
+            Some(in_front) => {
+                self.put(in_front, 0);
+                self.wrapped -= 1;
+            }
+            None => self.put(at, 0),
+        }
+        self.count -= 1;
+        let new = self.insert(key, limit);
+        debug_assert!(new, "the key is new");
+        self.greatest_before(at.min(slots - 1))
+    }
+
+    /// The greatest key.
+    pub(super) fn greatest(&self) -> Option<u64> {
+        let last = self.slots().checked_sub(1)?;
+        (self.count > 0).then(|| self.greatest_before(last))
+    }
+
+    /// The greatest key, where no cell behind this one has one that is not wrapped.
+    fn greatest_before(&self, at: usize) -> u64 {
+        match usize::from(self.wrapped).checked_sub(1) {
+            Some(last) => self.get(last),
+            None => (0..=at).rev().map(|at| self.get(at)).find(|key| *key != 0).unwrap_or(0),
+        }
+    }
+
+    /// The keys, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> + Clone + '_ {
+        let wrapped = usize::from(self.wrapped);
+        let behind = (wrapped..self.slots()).map(|at| self.get(at)).filter(|key| *key != 0);
+        behind.chain((0..wrapped).map(|at| self.get(at)))
+    }
+
+    #[inline]
+    fn slots(&self) -> usize {
+        self.cells.len() / W
+    }
+
+    #[inline]
+    fn home(&self, key: u64) -> usize {
+        self.meta.home(key << (64 - Self::BITS), self.slots())
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> u64 {
+        let cell = self.cells[at * W..].first_chunk::<8>().expect("the padding");
+        u64::from_le_bytes(*cell) & Self::MASK
+    }
+
+    #[inline]
+    fn put(&mut self, at: usize, key: u64) {
+        self.cells[at * W..][..W].copy_from_slice(&key.to_le_bytes()[..W]);
+    }
+
+    /// Where a key is, or has to be, which is cell `slots` of the front's; and whether it is there.
+    #[inline]
+    fn find(&self, key: u64) -> (usize, bool) {
+        let (slots, wrapped) = (self.slots(), usize::from(self.wrapped));
+        let mut at = self.home(key).max(wrapped);
+        while at < slots {
+            let there = self.get(at);
+            // A free cell, zero, is greater than all.
+            if there.wrapping_sub(1) >= key - 1 {
+                return (at, there == key);
+            }
+            at += 1;
+        }
+        let in_front = (0..wrapped).find(|at| self.get(*at) >= key).unwrap_or(wrapped);
+        (slots + in_front, in_front < wrapped && self.get(in_front) == key)
+    }
+
+    #[inline(never)]
+    fn insert_new(&mut self, key: u64, at: usize, limit: usize) {
+        let slots = self.slots();
+        let count = self.len() + 1;
+        debug_assert!(count <= limit && limit <= KEYS_MAX, "the owner's limit");
+        if count > Self::room(slots) {
+            let (from, same) = (self.iter(), self.iter());
+            let below = from.take_while(move |other| *other < key);
+            let above = same.skip_while(move |other| *other < key);
+            let keys = below.chain(iter::once(key)).chain(above);
+            *self = Self::from_ascending(keys, count, limit, self.meta);
+            return;
+        }
+        self.count += 1;
+        if let Some(in_front) = at.checked_sub(slots) {
+            self.shift(in_front, key);
+            self.wrapped += 1;
+        } else if let Some(last) = self.shift(at, key) {
+            self.shift(0, last);
+            self.wrapped += 1;
+        }
+    }
+
+    /// Moves what lies from a cell on up to the next free one by a cell, and puts a key there; gives
+    /// the key that was moved out of the last cell.
+    fn shift(&mut self, at: usize, key: u64) -> Option<u64> {
+        let slots = self.slots();
+        let free = (at..slots).find(|at| self.get(*at) == 0);
+        let end = free.unwrap_or(slots - 1);
+        let out = free.is_none().then(|| self.get(end));
+        self.cells.copy_within(at * W..end * W, (at + 1) * W);
+        self.put(at, key);
+        out
+    }
+
+    /// How many keys so many cells hold.
+    fn room(slots: usize) -> usize {
+        if slots * W + Self::PAD <= FINE_BYTES_MAX { slots } else { slots * 7 / 8 }
+    }
+
+    /// How many cells so many keys have (invariant 3).
+    fn slots_for(count: usize, limit: usize) -> usize {
+        if count == 0 {
+            return 0;
+        }
+        let mut bytes = 24;
+        loop {
+            let slots = (bytes - Self::PAD) / W;
+            if Self::room(slots) >= count {
+                return slots.min((limit * 8).div_ceil(7));
+            }
+            let more = if bytes < FINE_BYTES_MAX { 16 } else { bytes / 4 };
+            bytes = (bytes + more + 7) / 16 * 16 + 8;
+        }
+    }
+}
