@@ -522,7 +522,8 @@ impl<'a> SeriesRef<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aggregate::{Input, Measure, SketchKind};
+    use crate::aggregate::{self, Input, Item, Measure, SketchKind};
+    use crate::dictionary::Dictionary;
     use crate::time::{Grain, Keep};
     use proptest::prelude::*;
 
@@ -539,22 +540,39 @@ mod tests {
     /// Packed or in blocks; with and without states.
     fn shapes() -> impl Strategy<Value = Shape> {
         let keep = prop_oneof![Just(Keep::All), (1_u32..300).prop_map(Keep::Last)];
-        let sketches = prop::sample::subsequence(vec![SketchKind::Quantiles], 0..=1);
+        let sketches = vec![
+            SketchKind::Quantiles,
+            SketchKind::Distinct { precision: 6 },
+            SketchKind::Theta { k: 16 },
+            SketchKind::Top { capacity: 200 },
+        ];
+        let sketches = prop::sample::subsequence(sketches, 0..=4);
         (0_usize..3, sketches, keep)
             .prop_map(|(stats, sketches, keep)| shape(stats, &sketches, keep))
     }
 
     /// The value of an event, to states of any kind.
     #[derive(Clone, Copy)]
-    struct Value<'a>(&'a Measure);
+    struct Value<'a>(&'a Measure, &'a Shape);
+
+    thread_local! {
+        static TEXTS: &'static Dictionary = Box::leak(Box::new(Dictionary::new(0)));
+    }
 
     impl<'a> Inputs<'a> for Value<'a> {
         fn measure(self, _: usize) -> &'a Measure {
             self.0
         }
 
-        fn input(self, _: usize) -> Input<'a> {
-            Input::Value(self.0.value())
+        fn input(self, at: usize) -> Input<'a> {
+            let value = self.0.value();
+            if self.1.kinds.sketches[at] == SketchKind::Quantiles {
+                return Input::Value(value);
+            }
+            let texts = TEXTS.with(|texts| *texts);
+            let text = format!("{:.0}", value * 9.0);
+            let sym = texts.intern(&mut texts.reader(), &text);
+            Input::Item(Item { hash: aggregate::hash(text.as_bytes()), sym, texts }, 3)
         }
     }
 
@@ -572,7 +590,7 @@ mod tests {
         let event = Occurrence { time, half_width: half_width * 3_600_000_000, times };
         let (measure, leaf) = (Measure::new(value), Leaf::at(&shape.calendar, time));
         let before = series.as_ref().heap_bytes() as isize;
-        let observed = series.as_mut().observe(shape, &leaf, event, Value(&measure), 1);
+        let observed = series.as_mut().observe(shape, &leaf, event, Value(&measure, shape), 1);
         assert_eq!(series.as_ref().heap_bytes() as isize - before, observed.grown);
     }
 
@@ -690,8 +708,8 @@ mod tests {
                 let time = at(second);
                 let measure = Measure::new(*value);
                 let event = Occurrence { times: *times, ..Occurrence::at(time) };
-                late = each.as_mut().observe(&shape, &leaf, event, Value(&measure), 1).late;
-                cell.observe(time, *times, Value(&measure));
+                late = each.as_mut().observe(&shape, &leaf, event, Value(&measure, &shape), 1).late;
+                cell.observe(time, *times, Value(&measure, &shape));
             }
             prop_assert_eq!(together.as_mut().merge_run(&cell, &shape, &leaf, 1).late, late);
             prop_assert_eq!(together.bytes(), each.bytes());
