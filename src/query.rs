@@ -358,8 +358,7 @@ impl Query {
     }
 
     fn sketches(&self, sketches: impl IntoIterator<Item = Sketch>) -> Sketches {
-        let of = self.view().sketched().map(ToOwned::to_owned);
-        Sketches::new(of.zip(sketches).collect())
+        Sketches::new(self.view().sketched().zip(sketches))
     }
 
     fn row(&self, key: Vec<String>, total: CellRef<'_>) -> Row {

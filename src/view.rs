@@ -112,7 +112,8 @@ impl Measured {
 
     /// Whether both are the same aggregate of the same, as fine or not.
     fn is_same(&self, other: &Measured) -> bool {
-        std::mem::discriminant(self) == std::mem::discriminant(other) && self.of() == other.of()
+        let kind = std::mem::discriminant;
+        kind(self) == kind(other) && self.names() == other.names()
     }
 }
 
@@ -433,10 +434,10 @@ impl View {
         stats.map(Measured::of).collect::<SmallVec<[_; 4]>>().into_iter()
     }
 
-    /// What its sketches are of.
-    pub(crate) fn sketched(&self) -> impl Iterator<Item = &str> {
+    /// The dimension or measure that each of its sketches is of, and the measure by which it weighs.
+    pub(crate) fn sketched(&self) -> impl Iterator<Item = [Option<&str>; 2]> {
         let sketches = self.aggregates.iter().filter(|measured| measured.sketch().is_some());
-        sketches.map(Measured::of)
+        sketches.map(Measured::names)
     }
 
     /// The grains it keeps buckets of.

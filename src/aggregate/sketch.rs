@@ -169,11 +169,26 @@ impl Sketch {
 /// # Ok::<(), quipu::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sketches(Vec<(String, Sketch)>);
+pub struct Sketches(Vec<Named>);
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Named {
+    /// The dimension or measure that it is of.
+    of: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    #[serde(flatten)]
+    sketch: Sketch,
+}
 
 impl Sketches {
-    pub(crate) fn new(sketches: Vec<(String, Sketch)>) -> Self {
-        Sketches(sketches)
+    pub(crate) fn new<'a>(sketches: impl Iterator<Item = ([Option<&'a str>; 2], Sketch)>) -> Self {
+        let named = sketches.map(|([of, by], sketch)| Named {
+            of: of.unwrap_or_default().to_owned(),
+            by: by.map(ToOwned::to_owned),
+            sketch,
+        });
+        Sketches(named.collect())
     }
 
     /// Whether the view keeps none.
@@ -183,7 +198,7 @@ impl Sketches {
 
     /// How many different values of a dimension there were ([`View::distinct`](crate::View::distinct)).
     pub fn distinct(&self, dimension: &str) -> Option<&Distinct> {
-        self.of(dimension).find_map(|sketch| match sketch {
+        self.find(dimension, None, |sketch| match sketch {
             Sketch::Distinct(state) => Some(state),
             _ => None,
         })
@@ -191,16 +206,24 @@ impl Sketches {
 
     /// A sample of the values of a dimension ([`View::theta`](crate::View::theta)).
     pub fn theta(&self, dimension: &str) -> Option<&Theta> {
-        self.of(dimension).find_map(|sketch| match sketch {
+        self.find(dimension, None, |sketch| match sketch {
             Sketch::Theta(state) => Some(state),
             _ => None,
         })
     }
 
-    /// The values of a dimension that count most ([`View::top`](crate::View::top),
-    /// [`View::top_by`](crate::View::top_by)).
+    /// The values of a dimension that most events have ([`View::top`](crate::View::top)).
     pub fn top(&self, dimension: &str) -> Option<&Top> {
-        self.of(dimension).find_map(|sketch| match sketch {
+        self.top_of(dimension, None)
+    }
+
+    /// The values of a dimension that weigh most by a measure ([`View::top_by`](crate::View::top_by)).
+    pub fn top_by(&self, dimension: &str, measure: &str) -> Option<&Top> {
+        self.top_of(dimension, Some(measure))
+    }
+
+    fn top_of(&self, dimension: &str, by: Option<&str>) -> Option<&Top> {
+        self.find(dimension, by, |sketch| match sketch {
             Sketch::Top(state) => Some(state),
             _ => None,
         })
@@ -208,14 +231,15 @@ impl Sketches {
 
     /// The distribution of a measure ([`View::quantiles`](crate::View::quantiles)).
     pub fn quantiles(&self, measure: &str) -> Option<&Quantiles> {
-        self.of(measure).find_map(|sketch| match sketch {
+        self.find(measure, None, |sketch| match sketch {
             Sketch::Quantiles(state) => Some(state),
             _ => None,
         })
     }
 
-    fn of(&self, name: &str) -> impl Iterator<Item = &Sketch> {
-        self.0.iter().filter(move |(of, _)| of == name).map(|(_, sketch)| sketch)
+    fn find<T>(&self, name: &str, by: Option<&str>, is: fn(&Sketch) -> Option<&T>) -> Option<&T> {
+        let named = self.0.iter().filter(|named| named.of == name && named.by.as_deref() == by);
+        named.map(|named| &named.sketch).find_map(is)
     }
 }
 
@@ -233,15 +257,9 @@ impl Serialize for Theta {
     }
 }
 
-/// As a list, since a dimension and a measure can have one name.
+/// As a list of what each is of and what it says, since several can be of the same.
 impl Serialize for Sketches {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Told<'a> {
-            of: &'a str,
-            #[serde(flatten)]
-            sketch: &'a Sketch,
-        }
-        serializer.collect_seq(self.0.iter().map(|(of, sketch)| Told { of, sketch }))
+        serializer.collect_seq(&self.0)
     }
 }

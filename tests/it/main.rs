@@ -42,6 +42,7 @@ mod retention;
 mod rules;
 mod schedules;
 mod several;
+mod sketches;
 mod staging;
 mod storage;
 mod strays;
