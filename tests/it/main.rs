@@ -14,6 +14,7 @@ mod counters;
 mod crash;
 mod dedup;
 mod directory;
+mod distinct;
 mod durability;
 mod exchange;
 mod forged;

@@ -38,24 +38,34 @@ fn precision(registers: &[u8]) -> u32 {
 }
 
 /// The levels of a register, each a bit; what is shifted out of a register of nothing is nothing.
-#[inline]
 fn unpack(register: u8) -> u64 {
     u64::from(4 | register & 3).wrapping_shl(u32::from(register >> 2).wrapping_sub(2))
 }
 
-#[inline]
+/// The register of levels, one at least.
 fn pack(levels: u64) -> u8 {
-    let zeros = levels.leading_zeros();
-    ((63 - zeros) << 2) as u8 | (levels << zeros << 1 >> 62) as u8
+    let greatest = levels.ilog2();
+    (greatest << 2) as u8 | (levels << (63 - greatest) << 1 >> 62) as u8
+}
+
+/// What two registers say together: the greater one, and of the other the levels that lie no more than
+/// two below it. (Nothing lies below any register by more than that.)
+#[inline]
+fn together(a: u32, b: u32) -> u32 {
+    let (high, low) = (a.max(b), a.min(b));
+    high | (u64::from(4 | low & 3) >> ((high >> 2) - (low >> 2))) as u32 & 3
 }
 
 /// The register of a hash, and what it becomes when the hash is folded in.
 #[inline]
 fn updated(registers: &[u8], hash: u64) -> (usize, u8) {
     let p = precision(registers);
-    let at = (hash >> (64 - p)) as usize;
-    let level = (!(!hash << p)).leading_zeros();
-    (at, pack(unpack(registers[at]) | 1 << (level + p - 1)))
+    let index = registers.len() - 1;
+    // The index comes to lie behind the rest; ones in its place stop the count of zeros.
+    let turned = hash.rotate_left(p);
+    let level = 63 - (turned | index as u64 | 1).ilog2();
+    let at = turned as usize & index;
+    (at, together(registers[at].into(), (level + p - 1) << 2) as u8)
 }
 
 /// Folds a hash in.
@@ -71,9 +81,8 @@ pub(super) fn has(registers: &[u8], hash: u64) -> bool {
     registers[at] == register
 }
 
-/// Folds other registers of the same precision in. The levels of the less one are moved as far behind
-/// those of the greater one as it is less: three comparisons that a compiler makes for 16 registers at
-/// once. (A register of nothing is less than any other by three levels or more.)
+/// Folds other registers of the same precision in: [`together`], with comparisons in place of shifts,
+/// which a compiler makes of 16 registers at once.
 pub(super) fn merge(registers: &mut [u8], other: &[u8]) {
     for (a, b) in registers.iter_mut().zip(other) {
         let (high, low) = ((*a).max(*b), (*a).min(*b));
