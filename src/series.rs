@@ -543,7 +543,7 @@ mod tests {
         let sketches = vec![
             SketchKind::Quantiles,
             SketchKind::Distinct { precision: 6 },
-            SketchKind::Theta { k: 16 },
+            SketchKind::Theta { k: 64 },
             SketchKind::Top { capacity: 200 },
         ];
         let sketches = prop::sample::subsequence(sketches, 0..=4);

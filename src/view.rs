@@ -274,7 +274,7 @@ impl View {
 
     /// Keeps a sample of the different values of a dimension ([`Theta`](crate::aggregate::Theta)), of which
     /// it can be told how many those of one key or range have in common with those of others: users who did
-    /// one thing and another and not a third. Exact up to `k`, from 16 to 16,384; 4,096 take 37 KiB once there
+    /// one thing and another and not a third. Exact up to `k`, from 64 to 16,384; 4,096 take 37 KiB once there
     /// are as many, and tell of what is a tenth of all to within some 5 %.
     ///
     /// ```
@@ -432,6 +432,39 @@ impl View {
     pub fn measures(&self) -> impl ExactSizeIterator<Item = &str> {
         let stats = self.aggregates.iter().filter(|measured| measured.sketch().is_none());
         stats.map(Measured::of).collect::<SmallVec<[_; 4]>>().into_iter()
+    }
+
+    /// The dimensions of which it counts the distinct values.
+    pub fn distinct_dimensions(&self) -> impl Iterator<Item = &str> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::Distinct { dimension, .. } => Some(dimension.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The dimensions of which it keeps a theta sketch.
+    pub fn theta_dimensions(&self) -> impl Iterator<Item = &str> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::Theta { dimension, .. } => Some(dimension.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The dimensions of which it keeps the top values, and by what measure, if that is not how many
+    /// events have them.
+    pub fn top_dimensions(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::Top { dimension, by, .. } => Some((dimension.as_str(), by.as_deref())),
+            _ => None,
+        })
+    }
+
+    /// The measures of which it keeps the distribution.
+    pub fn quantile_measures(&self) -> impl Iterator<Item = &str> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::Quantiles(measure) => Some(measure.as_str()),
+            _ => None,
+        })
     }
 
     /// The dimension or measure that each of its sketches is of, and the measure by which it weighs.

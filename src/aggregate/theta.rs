@@ -30,7 +30,6 @@
 //!
 //! zeros, with which the greatest hash begins, only where count = k + 1.
 
-
 use super::ordered::{Ordered, Owner};
 use super::{Aggregate, Approx, Malformed, gaps, hash};
 use crate::codec;
@@ -39,7 +38,7 @@ use crate::time::Timestamp;
 
 const K_MIN: u16 = 64;
 const K_MAX: u16 = 16_384;
-const K_DEFAULT: u16 = 4_096;
+const K_DEFAULT: u16 = Theta::K;
 /// As many hashes as there are.
 const HASHES: f64 = 18_446_744_073_709_551_616.0;
 /// 95 of a hundred lie within so many standard deviations.
@@ -107,6 +106,9 @@ impl Owner for Scale {
 }
 
 impl Theta {
+    /// The size of the sample where none is chosen.
+    pub const K: u16 = 4_096;
+
     /// An empty state that holds the `k` least hashes, and one more.
     ///
     /// # Errors

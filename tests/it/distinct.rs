@@ -332,7 +332,11 @@ fn a_count_goes_on_where_it_was_exact() {
             state.insert(&number.to_le_bytes());
             state.insert(&(1 + number / 2).to_le_bytes());
             let estimate = state.estimate();
-            assert!(estimate.is_exact() && estimate.value == number as f64 && estimate.confidence == 1.0);
+            assert!(
+                estimate.is_exact()
+                    && estimate.value == number as f64
+                    && estimate.confidence == 1.0
+            );
         }
         for number in 1_025..=10_000_u64 {
             state.insert(&number.to_le_bytes());
@@ -502,7 +506,8 @@ fn bounds_on_sets_in_common_hold() {
         for trial in 0..60_u64 {
             let one = || (0..a).map(|item| trial << 32 | item);
             let two = || (a - common..a - common + b).map(|item| trial << 32 | item);
-            let truth = [common as f64, (a - common) as f64, common as f64 / (a + b - common) as f64];
+            let truth =
+                [common as f64, (a - common) as f64, common as f64 / (a + b - common) as f64];
             let (x, y): (Distinct, Distinct) = (sketch(10, one()), sketch(10, two()));
             let by_registers = [x.intersection(&y), x.difference(&y), x.jaccard(&y)];
             let (x, y): (Theta, Theta) = (sketch(512, one()), sketch(512, two()));

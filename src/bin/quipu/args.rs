@@ -23,6 +23,7 @@ use crate::load::LoadArgs;
 use crate::over_time::{RatioArgs, SeenArgs, SeriesArgs};
 use crate::progress::say;
 use crate::sheet::{Extent, Format, Sheet, SheetWriter};
+use crate::sketch::{CommonArgs, DistinctArgs, HeavyArgs, QuantileArgs};
 use crate::state::{CheckpointArgs, StatsArgs, ViewsArgs};
 
 const ABOUT: &str = "\
@@ -59,6 +60,10 @@ pub(crate) enum Command {
     Series(Box<SeriesArgs>),
     Seen(SeenArgs),
     Ratio(RatioArgs),
+    Distinct(Box<DistinctArgs>),
+    Common(Box<CommonArgs>),
+    Heavy(Box<HeavyArgs>),
+    Quantile(Box<QuantileArgs>),
     Views(ViewsArgs),
     Define(Box<DefineArgs>),
     Drop(DropArgs),

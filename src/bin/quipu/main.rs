@@ -6,7 +6,7 @@
 //!    stopped by a signal; a closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`, `over_time`), the views (`define`), limits (`limit`, `policy`), the state (`state`), its checks (`check`), backups
+//! (`ask`, `over_time`, `sketch`), the views (`define`), limits (`limit`, `policy`), the state (`state`), its checks (`check`), backups
 //! (`archive`), other replicas (`exchange`); `sheet` is the way out of them all.
 
 mod args;
@@ -35,6 +35,7 @@ mod exchange;
 mod limit;
 mod over_time;
 mod policy;
+mod sketch;
 mod state;
 
 mod number;
@@ -82,6 +83,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Series(args) => over_time::series(&args),
         Command::Seen(args) => over_time::seen(&args),
         Command::Ratio(args) => over_time::ratio(&args),
+        Command::Distinct(args) => sketch::distinct(&args),
+        Command::Common(args) => sketch::common(&args),
+        Command::Heavy(args) => sketch::heavy(&args),
+        Command::Quantile(args) => sketch::quantile(&args),
         Command::Views(args) => state::views(&args),
         Command::Define(args) => define::define(&args),
         Command::Drop(args) => define::drop_view(&args),

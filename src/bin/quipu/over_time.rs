@@ -109,19 +109,19 @@ struct StretchArgs {
     kept: bool,
 }
 
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     instant::parse(text, Reading { zone: Zone::Named, ..Reading::default() })
 }
 
 /// So many units of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Units {
-    n: u32,
-    grain: Grain,
+pub(crate) struct Units {
+    pub(crate) n: u32,
+    pub(crate) grain: Grain,
 }
 
 impl Units {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
                 "{text:?} is no number of units: a whole number and ms, s, m, h, d, w, mo or y, as in \
@@ -191,7 +191,7 @@ impl StretchArgs {
     }
 }
 
-fn no_such_key(view: &str, key: &[String]) -> Failure {
+pub(crate) fn no_such_key(view: &str, key: &[String]) -> Failure {
     let key = number::visible(&key.join(", ")).into_owned();
     Failure::new(format!("no such key in {view}: {key}"))
 }
@@ -241,7 +241,7 @@ pub(crate) fn series(args: &SeriesArgs) -> Result<(), Failure> {
 const BAR_CHARS: usize = 24;
 
 /// What to do where more was asked for than is kept, if something of it may be.
-fn advised(error: quipu::Error, kept: bool) -> Failure {
+pub(crate) fn advised(error: quipu::Error, kept: bool) -> Failure {
     let helps = error.kind() == quipu::ErrorKind::NotKept
         && !kept
         && error.to_string().contains("for what is kept");
