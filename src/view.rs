@@ -273,7 +273,7 @@ impl View {
 
     /// Keeps a sample of the different values of a dimension ([`Theta`](crate::aggregate::Theta)), of which
     /// it can be told how many those of one key or range have in common with those of others: users who did
-    /// one thing and another and not a third. Exact up to `k`, from 16 to 16,384; 4,096 take 37 KiB once there
+    /// one thing and another and not a third. Exact up to `k`, from 64 to 16,384; 4,096 take 37 KiB once there
     /// are as many, and tell of what is a tenth of all to within some 5 %.
     ///
     /// ```
