@@ -148,6 +148,9 @@ pub mod guide {
     #[doc = include_str!("guide/counters.md")]
     pub mod counters {}
 
+    #[doc = include_str!("guide/sketches.md")]
+    pub mod sketches {}
+
     #[doc = include_str!("guide/performance.md")]
     pub mod performance {}
 

@@ -33,7 +33,7 @@ mod registers;
 mod tests;
 mod token;
 
-use super::ordered::{Ordered, Owner};
+use super::ordered::{FEW, Ordered, Owner, union};
 use super::{Aggregate, Approx, Malformed, gaps, hash};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -167,7 +167,7 @@ impl Distinct {
         if tokens.len() < limit {
             tokens.insert(token, limit);
         } else if !tokens.contains(token) {
-            let mut registers = registers_of(tokens, tokens.meta.get());
+            let mut registers = registers_of(tokens.iter(), tokens.meta.get());
             registers::update(&mut registers, token::hash(token));
             self.form = Form::Registers(registers);
         }
@@ -185,13 +185,28 @@ impl Distinct {
             Form::Tokens(tokens) => {
                 let (count, limit) = (tokens.len(), tokens_max(precision));
                 if count > limit {
-                    Form::Registers(registers_of(tokens, precision))
+                    Form::Registers(registers_of(tokens.iter(), precision))
                 } else {
                     let meta = word(precision);
                     Form::Tokens(Ordered::from_ascending(tokens.iter(), count, limit, meta))
                 }
             }
         };
+    }
+
+    fn merge_tokens(&mut self, other: &Ordered<5, NonZeroU8>) {
+        match &self.form {
+            Form::Tokens(own) if other.len() > FEW => {
+                let (both, limit) = (union(own.iter(), other.iter()), tokens_max(self.precision()));
+                let count = both.clone().take(limit + 1).count();
+                self.form = if count > limit {
+                    Form::Registers(registers_of(both, self.precision()))
+                } else {
+                    Form::Tokens(Ordered::from_ascending(both, count, limit, own.meta))
+                };
+            }
+            _ => other.iter().for_each(|token| self.insert_token(token)),
+        }
     }
 
     /// How many different items there were: exactly, while there are few.
@@ -314,9 +329,9 @@ fn word(precision: u8) -> NonZeroU8 {
 impl Owner for NonZeroU8 {}
 
 /// What tokens leave as registers.
-fn registers_of(tokens: &Ordered<5, NonZeroU8>, precision: u8) -> Box<[u8]> {
+fn registers_of(tokens: impl Iterator<Item = u64>, precision: u8) -> Box<[u8]> {
     let mut registers = vec![0; 1 << precision].into_boxed_slice();
-    tokens.iter().for_each(|token| registers::update(&mut registers, token::hash(token)));
+    tokens.for_each(|token| registers::update(&mut registers, token::hash(token)));
     registers
 }
 
@@ -353,14 +368,14 @@ impl Aggregate for Distinct {
         }
         self.reduce(other.precision());
         match &other.form {
-            Form::Tokens(tokens) => tokens.iter().for_each(|token| self.insert_token(token)),
+            Form::Tokens(tokens) => self.merge_tokens(tokens),
             Form::Registers(registers) => {
                 let precision = self.precision();
                 let same = other.precision() == precision;
                 let reduced = (!same).then(|| registers::reduced(registers, precision.into()));
                 let registers = reduced.as_ref().unwrap_or(registers);
                 if let Form::Tokens(tokens) = &self.form {
-                    self.form = Form::Registers(registers_of(tokens, precision));
+                    self.form = Form::Registers(registers_of(tokens.iter(), precision));
                 }
                 if let Form::Registers(own) = &mut self.form {
                     registers::merge(own, registers);

@@ -18,8 +18,10 @@
 //! Measured against it (1,000 keys of 5 bytes, `cargo bench --bench distinct`, tokens): a sorted array
 //! with binary search and a `memmove` needs 60 to 90 ns a key, this 10 to 20, at 5.7 to 7.1 bytes a key.
 //!
-//! Keys that somebody has chosen to lie together make a step as long as there are keys, which the
-//! owner limits.
+//! Where somebody has chosen keys to lie together a step is as long as there are keys, which the owner
+//! limits.
+
+use std::iter;
 
 /// Up to so many bytes a table gets the next 32 when it is full, above it half as much more at 7/8:
 /// what an allocator gives comes in steps of 16 with 8 to spare.
@@ -27,6 +29,27 @@ const FINE_BYTES_MAX: usize = 264;
 
 /// The most keys that a table may be allowed to hold.
 pub(super) const KEYS_MAX: usize = u16::MAX as usize;
+
+/// Up to so many keys are put in one by one, more in one pass through both sets: a crowd of them, one
+/// beside the other, would make each of them a pass.
+pub(super) const FEW: usize = 64;
+
+/// The keys of two sets, ascending.
+pub(super) fn union(
+    one: impl Iterator<Item = u64> + Clone,
+    other: impl Iterator<Item = u64> + Clone,
+) -> impl Iterator<Item = u64> + Clone {
+    let (mut one, mut other) = (one.peekable(), other.peekable());
+    iter::from_fn(move || match (one.peek().copied(), other.peek().copied()) {
+        (Some(a), Some(b)) if a < b => one.next(),
+        (Some(a), Some(b)) if a == b => {
+            other.next();
+            one.next()
+        }
+        (Some(_), None) => one.next(),
+        _ => other.next(),
+    })
+}
 
 /// What the owner of a table has to say of it, in bytes that would lie idle.
 pub(super) trait Owner: Copy {

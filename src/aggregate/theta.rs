@@ -30,7 +30,8 @@
 //!
 //! zeros, with which the greatest hash begins, only where count = k + 1.
 
-use super::ordered::{Ordered, Owner};
+
+use super::ordered::{FEW, Ordered, Owner, union};
 use super::{Aggregate, Approx, Malformed, gaps, hash};
 use crate::codec;
 use crate::error::{Error, Result};
@@ -290,14 +291,11 @@ impl Aggregate for Theta {
             self.clone_from(other);
             return;
         }
-        if other.k < self.k {
-            *self = Self::of_hashes(other.k, self.hashes.iter());
-        }
-        for hash in other.hashes.iter() {
-            if hash >= self.bound {
-                break;
-            }
-            self.insert_below(hash);
+        if other.k < self.k || other.hashes.len() > FEW {
+            let both = union(self.hashes.iter(), other.hashes.iter());
+            *self = Self::of_hashes(self.k.min(other.k), both);
+        } else {
+            other.hashes.iter().for_each(|hash| self.insert_hash(hash));
         }
     }
 
