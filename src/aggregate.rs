@@ -11,10 +11,12 @@
 
 mod approx;
 mod count;
+mod count_min;
 mod distinct;
 mod exact;
 mod gaps;
 mod hash;
+mod membership;
 mod ordered;
 mod quantiles;
 mod sketch;
@@ -25,9 +27,11 @@ mod top;
 
 pub use approx::Approx;
 pub use count::Count;
+pub use count_min::CountMin;
 pub use distinct::Distinct;
 pub(crate) use exact::Measure;
 pub(crate) use hash::hash;
+pub use membership::Membership;
 pub use quantiles::{Bin, Quantiles};
 pub use sketch::Sketches;
 pub(crate) use sketch::{Input, Item, Sketch, SketchKind};

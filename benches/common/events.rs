@@ -97,13 +97,13 @@ impl SplitMix64 {
 
 /// Ranks by Zipf's law, drawn by inverting the cumulative distribution. Ranks are mixed up, so
 /// that a rank says nothing about how long its number is.
-struct Zipf {
+pub(crate) struct Zipf {
     cumulative: Vec<f64>,
     number_of_rank: Vec<u32>,
 }
 
 impl Zipf {
-    fn new(ranks: u32, exponent: f64) -> Self {
+    pub(crate) fn new(ranks: u32, exponent: f64) -> Self {
         let mut sum = 0.0;
         let cumulative = (1..=ranks)
             .map(|rank| {
@@ -119,7 +119,7 @@ impl Zipf {
         Zipf { cumulative, number_of_rank }
     }
 
-    fn draw(&self, random: &mut SplitMix64) -> u32 {
+    pub(crate) fn draw(&self, random: &mut SplitMix64) -> u32 {
         let all = self.cumulative[self.cumulative.len() - 1];
         let at = random.unit() * all;
         let rank = self.cumulative.partition_point(|sum| *sum <= at);

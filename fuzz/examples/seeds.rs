@@ -4,6 +4,7 @@
 //! long run has kept; `src/guide/fuzzing.md` says how they are made.
 
 use quipu::Cursor;
+use quipu::aggregate::{Aggregate, CountMin, Membership, Top};
 use quipu_fuzz::directory::{file, lay, options, scratch, template};
 use quipu_fuzz::log::{SEGMENT_HEADER_BYTES, frames};
 use quipu_fuzz::pieces::{self, Piece};
@@ -31,6 +32,48 @@ fn main() {
     imports();
     stages();
     bundles();
+    states();
+}
+
+/// Stored states, each alone and some with another one behind it.
+fn states() {
+    let encoded = |which: u8, states: &[&dyn Fn(&mut Vec<u8>)]| {
+        let mut out = vec![which];
+        states.iter().for_each(|encode| encode(&mut out));
+        out
+    };
+    let top = |capacity: u32, items: u32| {
+        let mut top = Top::new(capacity).expect("a capacity");
+        for i in 0..items {
+            let item = format!("item {}", i * i % 97).repeat(1 + (i % 3) as usize);
+            top.insert(item.as_bytes(), u64::from(1 + i % 7) << (i % 30));
+        }
+        top
+    };
+    let (exact, purged) = (top(9, 6), top(3, 40));
+    write("heavy_decode", "top-exact", &encoded(0, &[&|out| exact.encode(out)]));
+    let two: [&dyn Fn(&mut Vec<u8>); 2] = [&|out| purged.encode(out), &|out| exact.encode(out)];
+    write("heavy_decode", "top-purged", &encoded(0, &two));
+    let counts = |width: u32, items: u64| {
+        let mut counts = CountMin::new(width, 3).expect("a shape");
+        (0..items).for_each(|i| counts.insert(&i.to_le_bytes(), i * i).expect("fits"));
+        counts
+    };
+    let (few, all, other) = (counts(40, 3), counts(8, 30), counts(8, 9));
+    write("heavy_decode", "counts-few", &encoded(1, &[&|out| few.encode(out)]));
+    let two: [&dyn Fn(&mut Vec<u8>); 2] = [&|out| all.encode(out), &|out| other.encode(out)];
+    write("heavy_decode", "counts-all", &encoded(1, &two));
+    let seen = |expected: u64, items: u64| {
+        let mut seen = Membership::new(expected, 0.01).expect("fits");
+        (0..items).for_each(|i| {
+            seen.insert(&i.to_le_bytes());
+        });
+        seen
+    };
+    let (hashes, filter) = (seen(200, 9), seen(60, 60));
+    write("heavy_decode", "seen-hashes", &encoded(2, &[&|out| hashes.encode(out)]));
+    let two: [&dyn Fn(&mut Vec<u8>); 2] = [&|out| filter.encode(out), &|out| hashes.encode(out)];
+    write("heavy_decode", "seen-filter", &encoded(2, &two));
 }
 
 /// Bundles of the template's events, in each form, and a file of tiny-counter's.

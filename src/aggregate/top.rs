@@ -189,24 +189,29 @@ impl Top {
         self.insert_new(&probe, weight)
     }
 
-    #[cold]
     #[inline(never)]
     fn insert_new(&mut self, probe: &Probe<'_>, weight: u64) -> usize {
         if weight == 0 {
             return 0;
         }
-        let before = self.heap_bytes();
-        self.capacity = self.capacity();
-        let table = self.table.get_or_insert_default();
+        let mut grown = 0;
+        let table = self.table.get_or_insert_with(|| {
+            grown = size_of::<Table>();
+            Box::default()
+        });
+        if self.capacity == 0 {
+            self.capacity = Self::CAPACITY;
+        }
         table.total = table.total.saturating_add(weight);
         let (floor, upper) = (table.floor, table.floor.saturating_add(weight));
         if upper > floor {
-            table.push(probe, upper, floor, room(self.capacity) + 1);
-            if table.entries.len() > room(self.capacity) {
+            let room = room(self.capacity);
+            grown += table.push(probe, upper, floor, room + 1);
+            if table.entries.len() > room {
                 table.purge(self.capacity as usize);
             }
         }
-        self.heap_bytes() - before
+        grown
     }
 
     /// The weights of all items together.

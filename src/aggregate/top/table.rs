@@ -103,20 +103,32 @@ impl Table {
         }
     }
 
-    /// Takes in an item that has no entry; makes room for so many entries at most.
-    pub(super) fn push(&mut self, probe: &Probe<'_>, upper: u64, slack: u64, most: usize) {
-        let number = self.entries.len();
+    /// Takes in an item that has no entry; makes room for so many entries at most. Gives the bytes by
+    /// which that grew on the heap.
+    #[inline]
+    pub(super) fn push(&mut self, probe: &Probe<'_>, upper: u64, slack: u64, most: usize) -> usize {
+        let arena = self.arena.len() + arena_bytes(probe.bytes);
+        let full = self.entries.len() == self.entries.capacity();
+        let grown =
+            if full || arena > self.arena.capacity() { self.make_room(arena, most) } else { 0 };
+        let item = probe.settle(&mut self.arena);
+        self.put(probe.place, self.entries.len());
+        self.entries.push(Entry { item, upper, slack });
+        grown
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, arena: usize, most: usize) -> usize {
+        let (before, number) = (self.heap_bytes(), self.entries.len());
         if number == self.entries.capacity() {
             self.entries.reserve_exact(room_for(number + 1).min(most) - number);
             self.reindex();
         }
-        let arena = self.arena.len() + arena_bytes(probe.bytes);
         if arena > self.arena.capacity() {
             self.arena.reserve_exact(room_for(arena) - self.arena.len());
         }
-        let item = probe.settle(&mut self.arena);
-        self.entries.push(Entry { item, upper, slack });
-        self.put(probe.place, number);
+        self.heap_bytes() - before
     }
 
     #[inline]
