@@ -545,8 +545,10 @@ mod tests {
             SketchKind::Distinct { precision: 6 },
             SketchKind::Theta { k: 64 },
             SketchKind::Top { capacity: 200 },
+            SketchKind::CountMin { width: 8, depth: 2 },
+            SketchKind::Membership { expected: 9, one_in: 2 },
         ];
-        let sketches = prop::sample::subsequence(sketches, 0..=4);
+        let sketches = prop::sample::subsequence(sketches, 0..=6);
         (0_usize..3, sketches, keep)
             .prop_map(|(stats, sketches, keep)| shape(stats, &sketches, keep))
     }

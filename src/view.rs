@@ -8,7 +8,7 @@
 //!
 //! Next: `record.rs`.
 
-use crate::aggregate::{Distinct, Kinds, SketchKind, Theta, Top};
+use crate::aggregate::{CountMin, Distinct, Kinds, Membership, SketchKind, Theta, Top};
 use crate::codec;
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, ErrorKind, Result};
@@ -65,6 +65,10 @@ enum Measured {
     Distinct { dimension: String, precision: u8 },
     /// A sample of these ([`Theta`](crate::aggregate::Theta)).
     Theta { dimension: String, k: u16 },
+    /// How often each came ([`CountMin`](crate::aggregate::CountMin)).
+    CountMin { dimension: String, width: u32, depth: u8 },
+    /// Which there were ([`Membership`](crate::aggregate::Membership)).
+    Membership { dimension: String, expected: u64, one_in: u32 },
 }
 
 impl Measured {
@@ -74,7 +78,9 @@ impl Measured {
             Measured::Stats(of) | Measured::Quantiles(of) => of,
             Measured::Top { dimension, .. }
             | Measured::Distinct { dimension, .. }
-            | Measured::Theta { dimension, .. } => dimension,
+            | Measured::Theta { dimension, .. }
+            | Measured::CountMin { dimension, .. }
+            | Measured::Membership { dimension, .. } => dimension,
         }
     }
 
@@ -88,6 +94,12 @@ impl Measured {
                 Some(SketchKind::Distinct { precision: *precision })
             }
             Measured::Theta { k, .. } => Some(SketchKind::Theta { k: *k }),
+            Measured::CountMin { width, depth, .. } => {
+                Some(SketchKind::CountMin { width: *width, depth: *depth })
+            }
+            Measured::Membership { expected, one_in, .. } => {
+                Some(SketchKind::Membership { expected: *expected, one_in: *one_in })
+            }
         }
     }
 
@@ -107,6 +119,10 @@ impl Measured {
             Measured::Top { capacity, .. } => Top::new(*capacity).map(drop),
             Measured::Distinct { precision, .. } => Distinct::new(*precision).map(drop),
             Measured::Theta { k, .. } => Theta::new(*k).map(drop),
+            Measured::CountMin { width, depth, .. } => CountMin::new(*width, *depth).map(drop),
+            Measured::Membership { expected, one_in, .. } => {
+                Membership::new(*expected, 1.0 / f64::from(*one_in)).map(drop)
+            }
         }
     }
 
@@ -131,6 +147,13 @@ impl fmt::Display for Measured {
             }
             Measured::Theta { dimension, k } => {
                 write!(f, "theta sketch {k} of {}", Name(dimension))
+            }
+            Measured::CountMin { dimension, width, depth } => {
+                write!(f, "count-min sketch {width} by {depth} of {}", Name(dimension))
+            }
+            Measured::Membership { dimension, expected, one_in } => {
+                write!(f, "membership of {expected} values of {}", Name(dimension))?;
+                write!(f, " to one in {one_in}")
             }
             Measured::Top { dimension, by: None, capacity } => {
                 write!(f, "top {capacity} of {}", Name(dimension))
@@ -295,6 +318,53 @@ impl View {
     /// ```
     pub fn theta(mut self, dimension: impl Into<String>, k: u16) -> Self {
         self.aggregates.push(Measured::Theta { dimension: dimension.into(), k });
+        self
+    }
+
+    /// Keeps how many events each value of a dimension has, of any number of values
+    /// ([`CountMin`](crate::aggregate::CountMin)): never too few, and too many by at most 2 / width of all
+    /// events with probability 1 - 2^-depth. Up to width · depth · 8 bytes a key and bucket.
+    /// [`CountMin::with_error`](crate::aggregate::CountMin::with_error) tells which width and depth an error
+    /// takes.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Db, Event, View};
+    ///
+    /// let db = Db::open(dir.path().join("shop"))?;
+    /// db.define(View::new("sold").count_min("product", 2_000, 7))?;
+    /// for product in ["tea", "pot", "tea"] {
+    ///     db.record(&Event::new("sale").dim("product", product))?;
+    /// }
+    /// let sold = db.query("sold")?.totals()?;
+    /// assert_eq!(sold.sketches.count_min("product").unwrap().count_of(b"tea").value, 2.0);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn count_min(mut self, dimension: impl Into<String>, width: u32, depth: u8) -> Self {
+        self.aggregates.push(Measured::CountMin { dimension: dimension.into(), width, depth });
+        self
+    }
+
+    /// Keeps which values a dimension had ([`Membership`](crate::aggregate::Membership)), to be asked whether
+    /// one came before: what did is never denied, and of what did not one in `one_in` is affirmed as long as
+    /// no more than `expected` different ones came. 10 to 21 bits for each expected value where it is one in
+    /// a hundred.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Db, Event, View};
+    ///
+    /// let db = Db::open(dir.path().join("shop"))?;
+    /// db.define(View::new("cards").by(["user"]).membership("card", 1_000, 1_000))?;
+    /// db.record(&Event::new("sale").dim("user", "ann").dim("card", "1234"))?;
+    /// let ann = db.query("cards")?.get(&["ann"])?.unwrap();
+    /// let cards = ann.sketches.membership("card").unwrap();
+    /// assert!(cards.contains(b"1234") && !cards.contains(b"9876"));
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn membership(mut self, dimension: impl Into<String>, expected: u64, one_in: u32) -> Self {
+        let dimension = dimension.into();
+        self.aggregates.push(Measured::Membership { dimension, expected, one_in });
         self
     }
 
@@ -751,7 +821,9 @@ impl Plan {
                 Measured::Quantiles(measure) => Sketched::Measure(sym(measure)),
                 Measured::Top { dimension, by: None, .. }
                 | Measured::Distinct { dimension, .. }
-                | Measured::Theta { dimension, .. } => Sketched::Part(part(dimension)),
+                | Measured::Theta { dimension, .. }
+                | Measured::CountMin { dimension, .. }
+                | Measured::Membership { dimension, .. } => Sketched::Part(part(dimension)),
                 Measured::Top { dimension, by: Some(by), .. } => {
                     let dimension = part(dimension);
                     Sketched::Weighed(dimension, sym(by))

@@ -149,6 +149,11 @@ impl CountMin {
         Self::new((2.0 / epsilon).ceil() as u32, (-delta.log2()).ceil().max(1.0) as u8)
     }
 
+    /// An empty sketch of the same shape.
+    pub(crate) fn emptied(&self) -> Self {
+        CountMin { shape: self.shape, ..CountMin::default() }
+    }
+
     /// The number of cells in a row; 0 while no shape is chosen.
     pub fn width(&self) -> u32 {
         self.shape.of().0

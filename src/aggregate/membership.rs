@@ -182,6 +182,11 @@ impl Membership {
         Ok(Membership { size, content: Content::default() })
     }
 
+    /// An empty set of the same size.
+    pub(crate) fn emptied(&self) -> Self {
+        Membership { size: self.size, content: Content::default() }
+    }
+
     /// Inserts an item. `true` if it surely was not there; `false` if it was, or is taken for one that
     /// was. O(1).
     ///

@@ -3,8 +3,9 @@
 //! A sketch has a heap of its own, so that it is a word or two where it lies in an array; statistics
 //! lie there whole. That is why a cell keeps the two apart (`states.rs`).
 
-use super::{Aggregate, Distinct, Malformed, Quantiles, Theta, Top};
+use super::{Aggregate, CountMin, Distinct, Malformed, Membership, Quantiles, Theta, Top};
 use crate::dictionary::{Dictionary, Sym};
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 /// Which sketch, and how fine.
@@ -13,6 +14,8 @@ pub(crate) enum SketchKind {
     Distinct { precision: u8 },
     Theta { k: u16 },
     Top { capacity: u32 },
+    CountMin { width: u32, depth: u8 },
+    Membership { expected: u64, one_in: u32 },
     Quantiles,
 }
 
@@ -23,6 +26,8 @@ pub(crate) enum Sketch {
     Distinct(Distinct),
     Theta(Theta),
     Top(Top),
+    CountMin(Box<CountMin>),
+    Membership(Box<Membership>),
     Quantiles(Quantiles),
 }
 
@@ -53,6 +58,13 @@ impl SketchKind {
             }
             SketchKind::Theta { k } => Sketch::Theta(Theta::of_k(k)),
             SketchKind::Top { capacity } => Sketch::Top(Top::of_capacity(capacity)),
+            SketchKind::CountMin { width, depth } => {
+                Sketch::CountMin(Box::new(CountMin::new(width, depth).unwrap_or_default()))
+            }
+            SketchKind::Membership { expected, one_in } => {
+                let set = Membership::new(expected, 1.0 / f64::from(one_in));
+                Sketch::Membership(Box::new(set.unwrap_or_default()))
+            }
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::default()),
         }
     }
@@ -62,9 +74,13 @@ impl SketchKind {
             SketchKind::Distinct { .. } => Sketch::Distinct(Distinct::decode(bytes)?),
             SketchKind::Theta { .. } => Sketch::Theta(Theta::decode(bytes)?),
             SketchKind::Top { .. } => Sketch::Top(Top::decode(bytes)?),
+            SketchKind::CountMin { .. } => Sketch::CountMin(Box::new(CountMin::decode(bytes)?)),
+            SketchKind::Membership { .. } => {
+                Sketch::Membership(Box::new(Membership::decode(bytes)?))
+            }
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::decode(bytes)?),
         };
-        if sketch.kind() == self {
+        if sketch.emptied() == self.empty() {
             Ok(sketch)
         } else {
             Err(Malformed("a sketch is finer or coarser than its view's definition says"))
@@ -79,24 +95,24 @@ macro_rules! state {
             Sketch::Distinct($state) => $what,
             Sketch::Theta($state) => $what,
             Sketch::Top($state) => $what,
+            Sketch::CountMin($state) => $what,
+            Sketch::Membership($state) => $what,
             Sketch::Quantiles($state) => $what,
         }
     };
 }
 
 impl Sketch {
-    fn kind(&self) -> SketchKind {
-        match self {
-            Sketch::Distinct(state) => SketchKind::Distinct { precision: state.precision() },
-            Sketch::Theta(state) => SketchKind::Theta { k: state.k() },
-            Sketch::Top(state) => SketchKind::Top { capacity: state.capacity() },
-            Sketch::Quantiles(_) => SketchKind::Quantiles,
-        }
-    }
-
     /// One of the same kind that has observed nothing.
     pub(crate) fn emptied(&self) -> Sketch {
-        self.kind().empty()
+        match self {
+            Sketch::Distinct(state) => Sketch::Distinct(Distinct::of_precision(state.precision())),
+            Sketch::Theta(state) => Sketch::Theta(Theta::of_k(state.k())),
+            Sketch::Top(state) => Sketch::Top(Top::of_capacity(state.capacity())),
+            Sketch::CountMin(state) => Sketch::CountMin(Box::new(state.emptied())),
+            Sketch::Membership(state) => Sketch::Membership(Box::new(state.emptied())),
+            Sketch::Quantiles(_) => Sketch::Quantiles(Quantiles::default()),
+        }
     }
 
     /// Folds in an event that counts for so many.
@@ -113,6 +129,13 @@ impl Sketch {
                 let weight = weight.saturating_mul(times);
                 state.insert_with(item.texts.text(item.sym).as_bytes(), || item.hash, weight);
             }
+            (Sketch::CountMin(state), Input::Item(item, _)) => {
+                // More than half of all that there can be would be taken for a removal.
+                state.add_hashed(item.hash, i64::try_from(times).unwrap_or(i64::MAX));
+            }
+            (Sketch::Membership(state), Input::Item(item, _)) => {
+                state.insert_hashed(item.hash);
+            }
             (Sketch::Quantiles(state), Input::Value(value)) => state.insert_times(value, times),
             // A view's definition says what its sketches are of.
             _ => {}
@@ -124,6 +147,8 @@ impl Sketch {
             (Sketch::Distinct(state), Sketch::Distinct(other)) => state.merge(other),
             (Sketch::Theta(state), Sketch::Theta(other)) => state.merge(other),
             (Sketch::Top(state), Sketch::Top(other)) => state.merge(other),
+            (Sketch::CountMin(state), Sketch::CountMin(other)) => state.merge(other),
+            (Sketch::Membership(state), Sketch::Membership(other)) => state.merge(other),
             (Sketch::Quantiles(state), Sketch::Quantiles(other)) => state.merge(other),
             // All cells of a view have the same kinds.
             _ => {}
@@ -136,7 +161,12 @@ impl Sketch {
 
     #[inline]
     pub(crate) fn heap_bytes(&self) -> usize {
-        state!(self, state => state.heap_bytes())
+        let boxed = match self {
+            Sketch::CountMin(state) => size_of_val(&**state),
+            Sketch::Membership(state) => size_of_val(&**state),
+            _ => 0,
+        };
+        boxed + state!(self, state => state.heap_bytes())
     }
 
     /// Whether both can have observed the same. They are equal then, but where what is kept depends on
@@ -229,6 +259,22 @@ impl Sketches {
         })
     }
 
+    /// How often each value of a dimension came ([`View::count_min`](crate::View::count_min)).
+    pub fn count_min(&self, dimension: &str) -> Option<&CountMin> {
+        self.find(dimension, None, |sketch| match sketch {
+            Sketch::CountMin(state) => Some(&**state),
+            _ => None,
+        })
+    }
+
+    /// Which values of a dimension there were ([`View::membership`](crate::View::membership)).
+    pub fn membership(&self, dimension: &str) -> Option<&Membership> {
+        self.find(dimension, None, |sketch| match sketch {
+            Sketch::Membership(state) => Some(&**state),
+            _ => None,
+        })
+    }
+
     /// The distribution of a measure ([`View::quantiles`](crate::View::quantiles)).
     pub fn quantiles(&self, measure: &str) -> Option<&Quantiles> {
         self.find(measure, None, |sketch| match sketch {
@@ -247,6 +293,25 @@ impl Sketches {
 impl Serialize for Distinct {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.estimate().serialize(serializer)
+    }
+}
+
+/// As the weight of all, and by how much it may be off.
+impl Serialize for CountMin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("CountMin", 2)?;
+        fields.serialize_field("total", &(self.total() as f64))?;
+        fields.serialize_field("error", &self.error())?;
+        fields.end()
+    }
+}
+
+/// As its rate of false yeses.
+impl Serialize for Membership {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Membership", 1)?;
+        fields.serialize_field("false_positive_rate", &self.false_positive_rate())?;
+        fields.end()
     }
 }
 

@@ -4,12 +4,10 @@
 use crate::directory::{NOW, crash_image, options};
 use quipu::aggregate::{Aggregate, Approx};
 use quipu::{
-    Bucket, Db, Depth, ErrorKind, Event, Grain, Keep, Options, ReadOnlyDb, Retention, Row,
-    SeriesQuery, TestClock, Timestamp, View,
+    Bucket, Db, Depth, ErrorKind, Event, Grain, Keep, ReadOnlyDb, Row, TestClock, Timestamp, View,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
 
 const HOUR: i64 = 3_600;
@@ -23,6 +21,8 @@ fn view() -> View {
         .top("product", 50)
         .top_by("product", "value", 50)
         .quantiles("value")
+        .count_min("product", 50, 3)
+        .membership("user", 500, 10)
         .grain(Grain::Hour, Keep::Last(48))
         .grain(Grain::Day, Keep::All)
 }
@@ -80,9 +80,9 @@ fn record(db: &Db, sales: &[Sale]) {
     let mut batch = db.batch();
     for (n, sales) in sales.chunks(100).enumerate() {
         if n % 3 == 0 {
-            sales.iter().for_each(|sale| drop(db.record(&event(sale)).unwrap()));
+            sales.iter().for_each(|sale| _ = db.record(&event(sale)).unwrap());
         } else {
-            sales.iter().for_each(|sale| drop(batch.push(&event(sale)).unwrap()));
+            sales.iter().for_each(|sale| _ = batch.push(&event(sale)).unwrap());
             db.record_batch(&mut batch).unwrap();
         }
     }
@@ -94,6 +94,8 @@ fn canonical(sketches: &quipu::aggregate::Sketches) -> Vec<u8> {
     sketches.distinct("user").unwrap().encode(&mut bytes);
     sketches.theta("user").unwrap().encode(&mut bytes);
     sketches.quantiles("value").unwrap().encode(&mut bytes);
+    sketches.count_min("product").unwrap().encode(&mut bytes);
+    sketches.membership("user").unwrap().encode(&mut bytes);
     let top = sketches.top("product").unwrap();
     if top.is_exact() {
         top.encode(&mut bytes);
@@ -126,6 +128,8 @@ fn check(sketches: &quipu::aggregate::Sketches, sales: &[&Sale]) {
         let error = sketches.distinct("user").unwrap().standard_error();
         assert!((distinct.value / users.len() as f64 - 1.0).abs() < 4.0 * error, "{distinct:?}");
     }
+    let members = sketches.membership("user").unwrap();
+    assert!(users.iter().all(|user| members.contains(user.as_bytes())));
     let theta = sketches.theta("user").unwrap().estimate();
     assert!((theta.value - users.len() as f64).abs() <= 5.0 / 8.0 * users.len() as f64);
     assert!(users.len() > 64 || theta.value == users.len() as f64);
@@ -143,6 +147,8 @@ fn check(sketches: &quipu::aggregate::Sketches, sales: &[&Sale]) {
     }
     for (product, (count, _)) in &products {
         assert!(top.count_of(product.as_bytes()).upper >= *count);
+        let counted = sketches.count_min("product").unwrap().count_of(product.as_bytes());
+        assert!(counted.upper >= *count as f64);
         assert!(products.len() > 50 || top.count_of(product.as_bytes()).lower == *count);
     }
 
