@@ -306,12 +306,17 @@ impl Distinct {
     /// What part of all items of both is common to both, from 0 to 1; 0 where there is none.
     pub fn jaccard(&self, other: &Self) -> Approx {
         let union = self.union(other);
-        let (common, all) = (self.common(other, &union), union.number().0.max(1.0));
+        let common = self.common(other, &union);
+        if let (Form::Tokens(one), Form::Tokens(two)) = (&self.form, &other.form) {
+            let all = (one.len() + two.len()) as f64 - common.value;
+            return Approx::exact(common.value / all.max(1.0));
+        }
+        let all = union.estimate();
         Approx {
-            value: common.value / all,
-            lower: common.lower / all,
-            upper: (common.upper / all).min(1.0),
-            ..common
+            value: (common.value / all.value).min(1.0),
+            lower: (common.lower / all.upper).min(1.0),
+            upper: (common.upper / all.lower).min(1.0),
+            confidence: 0.95,
         }
     }
 

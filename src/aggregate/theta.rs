@@ -30,7 +30,6 @@
 //!
 //! zeros, with which the greatest hash begins, only where count = k + 1.
 
-
 use super::ordered::{FEW, Ordered, Owner, union};
 use super::{Aggregate, Approx, Malformed, gaps, hash};
 use crate::codec;
