@@ -41,6 +41,23 @@ fn theta(k: u16, items: &[[u8; 8]]) -> Theta {
     state
 }
 
+/// A hash without the cost of one, a nanosecond or two.
+fn hash(item: &[u8; 8]) -> u64 {
+    let hash = u64::from_le_bytes(*item).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (hash ^ hash >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// The hashes in order, put in one by one: what a table of them is compared with.
+fn sorted(items: &[[u8; 8]]) -> Vec<u64> {
+    let mut sorted = Vec::new();
+    for hash in items.iter().map(hash) {
+        if let Err(at) = sorted.binary_search(&hash) {
+            sorted.insert(at, hash);
+        }
+    }
+    sorted
+}
+
 /// Which item each of so many inserts is of, in no order.
 fn picks(number: usize, of: usize) -> Vec<usize> {
     let mut random = SplitMix64(7);
@@ -90,13 +107,7 @@ fn tokens() {
             picked.iter().for_each(|item| drop(black_box(set.insert(*item))));
         });
         line("  in a HashSet", ns, "ns", Target::None);
-        // Hashes cost a nanosecond or two; these are made by a multiplication.
-        let hash = |item: &[u8; 8]| {
-            let hash = u64::from_le_bytes(*item).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            (hash ^ hash >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-        };
-        let mut array: Vec<u64> = known.iter().map(hash).collect();
-        array.sort_unstable();
+        let array = sorted(&known);
         let ns = least(picked.len(), || {
             picked.iter().for_each(|item| {
                 let _ = black_box(array.binary_search(&hash(item)));
@@ -109,16 +120,7 @@ fn tokens() {
         });
         line("a new item, making the state included", ns, "ns", Target::None);
         let ns = least(many.len(), || {
-            many.chunks(number).for_each(|items| {
-                let mut sorted: Vec<u64> = Vec::new();
-                for item in items {
-                    let hash = hash(item);
-                    if let Err(at) = sorted.binary_search(&hash) {
-                        sorted.insert(at, hash);
-                    }
-                }
-                black_box(sorted);
-            });
+            many.chunks(number).for_each(|items| drop(black_box(sorted(items))));
         });
         line("  in a sorted array, by binary search", ns, "ns", Target::None);
         let other = distinct(12, &items(number as u64 / 2, number));
@@ -162,6 +164,8 @@ fn samples() {
         let ns = least(number, || drop(black_box(theta(4_096, &many[..number]))));
         line(format!("an item, from an empty state to {number}"), ns, "ns", Target::None);
     }
+    let ns = least(4_000, || drop(black_box(sorted(&many[..4_000]))));
+    line("  in a sorted array, by binary search, to 4,000", ns, "ns", Target::None);
     let few = theta(4_096, &many[..4_000]);
     let picked: Vec<[u8; 8]> = picks(100_000, 4_000).into_iter().map(|pick| many[pick]).collect();
     let mut known = few.clone();

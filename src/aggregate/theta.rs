@@ -21,7 +21,7 @@
 //!
 //! What decided (`cargo bench --bench distinct`, sets of several): of 1 % common to two sets of a million
 //! the standard error is 15 % here with k = 4,096 (37 KB), and 137 % by inclusion and exclusion of two
-//! UltraLogLogs of 16 KB, whose error is a part of the union and not of what is asked. One set alone is
+//! `UltraLogLogs` of 16 KB, whose error is a part of the union and not of what is asked. One set alone is
 //! better counted by `distinct.rs`, which takes a tenth of the memory for the same error.
 //!
 //! ```text
