@@ -4,7 +4,7 @@
 //! long run has kept; `src/guide/fuzzing.md` says how they are made.
 
 use quipu::Cursor;
-use quipu::aggregate::{Aggregate, CountMin, Membership, Top};
+use quipu::aggregate::{Aggregate, CountMin, Distinct, Membership, Theta, Top};
 use quipu_fuzz::directory::{file, lay, options, scratch, template};
 use quipu_fuzz::log::{SEGMENT_HEADER_BYTES, frames};
 use quipu_fuzz::pieces::{self, Piece};
@@ -33,6 +33,7 @@ fn main() {
     stages();
     bundles();
     states();
+    distinct();
 }
 
 /// Stored states, each alone and some with another one behind it.
@@ -74,6 +75,32 @@ fn states() {
     write("heavy_decode", "seen-hashes", &encoded(2, &[&|out| hashes.encode(out)]));
     let two: [&dyn Fn(&mut Vec<u8>); 2] = [&|out| filter.encode(out), &|out| hashes.encode(out)];
     write("heavy_decode", "seen-filter", &encoded(2, &two));
+}
+
+/// Counts of different items and samples in each form, two of them together, too.
+fn distinct() {
+    fn bytes(state: &impl Aggregate) -> Vec<u8> {
+        let mut out = Vec::new();
+        state.encode(&mut out);
+        out
+    }
+    let count = |precision: u8, items: u64| {
+        let mut state = Distinct::new(precision).expect("a precision");
+        (0..items).for_each(|item| state.insert(&item.to_le_bytes()));
+        bytes(&state)
+    };
+    let sample = |k: u16, items: u64| {
+        let mut state = Theta::new(k).expect("a size");
+        (0..items).for_each(|item| state.insert(&item.to_le_bytes()));
+        bytes(&state)
+    };
+    let write = |name, bytes: &[Vec<u8>]| write("distinct_decode", name, &bytes.concat());
+    write("empty", &[count(12, 0), count(14, 0)]);
+    write("tokens", &[count(10, 40), count(12, 3)]);
+    write("registers", &[count(6, 2_000), count(4, 1_025)]);
+    write("both", &[count(8, 1_030), count(14, 20)]);
+    write("sample", &[sample(64, 40), sample(64, 64)]);
+    write("sample-full", &[sample(64, 1_000), sample(70, 300)]);
 }
 
 /// Bundles of the template's events, in each form, and a file of tiny-counter's.

@@ -1,4 +1,4 @@
-//! The registers of UltraLogLog: what a large number of different items leaves.
+//! The registers of `UltraLogLog`: what a large number of different items leaves.
 //!
 //! Of a hash the upper `p` bits are the index of a register, and the number of zeros that begin the
 //! others is its *level*, 0 to 64 - p. A register holds the greatest level that it has met, and
@@ -8,25 +8,25 @@
 //! register := 4·(level + p - 1) + 2·[level - 1 was met] + [level - 2 was met]     0: nothing was met
 //! ```
 //!
-//! O. Ertl, "UltraLogLog: A Practical and More Space-Efficient Alternative to HyperLogLog for
-//! Approximate Distinct Counting", PVLDB 17/7 (arXiv:2308.16862), sections 3.1 to 3.3; index, level and
+//! O. Ertl, "`UltraLogLog`: A Practical and More Space-Efficient Alternative to `HyperLogLog` for
+//! Approximate Distinct Counting", PVLDB 17/7 (arXiv:2308.16862), section 2; index, level and
 //! bytes are those of the reference implementation in hash4j.
 //!
-//! *Estimate:* the number for which the registers are the likeliest (section 4.2), without its bias of
+//! *Estimate:* the number for which the registers are the likeliest (section 3.1), without its bias of
 //! the first order. With n items, m registers and λ = n / m, level k comes to a register at the rate λρ(k),
 //! ρ(k) = 2^-(k+1) (the last two levels share the last), so
 //! `ln L = -λ·A + Σ b(k) ln(1 - exp(-λρ(k)))`, A being the sum of ρ over the levels that registers say they
 //! have not met and b(k) the number of those that have met level k. Its derivative has one zero.
 //! Relative standard error `√(ln 2 / ζ(2, 5/4) / m)`, that is 0.761 / √m: 1.19 % at p = 12, 0.59 % at 14.
 //!
-//! Rejected: the FGRA estimator of section 4.1, 0.782 / √m. Either goes through the registers once and
+//! Rejected: the FGRA estimator of section 3.3, 0.782 / √m. Either goes through the registers once and
 //! that is most of the time (`cargo bench --bench distinct`, estimate), so the better one is free.
 
 use std::array;
 
 /// √(ln 2 / ζ(2, 5/4)): the standard error is this, divided by the root of the number of registers.
 const STANDARD_ERROR: f64 = 0.760_9;
-/// Of the estimate's bias of the first order, in units of 1 / m (ibid., section 4.2).
+/// Of the estimate's bias of the first order, in units of 1 / m (ibid., section 3.1).
 const BIAS: f64 = 0.481_473_765_277_200_65;
 /// Levels with rates of their own at the least precision, 4.
 const LEVELS: usize = 64;

@@ -8,8 +8,8 @@
 //!
 //! A register's level is a number of leading zeros, up to 60, and 40 bits of a hash have no room for
 //! the rare long ones; a field that has 16 zeros says how many there are and forgets the rest. So a
-//! token is the same as its hash for every register of every precision up to 18 (O. Ertl, "ExaLogLog",
-//! arXiv:2402.13726, section 4 on sparse mode, keeps v bits and 6 for the zeros behind them: 34 bits
+//! token is the same as its hash for every register of every precision up to 18 (O. Ertl, "`ExaLogLog`",
+//! arXiv:2402.13726, on its sparse mode, keeps v bits and 6 for the zeros behind them: 34 bits
 //! would be left to tell items apart, here it is almost all 40).
 //!
 //! *How often two items have one token:* with probability 2^-40 (1 + 2^-30) each pair. Of n items
