@@ -63,7 +63,7 @@ use cells::Cells;
 /// Counts of all items, of which none is too low: for point queries, with weights that can be taken
 /// back.
 ///
-/// A count is too high by at most `2 · total() / width` with probability `1 - 2^-depth`. 64 bytes when
+/// A count is too high by at most `2 · total() / width` with probability `1 - 2^-depth`. 48 bytes when
 /// empty; while few cells are touched 16 bytes for each, then width · depth cells of one, two, four or
 /// eight bytes, as their greatest needs. Inserting and asking are O(depth).
 ///

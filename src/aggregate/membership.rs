@@ -57,7 +57,7 @@ mod tests;
 ///
 /// Exact up to three items for 32 bytes of its greatest size; behind that an item that was never
 /// inserted is affirmed with [a rate](Membership::false_positive_rate) which is at most the one asked
-/// for as long as no more came than expected. An item that was inserted is always affirmed. 24 bytes
+/// for as long as no more came than expected. An item that was inserted is always affirmed. 32 bytes
 /// when empty; at most 32 bytes a block on the heap, for a rate of 1 % 10 to 21 bits for each expected
 /// item.
 ///
