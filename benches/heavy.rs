@@ -10,7 +10,7 @@ use common::events::{SplitMix64, Zipf, retail};
 use common::measure::cpu;
 use common::report::{Target, heading, line, ns_each};
 use quipu::Timestamp;
-use quipu::aggregate::{Aggregate, CountMin, Membership, Top};
+use quipu::aggregate::{Aggregate, CountMin, Heavy, Membership, Top};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hint::black_box;
 
@@ -134,6 +134,33 @@ fn heavy() {
         let memory = size_of::<Top>() + top.heap_bytes();
         line(format!("{n} items: bytes in memory"), memory as f64, "", Target::None);
         line(format!("{n} items: encoded"), bytes(&top).len() as f64, "", Target::None);
+    }
+}
+
+/// How far the bounds and the estimates of all items that a state names are from the truth.
+fn estimates() {
+    heading("heavy hitters: root of the mean squared error of lower bounds, values, upper bounds");
+    for exponent in [0.8, 1.05, 1.3] {
+        let stream = Stream::zipf(exponent, 7);
+        let truth = map_of(&stream);
+        for capacity in [256, 2_730, 4_096] {
+            let named = stream.top(capacity).top(usize::MAX);
+            for (what, of) in [
+                ("lower", (|heavy: &Heavy| heavy.lower) as fn(&Heavy) -> u64),
+                ("value", |heavy| heavy.value),
+                ("upper", |heavy| heavy.upper),
+            ] {
+                let error = |heavy: &Heavy| of(heavy) as f64 - truth[&*heavy.text()] as f64;
+                let squares: f64 = named.iter().map(|heavy| error(heavy).powi(2)).sum();
+                let root = (squares / named.len() as f64).sqrt();
+                line(
+                    format!("Zipf {exponent}, capacity {capacity}: {what}"),
+                    root,
+                    "",
+                    Target::None,
+                );
+            }
+        }
     }
 }
 
@@ -274,6 +301,7 @@ fn segments() {
 
 fn main() {
     heavy();
+    estimates();
     point_counts();
     membership();
     segments();

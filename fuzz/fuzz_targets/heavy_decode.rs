@@ -6,18 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use quipu::Timestamp;
 use quipu::aggregate::{Aggregate, CountMin, Membership, Top};
-
-fn bytes(state: &impl Aggregate) -> Vec<u8> {
-    let mut out = Vec::new();
-    state.encode(&mut out);
-    out
-}
-
-fn merged<A: Aggregate>(a: &A, b: &A) -> A {
-    let mut out = a.clone();
-    out.merge(b);
-    out
-}
+use quipu_fuzz::states::{bytes, merged};
 
 /// Decodes two states from the input and checks what holds of every aggregate.
 fn laws<A: Aggregate + std::fmt::Debug>(input: &[u8], associative: bool) -> Option<(A, A)> {
@@ -45,7 +34,10 @@ fn tops(input: &[u8]) {
     assert!(ab.error() >= a.error().saturating_add(b.error()), "floors add up");
     for heavy in [a.top(9), b.top(9)].concat() {
         let [x, y, both] = [&a, &b, &ab].map(|state| state.count_of(&heavy.item));
-        assert!(both.lower <= x.lower.saturating_add(y.lower), "what was not counted is not claimed");
+        assert!(
+            both.lower <= x.lower.saturating_add(y.lower),
+            "what was not counted is not claimed"
+        );
         assert!(both.upper >= x.upper.saturating_add(y.upper), "what may have been counted may be");
     }
     let mut more = ab.clone();

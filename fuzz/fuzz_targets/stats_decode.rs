@@ -4,18 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use quipu::Timestamp;
 use quipu::aggregate::{Aggregate, Count, Stats};
-
-fn bytes(state: &impl Aggregate) -> Vec<u8> {
-    let mut out = Vec::new();
-    state.encode(&mut out);
-    out
-}
-
-fn merged<A: Aggregate>(a: &A, b: &A) -> A {
-    let mut out = a.clone();
-    out.merge(b);
-    out
-}
+use quipu_fuzz::states::{bytes, merged};
 
 /// Decodes two states from the input and checks the laws on them.
 fn laws<A: Aggregate + std::fmt::Debug>(input: &[u8], input_value: A::Input<'_>) -> Option<(A, A)> {

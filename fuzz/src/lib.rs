@@ -4,11 +4,13 @@
 //! the targets lack coverage and only show that they still compile.
 //!
 //! [`directory`] has the directory and the questions; [`log`] and [`store`] write its two kinds of
-//! file with right checksums, by the format guide; [`pieces`] cuts an input into parts.
+//! file with right checksums, by the format guide; [`pieces`] cuts an input into parts; [`states`] has what
+//! targets of stored states share.
 
 pub mod directory;
 #[path = "../../tests/forge/log.rs"]
 pub mod log;
 pub mod pieces;
+pub mod states;
 #[path = "../../tests/forge/store.rs"]
 pub mod store;

@@ -24,9 +24,9 @@
 //! weights of those that fall together with it: (N - count) / w in the mean, so by 2N / w or more in at
 //! most every second case (Markov), in all rows with a chance of 2^-d. So `count <= value` always,
 //! and `value <= count + 2N / w` with probability `1 - 2^-d`. The paper's own constants are e in place
-//! of 2; those with 2 are what RedisBloom sizes by, so that both have the same shape for one error.
+//! of 2; those with 2 are what `RedisBloom` sizes by, so that both have the same shape for one error.
 //!
-//! That needs rows that do not depend on each other. Row j is chosen by the j-th output of SplitMix64
+//! That needs rows that do not depend on each other. Row j is chosen by the j-th output of `SplitMix64`
 //! seeded with the item's one hash. Two multiples of a second hash, as Kirsch and Mitzenmacher, "Less
 //! hashing, same performance" (2006) have it, would let two items that agree in both hashes fall together
 //! in every row, with a chance of w^-2 a pair in place of w^-d; here they must have the same 64 bits,
@@ -63,7 +63,7 @@ use cells::Cells;
 /// Counts of all items, of which none is too low: for point queries, with weights that can be taken
 /// back.
 ///
-/// A count is too high by at most `2 · total() / width` with probability `1 - 2^-depth`. 64 bytes when
+/// A count is too high by at most `2 · total() / width` with probability `1 - 2^-depth`. 48 bytes when
 /// empty; while few cells are touched 16 bytes for each, then width · depth cells of one, two, four or
 /// eight bytes, as their greatest needs. Inserting and asking are O(depth).
 ///
@@ -321,7 +321,7 @@ impl Shape {
         width as usize * usize::from(depth)
     }
 
-    /// The cell of each row: outputs of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom
+    /// The cell of each row: outputs of `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom
     /// number generators", 2014) with the hash as its seed.
     #[inline]
     fn places(self, hash: u64) -> impl Iterator<Item = usize> {
@@ -331,7 +331,7 @@ impl Shape {
             let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             let z = z ^ (z >> 31);
-            let chosen = u128::from(z) * u128::from(width) >> 64;
+            let chosen = (u128::from(z) * u128::from(width)) >> 64;
             (row * u64::from(width)) as usize + chosen as usize
         })
     }

@@ -38,6 +38,19 @@ fn width_of(cell: i64) -> u8 {
     }
 }
 
+/// Adds modulo 2^64; gives the sum back where it does not fit.
+#[inline]
+fn add_within<T: Copy + Into<i64> + TryFrom<i64>>(cell: &mut T, weight: i64) -> Option<i64> {
+    let sum = (*cell).into().wrapping_add(weight);
+    match T::try_from(sum) {
+        Ok(fits) => {
+            *cell = fits;
+            None
+        }
+        Err(_) => Some(sum),
+    }
+}
+
 impl Default for Cells {
     fn default() -> Self {
         Cells::Listed(Vec::new())
@@ -120,11 +133,17 @@ impl Cells {
                 Err(_) => self.spread(1, cells),
             }
         }
-        let cell = self.get(place).wrapping_add(weight);
-        if width_of(cell) > self.width() {
+        let wider = match self {
+            Cells::Listed(_) => None,
+            Cells::Bytes(all) => add_within(&mut all[place], weight),
+            Cells::Shorts(all) => add_within(&mut all[place], weight),
+            Cells::Words(all) => add_within(&mut all[place], weight),
+            Cells::Longs(all) => add_within(&mut all[place], weight),
+        };
+        if let Some(cell) = wider {
             self.spread(width_of(cell), cells);
+            self.set(place, cell);
         }
-        self.set(place, cell);
     }
 
     /// Makes all of them be there, this wide at least.

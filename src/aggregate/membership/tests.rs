@@ -88,9 +88,9 @@ fn the_mask_is_that_of_the_published_layout() {
     // Of block and mask for the hash below, worked out by the specification's pseudocode.
     let hash = 0x0123_4567_89ab_cdef_u64;
     assert_eq!(place(hash, 1 << 10), 0x0123_4567 >> 22);
-    let bits = SALTS.map(|salt| (u64::from(salt) * 0x89ab_cdef & 0xffff_ffff) >> 27);
+    let bits = SALTS.map(|salt| ((u64::from(salt) * 0x89ab_cdef) & 0xffff_ffff) >> 27);
     assert_eq!(mask(hash).map(u32::trailing_zeros).map(u64::from), bits);
-    assert!(mask(hash).iter().all(|word| word.count_ones() == 1));
+    assert!(mask(hash).iter().all(|word| word.is_power_of_two()));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::cmp::Ordering;
 pub struct Heavy {
     /// The item's bytes.
     pub item: Box<[u8]>,
-    /// The estimate: the lower bound and a fourth of what lies between the two, rounded down.
+    /// The estimate: the lower bound and an eighth of what lies between the two, rounded down.
     pub value: u64,
     /// The item counts at least this.
     pub lower: u64,
@@ -43,7 +43,7 @@ pub struct Above {
 impl Heavy {
     fn new(item: &[u8], upper: u64, slack: u64) -> Self {
         let lower = upper - slack;
-        Heavy { item: item.into(), value: lower + slack / 4, lower, upper }
+        Heavy { item: item.into(), value: lower + slack / 8, lower, upper }
     }
 
     /// The item as text; bytes that are not UTF-8 are replaced.
@@ -104,7 +104,7 @@ impl Serialize for Top {
 }
 
 fn value(entry: &Entry) -> u64 {
-    entry.upper - entry.slack + entry.slack / 4
+    entry.upper - entry.slack + entry.slack / 8
 }
 
 impl Top {

@@ -8,7 +8,8 @@
 //!    that a state takes the same memory whichever way it came about.
 //!
 //! An item costs 32 bytes and 4 for each of one and a half to three words of the index; the index is
-//! looked through in a cache that has no room for the entries.
+//! looked through in a cache that has no room for the entries. The places in it follow from the items alone:
+//! who chooses items on purpose can have them lie one behind the other, and look-ups cost as many steps.
 
 use super::item::{Item, Probe, SHORT_BYTES_MAX, arena_bytes};
 use std::cmp::Ordering;

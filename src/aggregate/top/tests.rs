@@ -60,7 +60,7 @@ fn assert_holds(top: &Top, truth: &Truth) {
     if truth.len() as u128 <= k {
         assert!(top.is_exact() && top.len() == truth.len());
     }
-    let mut thresholds = vec![0, top.error(), top.total() / (top.capacity() as u64 + 1)];
+    let mut thresholds = vec![0, top.error(), top.total() / (u64::from(top.capacity()) + 1)];
     thresholds.extend(all.first().map(|heavy| heavy.lower));
     for threshold in thresholds {
         let above = top.above(threshold);
