@@ -310,7 +310,11 @@ impl Block {
             self.places |= 1 << place;
             self.counts.insert(at, Count::default());
             self.stats.splice(at * stats..at * stats, (0..stats).map(|_| Stats::default()));
-            let empty = shape.kinds.sketches.iter().map(|kind| kind.empty());
+            let empty = shape.kinds.sketches.iter().map(|kind| {
+                let empty = kind.empty();
+                *bytes += empty.heap_bytes();
+                empty
+            });
             self.sketches.splice(at * sketches..at * sketches, empty);
             *bytes += size_of::<Count>() + stats * size_of::<Stats>();
             *bytes += sketches * size_of::<Sketch>();

@@ -350,7 +350,7 @@ impl Shard {
         (entry.partial, entry.stored) = (partial, stored);
         (entry.touched, entry.live, entry.mark) = (true, true, CLEAN);
         entry.head.make_rings(shape);
-        let heap = entry.head.heap_bytes();
+        let heap = self.series_of(slot).heap_bytes();
         self.account(heap as isize);
         self.live += 1;
         if let [sym] = key {

@@ -13,6 +13,7 @@ mod limits;
 mod loading;
 mod over_time;
 mod protected;
+mod sketches;
 mod stopping;
 mod views;
 

@@ -4,7 +4,8 @@
 use crate::directory::{NOW, crash_image, options};
 use quipu::aggregate::{Aggregate, Approx};
 use quipu::{
-    Bucket, Db, Depth, ErrorKind, Event, Grain, Keep, ReadOnlyDb, Row, TestClock, Timestamp, View,
+    Bucket, Db, Depth, ErrorKind, Event, Grain, Keep, RangeQuery, ReadOnlyDb, Row, TestClock,
+    Timestamp, View,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -277,4 +278,172 @@ fn states_are_the_same_to_the_byte_whichever_way_they_came_about() {
     late.define(view()).unwrap();
     late.backfill("sales", |_| ControlFlow::Continue(())).unwrap();
     same(&late, "filled from the log");
+}
+
+fn buyers(keep: u32) -> View {
+    View::new("buyers")
+        .by(["country"])
+        .distinct_at("user", 6)
+        .quantiles("value")
+        .grain(Grain::Minute, Keep::Last(keep))
+}
+
+/// One country's, and another's sale, so that nothing but the key tells them apart.
+fn sell(db: &Db, at: i64, user: u64, value: f64) {
+    let user = format!("u{user}");
+    let event = Event::new("sale").at(Timestamp::from_secs(at)).dim("user", &user).value(value);
+    db.record(&event.clone().dim("country", "FR")).unwrap();
+    db.record(&event.dim("country", "DE")).unwrap();
+}
+
+#[test]
+fn a_range_that_is_kept_and_asked_again_says_what_a_new_one_does() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(Timestamp::from_secs(NOW));
+    let db = options().clock(clock.clone()).view(buyers(200)).open(root.path().join("db")).unwrap();
+    let series = db.query("buyers").unwrap().series(&["FR"]).unwrap();
+    let made = |n| [series.last_minutes(n), series.last_minutes(n).previous().kept()];
+    let kept = [1, 2, 31, 32, 33, 100, 199].map(|n| (n, made(n)));
+    let mut now = NOW;
+    for round in 0..400_u64 {
+        // Most events are of now, some late, some so late that no bucket is left for them; now and then
+        // nothing happens for a while.
+        now += match drawn(round) % 20 {
+            0 => 60 * 40,
+            n if n < 12 => 60,
+            _ => 0,
+        };
+        clock.set(Timestamp::from_secs(now));
+        for n in 0..drawn(round + 1_000) % 4 {
+            let late =
+                if drawn(round * 7 + n) % 3 == 0 { drawn(round + n) as i64 % 15_000 } else { 0 };
+            sell(&db, now - late, drawn(round * 5 + n) % 700, (drawn(n + round) % 900) as f64);
+        }
+        if round % 97 == 50 {
+            db.checkpoint().unwrap();
+        }
+        for (n, kept) in &kept {
+            for (kept, new) in kept.iter().zip(made(*n)) {
+                let answer = |range: &RangeQuery| range.total().map_err(|error| error.kind());
+                assert_eq!(answer(kept), answer(&new), "{n} minutes, round {round}");
+            }
+        }
+    }
+    let total = kept[6].1[0].total().unwrap().unwrap();
+    assert!(total.count > 100 && total.sketches.distinct("user").unwrap().estimate().value > 90.0);
+}
+
+#[test]
+fn a_definition_that_cannot_be_kept_is_refused_and_says_what_could() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path().join("db")).unwrap();
+    let none = || View::new("v");
+    for (view, told) in [
+        (none().distinct_at("user", 3), "4 to 18"),
+        (none().distinct_at("user", 255), "4 to 18"),
+        (none().theta("user", 63), "64 to 16384"),
+        (none().top("product", 0), "1 to 65536"),
+        (none().count_min("product", 0, 4), "1 to 32 rows"),
+        (none().count_min("product", u32::MAX, 32), "cells"),
+        (none().membership("user", 0, 100), "one item at least"),
+        (none().membership("user", 10, 0), "between 0 and 1"),
+        (none().membership("user", u64::MAX, 100), "gigabyte"),
+        (none().distinct("user").distinct_at("user", 14), "asked for twice"),
+        (none().quantiles("value").quantiles("value"), "asked for twice"),
+        (none().top_by("a", "b", 9).top_by("a", "b", 10), "asked for twice"),
+        (none().distinct(""), "1 to 255 bytes"),
+        (none().top_by("product", "", 9), "1 to 255 bytes"),
+        ((0..17).fold(none(), |view, n| view.distinct(format!("d{n}"))), "16 sketches"),
+    ] {
+        let error = db.define(view).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    assert!(db.views().unwrap().is_empty());
+    // Of one dimension there can be several, if they are not the same.
+    db.define(none().distinct("a").theta("a", 64).top("a", 9).top_by("a", "b", 9)).unwrap();
+    // Another fineness is another definition.
+    let other = none().distinct_at("a", 13).theta("a", 64).top("a", 9).top_by("a", "b", 9);
+    assert_eq!(db.define(other).unwrap_err().kind(), ErrorKind::ViewConflict);
+}
+
+#[test]
+fn a_view_gets_a_sketch_later_and_buckets_of_another_grain_from_those_that_it_has() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().view(buyers(500)).open(root.path().join("db")).unwrap();
+    for n in 0..600_u64 {
+        sell(&db, NOW - 400 * 60 + n as i64 * 40, n % 70, (n % 30) as f64);
+    }
+    // From the log: what it did not keep before.
+    let more = buyers(500).top("user", 100);
+    db.redefine(more.clone(), |_| ControlFlow::Continue(())).unwrap();
+    let row = db.query("buyers").unwrap().get(&["FR"]).unwrap().unwrap();
+    assert_eq!(row.sketches.top("user").unwrap().len(), 70);
+    assert_eq!(row.sketches.distinct("user").unwrap().estimate().value, 70.0);
+    // Hours of minutes: merged, not recorded anew.
+    let hours = more.grain(Grain::Hour, Keep::All);
+    db.redefine(hours, |_| ControlFlow::Continue(())).unwrap();
+    let query = db.query("buyers").unwrap();
+    let hours = query.buckets(&["FR"], Grain::Hour).unwrap();
+    assert_eq!(hours.iter().map(|hour| hour.count).sum::<u64>(), 600);
+    for hour in &hours {
+        let minutes = query.buckets(&["FR"], Grain::Minute).unwrap();
+        let mut merged = quipu::aggregate::Distinct::new(6).unwrap();
+        for minute in minutes.iter().filter(|m| hour.start <= m.start && m.start < hour.end) {
+            merged.merge(minute.sketches.distinct("user").unwrap());
+        }
+        assert_eq!(hour.sketches.distinct("user").unwrap(), &merged);
+    }
+}
+
+#[test]
+fn what_sketches_hold_counts_as_memory_and_goes_when_it_leaves() {
+    let root = tempfile::tempdir().unwrap();
+    let view = View::new("buyers").by(["country"]).distinct_at("user", 14);
+    let db = options().memory_budget(4 << 20).view(view).open(root.path().join("db")).unwrap();
+    let mut batch = db.batch();
+    for country in 0..600_u64 {
+        let country = format!("c{country}");
+        for user in 0..3_000 {
+            let user = format!("u{user}");
+            batch.push(&Event::new("sale").dim("country", &country).dim("user", &user)).unwrap();
+        }
+        db.record_batch(&mut batch).unwrap();
+        db.checkpoint().unwrap();
+    }
+    // 600 of 16 KiB are 9.4 MiB.
+    let memory = db.statistics().memory_bytes;
+    assert!(memory < 7 << 20, "{memory}");
+    let rows = db.query("buyers").unwrap().rows().unwrap();
+    let mut n = 0;
+    for row in rows {
+        let estimate = row.unwrap().sketches.distinct("user").unwrap().estimate();
+        assert!((estimate.value / 3_000.0 - 1.0).abs() < 0.03, "{estimate:?}");
+        n += 1;
+    }
+    assert_eq!(n, 600);
+}
+
+#[test]
+fn heavy_hitters_beyond_their_capacity_are_verified_by_their_bounds() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let view = || View::new("top").top("user", 10).grain(Grain::Day, Keep::All);
+    {
+        let db = options().view(view()).open(&path).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..2_u64 {
+                let db = &db;
+                scope.spawn(move || {
+                    for n in 0..4_000_u64 {
+                        let user = format!("u{}", drawn(thread * 10_000 + n) % (1 + n % 300));
+                        db.record(&Event::new("e").dim("user", &user)).unwrap();
+                    }
+                });
+            }
+        });
+        db.checkpoint().unwrap();
+    }
+    let report = quipu::verify(&path, Depth::Refold, |_| {}).unwrap();
+    assert!(report.is_intact(), "{:?}", report.damages().collect::<Vec<_>>());
 }

@@ -1,0 +1,150 @@
+//! `distinct`, `common`, `heavy`, `quantile`: questions to sketches.
+
+use crate::Shop;
+use quipu::{Clock, SystemClock};
+use std::time::Duration;
+
+/// Sales of this hour and of the day before yesterday: 30 products with 1, 2, 3 ... sales each of the users
+/// 0, 1, 2 ...; those of even products in France.
+fn sold() -> Shop {
+    let shop = Shop::new();
+    let now = SystemClock.now();
+    let mut lines = String::new();
+    for product in 0..30_u64 {
+        for user in 0..=product {
+            let ts = now.saturating_sub(Duration::from_hours(48 * (user % 2))).millis();
+            let country = if product % 2 == 0 { "FR" } else { "DE" };
+            lines += &format!(
+                "{{\"event\":\"sale\",\"ts\":{ts},\"product\":\"p{product}\",\"user\":\"u{user}\",\
+                 \"country\":\"{country}\",\"value\":{}}}\n",
+                (product * 10 + user) as f64 / 4.0
+            );
+        }
+    }
+    let file = shop.file("events.ndjson", lines);
+    shop.run(&["load", &file]).ok();
+    let args = "define sales --by country --distinct user,product=14 --theta user=64 --top product \
+                --quantiles value --grain hour=72 --backfill";
+    shop.run(&args.split(' ').filter(|arg| !arg.is_empty()).collect::<Vec<_>>()).ok();
+    shop.run(&["define", "revenue", "--top", "product by value=100", "--backfill"]).ok();
+    shop
+}
+
+fn asked(shop: &Shop, args: &str) -> crate::Run {
+    shop.run(&args.split(' ').collect::<Vec<_>>())
+}
+
+#[test]
+fn distinct_is_of_all_keys_of_one_or_of_each() {
+    let shop = sold();
+    let count = |args: &str| {
+        let answer = asked(&shop, args).ok().json();
+        assert_eq!(
+            (&answer["lower"], &answer["upper"]),
+            (&answer["distinct"], &answer["distinct"])
+        );
+        assert_eq!(answer["confidence"], 1.0);
+        answer["distinct"].as_u64().unwrap()
+    };
+    assert_eq!(count("distinct sales"), 30);
+    assert_eq!(count("distinct sales FR"), 29);
+    assert_eq!(count("distinct sales --last 24h"), 15);
+    assert_eq!(count("distinct sales DE --of product --last 72h"), 15);
+    let each = asked(&shop, "distinct sales --each").ok().json_lines();
+    let of = |row: &serde_json::Value| (row["key"][0].to_string(), row["distinct"].as_u64());
+    assert_eq!(
+        each.iter().map(of).collect::<Vec<_>>(),
+        [("\"DE\"".to_owned(), Some(30)), ("\"FR\"".to_owned(), Some(29)),]
+    );
+    asked(&shop, "distinct sales --of value").failed(1, "it does of: user, product");
+    asked(&shop, "distinct revenue").failed(1, "keeps no distinct count");
+    asked(&shop, "distinct sales ES").failed(1, "no such key");
+    asked(&shop, "distinct sales FR x").failed(1, "key");
+    asked(&shop, "distinct sales --last 10d").failed(1, "keeps no buckets by day");
+    asked(&shop, "distinct sales --last 100h").failed(1, "--kept");
+    let kept = asked(&shop, "distinct sales --last 100h --kept").ok();
+    assert!(kept.err.contains("what is kept begins with"), "{kept:?}");
+}
+
+#[test]
+fn common_is_what_keys_share_and_others_have_not() {
+    let shop = sold();
+    let count = |args: &str| asked(&shop, args).ok().json()["common"].as_u64().unwrap();
+    assert_eq!(count("common sales FR DE"), 29);
+    assert_eq!(count("common sales DE --without FR"), 1);
+    assert_eq!(count("common sales FR DE --last 24h"), 15);
+    asked(&shop, "common revenue a b").failed(1, "keeps no theta sketch");
+    asked(&shop, "common sales FR ES").failed(1, "no such key in sales: ES");
+}
+
+#[test]
+fn heavy_names_what_counts_most_and_what_surely_does() {
+    let shop = sold();
+    let rows = asked(&shop, "heavy sales -n 3").ok().json_lines();
+    let row = |row: &serde_json::Value| (row["item"].to_string(), row["count"].as_u64());
+    assert_eq!(
+        rows.iter().map(row).collect::<Vec<_>>(),
+        [
+            ("\"p29\"".to_owned(), Some(30)),
+            ("\"p28\"".to_owned(), Some(29)),
+            ("\"p27\"".to_owned(), Some(28)),
+        ]
+    );
+    assert!((rows[0]["share"].as_f64().unwrap() - 30.0 / 465.0).abs() < 1e-9);
+    let above = asked(&shop, "heavy sales FR --above 26").ok().json_lines();
+    assert_eq!(
+        above.iter().map(|row| row["item"].to_string()).collect::<Vec<_>>(),
+        ["\"p28\"", "\"p26\""]
+    );
+    assert_eq!(above[0]["above"], "surely");
+    let weighed = asked(&shop, "heavy revenue -n 1").ok().json_lines();
+    assert_eq!(weighed[0]["item"], "p29");
+    assert!(weighed[0]["count"].as_u64().unwrap() > 2_000);
+    asked(&shop, "heavy sales --by value").failed(1, "keeps no top by value");
+    assert_eq!(asked(&shop, "heavy revenue --by value -n 2").ok().json_lines().len(), 2);
+}
+
+#[test]
+fn quantiles_are_by_percent_and_as_a_histogram() {
+    let shop = sold();
+    let rows = asked(&shop, "quantile sales --at p0,50,p100").ok().json_lines();
+    let row = |row: &serde_json::Value| (row["quantile"].to_string(), row["value"].as_f64());
+    assert_eq!(
+        rows.iter().map(row).collect::<Vec<_>>(),
+        [
+            ("\"p0\"".to_owned(), Some(0.0)),
+            // The 233rd of 465 values, which are products * 10 + users, in quarters: p21 and some.
+            ("\"p50\"".to_owned(), rows[1]["value"].as_f64()),
+            ("\"p100\"".to_owned(), Some(319.0 / 4.0)),
+        ]
+    );
+    let median = rows[1]["value"].as_f64().unwrap();
+    assert!((210.0 / 4.0..230.0 / 4.0).contains(&median), "{median}");
+    let bars = asked(&shop, "quantile sales DE --edges 10,50").ok().json_lines();
+    assert_eq!(bars.len(), 3);
+    assert!(bars[0]["above"].is_null() && bars[2]["up_to"].is_null());
+    assert_eq!(bars.iter().map(|bar| bar["count"].as_u64().unwrap()).sum::<u64>(), 240);
+    let each = asked(&shop, "quantile sales --each --at p90").ok().json_lines();
+    assert_eq!(each.len(), 2);
+    asked(&shop, "quantile sales --at 0.99").failed(2, "p99 for that share");
+    asked(&shop, "quantile sales --at p101").failed(2, "p0 to p100");
+    asked(&shop, "quantile sales --edges 5,1").failed(1, "rise");
+    let table = asked(&shop, "quantile sales -f table").ok();
+    assert!(table.out.contains("p99") && table.out.contains("quantile"), "{}", table.out);
+}
+
+#[test]
+fn a_definition_of_sketches_is_read_and_shown() {
+    let shop = sold();
+    let views = shop.run(&["views"]).ok().out;
+    let shown = "distinct user, distinct product at precision 14, theta sketch 64 of user, top 256 of \
+                 product, quantiles of value, 72 hours";
+    assert!(views.contains(shown), "{views}");
+    assert!(views.contains("top 100 of product by value"), "{views}");
+    let define = |args: &str| asked(&shop, &format!("define x {args}"));
+    define("--distinct user=3").failed(1, "4 to 18");
+    define("--distinct user=999").failed(1, "4 to 18");
+    define("--theta user=70000").failed(1, "64 to 16384");
+    define("--top =9").failed(2, "expected a name");
+    define("--top product=many").failed(2, "no whole number");
+}
