@@ -16,14 +16,14 @@ fn sold() -> Shop {
             let country = if product % 2 == 0 { "FR" } else { "DE" };
             lines += &format!(
                 "{{\"event\":\"sale\",\"ts\":{ts},\"product\":\"p{product}\",\"user\":\"u{user}\",\
-                 \"country\":\"{country}\",\"value\":{}}}\n",
+                 \"category\":\"{country}\",\"value\":{}}}\n",
                 (product * 10 + user) as f64 / 4.0
             );
         }
     }
     let file = shop.file("events.ndjson", lines);
     shop.run(&["load", &file]).ok();
-    let args = "define sales --by country --distinct user,product=14 --theta user=64 --top product \
+    let args = "define sales --by category --distinct user,product=14 --theta user=64 --top product \
                 --quantiles value --grain hour=72 --backfill";
     shop.run(&args.split(' ').filter(|arg| !arg.is_empty()).collect::<Vec<_>>()).ok();
     shop.run(&["define", "revenue", "--top", "product by value=100", "--backfill"]).ok();

@@ -9,7 +9,6 @@ use quipu::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 const HOUR: i64 = 3_600;
 
