@@ -4,6 +4,8 @@
 //! Times are the least of several rounds, on one core. An update of 4,096 counters on a Zipf 1.05
 //! stream is to take 15 ns at most, hash included. Run as `cargo bench --bench heavy`.
 
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
 mod common;
 
 use common::events::{SplitMix64, Zipf, retail};
@@ -12,6 +14,7 @@ use common::report::{Target, heading, line, ns_each};
 use quipu::Timestamp;
 use quipu::aggregate::{Aggregate, CountMin, Heavy, Membership, Top};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::Write;
 use std::hint::black_box;
 
 const DRAWS: usize = 1_000_000;
@@ -33,7 +36,7 @@ impl Stream {
     fn of(numbers: impl Iterator<Item = u64>) -> Self {
         let mut stream = Stream { texts: String::new(), ends: vec![0], numbers: numbers.collect() };
         for number in &stream.numbers {
-            stream.texts.push_str(&format!("product-{number}"));
+            write!(stream.texts, "product-{number}").expect("a string takes all");
             stream.ends.push(stream.texts.len());
         }
         stream
@@ -197,6 +200,9 @@ fn point_counts() {
     line("too high, in the mean", sum / truth.len() as f64, "", Target::None);
 }
 
+/// What the engine keeps for a window of ids: the positions of their hashes, and their order.
+type Window = (HashMap<u128, u64, foldhash::fast::RandomState>, VecDeque<(u64, i64, u128)>);
+
 fn membership() {
     const ITEMS: usize = 1_000_000;
     heading("membership, 1,000,000 items expected at 1 %");
@@ -232,7 +238,6 @@ fn membership() {
     line("merge of two, with its copy", merge / 1e3, "us", Target::None);
 
     heading("the deduplication window: 1,000,000 ids in it, as it is, and a filter before it");
-    type Window = (HashMap<u128, u64, foldhash::fast::RandomState>, VecDeque<(u64, i64, u128)>);
     let mut window = Window::default();
     let take_in = |window: &mut Window, texts: &mut dyn Iterator<Item = &str>| {
         let mut new = 0;
@@ -268,9 +273,9 @@ fn segments() {
         let of = part.iter().flat_map(|sale| sale.user.iter().chain([&sale.product]));
         let distinct: HashSet<&String> = of.collect();
         let mut filter = Membership::new(distinct.len() as u64, 0.01).expect("fits");
-        distinct.iter().for_each(|value| {
+        for value in &distinct {
             filter.insert(value.as_bytes());
-        });
+        }
         values += distinct.len();
         texts += distinct.iter().map(|value| value.len() + 3).sum::<usize>();
         filters.push((filter, distinct));

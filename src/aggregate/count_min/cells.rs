@@ -82,17 +82,6 @@ impl Cells {
         }
     }
 
-    /// The bytes of a cell of those that are all there; 0 of listed ones.
-    fn width(&self) -> u8 {
-        match self {
-            Cells::Listed(_) => 0,
-            Cells::Bytes(_) => 1,
-            Cells::Shorts(_) => 2,
-            Cells::Words(_) => 4,
-            Cells::Longs(_) => 8,
-        }
-    }
-
     fn zeros(width: u8, cells: usize) -> Self {
         match width {
             1 => Cells::Bytes(vec![0; cells].into()),
