@@ -12,7 +12,7 @@ use common::measure::cpu;
 use common::report::{Target, heading, line, ns_each};
 use common::{Store, record_in_batches, without_checkpoints};
 use quipu::aggregate::{Aggregate, Distinct, Quantiles};
-use quipu::{Event, Grain, Keep, Options, TestClock, Timestamp, View};
+use quipu::{Event, Grain, Keep, TestClock, Timestamp, View};
 use std::hint::black_box;
 
 const ROUNDS: usize = 9;
@@ -72,7 +72,7 @@ fn sliding(what: &str, users: u64, view: View) {
     heading(format!("{MINUTES} buckets, {what}"));
     let clock = TestClock::at(Timestamp::from_secs(NOW));
     let view = view.grain(Grain::Minute, Keep::Last(2_000));
-    let store = Store::new(without_checkpoints(Options::new().clock(clock.clone())), [view]);
+    let store = Store::new(without_checkpoints().clock(clock.clone()), [view]);
     let mut random = SplitMix64(9);
     for minute in 0..MINUTES {
         let at = Timestamp::from_secs(NOW - 60 * (MINUTES - 1 - minute) as i64);
@@ -120,7 +120,7 @@ fn recording() {
     ];
     for (what, view) in views {
         let rounds = (0..5).map(|_| {
-            let store = Store::new(without_checkpoints(Options::new()), [view.clone()]);
+            let store = Store::new(without_checkpoints(), [view.clone()]);
             let events = users.iter().zip(&values).enumerate().map(|(n, (user, value))| {
                 Event::new("e").dim("user", user).dim("country", &countries[n % 10]).value(*value)
             });

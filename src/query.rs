@@ -11,10 +11,10 @@
 mod across;
 mod answer;
 mod counted;
+mod not_kept;
 mod range;
 mod series;
 mod several;
-mod sliding;
 mod source;
 mod span;
 mod window;
@@ -31,7 +31,7 @@ pub use span::SpanQuery;
 use crate::aggregate::{Sketch, Sketches, StatesRef, Stats, Summary};
 use crate::error::{Error, Result};
 use crate::event::abridged;
-use crate::series::{Cell, CellRef, SeriesRef};
+use crate::series::{Cell, CellRef, SeriesRef, Sum};
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
 use answer::Value;
@@ -337,6 +337,11 @@ impl Query {
             stats: self.summaries(states),
             sketches: self.sketches(states.sketches.iter().cloned()),
         }
+    }
+
+    /// A sum of nothing.
+    fn no_sum(&self) -> Sum {
+        Sum::of_nothing(&self.view().kinds())
     }
 
     /// The statistics of the query's measure.

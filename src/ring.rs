@@ -8,10 +8,12 @@
 //!    empty. A block is what is stored, copied and written again as one; closed ones are not
 //!    touched any more.
 //!
-//! The rings of a series that only counts, in few buckets, are bytes in its row (`ring/packed.rs`).
+//! The rings of a series that only counts, in few buckets, are bytes in its row (`ring/packed.rs`); sums over
+//! many buckets that are asked for again are in `ring/sliding.rs`.
 //! Next: `series.rs`.
 
 pub(crate) mod packed;
+pub(crate) mod sliding;
 
 use crate::aggregate::{Aggregate, Count, Inputs, Sketch, StatesMut, StatesRef, Stats};
 use crate::codec::{self, Malformed};

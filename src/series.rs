@@ -28,6 +28,7 @@ use crate::aggregate::{Inputs, Kinds, Malformed, States, StatesMut, StatesRef};
 use crate::codec;
 use crate::ring::Ring;
 use crate::ring::packed::{self, Packed};
+pub(crate) use crate::ring::sliding::{Sliding, Sum};
 use crate::time::{Calendar, Leaf, Timestamp};
 use cell::Tally;
 use smallvec::SmallVec;
@@ -483,6 +484,19 @@ impl<'a> SeriesRef<'a> {
     pub(crate) fn buckets(self, at: usize) -> impl Iterator<Item = (i64, u64, StatesRef<'a>)> {
         let buckets: SmallVec<[_; 64]> = self.buckets_back(at).collect();
         buckets.into_iter().rev()
+    }
+
+    /// What the buckets of the `at`th grain from one to another hold, by what was merged for that before;
+    /// and the newest bucket. `None` where it has no ring with blocks.
+    pub(crate) fn sum_again(
+        self,
+        at: usize,
+        merged: &mut Sliding,
+        buckets: RangeInclusive<i64>,
+        empty: &Sum,
+    ) -> Option<(Sum, i64)> {
+        let ring = self.rings().get(at)?;
+        Some((merged.sum(ring, buckets, empty), ring.newest()?))
     }
 
     /// The newest bucket of the `at`th grain that an event was seen in.

@@ -35,6 +35,7 @@ impl Approx {
     }
 
     /// Whether the number is known exactly.
+    #[expect(clippy::float_cmp, reason = "a number that is known is both bounds")]
     pub fn is_exact(&self) -> bool {
         self.lower == self.upper
     }

@@ -14,7 +14,7 @@ pub(crate) fn hash(item: &[u8]) -> u64 {
 mod tests {
     use super::hash;
 
-    /// Made with the reference implementation's XXH3_64bits: a text of each class of length that it
+    /// Made with the reference implementation's `XXH3_64bits`: a text of each class of length that it
     /// treats otherwise.
     #[test]
     fn a_hash_is_what_it_ever_was() {

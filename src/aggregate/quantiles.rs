@@ -3,7 +3,7 @@
 //! The first 128 different values are kept as they are. Beyond, they are counted in bins that come
 //! straight from the bits of the `f64`: sign, exponent and the first six bits of the fraction, so an
 //! octave (a power of two) has 64 bins of equal width, and no logarithm is taken. That is the
-//! histogram of Tene ("HdrHistogram", 2012) for floating point; Masson, Rim and Lee ("DDSketch: a fast
+//! histogram of Tene (`HdrHistogram`, 2012) for floating point; Masson, Rim and Lee ("`DDSketch`: a fast
 //! and fully-mergeable quantile sketch with relative-error guarantees", PVLDB 12/12, 2019, section 2)
 //! show of such bins that they answer within a relative error in any merge tree.
 //!
@@ -241,7 +241,9 @@ impl Bins {
             negative: Half::default(),
             positive: Half::default(),
         };
-        few.iter().for_each(|(value, times)| bins.insert(*value, *times));
+        for (value, times) in few {
+            bins.insert(*value, *times);
+        }
         bins
     }
 
@@ -363,6 +365,7 @@ impl Half {
 }
 
 /// What is said of a bin's values: the one that is off by no more, as a share, from any of them.
+#[expect(clippy::float_cmp, reason = "a bin of one value has it as both ends")]
 fn middle(Bin { lower, upper, .. }: Bin) -> f64 {
     let of_sizes = |least: f64, greatest: f64| least / (0.5 + 0.5 * (least / greatest));
     if lower == upper {
@@ -570,14 +573,14 @@ impl Quantiles {
     /// # Errors
     /// `Invalid` for edges that do not rise.
     pub fn histogram(&self, edges: &[f64]) -> Result<Vec<Approx>> {
-        if let Some(pair) = edges.windows(2).find(|pair| !(pair[0] < pair[1])) {
-            return Err(Error::invalid(format!(
-                "the edges of a histogram rise; {} stands behind {}",
-                pair[1], pair[0]
-            )));
-        }
         if edges.iter().any(|edge| edge.is_nan()) {
             return Err(Error::invalid("an edge of a histogram is a number, this one is not"));
+        }
+        let pairs = edges.iter().zip(edges.iter().skip(1));
+        if let Some((before, edge)) = pairs.into_iter().find(|(before, edge)| edge <= before) {
+            return Err(Error::invalid(format!(
+                "the edges of a histogram rise; {edge} stands behind {before}"
+            )));
         }
         let ends = || edges.iter().copied();
         let begins = std::iter::once(f64::NEG_INFINITY).chain(ends());

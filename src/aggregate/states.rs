@@ -89,7 +89,7 @@ impl States {
     }
 }
 
-impl<'a> StatesRef<'a> {
+impl StatesRef<'_> {
     pub(crate) fn is_empty(self) -> bool {
         self.stats.is_empty() && self.sketches.is_empty()
     }

@@ -1,10 +1,9 @@
 //! Answers: rows, buckets, ranges, and the components by which rows are ranked.
 
 use super::Query;
-use super::range::Sum;
 use crate::aggregate::{Sketches, Stats, Summary};
 use crate::error::{Error, Result};
-use crate::series::CellRef;
+use crate::series::{CellRef, Sum};
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::cmp::Ordering;

@@ -9,13 +9,13 @@
 
 use super::across::{Across, nearest_rank};
 use super::answer::{Bucket, Component, Total};
+use super::not_kept::{pushed_out, too_far};
 use super::series::SeriesQuery;
-use super::sliding::Sliding;
 use super::window::{KeptGrain, Window};
 use super::{Depth, Query};
-use crate::aggregate::{States, StatesRef};
+use crate::aggregate::StatesRef;
 use crate::error::{Error, ErrorKind, Result};
-use crate::series::SeriesRef;
+use crate::series::{SeriesRef, Sliding, Sum};
 use crate::sync::{Mutex, OnceLock};
 use crate::time::{Grain, Timestamp};
 use std::ops::Range;
@@ -113,7 +113,7 @@ impl Reach {
     }
 
     /// What to do about a range of buckets that is refused.
-    fn advice(self) -> &'static str {
+    pub(super) fn advice(self) -> &'static str {
         match self {
             Reach::Whole => "Ask for a shorter range or a coarser grain, or for what is kept",
             Reach::Compared => {
@@ -124,25 +124,6 @@ impl Reach {
                 "So nothing is kept of the range: ask for one that ends later, or for a coarser grain"
             }
         }
-    }
-}
-
-/// Events and their statistics, merged.
-#[derive(Clone, Debug)]
-pub(super) struct Sum {
-    pub(super) count: u64,
-    pub(super) states: States,
-}
-
-impl Sum {
-    /// Of nothing.
-    pub(super) fn empty(query: &Query) -> Self {
-        Sum { count: 0, states: query.view().kinds().empty() }
-    }
-
-    pub(super) fn add(&mut self, count: u64, states: StatesRef<'_>) {
-        self.count = self.count.saturating_add(count);
-        self.states.as_mut().merge(states);
     }
 }
 
@@ -281,7 +262,7 @@ impl RangeQuery {
     fn total_now(&self) -> Result<Option<Total>> {
         let query = self.series.query();
         if self.is_ever() {
-            let (mut sum, mut life) = (Sum::empty(query), None);
+            let (mut sum, mut life) = (query.no_sum(), None);
             self.series.each(Depth::Totals, &mut |series| {
                 let total = series.total();
                 sum.add(total.count(), total.states());
@@ -294,12 +275,15 @@ impl RangeQuery {
             }));
         }
         let now = self.now();
-        let sum = || Sum::empty(query);
+        let sum = || query.no_sum();
         let read = match self.asked_again() {
             Some(asked) => self.read_series(&self.series, now, sum, |sum, window, series| {
-                let ring = series.rings().get(window.of.at)?;
-                *sum = asked.lock().merged.sum(ring, window.from..=window.to, &Sum::empty(query));
-                ring.newest()
+                let (merged, span) = (&mut asked.lock().merged, window.from..=window.to);
+                let again = series.sum_again(window.of.at, merged, span, &query.no_sum());
+                again.map(|(again, newest)| {
+                    *sum = again;
+                    newest
+                })
             })?,
             None => self.read(&self.series, now, sum, |sum, _, _, count, states| {
                 sum.add(count, states);
@@ -347,7 +331,7 @@ impl RangeQuery {
 
     fn buckets_now(&self) -> Result<Option<Vec<Bucket>>> {
         let query = self.series.query();
-        let sums = self.by_bucket(&self.series, self.now(), &Sum::empty(query), Sum::add)?;
+        let sums = self.by_bucket(&self.series, self.now(), &query.no_sum(), Sum::add)?;
         let bucket = |(span, sum): (Range<Timestamp>, Sum)| {
             query.bucket(span, sum.count, sum.states.as_ref())
         };
@@ -535,7 +519,7 @@ impl RangeQuery {
             let counts = self.by_bucket(&self.series, now, &0, add_count)?;
             return Ok(counts.map(|counts| Across::of(counts.iter().map(|(_, n)| *n as f64))));
         }
-        let sums = self.by_bucket(&self.series, now, &Sum::empty(query), Sum::add)?;
+        let sums = self.by_bucket(&self.series, now, &query.no_sum(), Sum::add)?;
         let number =
             |(_, sum): &(_, Sum)| component.number(sum.count, query.stats(sum.states.as_ref()));
         Ok(sums.map(|sums| Across::of(sums.iter().filter_map(number))))
@@ -587,7 +571,7 @@ impl RangeQuery {
         let read =
             self.read(&self.series, self.now(), none, |found, _, number, count, states| {
                 if found.as_ref().is_none_or(|(best, _)| is_better(number, *best)) {
-                    *found = Some((number, Sum::empty(query)));
+                    *found = Some((number, query.no_sum()));
                 }
                 if let Some((best, sum)) = found
                     && *best == number
@@ -883,55 +867,4 @@ pub(super) fn check_order(from: Timestamp, to: Timestamp) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!("from {from} to {to} is no range: its end is not behind its begin")))
-}
-
-/// The view does not keep so many buckets.
-#[cold]
-fn too_far(query: &Query, window: &Window, present: i64, reach: Reach) -> Error {
-    let asked = present.abs_diff(window.from).saturating_add(1);
-    Error::new(
-        ErrorKind::NotKept,
-        format!(
-            "the view {:?} keeps {}; the range begins with the {} counted back from now. {}",
-            query.view().name(),
-            query.view().kept(),
-            nth(asked, window.of.grain),
-            reach.advice(),
-        ),
-    )
-}
-
-/// The series has let go of what the range begins with.
-#[cold]
-fn pushed_out(series: &SeriesQuery, window: &Window, known_from: i64, reach: Reach) -> Error {
-    let view = series.view();
-    let known = if known_from > window.to {
-        "nothing of it".to_owned()
-    } else {
-        format!("it from {} on", window.of.start(known_from))
-    };
-    Error::new(
-        ErrorKind::NotKept,
-        format!(
-            "of the range from {} the view {:?} has {known}: it keeps {}, counted back from the newest \
-             event of the key{}; events before that are in its totals only. {}",
-            window.span().start,
-            view.name(),
-            view.kept(),
-            series.query().and_converted(),
-            reach.advice(),
-        ),
-    )
-}
-
-/// `365th day`, `91st bucket of 6h`.
-fn nth(n: u64, grain: Grain) -> String {
-    let suffix = match (n % 10, n % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        _ => "th",
-    };
-    grain.counted(&format!("{n}{suffix}"), true)
 }

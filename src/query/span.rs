@@ -11,13 +11,13 @@
 //!    from now.
 
 use super::answer::{Estimate, SpanTotal};
-use super::range::{RangeQuery, Reach, Stretch, Sum, check_order, trailing};
+use super::range::{RangeQuery, Reach, Stretch, check_order, trailing};
 use super::series::SeriesQuery;
 use super::window::KeptGrain;
 use super::{Depth, Query};
 use crate::aggregate::StatesRef;
 use crate::error::{Error, ErrorKind, Result};
-use crate::series::SeriesRef;
+use crate::series::{SeriesRef, Sum};
 use crate::time::{Grain, Timestamp};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -231,8 +231,8 @@ impl SpanQuery {
         }
         loop {
             let mut counted = Counted {
-                inside: Sum::empty(query),
-                cut: Sum::empty(query),
+                inside: query.no_sum(),
+                cut: query.no_sum(),
                 estimate: 0.0,
                 known_from: span.start,
             };

@@ -14,11 +14,12 @@ fn sold() -> Shop {
         for user in 0..=product {
             let ts = now.saturating_sub(Duration::from_hours(48 * (user % 2))).millis();
             let country = if product % 2 == 0 { "FR" } else { "DE" };
-            lines += &format!(
-                "{{\"event\":\"sale\",\"ts\":{ts},\"product\":\"p{product}\",\"user\":\"u{user}\",\
-                 \"category\":\"{country}\",\"value\":{}}}\n",
-                (product * 10 + user) as f64 / 4.0
-            );
+            let value = (product * 10 + user) as f64 / 4.0;
+            let line = serde_json::json!({
+                "event": "sale", "ts": ts, "product": format!("p{product}"),
+                "user": format!("u{user}"), "category": country, "value": value,
+            });
+            lines.extend([line.to_string(), "\n".to_owned()]);
         }
     }
     let file = shop.file("events.ndjson", lines);

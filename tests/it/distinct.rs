@@ -75,7 +75,7 @@ fn merged<S: Sketch>(a: &S, b: &S) -> S {
     out
 }
 
-/// A generator for tests: SplitMix64.
+/// A generator for tests: `SplitMix64`.
 struct Random(u64);
 
 impl Random {
@@ -407,7 +407,7 @@ fn stream(kind: &str, trial: u64, number: u64, mut add: impl FnMut(&[u8])) -> f6
             let mut seen = HashSet::new();
             for _ in 0..number {
                 let rank = (number as f64).powf(random.unit()) as u64;
-                let item = trial << 32 | (rank << 8 | random.next() % 64);
+                let item = trial << 32 | ((rank << 8) | (random.next() % 64));
                 seen.insert(item);
                 add(&item.to_le_bytes());
             }

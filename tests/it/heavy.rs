@@ -121,7 +121,9 @@ fn merging_costs_nothing_of_the_limit() {
             let parts: Vec<Top> =
                 stream.chunks(stream.len().div_ceil(64)).map(|part| fold(capacity, part)).collect();
             let mut one_by_one = Top::default();
-            parts.iter().for_each(|part| one_by_one.merge(part));
+            for part in &parts {
+                one_by_one.merge(part);
+            }
             assert_right(&one_by_one, &stream, what);
             let mut level = parts;
             while level.len() > 1 {
@@ -146,7 +148,7 @@ fn the_heaviest_of_a_zipf_stream_are_known_exactly() {
         order.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
         let top = fold(4_096, &stream);
         let named = top.top(50);
-        assert!(named.iter().all(|heavy| heavy.is_exact()));
+        assert!(named.iter().all(quipu::aggregate::Heavy::is_exact));
         let named: Vec<_> = named.iter().map(|heavy| (heavy.value, heavy.text())).collect();
         let truly: Vec<_> =
             order[..50].iter().map(|(n, item)| (*n, item.as_str().into())).collect();
@@ -171,7 +173,7 @@ fn three_items_are_listed_with_their_counts_once_each() {
     odd.insert(b"nothing", 0);
     let named: Vec<_> = odd.top(9).iter().map(|h| (h.text().into_owned(), h.value)).collect();
     let once = |item: &str| (item.to_owned(), 1);
-    assert_eq!(named, [("".into(), 2), once("\n"), once("a"), once("a\0")]);
+    assert_eq!(named, [(String::new(), 2), once("\n"), once("a"), once("a\0")]);
     assert_eq!(Top::new(0).unwrap_err().kind(), ErrorKind::Invalid);
     assert!(Top::new(Top::CAPACITY_MAX + 1).unwrap_err().to_string().contains("65536"));
 }

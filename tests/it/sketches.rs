@@ -82,7 +82,7 @@ fn record(db: &Db, sales: &[Sale]) {
         if n % 3 == 0 {
             sales.iter().for_each(|sale| _ = db.record(&event(sale)).unwrap());
         } else {
-            sales.iter().for_each(|sale| _ = batch.push(&event(sale)).unwrap());
+            sales.iter().for_each(|sale| () = batch.push(&event(sale)).unwrap());
             db.record_batch(&mut batch).unwrap();
         }
     }
@@ -161,7 +161,7 @@ fn check(sketches: &quipu::aggregate::Sketches, sales: &[&Sale]) {
     }
 }
 
-fn of<'a>(sales: &'a [Sale], is: impl Fn(&Sale) -> bool) -> Vec<&'a Sale> {
+fn of(sales: &[Sale], is: impl Fn(&Sale) -> bool) -> Vec<&Sale> {
     sales.iter().filter(|sale| is(sale)).collect()
 }
 
@@ -314,8 +314,11 @@ fn a_range_that_is_kept_and_asked_again_says_what_a_new_one_does() {
         };
         clock.set(Timestamp::from_secs(now));
         for n in 0..drawn(round + 1_000) % 4 {
-            let late =
-                if drawn(round * 7 + n) % 3 == 0 { drawn(round + n) as i64 % 15_000 } else { 0 };
+            let late = if drawn(round * 7 + n).is_multiple_of(3) {
+                drawn(round + n) as i64 % 15_000
+            } else {
+                0
+            };
             sell(&db, now - late, drawn(round * 5 + n) % 700, (drawn(n + round) % 900) as f64);
         }
         if round % 97 == 50 {

@@ -1,9 +1,14 @@
+//! The laws of quantiles, their error, and bytes that nobody should trust.
+#![allow(clippy::float_cmp, reason = "what is exact is compared exactly")]
+
 use super::*;
 use proptest::prelude::*;
 
 fn of(values: &[f64]) -> Quantiles {
     let mut state = Quantiles::default();
-    values.iter().for_each(|value| state.insert(*value));
+    for value in values {
+        state.insert(*value);
+    }
     state
 }
 
@@ -45,7 +50,9 @@ proptest! {
             states[*part].insert(*value);
         }
         let mut merged = Quantiles::default();
-        order.iter().for_each(|part: &usize| merged.merge(&states[*part]));
+        for part in &order {
+            merged.merge(&states[*part]);
+        }
         prop_assert_eq!(&bytes(&merged), &direct);
         // Merged as a tree, and the greater into the smaller.
         let (mut left, mut right) = (states[0].clone(), states[3].clone());
@@ -65,7 +72,9 @@ proptest! {
         let mut decoded = Quantiles::decode(&mut rest).expect("own bytes");
         prop_assert!(rest.is_empty());
         prop_assert_eq!(&decoded, &state);
-        more.iter().for_each(|value| decoded.insert(*value));
+        for value in &more {
+            decoded.insert(*value);
+        }
         prop_assert_eq!(bytes(&decoded), bytes(&of(&[values, more].concat())));
         for end in 0..encoded.len() {
             prop_assert!(Quantiles::decode(&mut &encoded[..end]).is_err());
@@ -177,7 +186,8 @@ fn the_greatest_state_is_no_greater_than_said() {
     for octave in 0..OCTAVES {
         for sub in 0..64 {
             let value = 2_f64.powi(octave) * (1.0 + f64::from(sub) / 64.0);
-            [value, -value].iter().for_each(|value| state.insert(*value));
+            state.insert(value);
+            state.insert(-value);
         }
     }
     assert!((60 << 10..64 << 10).contains(&state.heap_bytes()), "{}", state.heap_bytes());
@@ -216,7 +226,8 @@ fn what_is_no_number_is_passed_over_and_what_is_no_question_refused() {
     assert_eq!(state, Quantiles::default());
     (0..300).for_each(|n| state.insert(f64::from(n)));
     let before = bytes(&state);
-    [f64::NAN, f64::INFINITY].iter().for_each(|value| state.insert(*value));
+    state.insert(f64::NAN);
+    state.insert(f64::INFINITY);
     assert_eq!(bytes(&state), before);
     for share in [-0.1, 1.1, 99.0, f64::NAN] {
         assert!(state.quantile(share).unwrap_err().to_string().contains("from 0 to 1"));

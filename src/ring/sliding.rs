@@ -13,13 +13,31 @@
 //!    event that changes a bucket raises its count, and nothing lowers one but its end.
 //! 2. It is what one merge after the other gives, to the byte where states are canonical.
 
-use super::range::Sum;
-use crate::ring::{BLOCK_BUCKETS, Block, Ring};
+use super::{BLOCK_BUCKETS, Block, Ring};
+use crate::aggregate::{Kinds, States, StatesRef};
 use std::ops::RangeInclusive;
+
+/// The events of some buckets, merged.
+#[derive(Clone, Debug)]
+pub(crate) struct Sum {
+    pub(crate) count: u64,
+    pub(crate) states: States,
+}
+
+impl Sum {
+    pub(crate) fn of_nothing(kinds: &Kinds) -> Self {
+        Sum { count: 0, states: kinds.empty() }
+    }
+
+    pub(crate) fn add(&mut self, count: u64, states: StatesRef<'_>) {
+        self.count = self.count.saturating_add(count);
+        self.states.as_mut().merge(states);
+    }
+}
 
 /// Merges of one range of one series.
 #[derive(Debug, Default)]
-pub(super) struct Sliding {
+pub(crate) struct Sliding {
     /// The blocks that lie in the range whole, oldest first.
     whole: Vec<Kept>,
     /// All of these together.
@@ -69,7 +87,7 @@ fn add(sum: &mut Sum, block: &Block, within: &RangeInclusive<i64>) {
 
 impl Sliding {
     /// What the buckets of a ring from one to another hold, where `empty` is a sum of nothing.
-    pub(super) fn sum(&mut self, ring: &Ring, window: RangeInclusive<i64>, empty: &Sum) -> Sum {
+    pub(crate) fn sum(&mut self, ring: &Ring, window: RangeInclusive<i64>, empty: &Sum) -> Sum {
         let (from, to) = window.into_inner();
         let last = to.min(ring.newest().unwrap_or(i64::MIN));
         if from > last {
