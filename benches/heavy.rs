@@ -5,6 +5,7 @@
 //! stream is to take 15 ns at most, hash included. Run as `cargo bench --bench heavy`.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+#![expect(clippy::disallowed_methods, reason = "the shared clocks of the benches")]
 
 mod common;
 

@@ -310,18 +310,18 @@ fn chosen(
     }
 }
 
-fn approx(Approx { value, lower, upper, confidence }: Approx) -> Vec<Cell> {
-    let certain = if lower == upper { 1.0 } else { confidence };
-    [value, lower, upper, certain].map(Cell::Number).to_vec()
+fn approx(answer: Approx) -> [Cell; 3] {
+    [answer.value, answer.lower, answer.upper].map(Cell::Number)
 }
 
 const APPROX: [(&str, u8); 3] = [("lower", 1), ("upper", 1), ("confidence", 2)];
 
 /// A number of things, as whole ones.
-fn counted(Approx { value, lower, upper, confidence }: Approx) -> Vec<Cell> {
+fn counted(answer: Approx) -> Vec<Cell> {
     let whole = |number: f64| Cell::Count(number as u64);
-    let certain = if lower == upper { 1.0 } else { confidence };
-    vec![whole(value.round()), whole(lower.floor()), whole(upper.ceil()), Cell::Number(certain)]
+    let certain = if answer.is_exact() { 1.0 } else { answer.confidence };
+    let (lower, upper) = (whole(answer.lower.floor()), whole(answer.upper.ceil()));
+    vec![whole(answer.value.round()), lower, upper, Cell::Number(certain)]
 }
 
 /// Runs `distinct`.
@@ -433,7 +433,7 @@ pub(crate) fn quantile(args: &QuantileArgs) -> Result<(), Failure> {
         let row = |percentile: &Percentile| {
             let mut cells = vec![Cell::Text(percentile.name.clone())];
             match quantiles.quantile(percentile.share)? {
-                Some(answer) => cells.extend(approx(answer).into_iter().take(3)),
+                Some(answer) => cells.extend(approx(answer)),
                 None => cells.extend([Cell::Missing, Cell::Missing, Cell::Missing]),
             }
             Ok(cells)
