@@ -350,11 +350,12 @@ impl Block {
     /// The places between two buckets' numbers, as bits.
     fn places_in(&self, within: &RangeInclusive<i64>) -> u32 {
         let first = self.number * BLOCK_BUCKETS;
-        let (start, end) = (*within.start(), *within.end());
-        if end < first || start >= first + BLOCK_BUCKETS {
+        let [start, end] =
+            [within.start(), within.end()].map(|number| number.saturating_sub(first));
+        if end < 0 || start >= BLOCK_BUCKETS {
             return 0;
         }
-        let (low, high) = ((start - first).max(0), (end - first).min(BLOCK_BUCKETS - 1));
+        let (low, high) = (start.max(0), end.min(BLOCK_BUCKETS - 1));
         self.places & (u32::MAX << low) & (u32::MAX >> (BLOCK_BUCKETS - 1 - high))
     }
 
