@@ -5,7 +5,8 @@
 //!    are: a checkpoint has those of its cut.
 //! 2. A limiter goes by the policy of now: one that was replaced says so.
 
-use super::{Asking, Limit, Reservation, Whose};
+use super::asking::{Asking, Whose};
+use super::{Limit, Reservation};
 use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits, abridged};
