@@ -473,7 +473,10 @@ impl<'a> SeriesRef<'a> {
                 let mut back = ring.buckets_back();
                 let _ = back.try_for_each(|(number, count, states)| see(number, count, states));
             }
-            None => self.head.packed.each_back(at, |number, count| see(number, count, StatesRef::default())),
+            None => self
+                .head
+                .packed
+                .each_back(at, |number, count| see(number, count, StatesRef::default())),
         }
     }
 

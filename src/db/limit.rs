@@ -218,7 +218,7 @@ impl Limit {
     ) -> Result<Self> {
         self.db.engine().check_open()?;
         let constraint = Arc::new(Constraint::said(words.into()));
-        self.asked.push(Asked { constraint, whom: Whom::Caller(Arc::new(is_so)) });
+        self.asked.push(Asked { constraint, whom: Whom::Caller(Arc::new(is_so)), even: None });
         Ok(self)
     }
 
@@ -260,7 +260,7 @@ impl Limit {
         let engine = self.db.engine();
         engine.check_open()?;
         let constraint = Arc::new(constraint.in_zone(engine.zone()));
-        self.asked.push(Asked { constraint, whom: Whom::Calendar });
+        self.asked.push(Asked { constraint, whom: Whom::Calendar, even: None });
         Ok(self)
     }
 
@@ -369,7 +369,7 @@ impl Limit {
 
     /// How it is asked.
     #[inline]
-    pub(super) fn asking(&self) -> Asking<'_> {
+    fn asking(&self) -> Asking<'_> {
         Asking { db: &self.db, whose: Whose::Limit(&self.asked), policy: self.policy.as_ref() }
     }
 }

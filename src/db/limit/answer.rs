@@ -78,24 +78,16 @@ impl<'a> Asking<'a> {
 
     /// What the constraints say about events of which so many are about to be recorded.
     pub(super) fn say(&self, answer: &Answer<'_>, recorded: u64, now: Timestamp) -> Verdict {
-        let now = now.micros();
         let is_at_most = |asked: &Question<'_>| asked.constraint.is_at_most();
         let left = |asked: Question<'_>, used: u64| {
             asked.constraint.limit().saturating_sub(used.saturating_add(recorded))
         };
         let tightest = match answer {
             Answer::Plain(plain) => {
-                if let [Plain { limit, used, holds_from, .. }] = *plain.as_slice()
-                    && holds_from > now
+                if let [plain] = plain.as_slice()
+                    && plain.holds_from > now.micros()
                 {
-                    return Verdict::Denied(Denial {
-                        index: 0,
-                        constraint: self.question(0).constraint.clone(),
-                        limit,
-                        used,
-                        retry_after: Some(since(now, holds_from)),
-                        is_too_much: false,
-                    });
+                    return Verdict::Denied(plain.denial(self.question(0).constraint, now));
                 }
                 let left = self.questions().zip(plain).map(|(asked, plain)| {
                     let clears = if recorded > 0 { plain.fresh_leaves } else { plain.clears };
@@ -104,6 +96,7 @@ impl<'a> Asking<'a> {
                 left.min_by_key(|(remaining, clears)| (*remaining, -*clears))
             }
             Answer::Judged(judged) => {
+                let now = now.micros();
                 if let Some(denial) = self.denial(judged, now) {
                     return Verdict::Denied(denial);
                 }
@@ -116,7 +109,7 @@ impl<'a> Asking<'a> {
         };
         Verdict::Allowed {
             remaining: tightest.map(|(remaining, _)| remaining),
-            resets_in: tightest.map(|(_, clears)| since(now, clears)),
+            resets_in: tightest.map(|(_, clears)| since(now.micros(), clears)),
         }
     }
 
@@ -164,10 +157,9 @@ impl<'a> Asking<'a> {
     pub(super) fn count(&self, verdict: &Verdict, answer: &Answer<'_>, cost: u64, now: Timestamp) {
         let Some(active) = &self.policy else { return };
         if !verdict.is_allowed() {
-            active.tallies.denied.add(1);
+            active.tallies.deny();
             return;
         }
-        active.tallies.allowed.add(1);
         let used = |index: usize| match answer {
             Answer::Plain(plain) => plain[index].used,
             Answer::Judged(judged) => judged[index].counted_at(now.micros()),
@@ -177,7 +169,7 @@ impl<'a> Asking<'a> {
             asked.constraint.is_at_most()
                 && active.policy.is_near(used(index).saturating_add(cost), limit)
         };
-        active.tallies.near.add(u64::from(self.questions().enumerate().any(is_near)));
+        active.tallies.allow(self.questions().enumerate().any(is_near));
     }
 }
 

@@ -20,7 +20,7 @@ use super::limiter::{Active, BoundRule};
 use crate::db::{Builder, Db, Engine, Recorded};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::limit::{Asked, Denial, Judged, Question, Usage, Used, Verdict, Whom};
+use crate::limit::{Asked, Denial, Judged, Plain, Question, Usage, Used, Verdict, Whom};
 use crate::options::Durability;
 use crate::query::{AskedKey, Keyed};
 use crate::time::Timestamp;
@@ -98,6 +98,9 @@ impl<'a> Asking<'a> {
         durability: Durability,
     ) -> Result<Verdict> {
         check_of_now(event)?;
+        if let Some(verdict) = self.decide_shortly(event, durability)? {
+            return Ok(verdict);
+        }
         let engine = self.db.engine();
         let cost = event.count();
         let mut locked = match self.enter(cost)? {
@@ -112,11 +115,59 @@ impl<'a> Asking<'a> {
             self.count(&verdict, &answer, cost, now);
             return Ok(verdict);
         }
-        let recorded = engine.record_at(event, now, durability)?;
+        let present = engine.options.clock.now_roughly();
+        let recorded = engine.record_at(event, now, present, durability)?;
         self.count(&verdict, &answer, cost, now);
         drop(locked);
         engine.acknowledge(recorded.position.get(), durability)?;
         Ok(self.lenient(verdict))
+    }
+
+    /// [`check_and_record`](Asking::check_and_record) of one constraint and one key, where these can be asked
+    /// with the least to do. `None`: nothing was done; they are to be asked as any others.
+    #[inline]
+    fn decide_shortly(&self, event: &Event<'_>, durability: Durability) -> Result<Option<Verdict>> {
+        if self.len() != 1 {
+            return Ok(None);
+        }
+        let Question { constraint, series: Some(series), refunds: None, even: Some(even) } =
+            self.question(0)
+        else {
+            return Ok(None);
+        };
+        let (limit, cost) = (constraint.limit(), event.count());
+        let (Some(most), Some(key)) = (limit.checked_sub(cost), series.at_hand()) else {
+            return Ok(None);
+        };
+        let engine = self.db.engine();
+        let Some(locked) = engine.limits.lock_unreserved(key) else { return Ok(None) };
+        let now = engine.now();
+        if engine.limits.steady(now) > now {
+            return Ok(None);
+        }
+        let Some(summed) = series.sum_evenly(even, now, most)? else { return Ok(None) };
+        let plain = Plain::new(limit, summed);
+        if plain.holds_from > now.micros() {
+            if self.is_shadow() {
+                return Ok(None);
+            }
+            drop(locked);
+            if let Some(active) = self.policy {
+                active.tallies.deny();
+            }
+            return Ok(Some(Verdict::Denied(plain.denial(constraint, now))));
+        }
+        let recorded = engine.record_at(event, now, now, durability)?;
+        drop(locked);
+        let used = plain.used.saturating_add(cost);
+        if let Some(active) = self.policy {
+            active.tallies.allow(active.policy.is_near(used, limit));
+        }
+        engine.acknowledge(recorded.position.get(), durability)?;
+        Ok(Some(Verdict::Allowed {
+            remaining: Some(limit.saturating_sub(used)),
+            resets_in: Some(since(now.micros(), plain.fresh_leaves)),
+        }))
     }
 
     /// What a policy that refuses nothing says.
@@ -179,7 +230,7 @@ impl<'a> Asking<'a> {
     pub(super) fn enter(&self, cost: u64) -> Result<std::result::Result<Locked<'a>, Denial>> {
         if let Some(denial) = self.refused_by_caller() {
             if let Some(policy) = &self.policy {
-                policy.tallies.denied.add(1);
+                policy.tallies.deny();
             }
             return Ok(Err(denial));
         }
@@ -207,7 +258,7 @@ impl<'a> Asking<'a> {
             && !self.is_shadow()
         {
             if let Some(policy) = &self.policy {
-                policy.tallies.denied.add(1);
+                policy.tallies.deny();
             }
             return Ok(Err(denial));
         }
@@ -309,15 +360,16 @@ pub(super) fn check_of_now(event: &Event<'_>) -> Result<()> {
 }
 
 impl Engine {
-    /// Records an event that was checked, at this moment, without waiting for the disk.
+    /// Records an event that was checked and happens at `time`, without waiting for the disk; the store's
+    /// clock says `now`, or roughly that.
     pub(super) fn record_at(
         &self,
         event: &Event<'_>,
         time: Timestamp,
+        now: Timestamp,
         durability: Durability,
     ) -> Result<Recorded> {
         if let Some(bytes) = self.is_staged(event, durability) {
-            let now = self.options.clock.now_roughly();
             return self.stage_at(event, time, bytes, now, durability);
         }
         let mut builder = Builder::new(&self.dictionary);

@@ -93,6 +93,13 @@ impl Keys {
         Locked { guards, keys: self }
     }
 
+    /// Locks this key alone. `None`: something is reserved under the lock.
+    #[inline]
+    pub(super) fn lock_unreserved(&self, key: u64) -> Option<impl Sized> {
+        let guard = self.locks[key as usize % LOCKS].lock();
+        guard.holds.is_empty().then_some(guard)
+    }
+
     /// Whether anything is reserved at all.
     #[inline]
     pub(super) fn has_held(&self) -> bool {

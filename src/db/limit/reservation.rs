@@ -141,7 +141,8 @@ impl Reservation {
         let mut locked = Some(limit.asking().lock_with(self.held_keys()));
         let now = limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
-        let recorded = engine.record_at(event, now, durability)?;
+        let present = engine.options.clock.now_roughly();
+        let recorded = engine.record_at(event, now, present, durability)?;
         if let Some(locked) = &mut locked {
             self.release(locked);
         }
