@@ -2,9 +2,9 @@
 //!
 //! Invariants
 //! 1. Whoever asks in order to record or to reserve holds the locks of all keys that it asks, from before
-//!    the first is read until the event is in the views that are asked (`db/live.rs`), or
-//!    the reservation is made. So what two threads do is what they would do one after the other. Locks are
-//!    taken in their order, each once.
+//!    the first is read, or as if from then on (`db/limit/keys.rs`), until the event is in the views that are
+//!    asked (`db/live.rs`), or the reservation is made. So what two threads do is what they would do one
+//!    after the other. Locks are taken in their order, each once.
 //! 2. Nobody waits under them until what is recorded is durable. What is read may have to be read from
 //!    the store.
 //! 3. Nothing is let through that would not be counted. Where the clock was set back, limits of keys that
@@ -140,23 +140,41 @@ impl<'a> Asking<'a> {
             return Ok(None);
         };
         let engine = self.db.engine();
-        let Some(locked) = engine.limits.lock_unreserved(key) else { return Ok(None) };
-        let now = engine.now();
-        if engine.limits.steady(now) > now {
-            return Ok(None);
+        let limits = &engine.limits;
+        // Who is denied writes nothing that threads share; the lock is for who is to record.
+        let times = limits.times(key);
+        let mut locked = None;
+        if limits.has_held() {
+            let Some(guard) = limits.lock_unreserved(key) else { return Ok(None) };
+            locked = Some(guard);
         }
-        let Some(summed) = series.sum_evenly(even, now, most)? else { return Ok(None) };
-        let plain = Plain::new(limit, summed);
-        if plain.holds_from > now.micros() {
-            if self.is_shadow() {
+        let (now, plain) = loop {
+            let now = engine.now();
+            if limits.steady(now) > now {
                 return Ok(None);
             }
-            drop(locked);
-            if let Some(active) = self.policy {
-                active.tallies.deny();
+            let Some(summed) = series.sum_evenly(even, now, most)? else { return Ok(None) };
+            let plain = Plain::new(limit, summed);
+            if plain.holds_from > now.micros() {
+                drop(locked);
+                if self.is_shadow() {
+                    return Ok(None);
+                }
+                if let Some(active) = self.policy {
+                    active.tallies.deny();
+                }
+                return Ok(Some(Verdict::Denied(plain.denial(constraint, now))));
             }
-            return Ok(Some(Verdict::Denied(plain.denial(constraint, now))));
-        }
+            if locked.is_some() {
+                break (now, plain);
+            }
+            let Some(guard) = limits.lock_unreserved(key) else { return Ok(None) };
+            let is_alone = guard.times() == times;
+            locked = Some(guard);
+            if is_alone {
+                break (now, plain);
+            }
+        };
         let recorded = engine.record_at(event, now, now, durability)?;
         drop(locked);
         let used = plain.used.saturating_add(cost);
