@@ -7,8 +7,8 @@
 //! 3. The table only grows, by replacement. A reader with an older one can miss a string, never
 //!    see a wrong one; a miss is asked again under the lock.
 //!
-//! Looking up takes no lock. A batch keeps a [`Reader`], and a thread that of the dictionaries it looked in last, so
-//! that the shared pointer to the table is touched only when the table has grown; a batch looks up many strings in steps
+//! Looking up takes no lock. A batch keeps a [`Reader`], and a thread those of the dictionaries that it looked
+//! in last, so that the shared pointer to the table is touched only when the table has grown; a batch looks up many strings in steps
 //! ([`tag`](Dictionary::tag), [`prefetch`](Reader::prefetch), [`approach`](Dictionary::approach),
 //! [`intern_tagged`](Dictionary::intern_tagged)), because each is two cache misses away.
 
