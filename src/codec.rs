@@ -70,7 +70,33 @@ pub(crate) fn take_u64(bytes: &mut &[u8]) -> Result<u64, Malformed> {
         *bytes = rest;
         return Ok(u64::from(*first));
     }
+    if let Some((value, len)) =
+        bytes.first_chunk().and_then(|word| short(u64::from_le_bytes(*word)))
+    {
+        *bytes = &bytes[len..];
+        return Ok(value);
+    }
     take_u64_long(bytes)
+}
+
+/// The integer that a word of bytes begins with, and how many of them it takes: without a step for each.
+/// `None`: it takes more than there are, or one too many.
+#[inline]
+fn short(word: u64) -> Option<(u64, usize)> {
+    const MORE: u64 = 0x8080_8080_8080_8080;
+    let last = !word & MORE;
+    if last == 0 {
+        return None;
+    }
+    // The bits up to that of the last byte.
+    let sevens = word & (last ^ (last - 1)) & !MORE;
+    let len = last.trailing_zeros() as usize / 8 + 1;
+    if sevens >> (8 * (len - 1)) == 0 && len > 1 {
+        return None;
+    }
+    let pairs = (sevens & 0x007f_007f_007f_007f) | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+    Some(((fours & 0x0fff_ffff) | (fours >> 32) << 28, len))
 }
 
 fn take_u64_long(bytes: &mut &[u8]) -> Result<u64, Malformed> {
@@ -211,6 +237,23 @@ mod tests {
             prop_assert_eq!(take_u64(&mut rest), Ok(a));
             prop_assert_eq!(take_i64(&mut rest), Ok(b));
             prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn integers_are_read_at_once_as_byte_by_byte(
+            bytes: [u8; 12],
+            value: u64,
+            bits in 0..64,
+            is_written: bool,
+        ) {
+            let mut all = Vec::new();
+            if is_written {
+                put_u64(&mut all, value >> bits);
+            }
+            all.extend_from_slice(&bytes);
+            let (mut once, mut one_by_one) = (all.as_slice(), all.as_slice());
+            prop_assert_eq!(take_u64(&mut once), take_u64_long(&mut one_by_one));
+            prop_assert_eq!(once, one_by_one);
         }
 
         #[test]

@@ -7,16 +7,17 @@
 //! 3. The table only grows, by replacement. A reader with an older one can miss a string, never
 //!    see a wrong one; a miss is asked again under the lock.
 //!
-//! Looking up takes no lock. A batch keeps a [`Reader`], so that the shared pointer to the table is
-//! touched only when the table has grown; and it looks up many strings in steps
+//! Looking up takes no lock. A batch keeps a [`Reader`], and a thread those of the dictionaries that it looked
+//! in last, so that the shared pointer to the table is touched only when the table has grown; a batch looks up many strings in steps
 //! ([`tag`](Dictionary::tag), [`prefetch`](Reader::prefetch), [`approach`](Dictionary::approach),
 //! [`intern_tagged`](Dictionary::intern_tagged)), because each is two cache misses away.
 
 use crate::slots::{self, Slots};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
-use crate::sync::{Mutex, OnceLock, RwLock};
+use crate::sync::{Mutex, OnceLock, RwLock, thread_local};
 use compact_str::CompactString;
+use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ type Hasher = foldhash::quality::RandomState;
 type Hasher = foldhash::quality::FixedState;
 
 pub(crate) struct Dictionary {
+    /// No other of this process has it.
+    id: usize,
     hasher: Hasher,
     table: RwLock<Arc<Slots>>,
     /// Counts replacements of the table.
@@ -69,10 +72,22 @@ pub(crate) struct Reader {
     version: usize,
 }
 
+/// Dictionaries that a thread keeps a reader of.
+const READERS: usize = 4;
+
+thread_local! {
+    /// Each with the id of its dictionary, at the place that follows from it. A table that was replaced,
+    /// or whose dictionary is gone, is held until another one takes its place.
+    static LAST: RefCell<[Option<(usize, Reader)>; READERS]> = RefCell::default();
+}
+
 impl Dictionary {
     /// A dictionary with room for `expected` strings before its table first grows.
     pub(crate) fn new(expected: usize) -> Self {
+        // Of the standard library, also in a model: nobody waits for it.
+        static IDS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         Dictionary {
+            id: IDS.fetch_add(1, Relaxed),
             hasher: Hasher::default(),
             table: RwLock::new(Arc::new(Slots::with_room(expected.max(FIRST_CHUNK)))),
             version: AtomicUsize::new(0),
@@ -119,9 +134,20 @@ impl Dictionary {
     }
 
     /// The number of `text` if it has one.
+    #[inline]
     pub(crate) fn find(&self, text: &str) -> Option<Sym> {
         let tag = self.tag(text);
-        self.find_in(&self.table.read(), tag, text.as_bytes())
+        LAST.with(|last| {
+            let last = &mut last.borrow_mut()[self.id % READERS];
+            let version = self.version.load(Acquire);
+            let is_of_now =
+                |(id, reader): &(usize, Reader)| *id == self.id && reader.version == version;
+            if !last.as_ref().is_some_and(is_of_now) {
+                *last = Some((self.id, self.reader()));
+            }
+            let (_, reader) = last.as_ref()?;
+            self.find_in(&reader.table, tag, text.as_bytes())
+        })
     }
 
     pub(crate) fn text(&self, sym: Sym) -> &str {

@@ -19,7 +19,7 @@ mod case;
 mod http;
 mod verdict;
 
-pub(crate) use asked::{Asked, Judged, Plain, Question, Reserved, Used, Whom, back};
+pub(crate) use asked::{Asked, Judged, Plain, Question, Reserved, Used, Whom, back, evenly};
 pub(crate) use case::When;
 pub use http::HttpVerdict;
 pub use verdict::{Denial, Usage, Verdict};

@@ -262,7 +262,7 @@ impl Policy {
 
     /// Whether so many of `limit` are near it.
     pub(crate) fn is_near(&self, used: u64, limit: u64) -> bool {
-        u128::from(used) > u128::from(limit) * u128::from(self.near) / 100
+        u128::from(used) * 100 > u128::from(limit) * u128::from(self.near)
     }
 
     /// Checks that it means something, by itself.

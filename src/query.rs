@@ -11,6 +11,7 @@
 mod across;
 mod answer;
 mod counted;
+mod even;
 mod not_kept;
 mod range;
 mod series;
@@ -22,6 +23,7 @@ mod window;
 pub use across::Across;
 pub use answer::{Bucket, Component, Estimate, Row, Seen, SpanTotal, Total};
 pub(crate) use counted::{Around, Back, Keyed, Part, Summed, check_kept};
+pub(crate) use even::Even;
 pub use range::RangeQuery;
 pub use series::SeriesQuery;
 pub use several::{Balance, Trend};

@@ -468,16 +468,16 @@ impl<'a> SeriesRef<'a> {
         at: usize,
         mut see: impl FnMut(i64, u64, StatesRef<'_>) -> ControlFlow<()>,
     ) {
-        let _ = match self.rings().get(at) {
+        match self.rings().get(at) {
             Some(ring) => {
-                ring.buckets_back().try_for_each(|(n, count, states)| see(n, count, states))
+                let mut back = ring.buckets_back();
+                let _ = back.try_for_each(|(number, count, states)| see(number, count, states));
             }
             None => self
                 .head
                 .packed
-                .buckets_back(at)
-                .try_for_each(|(n, count)| see(n, count, StatesRef::default())),
-        };
+                .each_back(at, |number, count| see(number, count, StatesRef::default())),
+        }
     }
 
     /// The same, oldest first.

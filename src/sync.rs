@@ -16,6 +16,16 @@ mod system {
     pub(crate) use std::sync::{OnceLock, atomic};
     pub(crate) use std::thread_local;
 
+    /// The part of [`STRIPES`](super::STRIPES) that this thread writes to.
+    #[inline]
+    pub(crate) fn stripe() -> usize {
+        static NEXT: atomic::AtomicUsize = atomic::AtomicUsize::new(0);
+        thread_local! {
+            static STRIPE: usize = NEXT.fetch_add(1, atomic::Ordering::Relaxed) % super::STRIPES;
+        }
+        STRIPE.with(|stripe| *stripe)
+    }
+
     /// A lock that many enter together and one closes for itself; entering touches no line that
     /// other threads enter through.
     pub(crate) struct Gate<T>(ShardedLock<T>);
@@ -69,6 +79,11 @@ mod scheduled {
     pub(crate) use scheduled_thread_local as thread_local;
 
     const WHOLE: &str = "a thread that panics ends the run";
+
+    /// Any will do, and the same every time can be tried again.
+    pub(crate) fn stripe() -> usize {
+        0
+    }
 
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(s::Mutex<T>);
@@ -262,6 +277,9 @@ mod scheduled {
         }
     }
 }
+
+/// Of what many threads write and hardly anybody reads there are so many, each with a line of its own.
+pub(crate) const STRIPES: usize = 4;
 
 #[cfg(any(shuttle, loom))]
 pub(crate) use scheduled::*;

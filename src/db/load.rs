@@ -369,6 +369,12 @@ impl Source for ViewSource {
         key.syms(|part| dictionary.find(part)).ok().map(hash_key)
     }
 
+    #[inline]
+    fn at_hand(&self, key: &AskedKey) -> Option<u64> {
+        let is_ready = self.tier.is_at_once() && !self.tier.has_left();
+        if is_ready { self.number_of(key) } else { None }
+    }
+
     fn number(&self, key: &AskedKey) -> u64 {
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {

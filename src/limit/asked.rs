@@ -1,9 +1,10 @@
 //! What is asked: a constraint of a series, of the calendar, or of the caller; and what it says now.
 
 use super::case::{Case, Sum, When};
+use super::verdict::Denial;
 use crate::error::{Error, Result};
 use crate::policy::{Bound, Constraint, Kind, Window};
-use crate::query::{Around, Back, Keyed, Part, Query, SeriesQuery, Summed};
+use crate::query::{Around, Back, Even, Keyed, Part, Query, SeriesQuery, Summed};
 use crate::time::{Schedule, Timestamp};
 use smallvec::SmallVec;
 use std::fmt;
@@ -17,6 +18,14 @@ pub(crate) fn back(constraint: &Constraint) -> Option<Back> {
         Bound::AtLeast(n, window) => Some(back_in(window, n, true)),
         _ => None,
     }
+}
+
+/// How the series are added up of which a constraint allows at most so many, by the definition that their
+/// view has; `None` where that is not to be known beforehand, or not enough.
+pub(crate) fn evenly(constraint: &Constraint, query: &Query) -> Option<Even> {
+    let is_window = matches!(constraint.bound, Bound::AtMost(_, window) if window.is_window());
+    let back = back(constraint).filter(|_| is_window)?;
+    Even::new(query.view(), query.time_zone(), back)
 }
 
 /// What is counted in a window of `n`, and by when it leaves: only what certainly lies in it, or all that
@@ -53,6 +62,8 @@ fn micros_of(length: Duration) -> i64 {
 pub(crate) struct Asked {
     pub(crate) constraint: Arc<Constraint>,
     pub(crate) whom: Whom,
+    /// See [`evenly`].
+    pub(crate) even: Option<Even>,
 }
 
 /// Whom a constraint asks.
@@ -75,6 +86,8 @@ pub(crate) struct Question<'a> {
     pub(crate) series: Option<Keyed<'a>>,
     /// Those of what was given back, where that is told.
     pub(crate) refunds: Option<Keyed<'a>>,
+    /// See [`evenly`].
+    pub(crate) even: Option<&'a Even>,
 }
 
 /// What a constraint's series are asked for, and what they say, at some moment.
@@ -130,6 +143,30 @@ pub(crate) struct Plain {
     pub(crate) fresh_leaves: i64,
 }
 
+impl Plain {
+    /// At most so many, where these count, by how many more would be too many.
+    #[inline]
+    pub(crate) fn new(limit: u64, summed: Summed) -> Self {
+        let Summed { sum, clears, fits, fresh_leaves, .. } = summed;
+        let fresh_leaves = fresh_leaves.max(clears);
+        Plain { limit, used: sum, holds_from: fits, clears, fresh_leaves }
+    }
+
+    /// Where it is the only constraint of a limit, and does not hold yet.
+    #[inline]
+    pub(crate) fn denial(&self, constraint: &Arc<Constraint>, now: Timestamp) -> Denial {
+        let wait = self.holds_from.saturating_sub(now.micros()).max(0);
+        Denial {
+            index: 0,
+            constraint: constraint.clone(),
+            limit: self.limit,
+            used: self.used,
+            retry_after: Some(Duration::from_micros(wait as u64)),
+            is_too_much: false,
+        }
+    }
+}
+
 /// Something that is reserved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reserved {
@@ -176,7 +213,9 @@ impl Asked {
         if let Some(refunds) = &refunds {
             Asked::check_refunds(&constraint, series.query(), refunds.query())?;
         }
-        Ok(Asked { constraint: Arc::new(constraint), whom: Whom::Series { series, refunds } })
+        let even = evenly(&constraint, series.query());
+        let whom = Whom::Series { series, refunds };
+        Ok(Asked { constraint: Arc::new(constraint), whom, even })
     }
 
     /// Checks that what is given back can be told by the view `refunds`, where `view` has what is used.
@@ -211,15 +250,16 @@ impl Asked {
     /// How it is asked.
     #[inline]
     pub(crate) fn question(&self) -> Question<'_> {
-        let constraint = &self.constraint;
+        let (constraint, even) = (&self.constraint, self.even.as_ref());
         match &self.whom {
             Whom::Series { series, refunds } => Question {
                 constraint,
                 series: series.keyed(),
                 refunds: refunds.as_ref().and_then(|refunds| refunds.keyed()),
+                even,
             },
             Whom::Calendar | Whom::Caller(_) => {
-                Question { constraint, series: None, refunds: None }
+                Question { constraint, series: None, refunds: None, even }
             }
         }
     }
@@ -239,15 +279,14 @@ impl<'a> Question<'a> {
         if !window.is_window() || !series.is_of_one() {
             return Ok(None);
         }
+        if let Some(even) = self.even.filter(|_| series.at_hand().is_some())
+            && let Some(summed) = series.sum_evenly(even, now, most)?
+        {
+            return Ok(Some(Plain::new(*n, summed)));
+        }
         let summed = series.sum_back(back_in(*window, *n, false), now, most)?;
-        let is_whole = |summed: &Summed| summed.around.whole_from <= now.micros();
-        Ok(summed.filter(is_whole).map(|Summed { sum, clears, fits, around }| Plain {
-            limit: *n,
-            used: sum,
-            holds_from: fits,
-            clears,
-            fresh_leaves: around.fresh_leaves.max(clears),
-        }))
+        let is_whole = |summed: &Summed| summed.whole_from <= now.micros();
+        Ok(summed.filter(is_whole).map(|summed| Plain::new(*n, summed)))
     }
 
     /// Reads the series.

@@ -32,7 +32,7 @@ pub(crate) enum Back {
 
 impl Back {
     /// The first bucket of `of` that has to do with what counts at `now`.
-    fn first(self, of: &KeptGrain, now: i64) -> i64 {
+    pub(super) fn first(self, of: &KeptGrain, now: i64) -> i64 {
         match self {
             Back::Rolling { micros, .. } | Back::Level { micros } => {
                 of.bucket(moment(now.saturating_sub(micros - 1)))
@@ -113,8 +113,40 @@ impl Back {
         });
     }
 
+    /// What counts of a series in its buckets of `of`, added up. `None`: they do not leave in their order.
+    #[inline]
+    pub(super) fn sum(
+        self,
+        of: &KeptGrain,
+        series: SeriesRef<'_>,
+        now: i64,
+        most: u64,
+    ) -> Option<Summed> {
+        let (known, last) = (series.known(of.at), series.last_span().end().micros());
+        let leaves = |number| self.part(of, known, last, number, 0).leaves;
+        let (mut sum, mut newest, mut full) = (0_u64, None, None);
+        self.walk(of, series, now, |number, count| {
+            newest = newest.or(Some(number));
+            sum = sum.saturating_add(count);
+            if sum > most && full.is_none() {
+                full = Some(number);
+            }
+        });
+        let nothing = Summed::nothing(now, i64::MIN, i64::MIN);
+        let Some(newest) = newest else { return Some(nothing) };
+        if newest < known {
+            return None;
+        }
+        let clears = leaves(newest);
+        // The newest bucket is the last to leave.
+        if clears <= now {
+            return Some(nothing);
+        }
+        Some(Summed { sum, clears, fits: full.map_or(now, leaves).max(now), ..nothing })
+    }
+
     /// When what happens now leaves, if it is the last to happen.
-    fn fresh_leaves(self, of: &KeptGrain, now: i64) -> i64 {
+    pub(super) fn fresh_leaves(self, of: &KeptGrain, now: i64) -> i64 {
         match self {
             Back::Rolling { micros, .. } | Back::Level { micros } => now.saturating_add(micros),
             Back::Buckets { .. } => self.leaves(of, of.bucket(moment(now))),
@@ -176,14 +208,24 @@ impl Part {
 }
 
 /// What counts of the series of one key, added up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Summed {
     pub(crate) sum: u64,
     /// The first moment, from now on, at which nothing of it counts any more.
     pub(crate) clears: i64,
     /// The first moment at which no more of it counts than was asked about.
     pub(crate) fits: i64,
-    pub(crate) around: Around,
+    /// As of [`Around`].
+    pub(crate) fresh_leaves: i64,
+    pub(crate) whole_from: i64,
+}
+
+impl Summed {
+    /// Where nothing counts.
+    #[inline]
+    pub(super) fn nothing(now: i64, fresh_leaves: i64, whole_from: i64) -> Self {
+        Summed { sum: 0, clears: now, fits: now, fresh_leaves, whole_from }
+    }
 }
 
 /// What is to be known beside the buckets.
@@ -302,6 +344,21 @@ impl<'q> Keyed<'q> {
         }
     }
 
+    /// The number of its key, where it is of one, and nothing has to be done before that is asked by limits.
+    #[inline]
+    pub(crate) fn at_hand(self) -> Option<u64> {
+        match self.keys {
+            [key] => self.query.source.at_hand(key),
+            _ => None,
+        }
+    }
+
+    /// Calls `see` with the series of every key that there is, by the definition that these were made for.
+    #[inline]
+    pub(super) fn see(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+        self.each(see)
+    }
+
     /// Calls `see` with the series of every key that there is.
     #[inline]
     fn each(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
@@ -346,32 +403,15 @@ impl<'q> Keyed<'q> {
     #[inline]
     pub(crate) fn sum_back(self, back: Back, now: Timestamp, most: u64) -> Result<Option<Summed>> {
         let now = now.micros();
-        let (mut sum, mut newest, mut is_plain) = (0_u64, None, true);
-        let (mut clears, mut fits) = (now, now);
-        let mut around = Around::NOTHING;
+        let nothing = Summed::nothing(now, i64::MIN, i64::MIN);
         self.current(|this| {
-            around = this.walk_back(back, now, |of, series| {
-                let (known, last) = (series.known(of.at), series.last_span().end().micros());
-                let leaves = |number| back.part(of, known, last, number, 0).leaves;
-                let mut full = None;
-                back.walk(of, series, now, |number, count| {
-                    newest = newest.or(Some(number));
-                    sum = sum.saturating_add(count);
-                    if sum > most && full.is_none() {
-                        full = Some(number);
-                    }
-                });
-                is_plain = newest.is_none_or(|newest| known <= newest);
-                clears = newest.map_or(now, leaves);
-                fits = full.map_or(now, leaves);
+            let mut summed = Some(nothing);
+            let around = this.walk_back(back, now, |of, series| {
+                summed = back.sum(of, series, now, most);
             })?;
-            Ok(())
-        })?;
-        // The newest bucket is the last to leave.
-        if clears <= now {
-            (sum, clears, fits) = (0, now, now);
-        }
-        Ok(is_plain.then_some(Summed { sum, clears, fits: fits.max(now), around }))
+            let Around { fresh_leaves, whole_from, .. } = around;
+            Ok(summed.map(|summed| Summed { fresh_leaves, whole_from, ..summed }))
+        })
     }
 
     /// Calls `see` with each series and the grain that it is to be counted in.
@@ -428,7 +468,7 @@ impl<'q> Keyed<'q> {
 }
 
 /// The grains that it can be counted in, finest first.
-fn fitting(
+pub(super) fn fitting(
     view: &View,
     zone: TimeZone,
     back: Back,

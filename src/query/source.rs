@@ -44,6 +44,9 @@ pub(crate) trait Source: Send + Sync {
     fn number_of(&self, key: &AskedKey) -> Option<u64>;
     /// The same; its parts are known from now on.
     fn number(&self, key: &AskedKey) -> u64;
+    /// Its [number](Source::number_of), where this view still answers and what is recorded [is in it at
+    /// once](Source::apply_at_once).
+    fn at_hand(&self, key: &AskedKey) -> Option<u64>;
     /// From now on a recorded event is in this view as soon as its call returns, whatever it waits for
     /// elsewhere.
     fn apply_at_once(&self) -> Result<()>;

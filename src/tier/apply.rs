@@ -377,6 +377,13 @@ pub(crate) fn apply_row(
     let event = occurrence(columns, row);
     let Scratch { measures, leaves, .. } = scratch;
     leaves.resize_with(leaves.len().max(views.len()), Leaf::default);
+    let measures = measures.as_slice();
+    if let ([view], [leaf, ..]) = (views, leaves.as_mut_slice()) {
+        // Nothing is looked up together.
+        let found = view.find_row(columns, row, leaf);
+        let is_late = found.is_some_and(|found| found.observe(event, columns, row, measures));
+        return is_late && !view.is_succeeding();
+    }
     let mut late = SmallVec::<[&ViewTier; 4]>::new();
     for (views, leaves) in views.chunks(VIEWS).zip(leaves.chunks_mut(VIEWS)) {
         let mut found = SmallVec::<[Found<'_>; VIEWS]>::new();
@@ -386,17 +393,32 @@ pub(crate) fn apply_row(
         for Found { shard, hash, key, likely, .. } in &mut found {
             *likely = shard.approach(*hash, key);
         }
-        for Found { view, leaf, mut shard, hash, key, likely } in found {
-            let inputs = SingleRow { view, columns, row, measures };
-            let shape = &view.plan.shape;
-            let slot = shard.slot_at(likely, hash, &key, shape);
-            if shard.observe(slot, shape, leaf, event, inputs) {
+        for found in found {
+            let view = found.view;
+            if found.observe(event, columns, row, measures) {
                 late.push(view);
             }
         }
     }
     // With no shard locked any more.
     late.iter().any(|view| !view.is_succeeding())
+}
+
+impl<'a> Found<'a> {
+    /// Folds the event in, and lets go of the shard; says whether it was late.
+    #[inline]
+    fn observe(
+        mut self,
+        event: Occurrence,
+        columns: &'a Columns,
+        row: usize,
+        measures: &'a [Vec<Measure>],
+    ) -> bool {
+        let (view, shape) = (self.view, &self.view.plan.shape);
+        let slot = self.shard.slot_at(self.likely, self.hash, &self.key, shape);
+        let inputs = SingleRow { view, columns, row, measures };
+        self.shard.observe(slot, shape, self.leaf, event, inputs)
+    }
 }
 
 /// Where a single event goes in one view.

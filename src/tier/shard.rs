@@ -534,7 +534,10 @@ impl Shard {
         match self.find(hash, key) {
             Some(slot) => {
                 let entry = self.entry(slot);
-                entry.touched = true;
+                // Most often it is already, and what is not written stays in other processors' caches.
+                if !entry.touched {
+                    entry.touched = true;
+                }
                 if entry.partial {
                     Lookup::Partial
                 } else {

@@ -108,6 +108,17 @@ impl TimeZone {
         self.rules.bucket(grain, moment.micros())
     }
 
+    /// How long each bucket of a grain is, in microseconds, where the `n`th one begins `n` times as long after
+    /// 1970, whatever the time; `None`: that depends.
+    pub(crate) fn even(self, grain: Grain) -> Option<i64> {
+        grain.uniform().or(match grain {
+            Grain::Minute if self == TimeZone::UTC => Some(MINUTE),
+            Grain::Hour if self == TimeZone::UTC => Some(HOUR),
+            Grain::Day if self == TimeZone::UTC => Some(DAY),
+            _ => None,
+        })
+    }
+
     /// The first moment of bucket number `bucket`; saturates outside the years that a [`Timestamp`]
     /// holds.
     pub fn start(self, grain: Grain, bucket: i64) -> Timestamp {

@@ -2,7 +2,9 @@
 //! back.
 //!
 //! Invariants
-//! 1. What is reserved under a key is read and changed under the lock of that key.
+//! 1. What is reserved under a key is read and changed under the lock of that key. Who had no lock when a key
+//!    was asked, and has it now, goes by that answer only if nobody had it in between: nobody let it go
+//!    since before the key was asked.
 //! 2. The steady clock is never behind the store's, and never goes back. Where the store's is set back it
 //!    goes on from where it was, as fast as that one does, until that one has caught up.
 //! 3. While it is ahead a series is asked by one of the two: by the steady one if the first who asks
@@ -32,11 +34,25 @@ const APART: i64 = 100_000;
 pub(super) type Subject = (u64, u64);
 
 pub(in crate::db) struct Keys {
-    locks: Box<[CachePadded<Mutex<Held>>]>,
+    places: Box<[CachePadded<Place>]>,
     /// Reservations there are, and those that nobody has noticed to be over.
     held: AtomicUsize,
     last_id: AtomicU64,
     steady: Steady,
+}
+
+/// A lock of keys.
+#[derive(Default)]
+struct Place {
+    held: Mutex<Held>,
+    /// How often it was let go.
+    times: AtomicU64,
+}
+
+/// A lock that is held.
+pub(super) struct Guard<'a> {
+    held: MutexGuard<'a, Held>,
+    times: &'a AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +65,7 @@ pub(super) struct Hold {
 
 /// The locks of some keys.
 pub(super) struct Locked<'a> {
-    guards: SmallVec<[(usize, MutexGuard<'a, Held>); 2]>,
+    guards: SmallVec<[(usize, Guard<'a>); 2]>,
     keys: &'a Keys,
 }
 
@@ -69,7 +85,7 @@ type Table<T> = HashMap<Subject, T, foldhash::fast::RandomState>;
 impl Keys {
     pub(in crate::db) fn new() -> Self {
         Keys {
-            locks: std::iter::repeat_with(CachePadded::default).take(LOCKS).collect(),
+            places: std::iter::repeat_with(CachePadded::default).take(LOCKS).collect(),
             held: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             steady: Steady::default(),
@@ -88,9 +104,22 @@ impl Keys {
         }
         let mut guards = SmallVec::new();
         for place in places {
-            guards.push((place, self.locks[place].lock()));
+            guards.push((place, self.places[place].lock()));
         }
         Locked { guards, keys: self }
+    }
+
+    /// Locks this key alone. `None`: something is reserved under the lock.
+    #[inline]
+    pub(super) fn lock_unreserved(&self, key: u64) -> Option<Guard<'_>> {
+        let guard = self.places[key as usize % LOCKS].lock();
+        guard.held.holds.is_empty().then_some(guard)
+    }
+
+    /// How often the lock of a key was let go.
+    #[inline]
+    pub(super) fn times(&self, key: u64) -> u64 {
+        self.places[key as usize % LOCKS].times.load(Acquire)
     }
 
     /// Whether anything is reserved at all.
@@ -130,11 +159,34 @@ impl Keys {
     }
 }
 
+impl Place {
+    #[inline]
+    fn lock(&self) -> Guard<'_> {
+        Guard { held: self.held.lock(), times: &self.times }
+    }
+}
+
+impl Guard<'_> {
+    /// How often the lock was let go before.
+    #[inline]
+    pub(super) fn times(&self) -> u64 {
+        self.times.load(Relaxed)
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Nobody else writes it while the lock is held.
+        self.times.store(self.times.load(Relaxed) + 1, Release);
+    }
+}
+
 impl Locked<'_> {
     fn of(&mut self, subject: Subject) -> Option<&mut Held> {
         let place = subject.1 as usize % LOCKS;
         let guard = self.guards.iter_mut().find(|(locked, _)| *locked == place);
-        guard.map(|(_, held)| &mut **held)
+        guard.map(|(_, guard)| &mut *guard.held)
     }
 
     /// What is reserved under these keys, each reservation once.
@@ -191,7 +243,7 @@ impl Locked<'_> {
     /// Whether anything is reserved under these locks.
     #[inline]
     pub(super) fn has_held(&self) -> bool {
-        self.guards.iter().any(|(_, held)| !held.holds.is_empty())
+        self.guards.iter().any(|(_, guard)| !guard.held.holds.is_empty())
     }
 
     pub(super) fn hold(&mut self, subject: Subject, hold: Hold, now: Timestamp) {

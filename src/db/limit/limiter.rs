@@ -5,21 +5,22 @@
 //!    are: a checkpoint has those of its cut.
 //! 2. A limiter goes by the policy of now: one that was replaced says so.
 
-use super::{Asking, Limit, Reservation, Whose};
+use super::asking::{Asking, Whose};
+use super::{Limit, Reservation};
 use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits, abridged};
-use crate::limit::{Asked, Denial, Question, Usage, Verdict, Whom, back};
+use crate::limit::{Asked, Denial, Question, Usage, Verdict, Whom, back, evenly};
 use crate::options::Durability;
 use crate::policy::{Constraint, Policy, Rule};
-use crate::query::{AskedKey, Keyed, Query, check_kept};
+use crate::query::{AskedKey, Even, Keyed, Query, check_kept};
 use crate::record::Control;
-use crate::sync::RwLock;
-use crate::sync::atomic::AtomicBool;
-use crate::sync::atomic::Ordering::{Acquire, Release};
-use crate::tier::Tally;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::{RwLock, STRIPES, stripe};
 use crate::time::{TimeZone, Timestamp};
 use crate::view::View;
+use crossbeam::utils::CachePadded;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,12 +40,40 @@ pub(super) struct Active {
     has_left: AtomicBool,
 }
 
-/// What came of a policy's questions.
+/// What came of a policy's questions, in parts that are added up by who reads them.
 #[derive(Default)]
-pub(super) struct Tallies {
-    pub(super) allowed: Tally,
-    pub(super) denied: Tally,
-    pub(super) near: Tally,
+pub(super) struct Tallies([CachePadded<Outcomes>; STRIPES]);
+
+#[derive(Default)]
+struct Outcomes {
+    allowed: AtomicU64,
+    denied: AtomicU64,
+    near: AtomicU64,
+}
+
+impl Tallies {
+    /// What this thread adds to.
+    #[inline]
+    fn mine(&self) -> &Outcomes {
+        &self.0[stripe()]
+    }
+
+    #[inline]
+    pub(super) fn deny(&self) {
+        self.mine().denied.fetch_add(1, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn allow(&self, is_near: bool) {
+        self.mine().allowed.fetch_add(1, Relaxed);
+        if is_near {
+            self.mine().near.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn sum(&self, of: impl Fn(&Outcomes) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|outcomes| of(outcomes).load(Relaxed)).sum()
+    }
 }
 
 impl Policies {
@@ -84,9 +113,9 @@ impl Policies {
     pub(in crate::db) fn status(&self) -> Vec<PolicyStatus> {
         let status = |active: &Arc<Active>| PolicyStatus {
             policy: active.policy.clone(),
-            allowed: active.tallies.allowed.get(),
-            denied: active.tallies.denied.get(),
-            near: active.tallies.near.get(),
+            allowed: active.tallies.sum(|outcomes| &outcomes.allowed),
+            denied: active.tallies.sum(|outcomes| &outcomes.denied),
+            near: active.tallies.sum(|outcomes| &outcomes.near),
         };
         self.0.values().map(status).collect()
     }
@@ -282,8 +311,10 @@ impl Db {
                 }
             }
         }
-        let constraint = Arc::new(rule.constraint().clone().in_zone(engine.zone()));
-        Ok(BoundRule { constraint, query, refunds })
+        let constraint = rule.constraint().clone().in_zone(engine.zone());
+        let even = query.as_ref().and_then(|query| evenly(&constraint, query));
+        let constraints = std::array::from_fn(|_| Arc::new(constraint.clone()));
+        Ok(BoundRule { constraints, query, refunds, even })
     }
 }
 
@@ -304,9 +335,12 @@ struct Bound {
 }
 
 pub(super) struct BoundRule {
-    constraint: Arc<Constraint>,
+    /// All the same: who is denied gets one, and threads that are denied need not count the owners of the
+    /// same one.
+    constraints: [Arc<Constraint>; STRIPES],
     query: Option<Query>,
     refunds: Option<Query>,
+    even: Option<Even>,
 }
 
 impl Limiter {
@@ -321,7 +355,8 @@ impl Limiter {
         let bound = self.current()?;
         let series = |query: &Query| bound.key(query, event).map(|key| query.series_of_key(key));
         let mut asked = SmallVec::new();
-        for BoundRule { constraint, query, refunds } in &bound.rules {
+        for rule in &bound.rules {
+            let BoundRule { query, refunds, even, .. } = rule;
             let whom = match query {
                 None => Whom::Calendar,
                 Some(query) => Whom::Series {
@@ -329,7 +364,7 @@ impl Limiter {
                     refunds: refunds.as_ref().map(series).transpose()?.map(Box::new),
                 },
             };
-            asked.push(Asked { constraint: constraint.clone(), whom });
+            asked.push(Asked { constraint: rule.constraint().clone(), whom, even: *even });
         }
         Ok(Limit { db: self.db.clone(), asked, policy: Some(bound.active.clone()) })
     }
@@ -489,14 +524,20 @@ impl Deref for Current<'_> {
 }
 
 impl BoundRule {
+    #[inline]
+    fn constraint(&self) -> &Arc<Constraint> {
+        &self.constraints[stripe()]
+    }
+
     /// How it is asked of a key, which the view of what is given back has, too.
     #[inline]
     pub(super) fn question<'a>(&'a self, key: &'a [AskedKey]) -> Question<'a> {
         let of = |query| Keyed::new(query, key);
         Question {
-            constraint: &self.constraint,
+            constraint: self.constraint(),
             series: self.query.as_ref().map(of),
             refunds: self.refunds.as_ref().map(of),
+            even: self.even.as_ref(),
         }
     }
 }
@@ -505,6 +546,11 @@ impl Bound {
     /// The event's key in a view.
     #[inline]
     fn key(&self, query: &Query, event: &Event<'_>) -> Result<AskedKey> {
+        if let [part] = query.view().key()
+            && let Some(value) = event.part(part)
+        {
+            return query.key(&[value]);
+        }
         let mut key = SmallVec::<[&str; 4]>::new();
         for part in query.view().key() {
             match event.part(part) {

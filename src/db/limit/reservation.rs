@@ -5,8 +5,9 @@
 //! 2. It counts against every series that it was made under, until it is committed (then the event counts),
 //!    cancelled, or its lease is over. Committing exchanges the one for the other under the keys' locks.
 
-use super::keys::{Hold, Subject};
-use super::{Limit, check_of_now, subjects};
+use super::Limit;
+use super::asking::{check_of_now, subjects};
+use super::keys::{Hold, Locked, Subject};
 use crate::db::Recorded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -140,7 +141,8 @@ impl Reservation {
         let mut locked = Some(limit.asking().lock_with(self.held_keys()));
         let now = limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
-        let recorded = engine.record_at(event, now, durability)?;
+        let present = engine.options.clock.now_roughly();
+        let recorded = engine.record_at(event, now, present, durability)?;
         if let Some(locked) = &mut locked {
             self.release(locked);
         }
@@ -176,8 +178,8 @@ impl Reservation {
     }
 
     /// Checks that it is not over.
-    fn check_held(&self, locked: &mut Option<super::Locked<'_>>, now: Timestamp) -> Result<()> {
-        let is_held = |locked: &mut super::Locked<'_>| {
+    fn check_held(&self, locked: &mut Option<Locked<'_>>, now: Timestamp) -> Result<()> {
+        let is_held = |locked: &mut Locked<'_>| {
             // Ends what is over.
             locked.reserved(self.subjects.iter().copied(), now);
             self.subjects.iter().all(|subject| locked.has(*subject, self.id))
@@ -192,7 +194,7 @@ impl Reservation {
         ))
     }
 
-    fn release(&mut self, locked: &mut super::Locked<'_>) {
+    fn release(&mut self, locked: &mut Locked<'_>) {
         for subject in &self.subjects {
             locked.release(*subject, |hold| hold.id == self.id);
         }

@@ -1,0 +1,219 @@
+//! Sums over windows in buckets that are all equally long: what most limits ask for.
+//!
+//! Of such buckets it does not depend on the moment which grain has them and by when they leave, so that is
+//! found out once, and a sum is one walk back over a ring.
+//!
+//! Invariants
+//! 1. A sum is what [`Keyed::sum_back`] finds, or there is none.
+//!
+//! Next: `query/counted.rs`.
+
+use super::counted::{Back, Keyed, Summed, fitting};
+use crate::error::Result;
+use crate::series::{ALWAYS, SeriesRef};
+use crate::time::{Keep, TimeZone, Timestamp};
+use crate::view::View;
+use std::ops::ControlFlow;
+
+/// How far back something is counted in which buckets, where these are all equally long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Even {
+    /// The place of the grain in the view.
+    at: usize,
+    keep: Keep,
+    /// The length of a bucket, in microseconds.
+    unit: i64,
+    span: Span,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Span {
+    /// As of [`Back::Rolling`].
+    Micros(i64),
+    /// As of [`Back::Buckets`].
+    Buckets(i64),
+}
+
+impl Even {
+    /// How the series of a view are asked, where everything counts that may be in the window. `None`: that
+    /// is for [`Keyed::sum_back`] to find out each time.
+    pub(crate) fn new(view: &View, zone: TimeZone, back: Back) -> Option<Self> {
+        let span = match back {
+            Back::Rolling { micros, is_certain: false } => Span::Micros(micros),
+            Back::Buckets { n, is_certain: false, .. } => Span::Buckets(i64::from(n)),
+            _ => return None,
+        };
+        for of in fitting(view, zone, back) {
+            let even = Even { at: of.at, keep: of.keep, unit: zone.even(of.grain)?, span };
+            // Of such buckets it is always as many, whichever is the present one.
+            let present = 0;
+            if even.keep.oldest(present) <= even.first(present) {
+                return Some(even);
+            }
+        }
+        None
+    }
+
+    /// The first bucket that has to do with what counts at `now`.
+    #[inline]
+    fn first(&self, now: i64) -> i64 {
+        match self.span {
+            Span::Micros(micros) => now.saturating_sub(micros - 1).div_euclid(self.unit),
+            Span::Buckets(n) => now.div_euclid(self.unit).saturating_sub(n - 1),
+        }
+    }
+
+    /// The first moment at which a bucket does not count any more, of a series whose last event was then.
+    #[inline]
+    fn leaves(&self, number: i64, last: i64) -> i64 {
+        match self.span {
+            Span::Micros(micros) => {
+                let end = number.saturating_add(1).saturating_mul(self.unit);
+                (end - 1).min(last).saturating_add(micros)
+            }
+            Span::Buckets(n) => number.saturating_add(n).saturating_mul(self.unit),
+        }
+    }
+
+    /// What counts of a series now. `None`: its ring does not say all.
+    #[inline]
+    fn sum(&self, series: SeriesRef<'_>, now: i64, most: u64) -> Option<Summed> {
+        let first = self.first(now);
+        if series.known(self.at) != ALWAYS {
+            return None;
+        }
+        let mut summed = self.nothing(now);
+        let (mut newest, mut full) = (None, None);
+        let mut is_whole = true;
+        series.each_back(self.at, |number, count, _| {
+            if newest.is_none() {
+                is_whole = self.keep.oldest(number) <= first;
+            }
+            if number < first {
+                return ControlFlow::Break(());
+            }
+            newest = newest.or(Some(number));
+            summed.sum = summed.sum.saturating_add(count);
+            if summed.sum > most && full.is_none() {
+                full = Some(number);
+            }
+            ControlFlow::Continue(())
+        });
+        if !is_whole {
+            return None;
+        }
+        let last = series.last_span().end().micros();
+        let leaves = |number: Option<i64>| number.map_or(now, |number| self.leaves(number, last));
+        let clears = leaves(newest);
+        // The newest bucket is the last to leave.
+        if clears <= now {
+            summed.sum = 0;
+        } else {
+            (summed.clears, summed.fits) = (clears, leaves(full).max(now));
+        }
+        Some(summed)
+    }
+
+    /// Where nothing counts.
+    #[inline]
+    fn nothing(&self, now: i64) -> Summed {
+        let fresh_leaves = match self.span {
+            Span::Micros(micros) => now.saturating_add(micros),
+            Span::Buckets(_) => self.leaves(now.div_euclid(self.unit), now),
+        };
+        Summed::nothing(now, fresh_leaves, i64::MIN)
+    }
+}
+
+impl Keyed<'_> {
+    /// What [`sum_back`](Keyed::sum_back) finds, of a series that is [at hand](Keyed::at_hand). `None`: that
+    /// has to find it.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub(crate) fn sum_evenly(
+        self,
+        even: &Even,
+        now: Timestamp,
+        most: u64,
+    ) -> Result<Option<Summed>> {
+        let now = now.micros();
+        let mut summed = Some(even.nothing(now));
+        self.see(&mut |series| summed = even.sum(series, now, most))?;
+        Ok(summed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check_kept;
+    use super::super::window::KeptGrain;
+    use super::*;
+    use crate::aggregate::Measure;
+    use crate::dictionary::Dictionary;
+    use crate::series::{Occurrence, Series};
+    use crate::time::{Grain, Leaf};
+    use crate::view::Plan;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const NOW: i64 = 1_700_000_000;
+
+    /// How much is kept, what is asked, and events: seconds before now, and how many.
+    fn cases() -> impl Strategy<Value = (View, Back, Vec<(i64, u64)>, u64)> {
+        let tens = Grain::every(Duration::from_secs(10)).unwrap();
+        let grain = prop::sample::select(vec![Grain::Second, tens, Grain::Minute, Grain::Hour]);
+        let rolling =
+            (1_i64..200_000_000).prop_map(|micros| Back::Rolling { micros, is_certain: false });
+        // With a second grain, so that the first one does not always do; packed or not.
+        let view = (grain, 1_u32..80, prop::bool::ANY).prop_map(|(grain, n, is_long)| {
+            let keep = Keep::Last(if is_long { 2_000 } else { 40 });
+            View::new("v").grain(grain, Keep::Last(n)).grain(Grain::Day, keep)
+        });
+        let buckets = (view.clone(), 1_u32..80, prop::bool::ANY).prop_map(|(view, n, is_fine)| {
+            let grain = view.grains()[usize::from(!is_fine)].0;
+            (view, Back::Buckets { n, grain, is_certain: false })
+        });
+        let asked = prop_oneof![(view, rolling), buckets];
+        let events = prop::collection::vec(
+            (prop_oneof![0_i64..3, -30_i64..300], prop_oneof![1_u64..3, 1_u64..200]),
+            0..60,
+        );
+        (asked, events, prop_oneof![0_u64..20, 0_u64..9_000])
+            .prop_map(|((view, back), events, most)| (view, back, events, most))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn what_is_added_up_evenly_is_what_is_added_up(
+            (view, back, events, most) in cases(),
+            micros in prop_oneof![(-9_i64..9).prop_map(|s| s * 1_000_000), -20_000_000_i64..400_000_000],
+        ) {
+            let zone = TimeZone::UTC;
+            let now = NOW * 1_000_000 + micros;
+            let plan = Plan::new(&view, zone, &Dictionary::new(0));
+            let mut series = Series::empty(&plan.shape);
+            for (ago, times) in events {
+                let time = Timestamp::from_micros(NOW * 1_000_000 - ago * 999_999);
+                let event = Occurrence { time, half_width: 0, times };
+                let leaf = Leaf::at(&plan.shape.calendar, time);
+                series.as_mut().observe(&plan.shape, &leaf, event, |_: usize| &Measure::NONE, 1);
+            }
+            let Some(even) = Even::new(&view, zone, back) else {
+                prop_assert!(check_kept(&view, zone, back, Timestamp::from_micros(now)).is_err());
+                return Ok(());
+            };
+            let of = KeptGrain::in_view(&view, zone, even.at);
+            let first = back.first(&of, now);
+            let newest = series.as_ref().newest(of.at);
+            let is_whole = newest.is_none_or(|newest| of.keep.oldest(newest) <= first);
+            let want = is_whole.then(|| {
+                let sum = back.sum(&of, series.as_ref(), now, most).expect("nothing was converted");
+                Summed { fresh_leaves: back.fresh_leaves(&of, now), ..sum }
+            });
+            prop_assert_eq!(even.sum(series.as_ref(), now, most), want);
+        }
+    }
+}
