@@ -38,7 +38,9 @@ fn quantiles() {
     let values = latencies(1_000_000);
     let of = |values: &[f64]| {
         let mut state = Quantiles::default();
-        values.iter().for_each(|value| state.insert(*value));
+        for value in values {
+            state.insert(*value);
+        }
         state
     };
     let mut state = of(&values);

@@ -27,7 +27,9 @@ fn shapes_and_counts_are_as_asked() {
 fn merging_adds_and_subtracting_takes_exactly_that_back() {
     let of = |counted: &[(&str, u64)]| {
         let mut counts = CountMin::new(1_000, 5).unwrap();
-        counted.iter().for_each(|(item, n)| counts.insert(item.as_bytes(), *n).unwrap());
+        for (item, n) in counted {
+            counts.insert(item.as_bytes(), *n).unwrap();
+        }
         counts
     };
     let (a, b) = (of(&[("foo", 1), ("bar", 1), ("baz", 100)]), of(&[("baz", 98), ("foo", 99)]));

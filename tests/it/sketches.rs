@@ -80,9 +80,13 @@ fn record(db: &Db, sales: &[Sale]) {
     let mut batch = db.batch();
     for (n, sales) in sales.chunks(100).enumerate() {
         if n % 3 == 0 {
-            sales.iter().for_each(|sale| _ = db.record(&event(sale)).unwrap());
+            for sale in sales {
+                db.record(&event(sale)).unwrap();
+            }
         } else {
-            sales.iter().for_each(|sale| () = batch.push(&event(sale)).unwrap());
+            for sale in sales {
+                batch.push(&event(sale)).unwrap();
+            }
             db.record_batch(&mut batch).unwrap();
         }
     }
