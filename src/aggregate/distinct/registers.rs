@@ -56,29 +56,30 @@ fn together(a: u32, b: u32) -> u32 {
     high | (u64::from(4 | low & 3) >> ((high >> 2) - (low >> 2))) as u32 & 3
 }
 
-/// The register of a hash, and what it becomes when the hash is folded in.
+/// The register of a hash, and what it becomes when the hash is folded in; there is none where there are
+/// no registers.
 #[inline]
-fn updated(registers: &[u8], hash: u64) -> (usize, u8) {
+fn updated(registers: &[u8], hash: u64) -> Option<(usize, u8)> {
+    let index = registers.len().checked_sub(1)?;
     let p = precision(registers);
-    let index = registers.len() - 1;
     // The index comes to lie behind the rest; ones in its place stop the count of zeros.
     let turned = hash.rotate_left(p);
     let level = 63 - (turned | index as u64 | 1).ilog2();
     let at = turned as usize & index;
-    (at, together(registers[at].into(), (level + p - 1) << 2) as u8)
+    Some((at, together(registers[at].into(), (level + p - 1) << 2) as u8))
 }
 
 /// Folds a hash in.
 #[inline]
 pub(super) fn update(registers: &mut [u8], hash: u64) {
-    let (at, register) = updated(registers, hash);
-    registers[at] = register;
+    if let Some((at, register)) = updated(registers, hash) {
+        registers[at] = register;
+    }
 }
 
 /// Whether a hash, folded in, would change nothing.
 pub(super) fn has(registers: &[u8], hash: u64) -> bool {
-    let (at, register) = updated(registers, hash);
-    registers[at] == register
+    updated(registers, hash).is_some_and(|(at, register)| registers[at] == register)
 }
 
 /// Folds other registers of the same precision in: [`together`], with comparisons in place of shifts,
