@@ -65,7 +65,7 @@ fn tokens_max(precision: u8) -> usize {
 /// A state is exact while it holds few items: up to 1,024, or a sixth of 2^precision where that is more
 /// (2,730 at 14). Then it takes 2^precision bytes for good, and its estimate has a relative standard error of
 /// 0.761 / √2^precision: 1.2 % at the default, 12; 0.6 % at 14. An empty one takes 24 bytes, one with ten
-/// items 80, one with fifty 287. An item is known by 40 bits of its hash; that a thousand items are not
+/// items 104, one with fifty 296. An item is known by 40 bits of its hash; that a thousand items are not
 /// counted as so many has a probability of 5e-7.
 ///
 /// Merging gives the union, at the lower of the two precisions, and the same bytes as if one state had

@@ -20,9 +20,9 @@
 //! error 1 / √c, 1 / √k for a whole set (1.6 % at 4,096).
 //!
 //! What decided (`cargo bench --bench distinct`, sets of several): of 1 % common to two sets of a million
-//! the standard error is 15 % here with k = 4,096 (37 KB), and 137 % by inclusion and exclusion of two
+//! the error is 19 % here with k = 4,096 (37 KB; 22 % by the theory), and 78 % by inclusion and exclusion of two
 //! `UltraLogLogs` of 16 KB, whose error is a part of the union and not of what is asked. One set alone is
-//! better counted by `distinct.rs`, which takes a tenth of the memory for the same error.
+//! better counted by `distinct.rs`, which takes a sixteenth of the memory for the same error.
 //!
 //! ```text
 //! theta := k (LEB128) · count (LEB128) · [zeros (1 byte)] · gaps of 64 - zeros bits     gaps.rs
