@@ -31,26 +31,30 @@ fn items(from: u64, number: usize) -> Vec<[u8; 8]> {
 
 fn distinct(precision: u8, items: &[[u8; 8]]) -> Distinct {
     let mut state = Distinct::new(precision).expect("a precision");
-    items.iter().for_each(|item| state.insert(item));
+    for item in items {
+        state.insert(item);
+    }
     state
 }
 
 fn theta(k: u16, items: &[[u8; 8]]) -> Theta {
     let mut state = Theta::new(k).expect("a size");
-    items.iter().for_each(|item| state.insert(item));
+    for item in items {
+        state.insert(item);
+    }
     state
 }
 
 /// A hash without the cost of one, a nanosecond or two.
-fn hash(item: &[u8; 8]) -> u64 {
-    let hash = u64::from_le_bytes(*item).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn hash(item: [u8; 8]) -> u64 {
+    let hash = u64::from_le_bytes(item).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (hash ^ hash >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 /// The hashes in order, put in one by one: what a table of them is compared with.
 fn sorted(items: &[[u8; 8]]) -> Vec<u64> {
     let mut sorted = Vec::new();
-    for hash in items.iter().map(hash) {
+    for hash in items.iter().copied().map(hash) {
         if let Err(at) = sorted.binary_search(&hash) {
             sorted.insert(at, hash);
         }
@@ -80,12 +84,14 @@ fn registers() {
         let ns = least(1_000, || (0..1_000).for_each(|_| state.merge(black_box(&other))));
         line("merging another one in", ns, "ns", Target::AtMost(merging));
         let ns = least(100, || {
-            (0..100).for_each(|_| drop(black_box(black_box(&state).estimate())));
+            (0..100).for_each(|_| {
+                black_box(black_box(&state).estimate());
+            });
         });
         line("an estimate", ns, "ns", Target::None);
         let lower = distinct(precision - 2, &others);
         let ns = least(100, || {
-            (0..100).for_each(|_| drop(black_box(other.clone()).merge(black_box(&lower))));
+            (0..100).for_each(|_| black_box(other.clone()).merge(black_box(&lower)));
         });
         line("to a precision lower by two, and merging", ns, "ns", Target::None);
         line("memory", state.heap_bytes() as f64, "bytes", Target::None);
@@ -104,14 +110,16 @@ fn tokens() {
         line("a known item", ns, "ns", Target::None);
         let mut set: HashSet<[u8; 8]> = known.iter().copied().collect();
         let ns = least(picked.len(), || {
-            picked.iter().for_each(|item| drop(black_box(set.insert(*item))));
+            for item in &picked {
+                black_box(set.insert(*item));
+            }
         });
         line("  in a HashSet", ns, "ns", Target::None);
         let array = sorted(&known);
         let ns = least(picked.len(), || {
-            picked.iter().for_each(|item| {
-                let _ = black_box(array.binary_search(&hash(item)));
-            });
+            for item in &picked {
+                let _ = black_box(array.binary_search(&hash(*item)));
+            }
         });
         line("  in a sorted array, by binary search", ns, "ns", Target::None);
         let many = items(0, 100_000 / number * number);
@@ -125,7 +133,7 @@ fn tokens() {
         line("  in a sorted array, by binary search", ns, "ns", Target::None);
         let other = distinct(12, &items(number as u64 / 2, number));
         let ns = least(200, || {
-            (0..200).for_each(|_| drop(black_box(black_box(&state).clone()).merge(&other)));
+            (0..200).for_each(|_| black_box(black_box(&state).clone()).merge(&other));
         });
         line("merging as many, half of them known", ns, "ns", Target::None);
         let most = match number {
@@ -173,11 +181,13 @@ fn samples() {
     line("a known item, of 4,000", ns, "ns", Target::None);
     let other = theta(4_096, &items(500_000, 1_000_000));
     let ns = least(50, || {
-        (0..50).for_each(|_| drop(black_box(state.clone()).merge(black_box(&other))));
+        (0..50).for_each(|_| black_box(state.clone()).merge(black_box(&other)));
     });
     line("a union of two", ns, "ns", Target::None);
     let ns = least(50, || {
-        (0..50).for_each(|_| drop(black_box(black_box(&state).intersection(&other))));
+        (0..50).for_each(|_| {
+            black_box(black_box(&state).intersection(&other));
+        });
     });
     line("an intersection of two", ns, "ns", Target::None);
     line("memory", state.heap_bytes() as f64, "bytes", Target::None);
@@ -213,7 +223,7 @@ fn errors(fast: bool) {
     let numbers = [(100, 200), (1_000, 200), (10_000, 400), (100_000, 100), (1_000_000, 24)];
     for (number, trials) in numbers.into_iter().chain((!fast).then_some((10_000_000, 8))) {
         for precision in [12, 14] {
-            let errors = Errors::of(trials, number as f64, |trial| {
+            let errors = Errors::of(trials, f64::from(number), |trial| {
                 let mut state = Distinct::new(precision).expect("a precision");
                 (0..number as u64).for_each(|i| state.insert(&(trial << 32 | i).to_le_bytes()));
                 state.estimate()
@@ -221,7 +231,7 @@ fn errors(fast: bool) {
             let theory = 0.7609 / f64::from(1 << precision).sqrt();
             errors.line(&format!("{number} at {precision}, {trials} trials"), theory);
         }
-        let errors = Errors::of(trials, number as f64, |trial| {
+        let errors = Errors::of(trials, f64::from(number), |trial| {
             let mut state = Theta::default();
             (0..number as u64).for_each(|i| state.insert(&(trial << 32 | i).to_le_bytes()));
             state.estimate()
