@@ -55,7 +55,7 @@ fn hash(item: &[u8; 8]) -> u64 {
 /// The hashes in order, put in one by one: what a table of them is compared with.
 fn sorted(items: &[[u8; 8]]) -> Vec<u64> {
     let mut sorted = Vec::new();
-    for hash in items.iter().map(hash) {
+    for hash in items.iter().copied().map(hash) {
         if let Err(at) = sorted.binary_search(&hash) {
             sorted.insert(at, hash);
         }

@@ -187,8 +187,8 @@ proptest! {
     fn damaged_bytes_are_errors_or_what_they_say(
         number in prop_oneof![0..40_u64, 1_000..1_100_u64], at: prop::sample::Index, with in 1..=255_u8,
     ) {
-        damage_is_told::<Distinct>(11, number, &at, with);
-        damage_is_told::<Theta>(100, number, &at, with);
+        damage_is_told::<Distinct>(11, number, at, with);
+        damage_is_told::<Theta>(100, number, at, with);
     }
 
     #[test]
@@ -284,7 +284,7 @@ fn bytes_are_what_they_ever_were() {
             distinct.insert(name.as_bytes());
             theta.insert(name.as_bytes());
         }
-        [hex(&|| bytes(&distinct)), hex(&|| bytes(&theta))]
+        [hex(&bytes(&distinct)), hex(&bytes(&theta))]
     };
     assert_eq!(items(&[]), ["0c00", "802000"]);
     let two = ["0c021c888107283c84c82834", "802002c871931e88810728e2a9733d84c82834"];
