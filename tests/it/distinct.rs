@@ -158,8 +158,7 @@ fn only_own_bytes_are_taken<S: Sketch>(bytes_of: &[u8]) -> Option<S> {
     Some(state)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as it is drawn")]
-fn damage_is_told<S: Sketch>(size: u16, number: u64, at: &prop::sample::Index, with: u8) {
+fn damage_is_told<S: Sketch>(size: u16, number: u64, at: prop::sample::Index, with: u8) {
     let whole = bytes(&sketch::<S>(size, 0..number));
     let cut = &whole[..at.index(whole.len())];
     assert!(S::decode(&mut &*cut).is_err(), "{} of {} bytes", cut.len(), whole.len());
@@ -275,9 +274,8 @@ fn what_no_state_encodes_is_refused() {
 /// The bytes as `guide/format.md` has them; a change of these is a change of the format.
 #[test]
 fn bytes_are_what_they_ever_were() {
-    let hex = |state: &dyn Fn() -> Vec<u8>| -> String {
-        state().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
-    };
+    let hex =
+        |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let items = |names: &[&str]| {
         let (mut distinct, mut theta) = (Distinct::default(), Theta::default());
         for name in names {
