@@ -472,7 +472,7 @@ fn what_needs_the_log_is_refused_and_says_which_part() {
     retire(&db);
     let day = |view: View| view.grain(Grain::Day, Keep::Last(9));
     let others = [
-        (day(visits().stats("value")), "measures"),
+        (day(visits().stats("value")), "aggregates"),
         (day(visits().where_equal("user", "u")), "conditions"),
         (day(View::new("visits").by(["user"])), "conditions"),
         (day(visits().by(["event", "user"])), "key"),

@@ -311,9 +311,9 @@ fn a_range_that_is_kept_and_asked_again_says_what_a_new_one_does() {
     for round in 0..400_u64 {
         // Most events are of now, some late, some so late that no bucket is left for them; now and then
         // nothing happens for a while.
-        now += match drawn(round) % 20 {
+        now += match drawn(round) % 100 {
             0 => 60 * 40,
-            n if n < 12 => 60,
+            n if n < 50 => 60,
             _ => 0,
         };
         clock.set(Timestamp::from_secs(now));
@@ -336,7 +336,7 @@ fn a_range_that_is_kept_and_asked_again_says_what_a_new_one_does() {
         }
     }
     let total = kept[6].1[0].total().unwrap().unwrap();
-    assert!(total.count > 100 && total.sketches.distinct("user").unwrap().estimate().value > 90.0);
+    assert!(total.count > 200 && total.sketches.distinct("user").unwrap().estimate().value > 90.0);
 }
 
 #[test]
