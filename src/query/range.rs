@@ -15,11 +15,11 @@ use super::window::{KeptGrain, Window};
 use super::{Depth, Query};
 use crate::aggregate::StatesRef;
 use crate::error::{Error, ErrorKind, Result};
-use crate::series::{SeriesRef, Sliding, Sum};
+use crate::series::{self, SeriesRef, Sum};
 use crate::sync::{Mutex, OnceLock};
 use crate::time::{Grain, Timestamp};
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A range of whole buckets of a [series](SeriesQuery).
@@ -70,14 +70,30 @@ pub struct RangeQuery {
     /// The grain in which it is counted back, in its own view; it is looked up once.
     of: Option<KeptGrain>,
     /// What was merged for it, where it is asked again.
-    sliding: OnceLock<Arc<Mutex<Asked>>>,
+    sliding: Sliding,
 }
 
+/// What was merged for a range, if it was asked before. A copy of the range begins anew.
+#[derive(Default)]
+struct Sliding(OnceLock<Box<Mutex<Asked>>>);
+
 /// Whether a range that holds sketches was asked before, and what was merged for it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Asked {
     times: u32,
-    merged: Sliding,
+    merged: series::Sliding,
+}
+
+impl Clone for Sliding {
+    fn clone(&self) -> Self {
+        Sliding::default()
+    }
+}
+
+impl fmt::Debug for Sliding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
 }
 
 /// From when to when.
@@ -140,13 +156,13 @@ impl RangeQuery {
             earlier: 0,
             reach: Reach::Whole,
             of,
-            sliding: OnceLock::new(),
+            sliding: Sliding::default(),
         }
     }
 
     pub(super) fn reaching(mut self, reach: Reach) -> Self {
         self.reach = reach;
-        self.sliding = OnceLock::new();
+        self.sliding = Sliding::default();
         self
     }
 
@@ -165,7 +181,7 @@ impl RangeQuery {
     /// # Ok::<(), quipu::Error>(())
     /// ```
     pub fn by(&self, grain: Grain) -> Self {
-        RangeQuery { by: Some(grain), of: None, sliding: OnceLock::new(), ..self.clone() }
+        RangeQuery { by: Some(grain), of: None, ..self.clone() }
     }
 
     /// The range of as many buckets before this one: of the last seven days, the seven before them.
@@ -184,7 +200,7 @@ impl RangeQuery {
     /// ```
     pub fn previous(&self) -> Self {
         let earlier = self.earlier.saturating_add(1);
-        RangeQuery { earlier, of: None, sliding: OnceLock::new(), ..self.clone() }
+        RangeQuery { earlier, of: None, ..self.clone() }
     }
 
     /// Asks for what is kept of the range: it begins where the view's buckets do, if they do not reach
@@ -301,7 +317,7 @@ impl RangeQuery {
         if self.series.view().sketched().next().is_none() || !self.series.is_one() {
             return None;
         }
-        let asked = self.sliding.get_or_init(Arc::default);
+        let asked = self.sliding.0.get_or_init(Box::default);
         let mut times = asked.lock();
         times.times = times.times.saturating_add(1);
         (times.times > 1).then_some(&**asked)

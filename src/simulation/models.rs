@@ -217,7 +217,7 @@ fn a_sync_that_fails_is_nobodys_success() {
 }
 
 /// A view by user in memory.
-fn tier(dictionary: &Dictionary, stored_rows: u64) -> Arc<ViewTier> {
+fn tier(dictionary: &Arc<Dictionary>, stored_rows: u64) -> Arc<ViewTier> {
     let view = View::new("by_user").by(["user"]);
     Arc::new(ViewTier::new(
         1,
@@ -258,7 +258,7 @@ fn captured_count(captured: &Captured, tier: &ViewTier) -> u64 {
 fn first_touch(name: &str, stored_rows: u64) {
     const USERS: [&str; 2] = ["a", "b"];
     explore(name, None, move || {
-        let dictionary = Dictionary::new(0);
+        let dictionary = Arc::new(Dictionary::new(0));
         let tier = tier(&dictionary, stored_rows);
         let events = Arc::new(events(&dictionary, &USERS));
         let syms = USERS.map(|user| dictionary.find(user).expect("recorded"));
