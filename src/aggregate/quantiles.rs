@@ -79,8 +79,6 @@ enum Repr {
 
 #[derive(Clone, Debug)]
 struct Bins {
-    /// How many values there are, saturating.
-    total: u64,
     min: f64,
     max: f64,
     /// The octave of the greatest value in size.
@@ -232,7 +230,6 @@ impl Bins {
     /// The bins of some different values, least first.
     fn of(few: &[(f64, u64)]) -> Self {
         let mut bins = Bins {
-            total: 0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
             greatest: few.iter().map(|(value, _)| octave_of(*value)).max().unwrap_or(0),
@@ -247,29 +244,41 @@ impl Bins {
         bins
     }
 
+    /// Counts a value whose bin is there, which is finite therefore; whether it is.
     #[inline]
-    fn insert(&mut self, value: f64, times: u64) {
-        self.total = self.total.saturating_add(times);
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
+    fn insert_there(&mut self, value: f64, times: u64) -> bool {
         let number = number_of(value);
         let half = if value < 0.0 { &mut self.negative } else { &mut self.positive };
         let at = number.wrapping_sub(half.first) as usize;
-        if at < half.bins.len() && value != 0.0 {
-            half.add_at(at, times);
-        } else {
-            self.insert_elsewhere(value, times);
+        if at >= half.bins.len() || value == 0.0 {
+            return false;
+        }
+        half.add_at(at, times);
+        self.widen(value);
+        true
+    }
+
+    #[inline]
+    fn widen(&mut self, value: f64) {
+        if value < self.min {
+            self.min = value;
+        }
+        if value > self.max {
+            self.max = value;
         }
     }
 
-    /// Counts a value that has no bin yet.
-    #[cold]
-    fn insert_elsewhere(&mut self, value: f64, times: u64) {
-        let octave = octave_of(value);
+    /// Counts a finite value that is not minus zero.
+    fn insert(&mut self, value: f64, times: u64) {
+        if self.insert_there(value, times) {
+            return;
+        }
+        self.widen(value);
         if value == 0.0 {
             self.zeros = self.zeros.saturating_add(times);
             return;
         }
+        let octave = octave_of(value);
         self.raise(octave);
         if octave <= self.greatest - OCTAVES {
             self.tiny = self.tiny.saturating_add(times);
@@ -291,7 +300,6 @@ impl Bins {
     }
 
     fn merge(&mut self, other: &Bins) {
-        self.total = self.total.saturating_add(other.total);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.zeros = self.zeros.saturating_add(other.zeros);
@@ -303,6 +311,13 @@ impl Bins {
         {
             half.merge(other, first, &mut self.tiny);
         }
+    }
+
+    /// How many values there are.
+    fn total(&self) -> u64 {
+        let counts = [&self.negative, &self.positive].into_iter().flat_map(Half::counts);
+        let counts = counts.map(|(_, count)| count).chain([self.zeros, self.tiny]);
+        counts.fold(0, u64::saturating_add)
     }
 
     /// What is counted about zero: those that are, and those too small for a bin.
@@ -388,19 +403,26 @@ impl Quantiles {
     /// Observes a value so many times.
     #[inline]
     pub fn insert_times(&mut self, value: f64, times: u64) {
-        // Minus zero becomes zero.
-        let value = value + 0.0;
-        match &mut self.0 {
-            Repr::Many(bins) if value.is_finite() => bins.insert(value, times),
-            _ => self.insert_few(value, times),
+        if times > 0
+            && let Repr::Many(bins) = &mut self.0
+            && bins.insert_there(value, times)
+        {
+            return;
         }
+        self.insert_new(value, times);
     }
 
-    fn insert_few(&mut self, value: f64, times: u64) {
-        let Repr::Few(few) = &mut self.0 else { return };
+    #[inline(never)]
+    fn insert_new(&mut self, value: f64, times: u64) {
         if !value.is_finite() || times == 0 {
             return;
         }
+        // Minus zero becomes zero.
+        let value = value + 0.0;
+        let few = match &mut self.0 {
+            Repr::Few(few) => few,
+            Repr::Many(bins) => return bins.insert(value, times),
+        };
         match few.binary_search_by(|(other, _)| other.total_cmp(&value)) {
             Ok(at) => few[at].1 = few[at].1.saturating_add(times),
             Err(at) if few.len() < FEW => few.insert(at, (value, times)),
@@ -416,7 +438,7 @@ impl Quantiles {
     pub fn count(&self) -> u64 {
         match &self.0 {
             Repr::Few(few) => few.iter().fold(0, |sum, (_, times)| sum.saturating_add(*times)),
-            Repr::Many(bins) => bins.total,
+            Repr::Many(bins) => bins.total(),
         }
     }
 
@@ -753,7 +775,7 @@ fn decode_bins(bytes: &mut &[u8]) -> Result<Bins, Malformed> {
     let greatest = octave as i32;
     // Without their ends, which are to be checked, bins are what their numbers say.
     let (least, most) = (f64::NEG_INFINITY, f64::INFINITY);
-    let mut bins = Bins { total: tiny, tiny, min: least, max: most, greatest, ..Bins::of(&[]) };
+    let mut bins = Bins { tiny, min: least, max: most, greatest, ..Bins::of(&[]) };
     // Different values there can be.
     let mut different = tiny;
     let mut is_greatest_there = false;
@@ -773,7 +795,6 @@ fn decode_bins(bytes: &mut &[u8]) -> Result<Bins, Malformed> {
         if count == 0 {
             return Err(Malformed("a bin of a distribution has no values"));
         }
-        bins.total = bins.total.saturating_add(count);
         if number == 0 {
             bins.zeros = count;
             different = different.saturating_add(1);

@@ -123,6 +123,7 @@ proptest! {
         let (mut at_once, mut one_by_one) = (of(&values), of(&values));
         at_once.insert_times(value, times);
         (0..times).for_each(|_| one_by_one.insert(value));
+        at_once.insert_times(1e9, 0);
         prop_assert_eq!(bytes(&at_once), bytes(&one_by_one));
     }
 
