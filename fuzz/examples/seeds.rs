@@ -4,7 +4,7 @@
 //! long run has kept; `src/guide/fuzzing.md` says how they are made.
 
 use quipu::Cursor;
-use quipu::aggregate::{Aggregate, CountMin, Distinct, Membership, Theta, Top};
+use quipu::aggregate::{Aggregate, CountMin, Distinct, Membership, Quantiles, Theta, Top};
 use quipu_fuzz::directory::{file, lay, options, scratch, template};
 use quipu_fuzz::log::{SEGMENT_HEADER_BYTES, frames};
 use quipu_fuzz::pieces::{self, Piece};
@@ -34,6 +34,22 @@ fn main() {
     bundles();
     states();
     distinct();
+    quantiles();
+}
+
+/// Two states one behind the other, in each form.
+fn quantiles() {
+    let of = |values: &[f64]| {
+        let mut state = Quantiles::default();
+        values.iter().for_each(|value| state.insert(*value));
+        let mut out = Vec::new();
+        state.encode(&mut out);
+        out
+    };
+    let many: Vec<f64> = (-80..80).map(|n| 1.7_f64.powi(n) * f64::from(n)).collect();
+    let few = of(&[-2.5, 0.0, 7.0]);
+    write("stats_decode", "quantiles-few", &[few.clone(), of(&many)].concat());
+    write("stats_decode", "quantiles-many", &[of(&many), few].concat());
 }
 
 /// Stored states, each alone and some with another one behind it.

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use quipu::aggregate::{Aggregate, Approx, Distinct, Theta};
 use quipu::Timestamp;
+use quipu::aggregate::{Aggregate, Approx, Distinct, Theta};
 
 fn bytes(state: &impl Aggregate) -> Vec<u8> {
     let mut out = Vec::new();

@@ -1,9 +1,9 @@
-//! Bytes as a state of Stats: an error, or a state with exactly these bytes that obeys the laws.
+//! Bytes as a state of Stats, Count or Quantiles: an error, or a state with exactly these bytes that obeys the laws.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use quipu::Timestamp;
-use quipu::aggregate::{Aggregate, Count, Stats};
+use quipu::aggregate::{Aggregate, Count, Quantiles, Stats};
 use quipu_fuzz::states::{bytes, merged};
 
 /// Decodes two states from the input and checks the laws on them.
@@ -33,4 +33,15 @@ fuzz_target!(|input: &[u8]| {
         assert!(ab.min <= ab.max && b.min <= b.max);
     }
     laws::<Count>(input, ());
+    if let Some((ab, b)) = laws::<Quantiles>(input, 0.1) {
+        for state in [ab, b] {
+            let median = state.median().map(|median| (median.lower, median.upper));
+            let ends = state.min().zip(state.max());
+            assert_eq!(median.is_some(), ends.is_some());
+            if let Some(((lower, upper), (min, max))) = median.zip(ends) {
+                assert!(min <= lower && lower <= upper && upper <= max);
+            }
+            assert!(state.bins().iter().all(|bin| bin.lower <= bin.upper && bin.count > 0));
+        }
+    }
 });
