@@ -560,7 +560,7 @@ mod tests {
             SketchKind::Theta { k: 64 },
             SketchKind::Top { capacity: 200 },
             SketchKind::CountMin { width: 8, depth: 2 },
-            SketchKind::Membership { expected: 9, one_in: 2 },
+            SketchKind::Membership { size: 1 },
         ];
         let sketches = prop::sample::subsequence(sketches, 0..=6);
         (0_usize..3, sketches, keep)

@@ -68,7 +68,7 @@ enum Measured {
     /// How often each came ([`CountMin`](crate::aggregate::CountMin)).
     CountMin { dimension: String, width: u32, depth: u8 },
     /// Which there were ([`Membership`](crate::aggregate::Membership)).
-    Membership { dimension: String, expected: u64, one_in: u32 },
+    Membership { dimension: String, expected: u64, one_in: u32, size: u8 },
 }
 
 impl Measured {
@@ -97,9 +97,7 @@ impl Measured {
             Measured::CountMin { width, depth, .. } => {
                 Some(SketchKind::CountMin { width: *width, depth: *depth })
             }
-            Measured::Membership { expected, one_in, .. } => {
-                Some(SketchKind::Membership { expected: *expected, one_in: *one_in })
-            }
+            Measured::Membership { size, .. } => Some(SketchKind::Membership { size: *size }),
         }
     }
 
@@ -120,8 +118,13 @@ impl Measured {
             Measured::Distinct { precision, .. } => Distinct::new(*precision).map(drop),
             Measured::Theta { k, .. } => Theta::new(*k).map(drop),
             Measured::CountMin { width, depth, .. } => CountMin::new(*width, *depth).map(drop),
-            Measured::Membership { expected, one_in, .. } => {
-                Membership::new(*expected, 1.0 / f64::from(*one_in)).map(drop)
+            Measured::Membership { expected, one_in, size, .. } => {
+                let set = Membership::new(*expected, 1.0 / f64::from(*one_in))?;
+                if set.size() == *size {
+                    Ok(())
+                } else {
+                    Err(Error::invalid("it has another size"))
+                }
             }
         }
     }
@@ -151,7 +154,7 @@ impl fmt::Display for Measured {
             Measured::CountMin { dimension, width, depth } => {
                 write!(f, "count-min sketch {width} by {depth} of {}", Name(dimension))
             }
-            Measured::Membership { dimension, expected, one_in } => {
+            Measured::Membership { dimension, expected, one_in, .. } => {
                 write!(f, "membership of {expected} values of {}", Name(dimension))?;
                 write!(f, " to one in {one_in}")
             }
@@ -364,7 +367,10 @@ impl View {
     /// ```
     pub fn membership(mut self, dimension: impl Into<String>, expected: u64, one_in: u32) -> Self {
         let dimension = dimension.into();
-        self.aggregates.push(Measured::Membership { dimension, expected, one_in });
+        // Worked out once; what is no size is refused when the view is defined.
+        let set = Membership::new(expected, 1.0 / f64::from(one_in));
+        let size = set.map_or(0, |set| set.size());
+        self.aggregates.push(Measured::Membership { dimension, expected, one_in, size });
         self
     }
 
@@ -525,6 +531,22 @@ impl View {
     pub fn top_dimensions(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.aggregates.iter().filter_map(|measured| match measured {
             Measured::Top { dimension, by, .. } => Some((dimension.as_str(), by.as_deref())),
+            _ => None,
+        })
+    }
+
+    /// The dimensions of which it keeps a count-min sketch.
+    pub fn count_min_dimensions(&self) -> impl Iterator<Item = &str> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::CountMin { dimension, .. } => Some(dimension.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The dimensions of which it keeps which values there were.
+    pub fn membership_dimensions(&self) -> impl Iterator<Item = &str> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::Membership { dimension, .. } => Some(dimension.as_str()),
             _ => None,
         })
     }

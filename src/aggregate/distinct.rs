@@ -105,7 +105,8 @@ impl Distinct {
     /// The precision where none is chosen.
     pub const PRECISION: u8 = 12;
 
-    /// An empty state, whose registers will take 2^precision bytes.
+    /// An empty state, whose registers will take 2^precision bytes. One of the default precision takes the
+    /// precision of whatever it is merged with as long as it is empty.
     ///
     /// # Errors
     /// `InvalidArgument` unless the precision is 4 to 18.

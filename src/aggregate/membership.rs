@@ -205,9 +205,14 @@ impl Membership {
         Ok(Membership { size, content: Content::default() })
     }
 
-    /// An empty set of the same size.
-    pub(crate) fn emptied(&self) -> Self {
-        Membership { size: self.size, content: Content::default() }
+    /// An empty set of a size that another has.
+    pub(crate) fn of_size(size: u8) -> Self {
+        Membership { size, content: Content::default() }
+    }
+
+    /// 1 + log2 of its blocks, 0 where no size is chosen yet.
+    pub(crate) fn size(&self) -> u8 {
+        self.size
     }
 
     /// Inserts an item. `true` if it surely was not there; `false` if it was, or is taken for one that

@@ -49,7 +49,7 @@ const OCTAVES: i32 = 120;
 /// value, and says within which bounds it is, which always hold. Values of 36 and more orders of
 /// magnitude below the greatest one (in size) count as about zero.
 ///
-/// Sixteen bytes and, on the heap, 16 for each different value while there are few; then 256 for each octave
+/// Sixteen bytes and, on the heap, 16 to 32 for each different value while there are few; then 256 for each octave
 /// (power of two) between the least and the greatest value of a sign. Latencies between 1 ms and 1 s
 /// take 2.5 KiB; nothing takes more than 64. A value costs some nanoseconds. Merging any number of them in
 /// any order leaves the same bytes.
@@ -504,10 +504,37 @@ impl Quantiles {
         Ok(self.quantile_of(share))
     }
 
+    /// The same of a percentage, as it is usually said: of 99.9 it is the 999th of a thousand values.
+    ///
+    /// ```
+    /// use quipu::aggregate::Quantiles;
+    ///
+    /// let mut latencies = Quantiles::default();
+    /// (1..=100).for_each(|millis| latencies.insert(f64::from(millis)));
+    /// assert_eq!(latencies.percentile(55.0)?.unwrap().value, 55.0);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` for a percentage that is not from 0 to 100.
+    pub fn percentile(&self, percent: f64) -> Result<Option<Approx>> {
+        if !(0.0..=100.0).contains(&percent) {
+            return Err(Error::invalid(format!("{percent} is no percentage: those are 0 to 100")));
+        }
+        Ok(self.ranked(percent * self.count() as f64 / 100.0))
+    }
+
     fn quantile_of(&self, share: f64) -> Option<Approx> {
-        let count = self.count();
-        let rank = (share * count as f64).ceil().max(1.0) as u64;
-        self.value_at(rank.min(count).saturating_sub(1))
+        self.ranked(share * self.count() as f64)
+    }
+
+    /// The value of so many in order, rounded up; a product that is a whole number but for its last bits is
+    /// that number.
+    fn ranked(&self, rank: f64) -> Option<Approx> {
+        let whole = rank.round();
+        let is_whole = (rank - whole).abs() <= 4.0 * f64::EPSILON * rank;
+        let rank = if is_whole { whole } else { rank.ceil() };
+        self.value_at((rank as u64).clamp(1, self.count().max(1)) - 1)
     }
 
     /// The value in the middle: the [quantile](Self::quantile) of one half.

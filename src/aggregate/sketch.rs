@@ -15,7 +15,7 @@ pub(crate) enum SketchKind {
     Theta { k: u16 },
     Top { capacity: u32 },
     CountMin { width: u32, depth: u8 },
-    Membership { expected: u64, one_in: u32 },
+    Membership { size: u8 },
     Quantiles,
 }
 
@@ -61,9 +61,8 @@ impl SketchKind {
             SketchKind::CountMin { width, depth } => {
                 Sketch::CountMin(Box::new(CountMin::new(width, depth).unwrap_or_default()))
             }
-            SketchKind::Membership { expected, one_in } => {
-                let set = Membership::new(expected, 1.0 / f64::from(one_in));
-                Sketch::Membership(Box::new(set.unwrap_or_default()))
+            SketchKind::Membership { size } => {
+                Sketch::Membership(Box::new(Membership::of_size(size)))
             }
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::default()),
         }
@@ -110,7 +109,9 @@ impl Sketch {
             Sketch::Theta(state) => Sketch::Theta(Theta::of_k(state.k())),
             Sketch::Top(state) => Sketch::Top(Top::of_capacity(state.capacity())),
             Sketch::CountMin(state) => Sketch::CountMin(Box::new(state.emptied())),
-            Sketch::Membership(state) => Sketch::Membership(Box::new(state.emptied())),
+            Sketch::Membership(state) => {
+                Sketch::Membership(Box::new(Membership::of_size(state.size())))
+            }
             Sketch::Quantiles(_) => Sketch::Quantiles(Quantiles::default()),
         }
     }
@@ -130,8 +131,10 @@ impl Sketch {
                 state.insert_with(item.texts.text(item.sym).as_bytes(), || item.hash, weight);
             }
             (Sketch::CountMin(state), Input::Item(item, _)) => {
-                // More than half of all that there can be would be taken for a removal.
-                state.add_hashed(item.hash, i64::try_from(times).unwrap_or(i64::MAX));
+                // What is more than half of all that there can be would be taken for a removal.
+                let half = i64::try_from(times / 2).unwrap_or(i64::MAX);
+                state.add_hashed(item.hash, half);
+                state.add_hashed(item.hash, half + i64::from(times % 2 == 1));
             }
             (Sketch::Membership(state), Input::Item(item, _)) => {
                 state.insert_hashed(item.hash);

@@ -110,7 +110,8 @@ impl Theta {
     /// The size of the sample where none is chosen.
     pub const K: u16 = 4_096;
 
-    /// An empty state that holds the `k` least hashes, and one more.
+    /// An empty state that holds the `k` least hashes, and one more. One of the default size takes the size
+    /// of whatever it is merged with as long as it is empty.
     ///
     /// # Errors
     /// `InvalidArgument` unless `k` is 64 to 16,384.

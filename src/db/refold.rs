@@ -32,6 +32,8 @@ pub(super) const GROUP_BYTES: u64 = 1 << 30;
 const SERIES_BYTES: u64 = 224;
 /// The same of each measure's statistics.
 const STATE_BYTES: u64 = 352;
+/// The same of each sketch, besides what it has on the heap.
+const SKETCH_BYTES: u64 = 120;
 /// Differences of one view that are listed one by one.
 const LISTED_MAX: u64 = 100;
 /// Rows looked at in one go.
@@ -61,7 +63,8 @@ pub(super) struct Refold {
 
 /// What the series of a view will take, of which the stored ones need so much on the heap.
 pub(super) fn expected_bytes(view: &StoredView, heap_bytes: u64) -> u64 {
-    let states = view.view.measures().len() as u64 * STATE_BYTES;
+    let sketches = view.view.kinds().sketches.len() as u64 * SKETCH_BYTES;
+    let states = view.view.measures().len() as u64 * STATE_BYTES + sketches;
     view.rows.saturating_mul(SERIES_BYTES + states).saturating_add(heap_bytes)
 }
 

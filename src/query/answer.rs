@@ -24,7 +24,7 @@ pub struct Row {
     pub last_seen: Timestamp,
     /// Statistics by measure; the query's measure first.
     pub stats: Vec<(String, Summary)>,
-    /// Distinct counts, heavy hitters and quantiles, where the view keeps such.
+    /// Distinct counts, heavy hitters, quantiles and other sketches, where the view keeps such.
     #[serde(skip_serializing_if = "Sketches::is_empty")]
     pub sketches: Sketches,
 }
@@ -52,7 +52,7 @@ pub struct Bucket {
     pub count: u64,
     /// Statistics by measure; the query's measure first.
     pub stats: Vec<(String, Summary)>,
-    /// Distinct counts, heavy hitters and quantiles, where the view keeps such.
+    /// Distinct counts, heavy hitters, quantiles and other sketches, where the view keeps such.
     #[serde(skip_serializing_if = "Sketches::is_empty")]
     pub sketches: Sketches,
 }
@@ -78,7 +78,7 @@ pub struct Total {
     pub count: u64,
     /// Statistics by measure; the query's measure first.
     pub stats: Vec<(String, Summary)>,
-    /// Distinct counts, heavy hitters and quantiles, where the view keeps such.
+    /// Distinct counts, heavy hitters, quantiles and other sketches, where the view keeps such.
     #[serde(skip_serializing_if = "Sketches::is_empty")]
     pub sketches: Sketches,
 }

@@ -82,7 +82,12 @@ struct Sliding(OnceLock<Box<Mutex<Asked>>>);
 struct Asked {
     times: u32,
     merged: series::Sliding,
+    /// Its states are so large that dozens of them are not worth being kept.
+    is_too_large: bool,
 }
+
+/// The states that are merged again each time, since several dozens of them would take megabytes.
+const KEPT_BYTES_MAX: usize = 20 << 10;
 
 impl Clone for Sliding {
     fn clone(&self) -> Self {
@@ -294,8 +299,13 @@ impl RangeQuery {
         let sum = || query.no_sum();
         let read = match self.asked_again() {
             Some(asked) => self.read_series(&self.series, now, sum, |sum, window, series| {
-                let (merged, span) = (&mut asked.lock().merged, window.from..=window.to);
-                let again = series.sum_again(window.of.at, merged, span, &query.no_sum());
+                let (mut asked, span) = (asked.lock(), window.from..=window.to);
+                let empty = query.no_sum();
+                let again = series.sum_again(window.of.at, &mut asked.merged, span, &empty);
+                let bytes = again.as_ref().map_or(0, |(sum, _)| sum.states.as_ref().heap_bytes());
+                if bytes > KEPT_BYTES_MAX {
+                    *asked = Asked { is_too_large: true, ..Asked::default() };
+                }
                 again.map(|(again, newest)| {
                     *sum = again;
                     newest
@@ -320,7 +330,7 @@ impl RangeQuery {
         let asked = self.sliding.0.get_or_init(Box::default);
         let mut times = asked.lock();
         times.times = times.times.saturating_add(1);
-        (times.times > 1).then_some(&**asked)
+        (times.times > 1 && !times.is_too_large).then_some(&**asked)
     }
 
     /// The buckets, oldest first, those without events included.

@@ -195,7 +195,9 @@ impl Sliding {
                 - u64::from(self.back.as_ref().map_or(0, |kept| kept.print.places)).leading_zeros();
             let up_to = block.number * BLOCK_BUCKETS + i64::from(known) - 1;
             let before = Print::of(block, &(*within.start()..=up_to));
-            let kept = self.back.take().filter(|kept| known > 0 && kept.print.is(&before));
+            // (A clock can have been set back: then it ends before what is kept does.)
+            let goes_on = known > 0 && up_to <= *within.end();
+            let kept = self.back.take().filter(|kept| goes_on && kept.print.is(&before));
             let mut kept = match kept {
                 Some(mut kept) => {
                     add(&mut kept.sum, block, &(up_to + 1..=*within.end()));

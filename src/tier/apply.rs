@@ -284,7 +284,7 @@ impl<'a> Inputs<'a> for BoundRow<'_, 'a> {
             BoundSketch::Measure(values) => value(&values[self.row]),
             BoundSketch::Part(syms, hashes, by) => {
                 let weight = by.map_or(1, |by| weight(&by[self.row]));
-                item(syms[self.row], || hashes[self.row], weight, self.bound.texts)
+                item(syms[self.row], hashes[self.row], weight, self.bound.texts)
             }
         }
     }
@@ -298,6 +298,23 @@ struct SingleRow<'a> {
     row: usize,
     /// Of this event, by column.
     measures: &'a [Vec<Measure>],
+    /// Of the texts that its sketches observe, by sketch.
+    hashes: &'a [u64],
+}
+
+impl ViewTier {
+    /// The hashes of the texts of an event that the sketches observe, by sketch.
+    #[inline]
+    fn hashes_of(&self, columns: &Columns, row: usize) -> SmallVec<[u64; 4]> {
+        let hash = |sketched: &Sketched| match *sketched {
+            Sketched::Measure(_) => 0,
+            Sketched::Part(part) | Sketched::Weighed(part, _) => {
+                let sym = column(columns, part).map_or(Sym::NONE, |column| column[row]);
+                hash_of(sym, &self.dictionary)
+            }
+        };
+        self.plan.sketched.iter().map(hash).collect()
+    }
 }
 
 impl<'a> SingleRow<'a> {
@@ -306,9 +323,9 @@ impl<'a> SingleRow<'a> {
         at.map_or(&Measure::NONE, |at| &self.measures[at][0])
     }
 
-    fn item(self, part: Part, weight: u64, texts: &'a Dictionary) -> Input<'a> {
+    fn item(self, at: usize, part: Part, weight: u64) -> Input<'a> {
         let sym = column(self.columns, part).map_or(Sym::NONE, |column| column[self.row]);
-        item(sym, || hash_of(sym, texts), weight, texts)
+        item(sym, self.hashes[at], weight, &self.view.dictionary)
     }
 }
 
@@ -320,11 +337,10 @@ impl<'a> Inputs<'a> for SingleRow<'a> {
 
     #[inline]
     fn input(self, at: usize) -> Input<'a> {
-        let texts = &*self.view.dictionary;
         match self.view.plan.sketched[at] {
             Sketched::Measure(name) => value(self.find(name)),
-            Sketched::Part(part) => self.item(part, 1, texts),
-            Sketched::Weighed(part, by) => self.item(part, weight(self.find(by)), texts),
+            Sketched::Part(part) => self.item(at, part, 1),
+            Sketched::Weighed(part, by) => self.item(at, part, weight(self.find(by))),
         }
     }
 }
@@ -341,11 +357,11 @@ fn weight(measure: &Measure) -> u64 {
 }
 
 #[inline]
-fn item(sym: Sym, hash: impl FnOnce() -> u64, weight: u64, texts: &Dictionary) -> Input<'_> {
+fn item(sym: Sym, hash: u64, weight: u64, texts: &Dictionary) -> Input<'_> {
     if sym == Sym::NONE {
         return Input::Nothing;
     }
-    Input::Item(Item { hash: hash(), sym, texts }, weight)
+    Input::Item(Item { hash, sym, texts }, weight)
 }
 
 /// Folds the events into the series of every view that takes them.
@@ -416,7 +432,9 @@ impl<'a> Found<'a> {
     ) -> bool {
         let (view, shape) = (self.view, &self.view.plan.shape);
         let slot = self.shard.slot_at(self.likely, self.hash, &self.key, shape);
-        let inputs = SingleRow { view, columns, row, measures };
+        // Once, for the totals and all buckets.
+        let hashes: SmallVec<[u64; 4]> = view.hashes_of(columns, row);
+        let inputs = SingleRow { view, columns, row, measures, hashes: &hashes };
         self.shard.observe(slot, shape, self.leaf, event, inputs)
     }
 }

@@ -316,7 +316,10 @@ fn a_range_that_is_kept_and_asked_again_says_what_a_new_one_does() {
             n if n < 50 => 60,
             _ => 0,
         };
-        clock.set(Timestamp::from_secs(now));
+        // And now and then the clock is set back for a while.
+        let back =
+            if drawn(round + 5_000).is_multiple_of(4) { drawn(round) as i64 % 200 } else { 0 };
+        clock.set(Timestamp::from_secs(now - back));
         for n in 0..drawn(round + 1_000) % 4 {
             let late = if drawn(round * 7 + n).is_multiple_of(3) {
                 drawn(round + n) as i64 % 15_000
@@ -417,7 +420,8 @@ fn what_sketches_hold_counts_as_memory_and_goes_when_it_leaves() {
         db.record_batch(&mut batch).unwrap();
         db.checkpoint().unwrap();
     }
-    // 200 of 16 KiB are 3.1 MiB.
+    // 200 of 16 KiB are 3.1 MiB: they were counted, and went.
+    assert!(db.statistics().evictions > 0);
     let memory = db.statistics().memory_bytes;
     assert!(memory < 5 << 19, "{memory}");
     let rows = db.query("buyers").unwrap().rows().unwrap();
@@ -428,6 +432,18 @@ fn what_sketches_hold_counts_as_memory_and_goes_when_it_leaves() {
         n += 1;
     }
     assert_eq!(n, 200);
+    // Where there is room they stay, and are counted as what they take.
+    let view = View::new("buyers").by(["country"]).distinct_at("user", 14);
+    let roomy = options().view(view).open(root.path().join("roomy")).unwrap();
+    let before = roomy.statistics().memory_bytes;
+    for user in 0..3_000 {
+        roomy
+            .record(&Event::new("sale").dim("country", "FR").dim("user", &format!("u{user}")))
+            .unwrap();
+    }
+    roomy.query("buyers").unwrap().get(&["FR"]).unwrap();
+    let grown = roomy.statistics().memory_bytes - before;
+    assert!((16 << 10..64 << 10).contains(&grown), "{grown}");
 }
 
 #[test]

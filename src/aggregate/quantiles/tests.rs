@@ -151,6 +151,26 @@ proptest! {
 }
 
 #[test]
+fn every_percentile_is_of_its_rank_whatever_a_product_is_rounded_to() {
+    for n in [1, 7, 28, 100, 1_000, 3_000] {
+        let mut state = Quantiles::default();
+        // All of one bin but the rank that is asked for would tell nothing; so few different values.
+        for per_mille in (0..=1_000_u64).step_by(if n > 100 { 7 } else { 1 }) {
+            let rank = (per_mille * n).div_ceil(1_000).max(1);
+            state.clone_from(&Quantiles::default());
+            state.insert_times(1.0, rank - 1);
+            state.insert(2.0);
+            state.insert_times(3.0, n - rank);
+            let percent = per_mille as f64 / 10.0;
+            assert_eq!(state.percentile(percent).unwrap().unwrap().value, 2.0, "{percent} of {n}");
+            let share = state.quantile(per_mille as f64 / 1_000.0).unwrap().unwrap();
+            assert_eq!(share.value, 2.0, "{percent} of {n}");
+        }
+    }
+    assert!(Quantiles::default().percentile(100.1).is_err());
+}
+
+#[test]
 fn counts_stop_at_their_end_whichever_way_they_come_there() {
     let many: Vec<f64> = (0..200).map(f64::from).collect();
     let (mut a, mut b) = (of(&many), of(&many));

@@ -36,7 +36,7 @@ pub(super) struct Table {
 
 /// Where there are no more, entries are looked at one by one.
 const UNINDEXED_MAX: usize = 9;
-const NUMBER_BITS: u32 = 17;
+const NUMBER_BITS: u32 = 18;
 const EMPTY: u32 = 0;
 /// What a `ThinVec` has before its elements.
 const THIN_HEADER_BYTES: usize = 16;

@@ -306,3 +306,26 @@ fn counts_stop_at_their_greatest() {
     top.insert(b"d", 5);
     assert!(top.is_empty() && top.count_of(b"d").upper == u64::MAX);
 }
+
+#[test]
+fn two_of_the_greatest_capacity_with_nothing_in_common_are_merged() {
+    let of = |from: u32| {
+        let mut top = Top::new(Top::CAPACITY_MAX).unwrap();
+        (from..from + 98_000)
+            .for_each(|item| top.insert(&item.to_le_bytes(), u64::from(item % 9 + 1)));
+        top
+    };
+    let (mut top, other) = (of(0), of(98_000));
+    top.merge(&other);
+    assert_eq!(top.total(), 2 * (0..98_000_u64).map(|item| item % 9 + 1).sum::<u64>() + off());
+    for item in (0..196_000_u32).step_by(101) {
+        let (heavy, is) = (top.count_of(&item.to_le_bytes()), u64::from(item % 9 + 1));
+        assert!(heavy.lower <= is && is <= heavy.upper, "{heavy:?} of {is}");
+    }
+}
+
+/// By how much the second half of such items weighs more than the first.
+fn off() -> u64 {
+    let sum = |from: u64| (from..from + 98_000).map(|item| item % 9 + 1).sum::<u64>();
+    sum(98_000) - sum(0)
+}

@@ -166,7 +166,7 @@ struct WhenArgs {
 #[derive(Clone, Debug, PartialEq)]
 struct Percentile {
     name: String,
-    share: f64,
+    percent: f64,
 }
 
 impl Percentile {
@@ -181,7 +181,7 @@ impl Percentile {
             let shares = format!("p{}", percent * 100.0);
             return Err(format!("say p{text} for {text} %, or {shares} for that share of all"));
         }
-        Ok(Self { name: format!("p{digits}"), share: percent / 100.0 })
+        Ok(Self { name: format!("p{digits}"), percent })
     }
 }
 
@@ -232,6 +232,9 @@ impl WhichArgs {
                 let parts: Vec<&str> = row.key.iter().map(String::as_str).collect();
                 let total = self.when.total(&query.series(&parts)?)?;
                 totals.extend(total.map(|total| (row.key.clone(), total)));
+            }
+            if totals.is_empty() {
+                return Err(no_such_key(self.view.name(), &self.key));
             }
             return Ok(totals);
         }
@@ -328,7 +331,12 @@ fn counted(answer: Approx) -> Vec<Cell> {
 pub(crate) fn distinct(args: &DistinctArgs) -> Result<(), Failure> {
     let asked = args.which.view.ask()?;
     let view = asked.query.view();
-    let names: Vec<&str> = view.distinct_dimensions().chain(view.theta_dimensions()).collect();
+    let mut names: Vec<&str> = view.distinct_dimensions().collect();
+    for of in view.theta_dimensions() {
+        if !names.contains(&of) {
+            names.push(of);
+        }
+    }
     let of = chosen(&asked, args.of.as_ref(), &names, "distinct count")?;
     let rows = |sketches: &Sketches| {
         let distinct = sketches.distinct(&of).map(Distinct::estimate);
@@ -378,8 +386,10 @@ pub(crate) fn heavy(args: &HeavyArgs) -> Result<(), Failure> {
     let names: Vec<&str> = tops.iter().filter(by_measure).map(|(of, _)| *of).collect();
     let what = args.by.as_ref().map_or_else(|| "top".to_owned(), |by| format!("top by {by}"));
     let of = chosen(&asked, args.of.as_ref(), &names, &what)?;
-    let by = tops.iter().filter(by_measure).find(|(name, _)| **name == of).and_then(|(_, by)| *by);
-    let by = by.map(ToOwned::to_owned);
+    // Where nothing is said how often they came, if the view has that, else by what they weigh.
+    let mut of_name = tops.iter().filter(by_measure).filter(|(name, _)| *name == of);
+    let by = of_name.clone().find(|(_, by)| by.is_none()).or_else(|| of_name.next());
+    let by = by.and_then(|(_, by)| by.map(ToOwned::to_owned));
     let rows = |sketches: &Sketches| {
         let top = match &by {
             Some(by) => sketches.top_by(&of, by),
@@ -432,7 +442,7 @@ pub(crate) fn quantile(args: &QuantileArgs) -> Result<(), Failure> {
         let quantiles = of_measure(sketches);
         let row = |percentile: &Percentile| {
             let mut cells = vec![Cell::Text(percentile.name.clone())];
-            match quantiles.quantile(percentile.share)? {
+            match quantiles.percentile(percentile.percent)? {
                 Some(answer) => cells.extend(approx(answer)),
                 None => cells.extend([Cell::Missing, Cell::Missing, Cell::Missing]),
             }
@@ -463,10 +473,10 @@ mod tests {
 
     #[test]
     fn percentiles_are_read_and_what_is_none_is_refused() {
-        let parsed = |text| Percentile::parse(text).map(|p| (p.name, p.share));
-        assert_eq!(parsed("p50"), Ok(("p50".to_owned(), 0.5)));
-        assert_eq!(parsed("75"), Ok(("p75".to_owned(), 0.75)));
-        assert_eq!(parsed("p0.5"), Ok(("p0.5".to_owned(), 0.005)));
+        let parsed = |text| Percentile::parse(text).map(|p| (p.name, p.percent));
+        assert_eq!(parsed("p50"), Ok(("p50".to_owned(), 50.0)));
+        assert_eq!(parsed("75"), Ok(("p75".to_owned(), 75.0)));
+        assert_eq!(parsed("p0.5"), Ok(("p0.5".to_owned(), 0.5)));
         assert!(parsed("0.99").unwrap_err().contains("p99 for that share"));
         for wrong in ["", "p", "p101", "-1", "median", "pNaN", "inf"] {
             assert!(parsed(wrong).unwrap_err().contains("p0 to p100"), "{wrong}");
