@@ -100,7 +100,6 @@ fn events_without_an_id_are_recorded_and_take_no_room_in_the_window() {
     assert_eq!(db.statistics().events, 12);
 }
 
-/// CASES B46.
 #[test]
 fn within_a_window_of_two_minutes_an_id_is_a_duplicate_at_one_and_stored_at_three() {
     for clean in [true, false] {

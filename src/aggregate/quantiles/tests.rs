@@ -222,7 +222,7 @@ fn the_greatest_state_is_no_greater_than_said() {
 
 #[test]
 fn ranks_are_those_of_the_values_in_order() {
-    // 1, two 2, three 3, four 4, five 5 (CASES C22): below and up to, as halves of those that are equal.
+    // 1, two 2, three 3, four 4, five 5: below and up to, as halves of those that are equal.
     let mut state = Quantiles::default();
     (1..=5).for_each(|n| state.insert_times(n as f64, n));
     let rank = |value: f64| {
