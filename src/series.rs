@@ -597,7 +597,7 @@ mod tests {
 
     fn told() -> impl Strategy<Value = Told> {
         let half_width = prop_oneof![3 => Just(0_u64), 1 => 1_u64..30];
-        let times = prop_oneof![3 => Just(1_u64), 1 => 1_u64..400, 1 => Just(u64::MAX / 2)];
+        let times = prop_oneof![3 => Just(1_u64), 1 => 1_u64..400, 1 => Just(u64::MAX / 2), 1 => Just(u64::MAX)];
         (-2_000_i64..2_000, half_width, times, -9.0..9.0_f64)
     }
 

@@ -133,8 +133,9 @@ impl Sketch {
             (Sketch::CountMin(state), Input::Item(item, _)) => {
                 // What is more than half of all that there can be would be taken for a removal.
                 let half = i64::try_from(times / 2).unwrap_or(i64::MAX);
-                state.add_hashed(item.hash, half);
-                state.add_hashed(item.hash, half + i64::from(times % 2 == 1));
+                for part in [half, half, i64::from(times % 2 == 1)] {
+                    state.add_hashed(item.hash, part);
+                }
             }
             (Sketch::Membership(state), Input::Item(item, _)) => {
                 state.insert_hashed(item.hash);
