@@ -1,25 +1,30 @@
 //! Views: which events are counted, by what, how, and in which buckets.
 //!
 //! Invariants
-//! 1. A [`View`] that [`View::check`] passed is stored as it is and never changes; another
+//! 1. A [`View`] that [`View::checked`] passed is stored as it is and never changes; another
 //!    definition under its name is an error that shows both.
 //! 2. A [`Plan`] is the same view in syms; it decides for a column of events which of them the
 //!    view takes and under which key. It reads no clock and no file.
 //!
-//! Next: `record.rs`.
+//! Next: `view/measured.rs`.
 
-use crate::aggregate::{CountMin, Distinct, Kinds, Membership, SketchKind, Theta, Top};
+mod measured;
+mod plan;
+mod sketched;
+
+use crate::aggregate::Kinds;
 use crate::codec;
-use crate::dictionary::{Dictionary, Sym};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EVENT_DIMENSION, Limits, abridged};
 use crate::series::Shape;
 use crate::time::{Calendar, Grain, Keep, TimeZone};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
+
+use measured::Measured;
+pub(crate) use plan::{Part, Plan, Sketched};
 
 /// A stored definition: which events (filter), grouped by which dimensions (key), measured how
 /// (aggregates), kept in which time buckets (grains).
@@ -49,123 +54,6 @@ pub struct View {
     conditions: Vec<Condition>,
     aggregates: Vec<Measured>,
     grains: Vec<(Grain, Keep)>,
-}
-
-/// An aggregate and what it is of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
-#[serde(rename_all = "snake_case")]
-enum Measured {
-    /// [`Stats`](crate::aggregate::Stats) of a measure.
-    Stats(String),
-    /// [`Quantiles`](crate::aggregate::Quantiles) of a measure.
-    Quantiles(String),
-    /// The [`Top`](crate::aggregate::Top) values of a dimension.
-    Top { dimension: String, by: Option<String>, capacity: u32 },
-    /// How many [`Distinct`](crate::aggregate::Distinct) values a dimension has.
-    Distinct { dimension: String, precision: u8 },
-    /// A sample of these ([`Theta`](crate::aggregate::Theta)).
-    Theta { dimension: String, k: u16 },
-    /// How often each came ([`CountMin`](crate::aggregate::CountMin)).
-    CountMin { dimension: String, width: u32, depth: u8 },
-    /// Which there were ([`Membership`](crate::aggregate::Membership)).
-    Membership { dimension: String, expected: u64, one_in: u32, size: u8 },
-}
-
-impl Measured {
-    /// The name of the measure or dimension.
-    fn of(&self) -> &str {
-        match self {
-            Measured::Stats(of) | Measured::Quantiles(of) => of,
-            Measured::Top { dimension, .. }
-            | Measured::Distinct { dimension, .. }
-            | Measured::Theta { dimension, .. }
-            | Measured::CountMin { dimension, .. }
-            | Measured::Membership { dimension, .. } => dimension,
-        }
-    }
-
-    /// What sketch it is; `None` where it is none.
-    fn sketch(&self) -> Option<SketchKind> {
-        match self {
-            Measured::Stats(_) => None,
-            Measured::Quantiles(_) => Some(SketchKind::Quantiles),
-            Measured::Top { capacity, .. } => Some(SketchKind::Top { capacity: *capacity }),
-            Measured::Distinct { precision, .. } => {
-                Some(SketchKind::Distinct { precision: *precision })
-            }
-            Measured::Theta { k, .. } => Some(SketchKind::Theta { k: *k }),
-            Measured::CountMin { width, depth, .. } => {
-                Some(SketchKind::CountMin { width: *width, depth: *depth })
-            }
-            Measured::Membership { size, .. } => Some(SketchKind::Membership { size: *size }),
-        }
-    }
-
-    /// The names of the dimensions and measures that it looks at.
-    fn names(&self) -> [Option<&str>; 2] {
-        let by = match self {
-            Measured::Top { by, .. } => by.as_deref(),
-            _ => None,
-        };
-        [Some(self.of()), by]
-    }
-
-    /// Whether it is as fine as it can be.
-    fn check(&self) -> Result<()> {
-        match self {
-            Measured::Stats(_) | Measured::Quantiles(_) => Ok(()),
-            Measured::Top { capacity, .. } => Top::new(*capacity).map(drop),
-            Measured::Distinct { precision, .. } => Distinct::new(*precision).map(drop),
-            Measured::Theta { k, .. } => Theta::new(*k).map(drop),
-            Measured::CountMin { width, depth, .. } => CountMin::new(*width, *depth).map(drop),
-            Measured::Membership { expected, one_in, size, .. } => {
-                let set = Membership::new(*expected, 1.0 / f64::from(*one_in))?;
-                if set.size() == *size {
-                    Ok(())
-                } else {
-                    Err(Error::invalid("it has another size"))
-                }
-            }
-        }
-    }
-
-    /// Whether both are the same aggregate of the same, as fine or not.
-    fn is_same(&self, other: &Measured) -> bool {
-        let kind = std::mem::discriminant;
-        kind(self) == kind(other) && self.names() == other.names()
-    }
-}
-
-impl fmt::Display for Measured {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Measured::Stats(measure) => write!(f, "stats of {}", Name(measure)),
-            Measured::Quantiles(measure) => write!(f, "quantiles of {}", Name(measure)),
-            Measured::Distinct { dimension, precision } => {
-                write!(f, "distinct {}", Name(dimension))?;
-                match *precision {
-                    Distinct::PRECISION => Ok(()),
-                    precision => write!(f, " at precision {precision}"),
-                }
-            }
-            Measured::Theta { dimension, k } => {
-                write!(f, "theta sketch {k} of {}", Name(dimension))
-            }
-            Measured::CountMin { dimension, width, depth } => {
-                write!(f, "count-min sketch {width} by {depth} of {}", Name(dimension))
-            }
-            Measured::Membership { dimension, expected, one_in, .. } => {
-                write!(f, "membership of {expected} values of {}", Name(dimension))?;
-                write!(f, " to one in {one_in}")
-            }
-            Measured::Top { dimension, by: None, capacity } => {
-                write!(f, "top {capacity} of {}", Name(dimension))
-            }
-            Measured::Top { dimension, by: Some(by), capacity } => {
-                write!(f, "top {capacity} of {} by {}", Name(dimension), Name(by))
-            }
-        }
-    }
 }
 
 /// "This dimension is one of these."
@@ -245,179 +133,6 @@ impl View {
     /// Keeps [`Stats`](crate::aggregate::Stats) of a measure; `value` is the default one's name.
     pub fn stats(mut self, measure: impl Into<String>) -> Self {
         self.aggregates.push(Measured::Stats(measure.into()));
-        self
-    }
-
-    /// Keeps the distribution of a measure ([`Quantiles`](crate::aggregate::Quantiles)): medians, 99th
-    /// percentiles, histograms, within 0.78 % of the value.
-    ///
-    /// ```
-    /// use quipu::{Grain, Keep, View};
-    ///
-    /// let view = View::new("latency").by(["route"]).quantiles("value").grain(Grain::Hour, Keep::Last(48));
-    /// assert_eq!(view.to_string(), "latency: by route, count, quantiles of value, 48 hours");
-    /// ```
-    pub fn quantiles(mut self, measure: impl Into<String>) -> Self {
-        self.aggregates.push(Measured::Quantiles(measure.into()));
-        self
-    }
-
-    /// Keeps how many different values a dimension has ([`Distinct`](crate::aggregate::Distinct)): exactly
-    /// up to a thousand, beyond that with a standard error of 1.2 %, in 4 KiB. An event without the dimension
-    /// is counted, and has no value of it.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// use quipu::{Db, Event, Grain, Keep, View};
-    ///
-    /// let db = Db::open(dir.path().join("shop"))?;
-    /// db.define(View::new("buyers").by(["country"]).distinct("user").grain(Grain::Day, Keep::Last(90)))?;
-    /// for user in ["ann", "bob", "ann"] {
-    ///     db.record(&Event::new("sale").dim("country", "FR").dim("user", user))?;
-    /// }
-    /// let month = db.query("buyers")?.series(&["FR"])?.last_days(30).total()?.unwrap();
-    /// let buyers = month.sketches.distinct("user").unwrap().estimate();
-    /// assert_eq!((buyers.value, buyers.is_exact()), (2.0, true));
-    /// # Ok::<(), quipu::Error>(())
-    /// ```
-    pub fn distinct(self, dimension: impl Into<String>) -> Self {
-        self.distinct_at(dimension, Distinct::PRECISION)
-    }
-
-    /// The same with 2^precision bytes once there are many, from 4 to 18: a standard error of 0.76 /
-    /// √2^precision.
-    ///
-    /// ```
-    /// use quipu::View;
-    ///
-    /// let view = View::new("visitors").distinct_at("user", 14);
-    /// assert_eq!(view.to_string(), "visitors: all in one, count, distinct user at precision 14");
-    /// ```
-    pub fn distinct_at(mut self, dimension: impl Into<String>, precision: u8) -> Self {
-        self.aggregates.push(Measured::Distinct { dimension: dimension.into(), precision });
-        self
-    }
-
-    /// Keeps a sample of the different values of a dimension ([`Theta`](crate::aggregate::Theta)), of which
-    /// it can be told how many those of one key or range have in common with those of others: users who did
-    /// one thing and another and not a third. Exact up to `k`, from 64 to 16,384; 4,096 take 37 KiB once there
-    /// are as many, and tell of what is a tenth of all to within some 5 %.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// use quipu::{Db, Event, View};
-    ///
-    /// let db = Db::open(dir.path().join("shop"))?;
-    /// db.define(View::new("did").by(["event"]).theta("user", 4_096))?;
-    /// for (event, user) in [("cart", "ann"), ("cart", "bob"), ("sale", "ann")] {
-    ///     db.record(&Event::new(event).dim("user", user))?;
-    /// }
-    /// let did = db.query("did")?;
-    /// let (carts, sales) = (did.get(&["cart"])?.unwrap(), did.get(&["sale"])?.unwrap());
-    /// let (carts, sales) = (carts.sketches.theta("user").unwrap(), sales.sketches.theta("user").unwrap());
-    /// assert_eq!(carts.intersection(sales).value, 1.0);
-    /// assert_eq!(carts.difference(sales).value, 1.0); // left without buying
-    /// # Ok::<(), quipu::Error>(())
-    /// ```
-    pub fn theta(mut self, dimension: impl Into<String>, k: u16) -> Self {
-        self.aggregates.push(Measured::Theta { dimension: dimension.into(), k });
-        self
-    }
-
-    /// Keeps how many events each value of a dimension has, of any number of values
-    /// ([`CountMin`](crate::aggregate::CountMin)): never too few, and too many by at most 2 / width of all
-    /// events with probability 1 - 2^-depth. Up to width · depth · 8 bytes a key and bucket.
-    /// [`CountMin::with_error`](crate::aggregate::CountMin::with_error) tells which width and depth an error
-    /// takes.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// use quipu::{Db, Event, View};
-    ///
-    /// let db = Db::open(dir.path().join("shop"))?;
-    /// db.define(View::new("sold").count_min("product", 2_000, 7))?;
-    /// for product in ["tea", "pot", "tea"] {
-    ///     db.record(&Event::new("sale").dim("product", product))?;
-    /// }
-    /// let sold = db.query("sold")?.totals()?;
-    /// assert_eq!(sold.sketches.count_min("product").unwrap().count_of(b"tea").value, 2.0);
-    /// # Ok::<(), quipu::Error>(())
-    /// ```
-    pub fn count_min(mut self, dimension: impl Into<String>, width: u32, depth: u8) -> Self {
-        self.aggregates.push(Measured::CountMin { dimension: dimension.into(), width, depth });
-        self
-    }
-
-    /// Keeps which values a dimension had ([`Membership`](crate::aggregate::Membership)), to be asked whether
-    /// one came before: what did is never denied, and of what did not one in `one_in` is affirmed as long as
-    /// no more than `expected` different ones came. 10 to 21 bits for each expected value where it is one in
-    /// a hundred.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// use quipu::{Db, Event, View};
-    ///
-    /// let db = Db::open(dir.path().join("shop"))?;
-    /// db.define(View::new("cards").by(["user"]).membership("card", 1_000, 1_000))?;
-    /// db.record(&Event::new("sale").dim("user", "ann").dim("card", "1234"))?;
-    /// let ann = db.query("cards")?.get(&["ann"])?.unwrap();
-    /// let cards = ann.sketches.membership("card").unwrap();
-    /// assert!(cards.contains(b"1234") && !cards.contains(b"9876"));
-    /// # Ok::<(), quipu::Error>(())
-    /// ```
-    pub fn membership(mut self, dimension: impl Into<String>, expected: u64, one_in: u32) -> Self {
-        let dimension = dimension.into();
-        // Worked out once; what is no size is refused when the view is defined.
-        let set = Membership::new(expected, 1.0 / f64::from(one_in));
-        let size = set.map_or(0, |set| set.size());
-        self.aggregates.push(Measured::Membership { dimension, expected, one_in, size });
-        self
-    }
-
-    /// Keeps the values of a dimension that most events have ([`Top`](crate::aggregate::Top)): up to
-    /// `capacity` different ones exactly, beyond that the heaviest of them, each within bounds that always
-    /// hold and are never wider than the number of events / (capacity + 1). For the top ten a capacity of a
-    /// hundred and more is sensible.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// use quipu::{Db, Event, Grain, Keep, View};
-    ///
-    /// let db = Db::open(dir.path().join("shop"))?;
-    /// db.define(View::new("bestsellers").by(["country"]).top("product", 100).grain(Grain::Hour, Keep::Last(48)))?;
-    /// for product in ["tea", "pot", "tea"] {
-    ///     db.record(&Event::new("sale").dim("country", "FR").dim("product", product))?;
-    /// }
-    /// let hours = db.query("bestsellers")?.series(&["FR"])?.last_hours(24).total()?.unwrap();
-    /// let top = hours.sketches.top("product").unwrap().top(1);
-    /// assert_eq!((top[0].text(), top[0].lower, top[0].upper), ("tea".into(), 2, 2));
-    /// # Ok::<(), quipu::Error>(())
-    /// ```
-    pub fn top(self, dimension: impl Into<String>, capacity: u32) -> Self {
-        self.top_of(dimension.into(), None, capacity)
-    }
-
-    /// The same, where each event weighs what its measure says: the products with the greatest revenue.
-    /// Weights are whole numbers: a measure is rounded to the nearest, so give it in cents, bytes or
-    /// milliseconds; an event whose measure is missing, negative or rounded to nothing weighs nothing.
-    ///
-    /// ```
-    /// use quipu::View;
-    ///
-    /// let view = View::new("revenue").top_by("product", "cents", 100);
-    /// assert_eq!(view.to_string(), "revenue: all in one, count, top 100 of product by cents");
-    /// ```
-    pub fn top_by(
-        self,
-        dimension: impl Into<String>,
-        measure: impl Into<String>,
-        capacity: u32,
-    ) -> Self {
-        self.top_of(dimension.into(), Some(measure.into()), capacity)
-    }
-
-    fn top_of(mut self, dimension: String, by: Option<String>, capacity: u32) -> Self {
-        self.aggregates.push(Measured::Top { dimension, by, capacity });
         self
     }
 
@@ -508,61 +223,6 @@ impl View {
     pub fn measures(&self) -> impl ExactSizeIterator<Item = &str> {
         let stats = self.aggregates.iter().filter(|measured| measured.sketch().is_none());
         stats.map(Measured::of).collect::<SmallVec<[_; 4]>>().into_iter()
-    }
-
-    /// The dimensions of which it counts the distinct values.
-    pub fn distinct_dimensions(&self) -> impl Iterator<Item = &str> {
-        self.aggregates.iter().filter_map(|measured| match measured {
-            Measured::Distinct { dimension, .. } => Some(dimension.as_str()),
-            _ => None,
-        })
-    }
-
-    /// The dimensions of which it keeps a theta sketch.
-    pub fn theta_dimensions(&self) -> impl Iterator<Item = &str> {
-        self.aggregates.iter().filter_map(|measured| match measured {
-            Measured::Theta { dimension, .. } => Some(dimension.as_str()),
-            _ => None,
-        })
-    }
-
-    /// The dimensions of which it keeps the top values, and by what measure, if that is not how many
-    /// events have them.
-    pub fn top_dimensions(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.aggregates.iter().filter_map(|measured| match measured {
-            Measured::Top { dimension, by, .. } => Some((dimension.as_str(), by.as_deref())),
-            _ => None,
-        })
-    }
-
-    /// The dimensions of which it keeps a count-min sketch.
-    pub fn count_min_dimensions(&self) -> impl Iterator<Item = &str> {
-        self.aggregates.iter().filter_map(|measured| match measured {
-            Measured::CountMin { dimension, .. } => Some(dimension.as_str()),
-            _ => None,
-        })
-    }
-
-    /// The dimensions of which it keeps which values there were.
-    pub fn membership_dimensions(&self) -> impl Iterator<Item = &str> {
-        self.aggregates.iter().filter_map(|measured| match measured {
-            Measured::Membership { dimension, .. } => Some(dimension.as_str()),
-            _ => None,
-        })
-    }
-
-    /// The measures of which it keeps the distribution.
-    pub fn quantile_measures(&self) -> impl Iterator<Item = &str> {
-        self.aggregates.iter().filter_map(|measured| match measured {
-            Measured::Quantiles(measure) => Some(measure.as_str()),
-            _ => None,
-        })
-    }
-
-    /// The dimension or measure that each of its sketches is of, and the measure by which it weighs.
-    pub(crate) fn sketched(&self) -> impl Iterator<Item = [Option<&str>; 2]> {
-        let sketches = self.aggregates.iter().filter(|measured| measured.sketch().is_some());
-        sketches.map(Measured::names)
     }
 
     /// The grains it keeps buckets of.
@@ -795,74 +455,6 @@ impl fmt::Display for View {
             write!(f, ", {}", kept_text(kept))?;
         }
         Ok(())
-    }
-}
-
-/// A view in syms, ready to be asked about columns of events.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) names: SmallVec<[Sym; 4]>,
-    pub(crate) conditions: Vec<(Part, SmallVec<[Sym; 4]>)>,
-    pub(crate) key: SmallVec<[Part; 4]>,
-    pub(crate) measures: SmallVec<[Sym; 2]>,
-    /// What each sketch is of.
-    pub(crate) sketched: SmallVec<[Sketched; 1]>,
-    pub(crate) shape: Shape,
-}
-
-/// What a key part, a condition or a sketch looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    EventName,
-    Dimension(Sym),
-}
-
-/// What a sketch observes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Sketched {
-    Measure(Sym),
-    Part(Part),
-    /// A part that weighs what a measure says.
-    Weighed(Part, Sym),
-}
-
-impl Plan {
-    pub(crate) fn new(view: &View, zone: TimeZone, dictionary: &Dictionary) -> Self {
-        let reader = RefCell::new(dictionary.reader());
-        let sym = |text: &str| dictionary.intern(&mut reader.borrow_mut(), text);
-        let part = |name: &String| match name.as_str() {
-            EVENT_DIMENSION => Part::EventName,
-            _ => Part::Dimension(sym(name)),
-        };
-        let key = view.key.iter().map(part).collect();
-        let dimensions: Vec<Part> =
-            view.conditions.iter().map(|condition| part(&condition.dimension)).collect();
-        let sketched = view.aggregates.iter().filter_map(|measured| {
-            Some(match measured {
-                Measured::Stats(_) => return None,
-                Measured::Quantiles(measure) => Sketched::Measure(sym(measure)),
-                Measured::Top { dimension, by: None, .. }
-                | Measured::Distinct { dimension, .. }
-                | Measured::Theta { dimension, .. }
-                | Measured::CountMin { dimension, .. }
-                | Measured::Membership { dimension, .. } => Sketched::Part(part(dimension)),
-                Measured::Top { dimension, by: Some(by), .. } => {
-                    let dimension = part(dimension);
-                    Sketched::Weighed(dimension, sym(by))
-                }
-            })
-        });
-        let sketched = sketched.collect();
-        let sets = view.conditions.iter().map(|c| c.values.iter().map(|text| sym(text)).collect());
-        let conditions = dimensions.into_iter().zip(sets.collect::<Vec<_>>()).collect();
-        Plan {
-            names: view.events.iter().map(|text| sym(text)).collect(),
-            conditions,
-            key,
-            sketched,
-            measures: view.measures().map(sym).collect(),
-            shape: view.shape(zone),
-        }
     }
 }
 
