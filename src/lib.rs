@@ -111,8 +111,10 @@ pub use limit::{Denial, HttpVerdict, Usage, Verdict};
 pub use log::Position;
 pub use options::{Dedup, Durability, OnInvalid, Options, Retention};
 pub use policy::{Constraint, Policy, Rule, Window};
-pub use query::{Across, Balance, Bucket, Component, Estimate, Query, RangeQuery, Row, Rows, Seen};
-pub use query::{SeriesQuery, SpanQuery, SpanTotal, Total, Trend};
+pub use query::{
+    Across, Balance, Bucket, Component, Estimate, Percent, Query, RangeQuery, Row, Rows,
+};
+pub use query::{Seen, SeriesQuery, SpanQuery, SpanTotal, Total, Trend};
 pub use time::{Clock, Grain, Keep, Length, Period, SystemClock, TestClock, TimeZone, Timestamp};
 pub use time::{Date, Dates, Hours, Schedule, TimeOfDay, Weekday};
 pub use view::View;

@@ -10,6 +10,7 @@
 
 mod across;
 mod answer;
+mod component;
 mod counted;
 mod even;
 mod not_kept;
@@ -21,7 +22,8 @@ mod span;
 mod window;
 
 pub use across::Across;
-pub use answer::{Bucket, Component, Estimate, Row, Seen, SpanTotal, Total};
+pub use answer::{Bucket, Estimate, Row, Seen, SpanTotal, Total};
+pub use component::{Component, Percent};
 pub(crate) use counted::{Around, Back, Keyed, Part, Summed, check_kept};
 pub(crate) use even::Even;
 pub use range::RangeQuery;
@@ -30,13 +32,12 @@ pub use several::{Balance, Trend};
 pub(crate) use source::{AskedKey, Depth, KeyRef, Source};
 pub use span::SpanQuery;
 
-use crate::aggregate::{Sketch, Sketches, StatesRef, Stats, Summary};
+use crate::aggregate::{Kinds, Sketch, Sketches, StatesRef, Summary};
 use crate::error::{Error, Result};
-use crate::event::abridged;
 use crate::series::{Cell, CellRef, SeriesRef, Sum};
 use crate::time::{Grain, TimeZone, Timestamp};
 use crate::view::View;
-use answer::Value;
+use component::{Chosen, Value};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -67,13 +68,14 @@ use std::vec;
 #[derive(Clone)]
 pub struct Query {
     source: Arc<dyn Source>,
-    /// Which of the view's stats components are taken of; `None`: of the first.
-    chosen: Option<u32>,
+    chosen: Chosen,
+    /// Whether answers have the sketches that the view keeps.
+    has_sketches: bool,
 }
 
 impl Query {
     pub(crate) fn new(source: Arc<dyn Source>) -> Self {
-        Query { source, chosen: None }
+        Query { source, chosen: Chosen::FIRST, has_sketches: true }
     }
 
     /// The same question to what answers now.
@@ -85,9 +87,8 @@ impl Query {
     #[cold]
     fn renewed(&self) -> Result<Cow<'_, Query>> {
         let Some(source) = self.source.successor()? else { return Ok(Cow::Borrowed(self)) };
-        let current = Query::new(source);
-        let chosen = self.chosen.and_then(|at| self.view().measures().nth(at as usize));
-        chosen.map_or(Ok(current.clone()), |measure| current.measure(measure)).map(Cow::Owned)
+        let chosen = self.chosen.renewed(self.view(), source.view())?;
+        Ok(Cow::Owned(Query { source, chosen, has_sketches: self.has_sketches }))
     }
 
     /// The view's definition, as it was when this was made.
@@ -103,21 +104,58 @@ impl Query {
     /// Takes the components of another measure than the view's first.
     ///
     /// # Errors
-    /// `Invalid` when the view keeps no statistics of it.
+    /// `Invalid` when the view keeps neither statistics nor quantiles of it.
     pub fn measure(mut self, measure: &str) -> Result<Self> {
-        let at = self.view().measures().position(|name| name == measure);
-        match at {
-            Some(at) => self.chosen = Some(at as u32),
-            None => {
-                return Err(Error::invalid(format!(
-                    "the view {:?} keeps no statistics of {}; it does of: {}",
-                    self.view().name(),
-                    abridged(measure),
-                    self.view().measures().collect::<Vec<_>>().join(", ")
-                )));
-            }
-        }
+        self.chosen.measure(self.source.view(), measure)?;
         Ok(self)
+    }
+
+    /// Takes [`Component::Distinct`] of another dimension than the first whose different values the view
+    /// counts.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Component, Db, Event, View};
+    ///
+    /// let db = Db::open(dir.path().join("shop"))?;
+    /// db.define(View::new("sold").by(["product"]).distinct("user").distinct("city"))?;
+    /// for (product, user, city) in [("tea", "ann", "Rome"), ("tea", "bob", "Rome"), ("pot", "ann", "Oslo")] {
+    ///     db.record(&Event::new("sale").dim("product", product).dim("user", user).dim("city", city))?;
+    /// }
+    /// let sold = db.query("sold")?;
+    /// assert_eq!(sold.top(1, Component::Distinct)?[0].key, ["tea"]); // two users
+    /// let by_city = sold.dimension("city")?;
+    /// assert_eq!(by_city.top(1, Component::Distinct)?[0].key, ["pot"]); // one each: in key order
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` when the view does not count them.
+    pub fn dimension(mut self, dimension: &str) -> Result<Self> {
+        self.chosen.dimension(self.source.view(), dimension)?;
+        Ok(self)
+    }
+
+    /// Leaves the view's sketches out of rows, buckets and totals, which copy them otherwise: some kilobytes
+    /// each, where only counts and statistics are looked at. Keys can be ranked by them all the same.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Component, Db, Event, View};
+    ///
+    /// let db = Db::open(dir.path().join("app"))?;
+    /// db.define(View::new("routes").by(["route"]).quantiles("value"))?;
+    /// for (route, millis) in [("/", 3.0), ("/pay", 800.0)] {
+    ///     db.record(&Event::new("call").dim("route", route).value(millis))?;
+    /// }
+    /// let slowest = db.query("routes")?.without_sketches().top(1, Component::percentile(99.0)?)?;
+    /// assert_eq!(slowest[0].key, ["/pay"]);
+    /// assert!(slowest[0].sketches.is_empty());
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn without_sketches(mut self) -> Self {
+        self.has_sketches = false;
+        self
     }
 
     /// Checks that a key has as many parts as the view's.
@@ -149,13 +187,7 @@ impl Query {
 
     /// Checks that the view keeps what a component is of.
     fn check_component(&self, component: Component) -> Result<()> {
-        if component.needs_stats() && self.view().measures().len() == 0 {
-            return Err(Error::invalid(format!(
-                "the view {:?} keeps no statistics, so it has no {component}",
-                self.view().name()
-            )));
-        }
-        Ok(())
+        self.chosen.check(self.view(), component)
     }
 
     /// One key. Under two microseconds when it is resident, some more when it is read from the
@@ -224,7 +256,7 @@ impl Query {
     /// without the component (nothing measured) are left out. O(keys · log n) time, O(n) memory.
     ///
     /// # Errors
-    /// `Invalid` when the view keeps no statistics and the component needs them; `Corruption`, `Io`.
+    /// `Invalid` when the view does not keep what the component is of; `Corruption`, `Io`.
     pub fn top(&self, n: usize, component: Component) -> Result<Vec<Row>> {
         self.current()?.ranked(n, component, |a, b| b.total_cmp(a))
     }
@@ -247,7 +279,8 @@ impl Query {
         // The heap's root is the last of those kept.
         let mut heap: BinaryHeap<Ranked> = BinaryHeap::new();
         let mut rank = |key: KeyRef<'_>, total: CellRef<'_>| {
-            let Some(value) = component.of(total, self.stats(total.states())) else { return };
+            let figures = self.chosen.figures(total.states());
+            let Some(value) = component.of(total, &figures) else { return };
             if n == 0 {
                 return;
             }
@@ -256,19 +289,18 @@ impl Query {
             {
                 match order(&value, &last.value) {
                     Ordering::Greater => return,
-                    Ordering::Equal if key.spell() >= last.key => return,
+                    Ordering::Equal if key.spell() >= last.row.key => return,
                     Ordering::Equal | Ordering::Less => {
                         heap.pop();
                     }
                 }
             }
-            heap.push(Ranked { value, order, key: key.spell(), total: total.to_owned() });
+            heap.push(Ranked { value, order, row: self.row(key.spell(), total) });
         };
         let mut see = |key: KeyRef<'_>, series: SeriesRef<'_>| rank(key, series.total());
         let on = &mut || ControlFlow::Continue(());
         self.source.each(&[], Depth::Totals, &mut see, on)?;
-        let ranked = heap.into_sorted_vec().into_iter();
-        Ok(ranked.map(|ranked| self.row(ranked.key, ranked.total.as_ref())).collect())
+        Ok(heap.into_sorted_vec().into_iter().map(|ranked| ranked.row).collect())
     }
 
     /// All keys merged: what the view would hold under no key. Its key is empty.
@@ -277,7 +309,7 @@ impl Query {
     /// `Corruption`, `Io`.
     pub fn totals(&self) -> Result<Row> {
         let this = self.current()?;
-        let mut all = Cell::empty(&this.view().shape(this.time_zone()));
+        let mut all = Cell::of_kinds(&this.kinds());
         let mut see = |_: KeyRef<'_>, series: SeriesRef<'_>| all.merge(series.total());
         let on = &mut || ControlFlow::Continue(());
         this.source.each(&[], Depth::Totals, &mut see, on)?;
@@ -341,14 +373,18 @@ impl Query {
         }
     }
 
-    /// A sum of nothing.
-    fn no_sum(&self) -> Sum {
-        Sum::of_nothing(&self.view().kinds())
+    /// What answers have besides the count.
+    fn kinds(&self) -> Kinds {
+        let mut kinds = self.view().kinds();
+        if !self.has_sketches {
+            kinds.sketches.clear();
+        }
+        kinds
     }
 
-    /// The statistics of the query's measure.
-    fn stats<'c>(&self, states: StatesRef<'c>) -> Option<&'c Stats> {
-        states.stats.get(self.chosen.unwrap_or(0) as usize)
+    /// A sum of nothing.
+    fn no_sum(&self) -> Sum {
+        Sum::of_nothing(&self.kinds())
     }
 
     fn summaries(&self, states: StatesRef<'_>) -> Vec<(String, Summary)> {
@@ -357,15 +393,16 @@ impl Query {
             .zip(states.stats)
             .map(|(name, stats)| (name.to_owned(), stats.summary()))
             .collect();
-        if let Some(at) = self.chosen {
-            let chosen = summaries.remove(at as usize);
+        if let Some(at) = self.chosen.stats_at() {
+            let chosen = summaries.remove(at);
             summaries.insert(0, chosen);
         }
         summaries
     }
 
     fn sketches(&self, sketches: impl IntoIterator<Item = Sketch>) -> Sketches {
-        Sketches::new(self.view().sketched().zip(sketches))
+        let kept = if self.has_sketches { usize::MAX } else { 0 };
+        Sketches::new(self.view().sketched().zip(sketches).take(kept))
     }
 
     fn row(&self, key: Vec<String>, total: CellRef<'_>) -> Row {
@@ -389,8 +426,7 @@ impl std::fmt::Debug for Query {
 struct Ranked {
     value: Value,
     order: fn(&Value, &Value) -> Ordering,
-    key: Vec<String>,
-    total: Cell,
+    row: Row,
 }
 
 /// How many parts a key has, for a message.
@@ -400,7 +436,7 @@ fn parts_of(key: &[String]) -> String {
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.order)(&self.value, &other.value).then_with(|| self.key.cmp(&other.key))
+        (self.order)(&self.value, &other.value).then_with(|| self.row.key.cmp(&other.row.key))
     }
 }
 

@@ -1,13 +1,12 @@
-//! Answers: rows, buckets, ranges, and the components by which rows are ranked.
+//! Answers: rows, buckets and ranges.
+//!
+//! Next: `query/component.rs`, of the numbers by which rows are ranked.
 
 use super::Query;
-use crate::aggregate::{Sketches, Stats, Summary};
-use crate::error::{Error, Result};
-use crate::series::{CellRef, Sum};
+use crate::aggregate::{Sketches, Summary};
+use crate::series::Sum;
 use crate::time::Timestamp;
 use serde::Serialize;
-use std::cmp::Ordering;
-use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -184,127 +183,4 @@ pub struct Seen {
     pub half_width: Duration,
     /// How long ago that was; zero for a time that is still to come, as after the clock was put back.
     pub age: Duration,
-}
-
-/// A number of a row by which rows can be ranked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Component {
-    /// The number of events.
-    Count,
-    /// The number of events that carried the measure.
-    CountValue,
-    /// The sum of the measure.
-    Sum,
-    /// Its mean.
-    Mean,
-    /// Its least value.
-    Min,
-    /// Its greatest value.
-    Max,
-    /// The time of the earliest event.
-    FirstSeen,
-    /// The time of the latest event.
-    LastSeen,
-}
-
-/// A component's value, in its own type: a count is never made a float to be compared.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Value {
-    Count(u64),
-    Number(f64),
-    Time(Timestamp),
-}
-
-impl Value {
-    pub(super) fn total_cmp(&self, other: &Value) -> Ordering {
-        match (self, other) {
-            (Value::Count(a), Value::Count(b)) => a.cmp(b),
-            (Value::Number(a), Value::Number(b)) => a.total_cmp(b),
-            (Value::Time(a), Value::Time(b)) => a.cmp(b),
-            // One query compares one component, which has one type.
-            _ => Ordering::Equal,
-        }
-    }
-}
-
-impl Component {
-    /// Every component.
-    pub const ALL: [Component; 8] = [
-        Component::Count,
-        Component::CountValue,
-        Component::Sum,
-        Component::Mean,
-        Component::Min,
-        Component::Max,
-        Component::FirstSeen,
-        Component::LastSeen,
-    ];
-
-    /// Its name: `count`, `count_value`, `sum`, `mean`, `min`, `max`, `first_seen`, `last_seen`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Component::Count => "count",
-            Component::CountValue => "count_value",
-            Component::Sum => "sum",
-            Component::Mean => "mean",
-            Component::Min => "min",
-            Component::Max => "max",
-            Component::FirstSeen => "first_seen",
-            Component::LastSeen => "last_seen",
-        }
-    }
-
-    pub(super) fn needs_stats(self) -> bool {
-        self != Component::Count && !self.is_time()
-    }
-
-    pub(super) fn is_time(self) -> bool {
-        matches!(self, Component::FirstSeen | Component::LastSeen)
-    }
-
-    /// Its number in a bucket: 0 for the count and the sum of nothing, none for what nothing has not.
-    pub(super) fn number(self, count: u64, stats: Option<&Stats>) -> Option<f64> {
-        match self {
-            Component::Count => Some(count as f64),
-            Component::CountValue => stats.map(|stats| stats.measured() as f64),
-            Component::Sum => stats.map(Stats::sum),
-            Component::Mean => stats.and_then(Stats::mean),
-            Component::Min => stats.and_then(Stats::min),
-            Component::Max => stats.and_then(Stats::max),
-            Component::FirstSeen | Component::LastSeen => None,
-        }
-    }
-
-    pub(super) fn of(self, cell: CellRef<'_>, stats: Option<&Stats>) -> Option<Value> {
-        match self {
-            Component::Count => Some(Value::Count(cell.count())),
-            Component::FirstSeen => Some(Value::Time(cell.first())),
-            Component::LastSeen => Some(Value::Time(cell.last())),
-            Component::CountValue => stats.map(|stats| Value::Count(stats.measured())),
-            Component::Sum => {
-                stats.filter(|s| s.measured() > 0).map(|stats| Value::Number(stats.sum()))
-            }
-            Component::Mean => stats.and_then(Stats::mean).map(Value::Number),
-            Component::Min => stats.and_then(Stats::min).map(Value::Number),
-            Component::Max => stats.and_then(Stats::max).map(Value::Number),
-        }
-    }
-}
-
-impl fmt::Display for Component {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Component {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Component::ALL.into_iter().find(|component| component.name() == text).ok_or_else(|| {
-            let names: Vec<&str> = Component::ALL.iter().map(|c| c.name()).collect();
-            Error::invalid(format!("{text:?} is not a component; there are {}", names.join(", ")))
-        })
-    }
 }

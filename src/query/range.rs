@@ -8,9 +8,11 @@
 //! Next: `query/several.rs`.
 
 use super::across::{Across, nearest_rank};
-use super::answer::{Bucket, Component, Total};
+use super::answer::{Bucket, Total};
+use super::component::Component;
 use super::not_kept::{pushed_out, too_far};
 use super::series::SeriesQuery;
+use super::span::{before, check_order, trailing};
 use super::window::{KeptGrain, Window};
 use super::{Depth, Query};
 use crate::aggregate::StatesRef;
@@ -528,7 +530,7 @@ impl RangeQuery {
     /// ```
     ///
     /// # Errors
-    /// `Invalid` when the view keeps no statistics and the component needs them, and for the times,
+    /// `Invalid` when the view does not keep what the component is of, and for the times,
     /// which are of whole series; as [`buckets`](Self::buckets).
     pub fn across(&self, component: Component) -> Result<Option<Across>> {
         self.current(|this| this.across_now(component))
@@ -545,9 +547,15 @@ impl RangeQuery {
             let counts = self.by_bucket(&self.series, now, &0, add_count)?;
             return Ok(counts.map(|counts| Across::of(counts.iter().map(|(_, n)| *n as f64))));
         }
-        let sums = self.by_bucket(&self.series, now, &query.no_sum(), Sum::add)?;
-        let number =
-            |(_, sum): &(_, Sum)| component.number(sum.count, query.stats(sum.states.as_ref()));
+        let mut kinds = query.view().kinds();
+        if !component.is_of_sketch() {
+            kinds.sketches.clear();
+        }
+        let nothing = Sum::of_nothing(&kinds);
+        let sums = self.by_bucket(&self.series, now, &nothing, Sum::add)?;
+        let number = |(_, sum): &(_, Sum)| {
+            component.number(sum.count, &query.chosen.figures(sum.states.as_ref()))
+        };
         Ok(sums.map(|sums| Across::of(sums.iter().filter_map(number))))
     }
 
@@ -870,27 +878,4 @@ fn add_count(sum: &mut u64, count: u64, _: StatesRef<'_>) {
 
 fn add_count_to(sum: u64, count: u64) -> u64 {
     sum.saturating_add(count)
-}
-
-/// The last moment before another.
-pub(super) fn before(moment: Timestamp) -> Timestamp {
-    Timestamp::from_micros(moment.micros().saturating_sub(1))
-}
-
-/// Exactly so long, ending now.
-pub(super) fn trailing(length: Duration, now: Timestamp) -> Result<Range<Timestamp>> {
-    if length.is_zero() {
-        return Err(Error::invalid("a trailing span of no length holds nothing"));
-    }
-    // Never a shorter one than was said.
-    let micros = i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
-    let end = now.micros().saturating_add(1);
-    Ok(Timestamp::from_micros(end.saturating_sub(micros))..Timestamp::from_micros(end))
-}
-
-pub(super) fn check_order(from: Timestamp, to: Timestamp) -> Result<()> {
-    if from < to {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("from {from} to {to} is no range: its end is not behind its begin")))
 }

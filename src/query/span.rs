@@ -11,7 +11,7 @@
 //!    from now.
 
 use super::answer::{Estimate, SpanTotal};
-use super::range::{RangeQuery, Reach, Stretch, check_order, trailing};
+use super::range::{RangeQuery, Reach, Stretch};
 use super::series::SeriesQuery;
 use super::window::KeptGrain;
 use super::{Depth, Query};
@@ -381,4 +381,27 @@ fn too_far(query: &Query, from: Timestamp, reach: Reach) -> Error {
             query.and_converted(),
         ),
     )
+}
+
+/// The last moment before another.
+pub(super) fn before(moment: Timestamp) -> Timestamp {
+    Timestamp::from_micros(moment.micros().saturating_sub(1))
+}
+
+/// Exactly so long, ending now.
+pub(super) fn trailing(length: Duration, now: Timestamp) -> Result<Range<Timestamp>> {
+    if length.is_zero() {
+        return Err(Error::invalid("a trailing span of no length holds nothing"));
+    }
+    // Never a shorter one than was said.
+    let micros = i64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX);
+    let end = now.micros().saturating_add(1);
+    Ok(Timestamp::from_micros(end.saturating_sub(micros))..Timestamp::from_micros(end))
+}
+
+pub(super) fn check_order(from: Timestamp, to: Timestamp) -> Result<()> {
+    if from < to {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("from {from} to {to} is no range: its end is not behind its begin")))
 }

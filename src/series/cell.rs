@@ -3,7 +3,7 @@
 //! Next: `series.rs`.
 
 use super::Shape;
-use crate::aggregate::{Aggregate, Count, Inputs, Malformed, States, StatesRef};
+use crate::aggregate::{Aggregate, Count, Inputs, Kinds, Malformed, States, StatesRef};
 use crate::codec;
 use crate::time::Timestamp;
 
@@ -59,7 +59,12 @@ pub(crate) struct CellRef<'a> {
 impl Cell {
     #[inline]
     pub(crate) fn empty(shape: &Shape) -> Self {
-        Cell { tally: Tally::default(), states: shape.kinds.empty() }
+        Cell::of_kinds(&shape.kinds)
+    }
+
+    #[inline]
+    pub(crate) fn of_kinds(kinds: &Kinds) -> Self {
+        Cell { tally: Tally::default(), states: kinds.empty() }
     }
 
     pub(crate) fn as_ref(&self) -> CellRef<'_> {

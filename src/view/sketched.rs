@@ -196,6 +196,16 @@ impl View {
         })
     }
 
+    /// The dimensions whose different values it counts one way or another.
+    pub(crate) fn counted_dimensions(&self) -> impl Iterator<Item = &str> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::Distinct { dimension, .. } | Measured::Theta { dimension, .. } => {
+                Some(dimension.as_str())
+            }
+            _ => None,
+        })
+    }
+
     /// The dimensions of which it keeps the top values, and by what measure, if that is not how many
     /// events have them.
     pub fn top_dimensions(&self) -> impl Iterator<Item = (&str, Option<&str>)> {

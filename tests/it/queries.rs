@@ -1,7 +1,8 @@
 //! Queries: orders, ties, prefixes, totals, and scans while everything moves.
 
 use crate::directory::{NOW, options};
-use quipu::{Component, Db, ErrorKind, Event, Grain, Keep, Row, Timestamp, View};
+use quipu::aggregate::Sketches;
+use quipu::{Component, Db, ErrorKind, Event, Grain, Keep, Query, Row, Timestamp, View};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -36,12 +37,15 @@ fn wherever_they_are(path: &Path, db: Db, check: impl Fn(&Db)) {
 /// Sixty keys with counts, sums, times of both signs and many ties; some measured nothing.
 fn ranked(path: &Path) -> Db {
     let db = options().open(path).unwrap();
-    db.define(View::new("v").by(["k"]).stats("value").stats("weight")).unwrap();
+    let view = View::new("v").by(["k"]).stats("value").stats("weight");
+    let view = view.theta("size", 64).distinct("lot").quantiles("weight").quantiles("value");
+    db.define(view).unwrap();
     for i in 0..60_i64 {
         let key = format!("k{i}");
         for j in 0..=(i % 4) {
             let at = Timestamp::from_secs(NOW - (i % 7) * 1_000 - j * (i % 3));
-            let event = Event::new("e").dim("k", &key).at(at);
+            let (lot, size) = ((j * i % 5).to_string(), (j % 2).to_string());
+            let event = Event::new("e").dim("k", &key).dim("lot", &lot).dim("size", &size).at(at);
             let event = if i % 11 == 10 { event } else { event.value((i % 9 - 4) as f64 * 0.5) };
             let event = if j % 2 == 0 { event.measure("weight", i as f64) } else { event };
             db.record(&event).unwrap();
@@ -50,8 +54,9 @@ fn ranked(path: &Path) -> Db {
     db
 }
 
+/// By the row's first measure, and by its lots.
 fn component_of(row: &Row, component: Component) -> Option<f64> {
-    let summary = row.summary().unwrap();
+    let (measure, summary) = &row.stats[0];
     match component {
         Component::Count => Some(row.count as f64),
         Component::CountValue => Some(summary.count_value as f64),
@@ -61,7 +66,17 @@ fn component_of(row: &Row, component: Component) -> Option<f64> {
         Component::Max => summary.max,
         Component::FirstSeen => Some(row.first_seen.micros() as f64),
         Component::LastSeen => Some(row.last_seen.micros() as f64),
+        Component::Distinct => Some(row.sketches.distinct("lot").unwrap().estimate().value),
+        Component::Percentile(percent) => {
+            let quantiles = row.sketches.quantiles(measure).unwrap();
+            quantiles.percentile(percent.get()).unwrap().map(|approx| approx.value)
+        }
     }
+}
+
+fn components() -> impl Iterator<Item = Component> {
+    let percentiles = [0.0, 50.0, 99.9].map(|percent| Component::percentile(percent).unwrap());
+    Component::ALL.into_iter().chain(percentiles)
 }
 
 type Order = fn(&f64, &f64) -> Ordering;
@@ -73,10 +88,10 @@ fn top_and_bottom_agree_with_sorting_by_every_component_and_at_every_length() {
     let db = ranked(&path);
     wherever_they_are(&path, db, |db| {
         for measure in ["value", "weight"] {
-            let query = db.query("v").unwrap().measure(measure).unwrap();
+            let query = db.query("v").unwrap().measure(measure).unwrap().dimension("lot").unwrap();
             let rows: Vec<Row> = query.rows().unwrap().map(Result::unwrap).collect();
             assert_eq!(rows.len(), 60);
-            for component in Component::ALL {
+            for component in components() {
                 let mut expected: Vec<(f64, &Row)> = rows
                     .iter()
                     .filter_map(|row| component_of(row, component).map(|value| (value, row)))
@@ -179,13 +194,97 @@ fn a_measure_is_chosen_by_name_and_an_unknown_one_is_refused() {
     db.record(&Event::new("e").dim("k", "k5").value(1.0)).unwrap();
     let counts = db.query("counts").unwrap();
     assert_eq!(counts.get(&["k5"]).unwrap().unwrap().summary(), None);
-    for component in Component::ALL {
+    for component in components() {
         let needs =
             !matches!(component, Component::Count | Component::FirstSeen | Component::LastSeen);
         assert_eq!(counts.top(1, component).is_err(), needs, "{component}");
         assert_eq!(counts.bottom(0, component).is_err(), needs, "{component}");
     }
     assert_eq!(counts.measure("value").unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn components_of_sketches_are_of_what_was_chosen_and_of_the_first_else() {
+    let root = tempfile::tempdir().unwrap();
+    let db = options().open(root.path().join("db")).unwrap();
+    let view = View::new("v").by(["k"]).stats("cents").quantiles("millis").quantiles("cents");
+    db.define(view.theta("user", 64).distinct("city").grain(Grain::Hour, Keep::All)).unwrap();
+    for (k, user, city, cents, millis) in [
+        ("a", "ann", "Rome", 5.0, 90.0),
+        ("a", "bob", "Rome", 6.0, 80.0),
+        ("b", "ann", "Oslo", 90.0, 7.0),
+        ("b", "ann", "Rome", 80.0, 8.0),
+    ] {
+        let event = Event::new("e").dim("k", k).dim("user", user).dim("city", city);
+        db.record(&event.measure("cents", cents).measure("millis", millis)).unwrap();
+    }
+    let p90 = Component::percentile(90.0).unwrap();
+    let query = db.query("v").unwrap();
+    let first = |query: &Query, component| query.top(1, component).unwrap()[0].key[0].clone();
+    assert_eq!(first(&query, Component::Distinct), "a", "users, of whom there is a theta sketch");
+    let by_city = query.clone().dimension("city").unwrap();
+    assert_eq!(first(&by_city, Component::Distinct), "b");
+    assert_eq!((first(&query, p90), first(&query, Component::Sum)), ("a".into(), "b".into()));
+    let cents = query.clone().measure("cents").unwrap();
+    assert_eq!((first(&cents, p90), first(&cents, Component::Sum)), ("b".into(), "b".into()));
+    // Of this one there are no statistics; those of another measure are not taken for them.
+    let millis = query.clone().measure("millis").unwrap();
+    assert_eq!(first(&millis, p90), "a");
+    let error = millis.top(1, Component::Sum).unwrap_err();
+    assert!(error.to_string().contains("no statistics of the measure"), "{error}");
+
+    let hours = by_city.series(&["b"]).unwrap().last_hours(1);
+    assert_eq!(hours.across(Component::Distinct).unwrap().unwrap().values(), [2.0]);
+    assert_eq!(hours.across(p90).unwrap().unwrap().values(), [8.0]);
+    for (error, parts) in [
+        (
+            query.clone().dimension("shop").unwrap_err(),
+            ["distinct count of \"shop\"", "user, city"],
+        ),
+        (query.clone().measure("height").unwrap_err(), ["\"height\"", "cents, millis"]),
+        ("p101".parse::<Component>().unwrap_err(), ["101", "0 to 100"]),
+        ("median".parse::<Component>().unwrap_err(), ["\"median\"", "p50"]),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(parts.iter().all(|part| error.to_string().contains(part)), "{error}");
+    }
+}
+
+#[test]
+fn answers_without_sketches_are_the_same_without_them() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = ranked(&path);
+    db.define(View::new("hours").distinct("lot").stats("value").counter_grains()).unwrap();
+    db.record(&Event::new("e").dim("lot", "one").value(3.0)).unwrap();
+    wherever_they_are(&path, db, |db| {
+        let whole = db.query("v").unwrap();
+        let bare = whole.clone().without_sketches();
+        let stripped = |mut row: Row| {
+            assert!(!row.sketches.is_empty());
+            row.sketches = Sketches::default();
+            row
+        };
+        let rows = |query: &Query| query.rows().unwrap().map(Result::unwrap).collect::<Vec<_>>();
+        assert_eq!(rows(&bare), rows(&whole).into_iter().map(stripped).collect::<Vec<_>>());
+        for component in components() {
+            let top = whole.top(7, component).unwrap().into_iter().map(stripped);
+            assert_eq!(bare.top(7, component).unwrap(), top.collect::<Vec<_>>(), "{component}");
+        }
+        assert_eq!(bare.totals().unwrap(), stripped(whole.totals().unwrap()));
+
+        let day = |query: Query| query.series(&[]).unwrap().last_hours(24);
+        let whole = day(db.query("hours").unwrap());
+        let bare = day(db.query("hours").unwrap().without_sketches());
+        let mut total = whole.total().unwrap().unwrap();
+        assert_eq!(total.sketches.distinct("lot").unwrap().estimate().value, 1.0);
+        total.sketches = Sketches::default();
+        for _ in 0..3 {
+            assert_eq!(bare.total().unwrap().unwrap(), total);
+        }
+        let lots = bare.across(Component::Distinct).unwrap().unwrap();
+        assert_eq!((lots.values().len(), lots.max()), (24, Some(1.0)));
+    });
 }
 
 #[test]
