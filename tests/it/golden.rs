@@ -1,10 +1,13 @@
 //! Directories written by released versions, opened for ever; and the bytes that are written today.
 //!
 //! `tests/golden/v1` has two directories of one script: `closed` was closed cleanly, `killed` is what
-//! a process left that was killed in the middle of a frame; `backup` is a backup of the first. Their
-//! files are compressed; beside them lie the answers. A directory is never written again once its version is released: what is missing
-//! is written where `QUIPU_WRITE_GOLDEN` is set, what is there stays
+//! a process left that was killed in the middle of a frame; `backup` is a backup of the first. `wide` and
+//! `converted` are of other scripts, which write what the first one does not (`golden/wide.rs`). Their files are
+//! compressed; beside them lie the answers. A directory is never written again once its version is
+//! released: what is missing is written where `QUIPU_WRITE_GOLDEN` is set, what is there stays
 //! (`guide/format.md`, *Versions*).
+
+mod wide;
 
 use crate::directory::{contents, crash_image, segments};
 use flate2::Compression;
@@ -22,7 +25,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const NAMES: [&str; 2] = ["closed", "killed"];
+const NAMES: [&str; 4] = ["closed", "killed", "wide", "converted"];
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
@@ -189,6 +192,7 @@ fn answers(dir: &Path) -> Value {
     };
     let views: Vec<Value> = views.iter().map(view).collect();
     let known = statistics(&db);
+    let wide = wide::answers(&db);
     // What a window of ids has, and what came too late for it: asked of a copy, for it records.
     let copy = dir.with_extension("copy");
     crash_image(dir, &copy);
@@ -200,16 +204,20 @@ fn answers(dir: &Path) -> Value {
     asked
         .define(View::new("found").by(["user", "product"]).stats("value").stats("weight"))
         .unwrap();
-    asked.backfill("found", |_| ControlFlow::Continue(())).unwrap();
-    let found = asked.query("found").unwrap();
-    let found: Vec<_> = found.rows().unwrap().map(Result::unwrap).collect();
-    asked.backfill("unfilled", |_| ControlFlow::Continue(())).unwrap();
-    let filled = asked.query("unfilled").unwrap().totals().unwrap();
+    let found = asked.backfill("found", |_| ControlFlow::Continue(())).map(|_| {
+        let found = asked.query("found").unwrap();
+        found.rows().unwrap().map(Result::unwrap).collect::<Vec<_>>()
+    });
+    let found = found.map_err(|error| format!("{:?}", error.kind()));
+    let filled = asked.backfill("unfilled", |_| ControlFlow::Continue(())).ok();
+    let filled = filled.map(|_| asked.query("unfilled").unwrap().totals().unwrap());
+    let told = wide::bundle_of(dir).exists().then(|| wide::told_again(&asked, dir));
     drop(asked);
     fs::remove_dir_all(&copy).unwrap();
     db.close().unwrap();
     exactly(json!({
         "views": views, "known": known, "duplicates": duplicates, "found": found, "filled": filled,
+        "wide": [wide, told],
     }))
 }
 
@@ -233,6 +241,12 @@ fn statistics(db: &Db) -> Value {
 fn unpack(name: &str, to: &Path) {
     let from = golden(name);
     fs::create_dir_all(to.join("log")).unwrap();
+    if name == "wide" {
+        let mut bytes = Vec::new();
+        let bundle = fs::File::open(golden("wide.bundle.gz")).unwrap();
+        GzDecoder::new(bundle).read_to_end(&mut bytes).unwrap();
+        fs::write(wide::bundle_of(to), bytes).unwrap();
+    }
     for folder in ["", "log"] {
         for entry in fs::read_dir(from.join(folder)).unwrap() {
             let path = entry.unwrap().path();
@@ -260,8 +274,10 @@ fn pack(dir: &Path, name: &str) {
             put(&golden(name).join(format!("{file}.gz")), &bytes);
         }
     }
-    if name == "backup" {
-        return;
+    match name {
+        "backup" => return,
+        "wide" => put(&golden("wide.bundle.gz"), &fs::read(wide::bundle_of(dir)).unwrap()),
+        _ => {}
     }
     let answers = serde_json::to_string(&answers(dir)).unwrap();
     put(&golden(&format!("{name}.answers.json.gz")), answers.as_bytes());
@@ -277,9 +293,15 @@ fn write_missing() {
     let root = tempfile::tempdir().unwrap();
     let quietly = |_| ControlFlow::Continue(());
     for name in NAMES.into_iter().chain(["backup"]).filter(|name| !golden(name).exists()) {
-        let (dir, image, clock) = (root.path().join(name), root.path().join("image"), clock());
+        let (dir, image, clock) =
+            (root.path().join(name), root.path().join(format!("{name} image")), clock());
+        let script = match name {
+            "wide" => wide::script,
+            "converted" => wide::converted,
+            _ => script,
+        };
         let db = script(&dir, &clock);
-        if name == "closed" {
+        if name != "killed" && name != "backup" {
             db.close().unwrap();
             pack(&dir, name);
             continue;
@@ -337,7 +359,7 @@ fn what_released_versions_wrote_is_opened_with_every_answer() {
         }
         drop(reader);
         let got = answers(&dir);
-        for part in ["views", "known", "duplicates", "found", "filled"] {
+        for part in ["views", "known", "duplicates", "found", "filled", "wide"] {
             assert!(got[part] == expected[part], "{part} of {name}: {}", got[part]);
         }
         // And again, now that this version has written to it.
@@ -424,6 +446,17 @@ const FIRST_FRAMES: usize = 60;
 fn the_bytes_written_today_are_those_of_the_format() {
     let root = tempfile::tempdir().unwrap();
     let (then, now) = (root.path().join("then"), root.path().join("now"));
+    let others =
+        [("wide", wide::script as fn(&Path, &TestClock) -> Db), ("converted", wide::converted)];
+    for (name, script) in others {
+        unpack(name, &then);
+        script(&now, &clock()).close().unwrap();
+        for rows in ["series", "buckets"] {
+            let (now, then) = (table(&now, rows), table(&then, rows));
+            assert!(now == then && now.len() > 1, "{} {rows} of {name}", then.len());
+        }
+        [&then, &now].iter().for_each(|dir| fs::remove_dir_all(dir).unwrap());
+    }
     unpack("closed", &then);
     script(&now, &clock()).close().unwrap();
     let (then_frames, now_frames) = (frames(&then), frames(&now));
