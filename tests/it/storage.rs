@@ -1,6 +1,7 @@
 //! Stores of one's own: what works with them, and what becomes of a store that fails.
 
 mod change;
+mod unhindered;
 
 use crate::directory::{NOW, contents, crash_image, options, record_alone};
 use quipu::storage::{self, Changes, MemoryStorage, Snapshot, Start, Storage, Table};

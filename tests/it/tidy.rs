@@ -334,6 +334,29 @@ fn the_fuzzing_guide_names_every_target_and_each_has_seeds() {
 }
 
 #[test]
+fn each_promise_has_tests_by_the_names_that_the_guide_gives() {
+    let guide = read("src/guide/design.md");
+    let rows = guide.lines().skip_while(|line| !line.starts_with("| promise |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+    let promises: Vec<&str> = rows.iter().filter_map(|row| row.split(" | ").next()).collect();
+    let numbers: Vec<String> = (1..=10).map(|n| format!("| {n}")).collect();
+    assert_eq!(promises, numbers);
+    for row in rows {
+        let suites =
+            row.split("; ").map(|suite| suite.split('`').skip(1).step_by(2).collect::<Vec<_>>());
+        for suite in suites.filter(|suite| !suite.is_empty()) {
+            let tests = files(&format!("tests/{}", suite[0]), ".rs");
+            for name in &suite[1..] {
+                let begins = |part: &str| part.trim_start().starts_with(&format!("fn {name}()"));
+                let is_there = |file: &Source| file.text.split("#[test]").skip(1).any(begins);
+                let is_there = tests.iter().any(is_there);
+                assert!(suite.len() > 1 && is_there, "no test {name} in tests/{}", suite[0]);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_readme_shows_what_is_run() {
     let readme = read("README.md");
     assert!(!read("CHANGELOG.md").is_empty());
