@@ -16,6 +16,7 @@ mod check;
 mod guest;
 mod memory;
 mod redb;
+mod sums;
 
 pub use check::check;
 pub(crate) use guest::{Guest, Opener};

@@ -10,6 +10,9 @@
 //! ([`CHECKED_BYTES`]), else with the first commit. Until then a look-up that finds nothing proves
 //! it: the rows before and behind the place where it should be must be whole and in order.
 //!
+//! What was in order when it was checked may be read otherwise later. So what each block of the file was is
+//! remembered, from the check on or from when it was first read or written (`sums.rs`).
+//!
 //! redb writes to its file as soon as it opens it. A directory whose log turns out to be damaged is
 //! to be left as it was, though, and the log can only be read with what the store says. So the
 //! store is opened *held back*: what redb writes stays in memory until the first commit. An opening
@@ -20,6 +23,7 @@
 //! changes it, and others copy it under a shared one ([`RedbStorage::open_copy`]): a copy is the state
 //! of one commit, whole.
 
+use super::sums::Sums;
 use super::{Changes, Row, Snapshot, Start, Storage, Table, message_of};
 use crate::disk::{self, Access, Disk, File, Hold, Sharing};
 use crate::error::{Error, ErrorKind, Result};
@@ -66,6 +70,8 @@ struct Held {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: RwLock<HeldState>,
+    /// What the file's blocks were.
+    sums: Arc<Sums>,
     /// redb panicked. Its own locks may be poisoned, and dropping it would panic while it unwinds.
     panicked: AtomicBool,
 }
@@ -86,7 +92,7 @@ impl Held {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let state = self.state.read();
         let (file, len, writes) = match &*state {
-            HeldState::Released(file) => return file.read_at(offset, out),
+            HeldState::Released(file) => return self.sums.read(&**file, offset, out),
             HeldState::Back { file, len, writes } => (file, *len, writes),
         };
         let end = offset + out.len() as u64;
@@ -97,7 +103,7 @@ impl Held {
         out.fill(0);
         if let Some(file) = file {
             let in_file = file.len()?.clamp(offset, end) - offset;
-            file.read_at(offset, &mut out[..in_file as usize])?;
+            self.sums.read(&**file, offset, &mut out[..in_file as usize])?;
         }
         for (at, bytes) in writes {
             let (from, to) = ((*at).max(offset), (at + bytes.len() as u64).min(end));
@@ -116,7 +122,7 @@ impl Held {
         let mut state = self.state.write();
         let HeldState::Back { file, len, writes } = &*state else { return Ok(hold) };
         let target = if let Some(file) = file {
-            write_out(file, *len, writes)?;
+            write_out(file, &self.sums, *len, writes)?;
             file.clone()
         } else {
             let unfinished = self.path.with_extension("redb.new");
@@ -125,7 +131,7 @@ impl Held {
             }
             let target = self.disk.create(&unfinished)?;
             hold = Some(disk::hold(&target, Sharing::Nobody)?);
-            let written = write_out(&target, *len, writes).and_then(|()| {
+            let written = write_out(&target, &self.sums, *len, writes).and_then(|()| {
                 self.disk.rename(&unfinished, &self.path)?;
                 self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))
             });
@@ -150,16 +156,21 @@ impl Held {
 }
 
 /// Writes what was held back, in its order, and makes it durable.
-fn write_out(target: &Arc<dyn File>, len: u64, writes: &[(u64, Vec<u8>)]) -> io::Result<()> {
+fn write_out(
+    target: &Arc<dyn File>,
+    sums: &Sums,
+    len: u64,
+    writes: &[(u64, Vec<u8>)],
+) -> io::Result<()> {
     if target.len()? != len {
-        target.set_len(len)?;
+        sums.set_len(&**target, len)?;
     }
     for (offset, bytes) in writes {
-        target.write_at(*offset, bytes)?;
+        sums.write(&**target, *offset, bytes)?;
     }
     // A write that came before the file was made shorter may have made it longer again.
     if target.len()? != len {
-        target.set_len(len)?;
+        sums.set_len(&**target, len)?;
     }
     target.sync()
 }
@@ -186,7 +197,7 @@ impl redb::StorageBackend for Backend {
                 *len = new;
                 Ok(())
             }
-            HeldState::Released(file) => file.set_len(new),
+            HeldState::Released(file) => self.0.sums.set_len(&**file, new),
         }
     }
 
@@ -204,7 +215,7 @@ impl redb::StorageBackend for Backend {
                 writes.push((offset, data.to_vec()));
                 Ok(())
             }
-            HeldState::Released(file) => file.write_at(offset, data),
+            HeldState::Released(file) => self.0.sums.write(&**file, offset, data),
         }
     }
 }
@@ -245,18 +256,24 @@ impl RedbStorage {
         let exists = disk.exists(path).map_err(fail)?;
         let file = if exists { Some(disk.open(path, Access::Read).map_err(fail)?) } else { None };
         let len = file.map_or(Ok(0), |file| file.len()).map_err(fail)?;
+        let sums = Arc::<Sums>::default();
         if len <= CHECKED_BYTES && exists {
-            Self::check(disk, path)?;
+            Self::check_with(disk, path, &sums)?;
         }
-        let storage = Self::opened(disk, path, Access::Write)?;
+        let storage = Self::opened(disk, path, Access::Write, sums)?;
         storage.checked.store(len <= CHECKED_BYTES, SeqCst);
         Ok(storage)
     }
 
     /// Has redb compare every page of the file at `path` with its checksum.
     pub(crate) fn check(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+        Self::check_with(disk, path, &Arc::default())
+    }
+
+    /// The same of a file of whose blocks something is known.
+    fn check_with(disk: &Arc<dyn Disk>, path: &Path, sums: &Arc<Sums>) -> Result<()> {
         // In an instance of its own: redb wants to be alone for it, and mends what it finds.
-        if Self::inspect(disk, path)?.check_integrity()? {
+        if Self::opened(disk, path, Access::Read, sums.clone())?.check_integrity()? {
             return Ok(());
         }
         let message = "the snapshot is damaged: its pages are not what its checksums say";
@@ -266,10 +283,10 @@ impl RedbStorage {
     /// Opens the store without looking at more of it than that needs. It is to be read only, also
     /// where nothing can be written.
     pub(crate) fn inspect(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
-        Self::opened(disk, path, Access::Read)
+        Self::opened(disk, path, Access::Read, Arc::default())
     }
 
-    fn opened(disk: &Arc<dyn Disk>, path: &Path, access: Access) -> Result<Self> {
+    fn opened(disk: &Arc<dyn Disk>, path: &Path, access: Access, sums: Arc<Sums>) -> Result<Self> {
         let fail = |e| Error::io("open the snapshot", path, e);
         let file = if disk.exists(path).map_err(fail)? {
             Some(disk.open(path, access).map_err(fail)?)
@@ -277,7 +294,7 @@ impl RedbStorage {
             None
         };
         let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(fail)?;
-        Self::open_held(disk, path, file, len)
+        Self::open_held(disk, path, file, len, sums)
     }
 
     /// Opens a copy of the store at `path`, which another process may own; what changes there later
@@ -291,14 +308,14 @@ impl RedbStorage {
     ) -> Result<(Self, Option<StoreHold>)> {
         let fail = |e| Error::io("copy the snapshot", path, e);
         let Some(hold) = StoreHold::take(disk, path)? else {
-            return Ok((Self::open_held(disk, path, None, 0)?, None));
+            return Ok((Self::open_held(disk, path, None, 0, Arc::default())?, None));
         };
         let len = hold.file.len().map_err(fail)?;
         let copy = disk.scratch().map_err(fail)?;
         disk::each_block(&*hold.file, path, 0..len, "copy the snapshot", &mut |at, block| {
             copy.write_at(at, block).map_err(fail)
         })?;
-        Ok((Self::open_held(disk, path, Some(copy), len)?, Some(hold)))
+        Ok((Self::open_held(disk, path, Some(copy), len, Arc::default())?, Some(hold)))
     }
 
     fn open_held(
@@ -306,16 +323,17 @@ impl RedbStorage {
         path: &Path,
         file: Option<Arc<dyn File>>,
         len: u64,
+        sums: Arc<Sums>,
     ) -> Result<Self> {
         if file.is_some() && len == 0 {
             return Err(Error::corruption(path, 0, "the snapshot is empty"));
         }
-        Self::held_back(disk, path, file, len)
+        Self::held_back(disk, path, file, len, sums)
     }
 
     /// A store that will be made at `path`, where nothing is when it is first committed to.
     pub(crate) fn anew(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
-        Self::held_back(disk, path, None, 0)
+        Self::held_back(disk, path, None, 0, Arc::default())
     }
 
     fn held_back(
@@ -323,12 +341,13 @@ impl RedbStorage {
         path: &Path,
         file: Option<Arc<dyn File>>,
         len: u64,
+        sums: Arc<Sums>,
     ) -> Result<Self> {
         let is_new = file.is_none();
         let state = RwLock::new(HeldState::Back { file, len, writes: Vec::new() });
         let (disk, path_buf) = (disk.clone(), path.to_owned());
         let panicked = AtomicBool::new(false);
-        let held = Arc::new(Held { disk, path: path_buf, state, panicked });
+        let held = Arc::new(Held { disk, path: path_buf, state, sums, panicked });
         let database = guarded(&held, || {
             Database::builder()
                 .set_cache_size(CACHE_BYTES)
@@ -429,7 +448,7 @@ impl Storage for RedbStorage {
 
     fn commit(&self, changes: &Changes) -> Result<()> {
         if !self.checked.load(SeqCst) {
-            Self::check(&self.held.disk, &self.path)?;
+            Self::check_with(&self.held.disk, &self.path, &self.held.sums)?;
             self.checked.store(true, SeqCst);
         }
         let _hold =

@@ -3,7 +3,7 @@
 //! `cuts.rs` explores power cuts, `faults_everywhere.rs` fails each operation, `controls.rs` shows
 //! that both see what they are to see. `backup.rs` and `repair.rs` do both to backups, restores,
 //! repairs and openings that rebuild a snapshot; `sectors.rs` lets each sector of a log be one that
-//! cannot be read; `guests.rs` has a store of one's own. A failure prints the command that repeats it. Environment:
+//! cannot be read, `flips.rs` each read be wrong in a bit; `guests.rs` has a store of one's own. A failure prints the command that repeats it. Environment:
 //!
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
@@ -11,6 +11,7 @@
 //! - `QUIPU_EXPLORE_FAULTS`: of the operations of the fixed scripts one in so many fails (20)
 //! - `QUIPU_EXPLORE_CALLS`: of what cuts and faults of a backup, a restore or a repair leave one in so
 //!   many is looked at (8)
+//! - `QUIPU_EXPLORE_FLIPS`: in how many bits each read is wrong, one at a time (4)
 //! - `QUIPU_EXPLORE`, `QUIPU_FAULT`: the place to repeat
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
@@ -26,6 +27,7 @@ mod controls;
 mod cuts;
 mod faults;
 mod faults_everywhere;
+mod flips;
 mod found;
 mod guests;
 mod others;

@@ -455,7 +455,9 @@ fn the_bytes_written_today_are_those_of_the_format() {
             let (now, then) = (table(&now, rows), table(&then, rows));
             assert!(now == then && now.len() > 1, "{} {rows} of {name}", then.len());
         }
-        [&then, &now].iter().for_each(|dir| fs::remove_dir_all(dir).unwrap());
+        for dir in [&then, &now] {
+            fs::remove_dir_all(dir).unwrap();
+        }
     }
     unpack("closed", &then);
     script(&now, &clock()).close().unwrap();

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Longer than any machine takes for some events; who waits so long waits for the store.
-const FOREVER: Duration = Duration::from_secs(120);
+const FOREVER: Duration = Duration::from_mins(2);
 
 fn policy() -> Policy {
     Policy::new("calls").at_most("all", 1_000_000, Window::fixed(Grain::Hour))
@@ -51,6 +51,8 @@ fn others_record(db: &Db, times: &AtomicUsize) {
     is_done.recv_timeout(FOREVER).expect("recording waits for what stands still");
 }
 
+type Ask = fn(&Db);
+
 fn open(store: &Planned, path: &Path) -> Db {
     let hours = |view: View| view.grain(Grain::Hour, Keep::Last(3));
     let options = store.options().view(hours(View::new("all"))).memory_budget(0);
@@ -68,7 +70,6 @@ fn recording_waits_for_no_checkpoint_no_disk_read_and_no_query() {
     db.close().unwrap();
     let mut recorded = 600;
 
-    type Ask = fn(&Db);
     let cases: [(&str, &[Call], Ask); 5] = [
         ("a checkpoint", &[Call::Commit, Call::Committed], |db| db.checkpoint().unwrap()),
         ("a point query", &[Call::Snapshot, Call::Get(Table::Series)], |db| {
