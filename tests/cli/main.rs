@@ -12,6 +12,7 @@ mod full_disk;
 mod limits;
 mod loading;
 mod over_time;
+mod points;
 mod protected;
 mod sketches;
 mod stopping;

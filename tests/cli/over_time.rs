@@ -120,8 +120,10 @@ fn what_cannot_be_asked_together_is_refused_and_advice_can_be_followed() {
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.err.contains("--trailing"), "{run:?}");
     let run = shop.run(&["series", "by_hour", "--from", "2026-11-01", "--to", "2026-11-02"]);
+    assert_eq!(run.ok().json()["lower"], 1, "a date is one of the directory's time zone");
+    let run = shop.run(&["series", "by_hour", "--from", "2026-11-01 07:00", "--to", "2026-11-02"]);
     assert_eq!(run.code, Some(2), "{run:?}");
-    assert!(run.err.contains("2026-11-01T00:00:00Z"), "{run:?}");
+    assert!(run.err.contains("2026-11-01T07:00:00Z"), "{run:?}");
     assert!(!run.err.contains("--assume-utc"), "{run:?}");
 }
 

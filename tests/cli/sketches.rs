@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Sales of this hour and of the day before yesterday: 30 products with 1, 2, 3 ... sales each of the users
 /// 0, 1, 2 ...; those of even products in France.
-fn sold() -> Shop {
+pub(crate) fn sold() -> Shop {
     let shop = Shop::new();
     let now = SystemClock.now();
     let mut lines = String::new();
@@ -31,7 +31,7 @@ fn sold() -> Shop {
     shop
 }
 
-fn asked(shop: &Shop, args: &str) -> crate::Run {
+pub(crate) fn asked(shop: &Shop, args: &str) -> crate::Run {
     shop.run(&args.split(' ').collect::<Vec<_>>())
 }
 
@@ -58,13 +58,41 @@ fn distinct_is_of_all_keys_of_one_or_of_each() {
         [("\"DE\"".to_owned(), Some(30)), ("\"FR\"".to_owned(), Some(29)),]
     );
     asked(&shop, "distinct sales --of value").failed(1, "it does of: user, product");
-    asked(&shop, "distinct revenue").failed(1, "keeps no distinct count");
-    asked(&shop, "distinct sales ES").failed(1, "no such key");
+    let none = asked(&shop, "distinct revenue");
+    none.failed(1, "keeps no distinct count; these do: sales (of user, product)");
+    none.failed(1, "quipu define NAME --distinct DIM --backfill");
+    asked(&shop, "distinct sales ES").failed(1, "no such key in sales: ES");
+    shop.run(&["distinct", "sales", ""]).failed(1, "no such key in sales: \"\"");
+    asked(&shop, "distinct sales --measure value").failed(2, "--measure");
     asked(&shop, "distinct sales FR x").failed(1, "key");
     asked(&shop, "distinct sales --last 10d").failed(1, "keeps no buckets by day");
     asked(&shop, "distinct sales --last 100h").failed(1, "--kept");
     let kept = asked(&shop, "distinct sales --last 100h --kept").ok();
     assert!(kept.err.contains("what is kept begins with"), "{kept:?}");
+}
+
+#[test]
+fn a_range_can_be_of_dates_and_says_when_nothing_was_in_it() {
+    let shop = Shop::new();
+    let midnight = "{\"event\":\"sale\",\"ts\":1304200800000,\"user\":\"ann\"}\n";
+    let file = shop.file("events.ndjson", midnight);
+    let zone = ["--grain", "day", "--time-zone", "Europe/Paris", "--create"];
+    shop.run(&[&["define", "days", "--distinct", "user"], &zone[..]].concat()).ok();
+    shop.run(&["load", &file]).ok();
+    let of = |range: &str| {
+        let run = asked(&shop, &format!("distinct days {range}")).ok();
+        (run.json()["distinct"].as_u64().unwrap(), run.err)
+    };
+    // It is the first of May in Paris, and the last of April in UTC.
+    assert_eq!(of("--from 2011-05-01 --to 2011-05-02"), (1, String::new()));
+    let (users, told) = of("--from 2011-04-30 --to 2011-05-01");
+    assert_eq!(users, 0);
+    assert_eq!(told, "hint: no events in that time; the last was at 2011-04-30 22:00:00\n");
+    let series = asked(&shop, "series days --from 2011-05-01 --to 2011-05-02 --grain day").ok();
+    assert_eq!(series.json_lines()[0]["count"], 1);
+    asked(&shop, "distinct days --from 2011-05-01T00:00 --to 2011-05-02").failed(2, "no time zone");
+    asked(&shop, "distinct days --from 2011-05-32 --to 2011-06-02").failed(2, "neither");
+    asked(&shop, "distinct days --from 2011-05-02 --to 2011-05-01").failed(1, "no range");
 }
 
 #[test]
@@ -76,6 +104,10 @@ fn common_is_what_keys_share_and_others_have_not() {
     assert_eq!(count("common sales FR DE --last 24h"), 15);
     asked(&shop, "common revenue a b").failed(1, "keeps no theta sketch");
     asked(&shop, "common sales FR ES").failed(1, "no such key in sales: ES");
+    shop.run(&["define", "pairs", "--by", "user,product", "--theta", "category"]).ok();
+    asked(&shop, "common pairs u1").failed(2, "keys of pairs have 2 parts each: user, product");
+    shop.run(&["define", "all", "--theta", "user", "--backfill"]).ok();
+    asked(&shop, "common all x").failed(2, "has no key");
 }
 
 #[test]
@@ -98,10 +130,19 @@ fn heavy_names_what_counts_most_and_what_surely_does() {
         ["\"p28\"", "\"p26\""]
     );
     assert_eq!(above[0]["above"], "surely");
+    let cut = asked(&shop, "heavy sales --above 12").ok();
+    assert_eq!(
+        (cut.json_lines().len(), cut.err.as_str()),
+        (10, "hint: there are 8 more; -n 18 shows all\n")
+    );
     let weighed = asked(&shop, "heavy revenue -n 1").ok().json_lines();
     assert_eq!(weighed[0]["item"], "p29");
     assert!(weighed[0]["count"].as_u64().unwrap() > 2_000);
-    asked(&shop, "heavy sales --by value").failed(1, "keeps no top by value");
+    asked(&shop, "heavy sales --by value")
+        .failed(1, "keeps no top of product by value; it keeps the top of: product");
+    asked(&shop, "heavy sales --of user").failed(1, "keeps no top of user; it does of: product");
+    asked(&shop, "heavy sales --above -1").failed(2, "invalid digit");
+    assert!(above[0]["exact"].as_bool().unwrap());
     assert_eq!(asked(&shop, "heavy revenue --by value -n 2").ok().json_lines().len(), 2);
 }
 
@@ -109,7 +150,7 @@ fn heavy_names_what_counts_most_and_what_surely_does() {
 fn quantiles_are_by_percent_and_as_a_histogram() {
     let shop = sold();
     let rows = asked(&shop, "quantile sales --at p0,50,p100").ok().json_lines();
-    let row = |row: &serde_json::Value| (row["quantile"].to_string(), row["value"].as_f64());
+    let row = |row: &serde_json::Value| (row["percentile"].to_string(), row["value"].as_f64());
     assert_eq!(
         rows.iter().map(row).collect::<Vec<_>>(),
         [
@@ -131,7 +172,7 @@ fn quantiles_are_by_percent_and_as_a_histogram() {
     asked(&shop, "quantile sales --at p101").failed(2, "p0 to p100");
     asked(&shop, "quantile sales --edges 5,1").failed(1, "rise");
     let table = asked(&shop, "quantile sales -f table").ok();
-    assert!(table.out.contains("p99") && table.out.contains("quantile"), "{}", table.out);
+    assert!(table.out.contains("p99") && table.out.contains("percentile"), "{}", table.out);
 }
 
 #[test]
@@ -148,4 +189,15 @@ fn a_definition_of_sketches_is_read_and_shown() {
     define("--theta user=70000").failed(1, "64 to 16384");
     define("--top =9").failed(2, "expected a name");
     define("--top product=many").failed(2, "no whole number");
+    define("--count-min product=0x7").failed(2, "1 to 32 rows");
+    define("--count-min product=2000").failed(2, "WIDTHxDEPTH");
+    define("--count-min product,product=1%").failed(1, "asked for twice");
+    define("--membership user=0").failed(2, "at least one");
+    define("--membership user=100:1").failed(2, "2 or more");
+    define("--membership user=99999999999").failed(2, "gigabyte");
+    define("--count-min product,user=0.01% --membership user=500:1000,product").ok();
+    let views = shop.run(&["views"]).ok().out;
+    let shown = "count-min sketch 2000 by 7 of product, count-min sketch 20000 by 7 of user, membership of \
+                 500 values of user to one in 1000, membership of 1000000 values of product to one in 100";
+    assert!(views.contains(shown), "{views}");
 }

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::limit::LimitArgs;
 use crate::load::LoadArgs;
 use crate::over_time::{RatioArgs, SeenArgs, SeriesArgs};
+use crate::point::{ContainsArgs, CountOfArgs};
 use crate::progress::say;
 use crate::sheet::{Extent, Format, Sheet, SheetWriter};
 use crate::sketch::{CommonArgs, DistinctArgs, HeavyArgs, QuantileArgs};
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Common(Box<CommonArgs>),
     Heavy(Box<HeavyArgs>),
     Quantile(Box<QuantileArgs>),
+    CountOf(Box<CountOfArgs>),
+    Contains(Box<ContainsArgs>),
     Views(ViewsArgs),
     Define(Box<DefineArgs>),
     Drop(DropArgs),

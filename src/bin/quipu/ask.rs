@@ -9,11 +9,11 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use quipu::{Component, Grain, Query, Row};
+use quipu::{Component, Grain, Query, Row, TimeZone, ViewStatus};
 
 use crate::args::{Opened, Output, Place};
 use crate::failure::Failure;
-use crate::number;
+use crate::over_time::no_such_key;
 use crate::rows;
 use crate::sheet::{Extent, SheetWriter};
 
@@ -46,7 +46,7 @@ Examples:
 #[command(after_help = TOP_EXAMPLES)]
 pub(crate) struct TopArgs {
     #[command(flatten)]
-    view: ViewArgs,
+    view: MeasuredArgs,
     /// The figure that decides
     #[arg(long, value_name = "FIGURE", default_value = "count", value_parser = component())]
     by: Component,
@@ -65,7 +65,7 @@ pub(crate) struct TopArgs {
 #[command(after_help = GET_EXAMPLES)]
 pub(crate) struct GetArgs {
     #[command(flatten)]
-    view: ViewArgs,
+    view: MeasuredArgs,
     /// The parts of the key, in the order of the view's dimensions
     #[arg(value_name = "KEY")]
     key: Vec<String>,
@@ -79,7 +79,7 @@ pub(crate) struct GetArgs {
 #[command(after_help = LIST_EXAMPLES)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
-    view: ViewArgs,
+    view: MeasuredArgs,
     /// Only keys that begin with these parts
     #[arg(long, value_name = "PART", num_args = 1..)]
     prefix: Vec<String>,
@@ -96,7 +96,7 @@ pub(crate) struct ListArgs {
 #[command(after_help = TOTALS_EXAMPLES)]
 pub(crate) struct TotalsArgs {
     #[command(flatten)]
-    view: ViewArgs,
+    view: MeasuredArgs,
 }
 
 /// What every question needs.
@@ -107,11 +107,35 @@ pub(crate) struct ViewArgs {
     view: String,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What questions need that show the figures of a measure.
+#[derive(Debug, Args)]
+pub(crate) struct MeasuredArgs {
+    #[command(flatten)]
+    view: ViewArgs,
     /// The measure to show, where the view has several [default: its first]
     #[arg(long, value_name = "NAME")]
     measure: Option<String>,
-    #[command(flatten)]
-    output: Output,
+}
+
+impl MeasuredArgs {
+    /// The name of the view.
+    pub(crate) fn name(&self) -> &str {
+        self.view.name()
+    }
+
+    pub(crate) fn output(&self) -> &Output {
+        self.view.output()
+    }
+
+    pub(crate) fn ask(&self) -> Result<Asked, Failure> {
+        let asked = self.view.ask()?;
+        let Some(measure) = &self.measure else { return Ok(asked) };
+        Ok(Asked { query: asked.query.measure(measure)?, ..asked })
+    }
 }
 
 fn component() -> impl TypedValueParser<Value = Component> {
@@ -138,10 +162,6 @@ impl ViewArgs {
     pub(crate) fn ask(&self) -> Result<Asked, Failure> {
         let db = self.place.open_to_ask()?;
         let query = db.query(&self.view)?;
-        let query = match &self.measure {
-            Some(measure) => query.measure(measure)?,
-            None => query,
-        };
         Ok(Asked { db, query })
     }
 }
@@ -157,6 +177,15 @@ impl Asked {
         extent: Extent,
     ) -> Result<Answer, Failure> {
         output.start(rows::row_sheet(self.query.view().key(), order), extent)
+    }
+
+    /// All views of the directory.
+    pub(crate) fn views(&self) -> quipu::Result<Vec<ViewStatus>> {
+        self.db.views()
+    }
+
+    pub(crate) fn time_zone(&self) -> TimeZone {
+        self.db.time_zone()
     }
 
     pub(crate) fn finish(self, answer: Answer) -> Result<(), Failure> {
@@ -177,7 +206,7 @@ pub(crate) fn top(args: &TopArgs) -> Result<(), Failure> {
     } else {
         asked.query.top(args.limit, args.by)?
     };
-    let mut answer = asked.answer(&args.view.output, Some(args.by), Extent::Many)?;
+    let mut answer = asked.answer(args.view.output(), Some(args.by), Extent::Many)?;
     for row in rows {
         write(&mut answer, &row)?;
     }
@@ -194,16 +223,15 @@ pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
     let asked = args.view.ask()?;
     let key: Vec<&str> = args.key.iter().map(String::as_str).collect();
     let Some(row) = asked.query.get(&key)? else {
-        let key = number::visible(&key.join(", ")).into_owned();
-        return Err(Failure::new(format!("no such key in {}: {key}", args.view.view)));
+        return Err(no_such_key(args.view.name(), &args.key));
     };
     let Some(grain) = args.buckets else {
-        let mut answer = asked.answer(&args.view.output, None, Extent::One)?;
+        let mut answer = asked.answer(args.view.output(), None, Extent::One)?;
         write(&mut answer, &row)?;
         return asked.finish(answer);
     };
     let buckets = asked.query.buckets(&key, grain)?;
-    let mut answer = args.view.output.start(rows::bucket_sheet(), Extent::Many)?;
+    let mut answer = args.view.output().start(rows::bucket_sheet(), Extent::Many)?;
     for bucket in buckets {
         answer.row(&[], &rows::bucket_cells(&bucket))?;
     }
@@ -216,7 +244,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
     let prefix: Vec<&str> = args.prefix.iter().map(String::as_str).collect();
     let mut left = args.limit.unwrap_or(usize::MAX);
     if args.unordered {
-        let mut answer = asked.answer(&args.view.output, None, Extent::Many)?;
+        let mut answer = asked.answer(args.view.output(), None, Extent::Many)?;
         let mut written = Ok(());
         asked.query.for_each(|row| {
             if left == 0 {
@@ -230,7 +258,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
         return asked.finish(answer);
     }
     let rows = asked.query.prefix(&prefix)?;
-    let mut answer = asked.answer(&args.view.output, None, Extent::Many)?;
+    let mut answer = asked.answer(args.view.output(), None, Extent::Many)?;
     for row in rows.take(left) {
         write(&mut answer, &row?)?;
     }
@@ -241,7 +269,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
 pub(crate) fn totals(args: &TotalsArgs) -> Result<(), Failure> {
     let asked = args.view.ask()?;
     let row = asked.query.totals()?;
-    let mut answer = args.view.output.start(rows::row_sheet(&[], None), Extent::One)?;
+    let mut answer = args.view.output().start(rows::row_sheet(&[], None), Extent::One)?;
     write(&mut answer, &row)?;
     asked.finish(answer)
 }

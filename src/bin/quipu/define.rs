@@ -10,7 +10,6 @@
 use std::ops::ControlFlow;
 
 use clap::Args;
-use quipu::aggregate::{Distinct, Theta, Top};
 use quipu::{Db, ErrorKind, Grain, Keep, Options, Progress, TimeZone, View};
 
 use crate::args::Place;
@@ -18,6 +17,7 @@ use crate::ask;
 use crate::failure::Failure;
 use crate::number;
 use crate::progress::{Measure, Meter, Show, say};
+use crate::sketched::SketchedArgs;
 
 const DEFINE_EXAMPLES: &str = "\
 Examples:
@@ -30,6 +30,8 @@ Examples:
   quipu define logins --by user --grain minute=61 --create --dir auth
   quipu define buyers --by country --distinct user --top product=500 --dir shop
   quipu define latency --by route --quantiles value --grain hour=48 --dir app
+  quipu define urls --count-min url=0.01% --grain hour=48 --dir app
+  quipu define cards --by user --membership card=1000:1000 --dir shop
 
 Without --by the view has one series over all its events; where nothing is said of what it \
 keeps it counts, and has the figures of `value`. The dimension `event` is the event's name.";
@@ -64,21 +66,8 @@ pub(crate) struct DefineArgs {
     /// Sum, extremes, mean and variance of these measures
     #[arg(long, value_name = "MEASURES", value_delimiter = ',')]
     stats: Vec<String>,
-    /// How many different values these dimensions have: DIM, or DIM=PRECISION (4 to 18)
-    /// [default precision: 12, a standard error of 1.2 %]
-    #[arg(long, value_name = "DIM[=P]", value_delimiter = ',', value_parser = Fine::parse)]
-    distinct: Vec<Fine>,
-    /// Samples of the values of these dimensions, for `quipu common`: DIM, or DIM=K (64 to 16384)
-    /// [default size: 4096]
-    #[arg(long, value_name = "DIM[=K]", value_delimiter = ',', value_parser = Fine::parse)]
-    theta: Vec<Fine>,
-    /// The values of these dimensions that most events have: DIM, or DIM=N to be exact for N values;
-    /// 'DIM by MEASURE' for what weighs most, in whole units of the measure [default size: 256]
-    #[arg(long, value_name = "DIM[ by MEASURE][=N]", value_delimiter = ',', value_parser = Fine::parse)]
-    top: Vec<Fine>,
-    /// Medians, percentiles and histograms of these measures
-    #[arg(long, value_name = "MEASURES", value_delimiter = ',')]
-    quantiles: Vec<String>,
+    #[command(flatten)]
+    sketched: SketchedArgs,
     /// Keep buckets: GRAIN for all, or GRAIN=N for the last N (second, minute, hour, day, week, month,
     /// year, month30, year365, or a length: 100ms, 15m, 6h, 10d)
     #[arg(long, value_name = "GRAIN[=N]", value_delimiter = ',', value_parser = Buckets::parse)]
@@ -162,54 +151,7 @@ impl Buckets {
     }
 }
 
-/// A name, and how fine something is kept of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fine {
-    name: String,
-    number: Option<u32>,
-}
-
-impl Fine {
-    fn parse(text: &str) -> Result<Self, String> {
-        let (name, number) = match text.rsplit_once('=') {
-            None => (text, None),
-            Some((name, number)) => {
-                let number =
-                    number.parse().map_err(|_| format!("{number:?} is no whole number"))?;
-                (name, Some(number))
-            }
-        };
-        if name.trim().is_empty() {
-            return Err("expected a name, and = and a number behind it or not".to_owned());
-        }
-        Ok(Self { name: name.trim().to_owned(), number })
-    }
-
-    /// How fine, in the type that has room for it; what has none is refused by the view.
-    fn number<T: TryFrom<u32>>(&self, default: T, most: T) -> T {
-        self.number.map_or(default, |number| T::try_from(number).unwrap_or(most))
-    }
-}
-
 impl DefineArgs {
-    /// Adds the sketches.
-    fn sketched(&self, mut view: View) -> View {
-        for of in &self.distinct {
-            view = view.distinct_at(&of.name, of.number(Distinct::PRECISION, u8::MAX));
-        }
-        for of in &self.theta {
-            view = view.theta(&of.name, of.number(Theta::K, u16::MAX));
-        }
-        for of in &self.top {
-            let capacity = of.number(Top::CAPACITY, u32::MAX);
-            view = match of.name.split_once(" by ") {
-                Some((dimension, by)) => view.top_by(dimension.trim(), by.trim(), capacity),
-                None => view.top(&of.name, capacity),
-            };
-        }
-        self.quantiles.iter().fold(view, View::quantiles)
-    }
-
     fn view(&self) -> View {
         let mut view = View::new(&self.name);
         if !self.by.is_empty() {
@@ -224,16 +166,14 @@ impl DefineArgs {
                 values => view.where_in(&condition.dimension, values),
             };
         }
-        let has_sketches = self.distinct.len() + self.theta.len() + self.top.len() > 0
-            || !self.quantiles.is_empty();
-        let neither = !self.count && self.stats.is_empty() && !has_sketches;
+        let neither = !self.count && self.stats.is_empty() && self.sketched.is_empty();
         if self.count || neither {
             view = view.count();
         }
         if neither {
             view = view.stats("value");
         }
-        view = self.sketched(self.stats.iter().fold(view, View::stats));
+        view = self.sketched.of(self.stats.iter().fold(view, View::stats));
         self.grain.iter().fold(view, |view, buckets| view.grain(buckets.grain, buckets.keep))
     }
 }

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use quipu::{Length, Timestamp};
+use quipu::{Grain, Length, TimeZone, Timestamp};
 
 /// What a number in the time field counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -180,6 +180,33 @@ pub(crate) fn argument(text: &str) -> Result<Timestamp, String> {
     at.map_err(|_| format!("{text:?} is no time; write it like 2010-12-01T08:26:00Z"))
 }
 
+/// A moment on the command line that is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    At(Timestamp),
+    /// The beginning of a day, which is one so many days after 1970-01-01, where the clocks are.
+    Day(i64),
+}
+
+impl Moment {
+    /// Reads RFC 3339, a date, or milliseconds since 1970. A time of the day names its zone.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let is_date = text.len() == 10 && !text.contains(':') && decimal(text).is_none();
+        match Timestamp::parse_rfc3339(&in_utc(text)) {
+            Ok(midnight) if is_date => Ok(Self::Day(midnight.millis().div_euclid(86_400_000))),
+            _ => parse(text, Reading { zone: Zone::Named, ..Reading::default() }).map(Self::At),
+        }
+    }
+
+    pub(crate) fn in_zone(self, zone: TimeZone) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Day(day) => zone.start(Grain::Day, day),
+        }
+    }
+}
+
 /// Reads a duration of the command line: `500ms`, `90s`, `1h30m`, `50d`, `2w`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let length = text.parse::<Length>().map_err(|error| error.to_string())?;
@@ -192,6 +219,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_begins_where_the_clocks_are() {
+        let in_zone = |text, zone: TimeZone| {
+            Moment::parse(text).map(|moment| moment.in_zone(zone).to_string())
+        };
+        let paris: TimeZone = "Europe/Paris".parse().unwrap();
+        let of = |text: &str| Ok(text.to_owned());
+        assert_eq!(in_zone("2011-05-01", TimeZone::UTC), of("2011-05-01T00:00:00.000Z"));
+        assert_eq!(in_zone(" 2011-05-01 ", paris), of("2011-04-30T22:00:00.000Z"));
+        assert_eq!(in_zone("1969-12-31", paris), of("1969-12-30T23:00:00.000Z"));
+        assert_eq!(in_zone("2011-05-01T00:00:00Z", paris), of("2011-05-01T00:00:00.000Z"));
+        assert_eq!(in_zone("1304208000000", paris), of("2011-05-01T00:00:00.000Z"));
+        assert!(Moment::parse("2011-05-01 10:00").unwrap_err().contains("names no time zone"));
+        for wrong in ["", "2011-13-01", "2011-02-29", "yesterday", "2011-5-1", "1304208000"] {
+            assert!(Moment::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 
     fn read(text: &str, unit: Option<Unit>) -> Result<i64, String> {
         parse(text, Reading { unit, zone: Zone::Required }).map(Timestamp::micros)

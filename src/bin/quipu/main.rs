@@ -5,15 +5,17 @@
 //! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked, 5 denied by a limit, 130 and 143
 //!    stopped by a signal; a closed pipe is no error.
 //!
-//! `args` has the command line; `load` and what it reads with come first, then the questions
-//! (`ask`, `over_time`, `sketch`), the views (`define`), limits (`limit`, `policy`), the state (`state`), its checks (`check`), backups
-//! (`archive`), other replicas (`exchange`); `sheet` is the way out of them all.
+//! `args` has the command line; `load` and what it reads with come first, then the questions (`ask`,
+//! `over_time`, `which`, `sketch`, `point`), the views (`define`, `sketched`), limits (`limit`,
+//! `policy`), the state (`state`), its checks (`check`), backups (`archive`), other replicas
+//! (`exchange`); `sheet` is the way out of them all.
 
 mod args;
 mod failure;
 
 mod define;
 mod load;
+mod sketched;
 
 mod delimited;
 mod instant;
@@ -34,9 +36,11 @@ mod check;
 mod exchange;
 mod limit;
 mod over_time;
+mod point;
 mod policy;
 mod sketch;
 mod state;
+mod which;
 
 mod number;
 mod progress;
@@ -87,6 +91,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Common(args) => sketch::common(&args),
         Command::Heavy(args) => sketch::heavy(&args),
         Command::Quantile(args) => sketch::quantile(&args),
+        Command::CountOf(args) => point::count_of(&args),
+        Command::Contains(args) => point::contains(&args),
         Command::Views(args) => state::views(&args),
         Command::Define(args) => define::define(&args),
         Command::Drop(args) => define::drop_view(&args),

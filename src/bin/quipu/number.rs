@@ -139,6 +139,15 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The parts of a key in a sentence; one that is empty is seen to be there.
+pub(crate) fn key<T: AsRef<str>>(parts: &[T]) -> String {
+    let shown = |part: &T| match part.as_ref() {
+        "" => "\"\"".to_owned(),
+        part => visible(part).into_owned(),
+    };
+    parts.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
 /// Control characters, and those that turn the direction of what follows.
 fn is_command(c: char) -> bool {
     c.is_control()
@@ -232,6 +241,7 @@ mod tests {
         assert_eq!(visible("plain ünïcode"), "plain ünïcode");
         assert_eq!(visible("\u{1b}[2J"), "\\u{1b}[2J");
         assert_eq!(visible("a\nb"), "a\\nb");
+        assert_eq!(key(&["a\nb", "", "c"]), "a\\nb, \"\", c");
         assert_eq!(shortened("abcdef", 4), "abc…");
         assert_eq!(shortened("abcd", 4), "abcd");
         assert_eq!(shortened("日本語", 6), "日本語");

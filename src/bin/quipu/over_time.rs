@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use quipu::{Estimate, Grain, RangeQuery, Seen, SeriesQuery, SpanQuery, Timestamp};
+use quipu::{Estimate, Grain, RangeQuery, Seen, SeriesQuery, SpanQuery};
 
-use crate::ask::{Asked, ViewArgs, grain};
+use crate::ask::{Asked, MeasuredArgs, ViewArgs, grain};
 use crate::failure::Failure;
-use crate::instant::{self, Reading, Zone};
+use crate::instant::Moment;
 use crate::number;
 use crate::rows;
 use crate::sheet::{Cell, Column, Extent, Format, Sheet};
@@ -22,8 +22,9 @@ Examples:
   quipu series by_user 17850 --last 24h --dir shop
   quipu series by_product 85123A --last 12w --measure value --dir shop
   quipu series by_hour --last 24h --trailing --dir shop    (exactly 24 hours)
-  quipu series by_hour --from 2011-12-01T00:00:00Z --to 2011-12-02T00:00:00Z \\
-      --grain hour --dir shop";
+  quipu series by_hour --from 2011-05-01 --to 2011-05-03 --grain hour --dir shop
+  quipu series by_hour --from 2011-05-01T06:30:00Z --to 2011-05-01T18:00:00Z \\
+      --dir shop";
 
 const SEEN_EXAMPLES: &str = "\
 Examples:
@@ -43,7 +44,7 @@ Examples:
 #[command(after_help = SERIES_EXAMPLES)]
 pub(crate) struct SeriesArgs {
     #[command(flatten)]
-    view: ViewArgs,
+    view: MeasuredArgs,
     /// The parts of the key, in the order of the view's dimensions
     #[arg(value_name = "KEY")]
     key: Vec<String>,
@@ -98,19 +99,16 @@ struct StretchArgs {
     /// Exactly so long, ending now
     #[arg(long, requires = "last", conflicts_with = "from")]
     trailing: bool,
-    /// From this time on (RFC 3339, or milliseconds since 1970)
-    #[arg(long, value_name = "TIME", value_parser = moment, requires = "to", conflicts_with = "last")]
-    from: Option<Timestamp>,
+    /// From this time on: RFC 3339, a date in the directory's time zone, or milliseconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse, requires = "to",
+        conflicts_with = "last")]
+    from: Option<Moment>,
     /// Up to this time, which is not in it
-    #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
-    to: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse, requires = "from")]
+    to: Option<Moment>,
     /// Take what is kept where that is less
     #[arg(long)]
     kept: bool,
-}
-
-pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
-    instant::parse(text, Reading { zone: Zone::Named, ..Reading::default() })
 }
 
 /// So many units of time.
@@ -172,7 +170,12 @@ enum Stretch {
 }
 
 impl StretchArgs {
-    fn of(&self, series: &SeriesQuery, grain: Option<Grain>) -> Result<Stretch, Failure> {
+    fn of(
+        &self,
+        asked: &Asked,
+        series: &SeriesQuery,
+        grain: Option<Grain>,
+    ) -> Result<Stretch, Failure> {
         let span = match (self.last, self.from, self.to) {
             (Some(last), ..) if !self.trailing => {
                 let range = series.last(last.n, last.grain);
@@ -180,7 +183,10 @@ impl StretchArgs {
                 return Ok(Stretch::Range(grain.map_or(range.clone(), |grain| range.by(grain))));
             }
             (Some(last), ..) => series.trailing(last.length()?),
-            (None, Some(from), Some(to)) => series.between(from, to),
+            (None, Some(from), Some(to)) => {
+                let zone = asked.time_zone();
+                series.between(from.in_zone(zone), to.in_zone(zone))
+            }
             (None, ..) => return Err(Failure::usage("say --last, or --from and --to")),
         };
         let span = if self.kept { span.kept() } else { span };
@@ -192,8 +198,10 @@ impl StretchArgs {
 }
 
 pub(crate) fn no_such_key(view: &str, key: &[String]) -> Failure {
-    let key = number::visible(&key.join(", ")).into_owned();
-    Failure::new(format!("no such key in {view}: {key}"))
+    Failure::new(match key {
+        [] => format!("the view {view} has no events"),
+        key => format!("no such key in {view}: {}", number::key(key)),
+    })
 }
 
 fn series_of(asked: &Asked, key: &[String]) -> quipu::Result<SeriesQuery> {
@@ -207,7 +215,7 @@ pub(crate) fn series(args: &SeriesArgs) -> Result<(), Failure> {
     let missing = || no_such_key(args.view.name(), &args.key);
     let series = series_of(&asked, &args.key)?;
     let advised = |error| advised(error, args.stretch.kept);
-    match args.stretch.of(&series, args.grain)? {
+    match args.stretch.of(&asked, &series, args.grain)? {
         Stretch::Range(range) => {
             let buckets = range.buckets().map_err(advised)?.ok_or_else(missing)?;
             let output = args.view.output();
@@ -335,7 +343,7 @@ pub(crate) fn ratio(args: &RatioArgs) -> Result<(), Failure> {
     answer.row(&[], &[Cell::Count(of), Cell::Count(to), ratio])?;
     asked.finish(answer)?;
     if to == 0 {
-        let key = number::visible(&second.join(", ")).into_owned();
+        let key = number::key(second);
         return Err(Failure::new(format!("{key} has no events in that time: there is no ratio")));
     }
     Ok(())

@@ -43,6 +43,8 @@ pub(crate) enum Cell {
     Missing,
     Count(u64),
     Number(f64),
+    /// `true` or `false`; yes or no in tables.
+    Flag(bool),
     Time(Timestamp),
     /// Seconds everywhere but in tables; a column of it is called so at its end.
     Length(Duration),
@@ -208,6 +210,7 @@ fn json_row(out: &mut impl Write, sheet: &Sheet, key: &[String], cells: &[Cell])
             Cell::Count(n) => json(out, n)?,
             // serde_json writes null for what is not finite (2).
             Cell::Number(x) => json(out, x)?,
+            Cell::Flag(is) => json(out, is)?,
             Cell::Time(at) => write!(out, "\"{}\"", millis(*at))?,
             Cell::Length(length) => json(out, &length.as_secs_f64())?,
             Cell::Text(text) => json(out, text)?,
@@ -265,6 +268,7 @@ fn csv_field(cell: &Cell) -> String {
         Cell::Number(x) if x.is_finite() => format!("{x:?}"),
         Cell::Missing | Cell::Number(_) => String::new(),
         Cell::Count(n) => n.to_string(),
+        Cell::Flag(is) => is.to_string(),
         Cell::Time(at) => millis(*at).to_string(),
         Cell::Length(length) => format!("{:?}", length.as_secs_f64()),
         Cell::Text(text) => text.clone(),

@@ -1,20 +1,16 @@
-//! The questions to sketches: `distinct`, `common`, `heavy` and `quantile`.
+//! The questions to sketches of all that there was: `distinct`, `common`, `heavy` and `quantile`.
 //!
-//! 1. No key is all keys together, a part of one those that begin with it; with `--each` every key
-//!    answers for itself.
-//! 2. Every figure has its bounds beside it, in every form.
+//! Next: `point.rs`, the questions about single items.
 
 use clap::Args;
-use quipu::aggregate::{Approx, Distinct, Quantiles, Sketches, Theta, Top};
-use quipu::{RangeQuery, SeriesQuery, Timestamp, Total};
+use quipu::aggregate::{Distinct, Heavy, Quantiles, Sketches, Theta, Top};
 
-use crate::args::Output;
-use crate::ask::{Asked, ViewArgs, grain};
+use crate::ask::ViewArgs;
 use crate::failure::Failure;
-use crate::over_time::{Units, advised, moment, no_such_key};
+use crate::number;
 use crate::progress::say;
-use crate::sheet::{Cell, Column, Extent, Sheet};
-use crate::table::Align;
+use crate::sheet::{Cell, Extent};
+use crate::which::{BOUNDS, Kind, WhenArgs, WhichArgs, counted, start};
 
 const DISTINCT_EXAMPLES: &str = "\
 Examples:
@@ -97,11 +93,14 @@ pub(crate) struct HeavyArgs {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
     limit: usize,
     /// Only what counts, or may count, more than this
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     above: Option<u64>,
 }
 
 /// Medians, percentiles and histograms of a measure
+///
+/// Percentiles are said from p0 to p100, never as shares from 0 to 1: p99 is what a program asks for by
+/// quantile(0.99) or percentile(99.0).
 #[derive(Debug, Args)]
 #[command(after_help = QUANTILE_EXAMPLES)]
 pub(crate) struct QuantileArgs {
@@ -110,11 +109,13 @@ pub(crate) struct QuantileArgs {
     /// The measure, where the view has the quantiles of several [default: its first]
     #[arg(long, value_name = "MEASURE")]
     of: Option<String>,
-    /// Which percentiles
+    /// Which percentiles, in percent: p50 (or 50) is the value that half of all do not exceed, p0 the
+    /// least and p100 the greatest of all. Answers are in the unit of the measure
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', value_parser = Percentile::parse,
         default_value = "p50,p90,p95,p99")]
     at: Vec<Percentile>,
-    /// How many values there are up to each of these, and above the last, instead
+    /// How many values there are up to each of these, and above the last, instead; in the unit of the
+    /// measure, rising
     #[arg(
         long,
         value_name = "VALUES",
@@ -126,40 +127,6 @@ pub(crate) struct QuantileArgs {
     /// Each key for itself, in key order
     #[arg(long)]
     each: bool,
-}
-
-/// Which keys, and when.
-#[derive(Debug, Args)]
-struct WhichArgs {
-    #[command(flatten)]
-    view: ViewArgs,
-    /// The parts of the key, in the order of the view's dimensions; the first ones for all keys that
-    /// begin so, none for all
-    #[arg(value_name = "KEY")]
-    key: Vec<String>,
-    #[command(flatten)]
-    when: WhenArgs,
-}
-
-/// Which time; all of it where nothing is said.
-#[derive(Debug, Args)]
-struct WhenArgs {
-    /// The last so many units, the present one so far included: 500ms, 90s, 60m, 24h, 7d, 4w, 12mo, 2y
-    /// [default: since ever]
-    #[arg(long, value_name = "TIME", value_parser = Units::parse, conflicts_with = "from")]
-    last: Option<Units>,
-    /// The buckets from this time on (RFC 3339, or milliseconds since 1970)
-    #[arg(long, value_name = "TIME", value_parser = moment, requires = "to")]
-    from: Option<Timestamp>,
-    /// Up to this time, which is not in it
-    #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
-    to: Option<Timestamp>,
-    /// In buckets of this grain [default: the unit of --last; of a span the view's finest]
-    #[arg(long, value_name = "GRAIN", value_parser = grain)]
-    grain: Option<quipu::Grain>,
-    /// Take what is kept where that is less
-    #[arg(long)]
-    kept: bool,
 }
 
 /// A percentile.
@@ -185,193 +152,61 @@ impl Percentile {
     }
 }
 
-impl WhenArgs {
-    fn of(&self, series: &SeriesQuery) -> Result<RangeQuery, Failure> {
-        let range = match (self.last, self.from, self.to) {
-            (Some(last), ..) => series.last(last.n, last.grain),
-            (None, Some(from), Some(to)) => {
-                let finest = series.view().grains().first().map(|(grain, _)| *grain);
-                let grain = self.grain.or(finest).ok_or_else(|| {
-                    Failure::usage(format!(
-                        "the view {} keeps no buckets: it can be asked about all time only",
-                        series.view().name()
-                    ))
-                })?;
-                series.between(from, to).by(grain)
-            }
-            _ if self.grain.is_some() => {
-                return Err(Failure::usage("--grain is of --last, or of --from and --to"));
-            }
-            _ => series.ever(),
-        };
-        let range = match self.grain {
-            Some(grain) if self.last.is_some() => range.by(grain),
-            _ => range,
-        };
-        Ok(if self.kept { range.kept() } else { range })
-    }
-
-    fn total(&self, series: &SeriesQuery) -> Result<Option<Total>, Failure> {
-        let total = self.of(series)?.total().map_err(|error| advised(error, self.kept))?;
-        if let Some(total) = total.as_ref().filter(|total| total.is_partial()) {
-            say(&format!("what is kept begins with {}", total.known_from));
-        }
-        Ok(total)
-    }
-}
-
-impl WhichArgs {
-    /// The answer of all keys that are meant together, or the key and the answer of each.
-    fn totals(&self, asked: &Asked, each: bool) -> Result<Vec<(Vec<String>, Total)>, Failure> {
-        let query = &asked.query;
-        let mut key: Vec<&str> = self.key.iter().map(String::as_str).collect();
-        if each {
-            let mut totals = Vec::new();
-            for row in query.prefix(&key)? {
-                let row = row?;
-                let parts: Vec<&str> = row.key.iter().map(String::as_str).collect();
-                let total = self.when.total(&query.series(&parts)?)?;
-                totals.extend(total.map(|total| (row.key.clone(), total)));
-            }
-            if totals.is_empty() {
-                return Err(no_such_key(self.view.name(), &self.key));
-            }
-            return Ok(totals);
-        }
-        let parts = query.view().key().len();
-        let series = if key.len() == parts {
-            query.series(&key)?
-        } else if key.is_empty() {
-            query.all_series()
-        } else {
-            if key.len() < parts {
-                // Of the next part nothing is said.
-                key.push("");
-            }
-            query.series_starting_with(&key)?
-        };
-        let total = self.when.total(&series)?;
-        let total = total.ok_or_else(|| no_such_key(self.view.name(), &self.key))?;
-        Ok(vec![(Vec::new(), total)])
-    }
-
-    /// Writes an answer: rows for what there is of each key.
-    fn write(
-        &self,
-        asked: Asked,
-        each: bool,
-        columns: &[(&'static str, u8)],
-        rows: impl Fn(&Sketches) -> Result<Vec<Vec<Cell>>, Failure>,
-        extent: Extent,
-    ) -> Result<(), Failure> {
-        let totals = self.totals(&asked, each)?;
-        let key = each.then(|| asked.query.view().key().to_vec());
-        let extent = if each { Extent::Many } else { extent };
-        let mut answer = start(self.view.output(), key, columns, extent)?;
-        for (key, total) in &totals {
-            for cells in rows(&total.sketches)? {
-                answer.row(key, &cells)?;
-            }
-        }
-        asked.finish(answer)
-    }
-}
-
-fn start(
-    output: &Output,
-    key: Option<Vec<String>>,
-    columns: &[(&'static str, u8)],
-    extent: Extent,
-) -> Result<crate::ask::Answer, Failure> {
-    let align = |name| if matches!(name, "item" | "quantile") { Align::Left } else { Align::Right };
-    let column = |&(name, rank)| Column { name, align: align(name), rank };
-    output.start(Sheet { key, columns: columns.iter().map(column).collect() }, extent)
-}
-
-/// Which of some names is meant, the first by default.
-fn chosen(
-    asked: &Asked,
-    of: Option<&String>,
-    names: &[&str],
-    what: &str,
-) -> Result<String, Failure> {
-    let view = asked.query.view();
-    let listed = || names.join(", ");
-    match of {
-        Some(of) if names.contains(&of.as_str()) => Ok(of.clone()),
-        Some(of) if !names.is_empty() => Err(Failure::new(format!(
-            "the view {} keeps no {what} of {of}; it does of: {}",
-            view.name(),
-            listed()
-        ))),
-        None if !names.is_empty() => Ok(names[0].to_owned()),
-        _ => Err(Failure::new(format!(
-            "the view {} keeps no {what}; quipu define {} --replace with it adds it",
-            view.name(),
-            view.name()
-        ))),
-    }
-}
-
-fn approx(answer: Approx) -> [Cell; 3] {
-    [answer.value, answer.lower, answer.upper].map(Cell::Number)
-}
-
-const APPROX: [(&str, u8); 3] = [("lower", 1), ("upper", 1), ("confidence", 2)];
-
-/// A number of things, as whole ones.
-fn counted(answer: Approx) -> Vec<Cell> {
-    let whole = |number: f64| Cell::Count(number as u64);
-    let certain = if answer.is_exact() { 1.0 } else { answer.confidence };
-    let (lower, upper) = (whole(answer.lower.floor()), whole(answer.upper.ceil()));
-    vec![whole(answer.value.round()), lower, upper, Cell::Number(certain)]
-}
-
 /// Runs `distinct`.
 pub(crate) fn distinct(args: &DistinctArgs) -> Result<(), Failure> {
     let asked = args.which.view.ask()?;
-    let view = asked.query.view();
-    let mut names: Vec<&str> = view.distinct_dimensions().collect();
-    for of in view.theta_dimensions() {
-        if !names.contains(&of) {
-            names.push(of);
-        }
-    }
-    let of = chosen(&asked, args.of.as_ref(), &names, "distinct count")?;
-    let rows = |sketches: &Sketches| {
+    let kind = Kind {
+        name: "distinct count",
+        option: "--distinct DIM",
+        of: |view| view.distinct_dimensions().chain(view.theta_dimensions()).collect(),
+    };
+    let of = kind.chosen(&asked, args.of.as_ref())?;
+    let columns = [&[("distinct", 0)][..], &BOUNDS].concat();
+    let extent = Extent::One;
+    args.which.write(asked, args.each, &columns, extent, |sketches, take| {
         let distinct = sketches.distinct(&of).map(Distinct::estimate);
         let approx = distinct.or_else(|| sketches.theta(&of).map(Theta::estimate));
-        Ok(approx.map(counted).into_iter().collect())
-    };
-    let columns = [&[("distinct", 0)][..], &APPROX].concat();
-    args.which.write(asked, args.each, &columns, rows, Extent::One)
+        approx.map_or(Ok(()), |approx| Ok(take(&counted(approx))?))
+    })
 }
 
 /// Runs `common`.
 pub(crate) fn common(args: &CommonArgs) -> Result<(), Failure> {
     let asked = args.view.ask()?;
     let query = &asked.query;
-    let names: Vec<&str> = query.view().theta_dimensions().collect();
-    let of = chosen(&asked, args.of.as_ref(), &names, "theta sketch")?;
-    let parts = query.view().key().len();
-    if parts == 0 || args.keys.len() % parts + args.without.len() % parts > 0 {
-        return Err(Failure::usage(format!(
-            "keys of {} have {parts} parts each",
-            args.view.name()
-        )));
-    }
+    let kind = Kind {
+        name: "theta sketch",
+        option: "--theta DIM",
+        of: |view| view.theta_dimensions().collect(),
+    };
+    let of = kind.chosen(&asked, args.of.as_ref())?;
+    let name = args.view.name();
+    let parts = match query.view().key().len() {
+        0 => {
+            return Err(Failure::usage(format!(
+                "the view {name} has no key, so there is nothing to compare; its {of} are told by \
+                 quipu distinct"
+            )));
+        }
+        parts if args.keys.len() % parts + args.without.len() % parts == 0 => parts,
+        parts => {
+            return Err(Failure::usage(format!(
+                "keys of {name} have {parts} parts each: {}",
+                query.view().key().join(", ")
+            )));
+        }
+    };
     let sets = |keys: &[String]| -> Result<Vec<Theta>, Failure> {
         let set = |key: &[String]| {
             let series: Vec<&str> = key.iter().map(String::as_str).collect();
-            let total = args.when.total(&query.series(&series)?)?;
-            let total = total.ok_or_else(|| no_such_key(args.view.name(), key))?;
+            let total = args.when.total_of(&asked, key, &query.series(&series)?)?;
             Ok(total.sketches.theta(&of).cloned().unwrap_or_default())
         };
         keys.chunks(parts).map(set).collect()
     };
     let (all, none) = (sets(&args.keys)?, sets(&args.without)?);
     let [all, none] = [&all, &none].map(|sets| sets.iter().collect::<Vec<_>>());
-    let columns = [&[("common", 0)][..], &APPROX].concat();
+    let columns = [&[("common", 0)][..], &BOUNDS].concat();
     let mut answer = start(args.view.output(), None, &columns, Extent::One)?;
     answer.row(&[], &counted(Theta::in_all_and_none(&all, &none)))?;
     asked.finish(answer)
@@ -380,33 +215,66 @@ pub(crate) fn common(args: &CommonArgs) -> Result<(), Failure> {
 /// Runs `heavy`.
 pub(crate) fn heavy(args: &HeavyArgs) -> Result<(), Failure> {
     let asked = args.which.view.ask()?;
-    let tops: Vec<(&str, Option<&str>)> = asked.query.view().top_dimensions().collect();
-    let by_measure =
-        |(_, by): &&(&str, Option<&str>)| args.by.is_none() || *by == args.by.as_deref();
-    let names: Vec<&str> = tops.iter().filter(by_measure).map(|(of, _)| *of).collect();
-    let what = args.by.as_ref().map_or_else(|| "top".to_owned(), |by| format!("top by {by}"));
-    let of = chosen(&asked, args.of.as_ref(), &names, &what)?;
+    let kind = Kind {
+        name: "top",
+        option: "--top DIM",
+        of: |view| view.top_dimensions().map(|(of, _)| of).collect(),
+    };
+    let view = asked.query.view();
+    let tops: Vec<(&str, Option<&str>)> = view.top_dimensions().collect();
+    let is_by = |by: Option<&str>| args.by.is_none() || by == args.by.as_deref();
+    let fitting = tops.iter().filter(|(_, by)| is_by(*by));
+    let of = match (&args.of, fitting.clone().next()) {
+        (None, Some((of, _))) => (*of).to_owned(),
+        (of, _) => kind.chosen(&asked, of.as_ref())?,
+    };
     // Where nothing is said how often they came, if the view has that, else by what they weigh.
-    let mut of_name = tops.iter().filter(by_measure).filter(|(name, _)| *name == of);
-    let by = of_name.clone().find(|(_, by)| by.is_none()).or_else(|| of_name.next());
-    let by = by.and_then(|(_, by)| by.map(ToOwned::to_owned));
-    let rows = |sketches: &Sketches| {
+    let mut fitting = fitting.filter(|(name, _)| *name == of);
+    let Some(by) = fitting.clone().find(|(_, by)| by.is_none()).or_else(|| fitting.next()) else {
+        return Err(Failure::new(format!(
+            "the view {} keeps no top of {of} by {}; it keeps the top of: {}",
+            view.name(),
+            args.by.as_deref().unwrap_or_default(),
+            told(&tops)
+        )));
+    };
+    let by = by.1.map(ToOwned::to_owned);
+    let columns = [
+        ("item", 0),
+        ("count", 0),
+        ("lower", 1),
+        ("upper", 2),
+        ("exact", 4),
+        ("share", 5),
+        ("above", 1),
+    ];
+    let columns = if args.above.is_some() { &columns[..] } else { &columns[..6] };
+    args.which.write(asked, false, columns, Extent::Many, |sketches, take| {
         let top = match &by {
             Some(by) => sketches.top_by(&of, by),
             None => sketches.top(&of),
         };
-        Ok(top.map_or_else(Vec::new, |top| heavy_rows(top, args)))
+        for cells in top.map_or_else(Vec::new, |top| heavy_rows(top, args)) {
+            take(&cells)?;
+        }
+        Ok(())
+    })
+}
+
+/// Each top by what it is of and by what it weighs.
+fn told(tops: &[(&str, Option<&str>)]) -> String {
+    let told = |(of, by): &(&str, Option<&str>)| match by {
+        Some(by) => format!("{of} by {by}"),
+        None => (*of).to_owned(),
     };
-    let columns =
-        [("item", 0), ("count", 0), ("lower", 1), ("upper", 1), ("share", 2), ("above", 3)];
-    let columns = if args.above.is_some() { &columns[..] } else { &columns[..5] };
-    args.which.write(asked, false, columns, rows, Extent::Many)
+    tops.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
 fn heavy_rows(top: &Top, args: &HeavyArgs) -> Vec<Vec<Cell>> {
-    let row = |heavy: &quipu::aggregate::Heavy, above: Option<&str>| {
+    let row = |heavy: &Heavy, above: Option<&str>| {
         let mut cells = vec![Cell::Text(heavy.text().into_owned())];
         cells.extend([heavy.value, heavy.lower, heavy.upper].map(Cell::Count));
+        cells.push(Cell::Flag(heavy.is_exact()));
         cells.push(Cell::Number(heavy.value as f64 / top.total().max(1) as f64));
         cells.extend(above.map(|above| Cell::Text(above.to_owned())));
         cells
@@ -422,6 +290,11 @@ fn heavy_rows(top: &Top, args: &HeavyArgs) -> Vec<Vec<Cell>> {
             top.error()
         ));
     }
+    let named = above.guaranteed.len() + above.possible.len();
+    if named > args.limit {
+        let more = number::grouped((named - args.limit) as u64);
+        say(&format!("hint: there are {more} more; -n {named} shows all"));
+    }
     let guaranteed = above.guaranteed.iter().map(|heavy| row(heavy, Some("surely")));
     let possible = above.possible.iter().map(|heavy| row(heavy, Some("maybe")));
     guaranteed.chain(possible).take(args.limit).collect()
@@ -430,41 +303,46 @@ fn heavy_rows(top: &Top, args: &HeavyArgs) -> Vec<Vec<Cell>> {
 /// Runs `quantile`.
 pub(crate) fn quantile(args: &QuantileArgs) -> Result<(), Failure> {
     let asked = args.which.view.ask()?;
-    let names: Vec<&str> = asked.query.view().quantile_measures().collect();
-    let of = chosen(&asked, args.of.as_ref(), &names, "quantiles")?;
-    let of_measure = |sketches: &Sketches| sketches.quantiles(&of).cloned().unwrap_or_default();
-    if !args.edges.is_empty() {
-        let rows = |sketches: &Sketches| histogram_rows(&of_measure(sketches), &args.edges);
-        let columns = [("above", 0), ("up_to", 0), ("count", 0), ("lower", 1), ("upper", 1)];
-        return args.which.write(asked, args.each, &columns, rows, Extent::Many);
-    }
-    let rows = |sketches: &Sketches| {
-        let quantiles = of_measure(sketches);
-        let row = |percentile: &Percentile| {
-            let mut cells = vec![Cell::Text(percentile.name.clone())];
-            match quantiles.percentile(percentile.percent)? {
-                Some(answer) => cells.extend(approx(answer)),
-                None => cells.extend([Cell::Missing, Cell::Missing, Cell::Missing]),
-            }
-            Ok(cells)
-        };
-        args.at.iter().map(row).collect()
+    let kind = Kind {
+        name: "quantiles",
+        option: "--quantiles MEASURE",
+        of: |view| view.quantile_measures().collect(),
     };
-    let columns = [("quantile", 0), ("value", 0), ("lower", 1), ("upper", 1)];
-    args.which.write(asked, args.each, &columns, rows, Extent::Many)
+    let of = kind.chosen(&asked, args.of.as_ref())?;
+    let of_measure = |sketches: &Sketches| sketches.quantiles(&of).cloned().unwrap_or_default();
+    let bounds = &BOUNDS[..3];
+    if !args.edges.is_empty() {
+        let columns = [&[("above", 0), ("up_to", 0), ("count", 0)], bounds].concat();
+        return args.which.write(asked, args.each, &columns, Extent::Many, |sketches, take| {
+            let counts = of_measure(sketches).histogram(&args.edges)?;
+            let edge = |at: Option<usize>| {
+                let edge = at.and_then(|at| args.edges.get(at));
+                edge.map_or(Cell::Missing, |edge| Cell::Number(*edge))
+            };
+            for (at, count) in counts.iter().enumerate() {
+                let [count, lower, upper, exact, _] = counted(*count);
+                take(&[edge(at.checked_sub(1)), edge(Some(at)), count, lower, upper, exact])?;
+            }
+            Ok(())
+        });
+    }
+    let columns = [&[("percentile", 0), ("value", 0)], bounds].concat();
+    args.which.write(asked, args.each, &columns, Extent::Many, |sketches, take| {
+        let quantiles = of_measure(sketches);
+        for at in &args.at {
+            take(&percentile_row(&quantiles, at)?)?;
+        }
+        Ok(())
+    })
 }
 
-fn histogram_rows(quantiles: &Quantiles, edges: &[f64]) -> Result<Vec<Vec<Cell>>, Failure> {
-    let counts = quantiles.histogram(edges)?;
-    let edge = |at: Option<usize>| {
-        at.and_then(|at| edges.get(at)).map_or(Cell::Missing, |edge| Cell::Number(*edge))
+fn percentile_row(quantiles: &Quantiles, at: &Percentile) -> Result<[Cell; 5], Failure> {
+    let name = Cell::Text(at.name.clone());
+    let Some(answer) = quantiles.percentile(at.percent)? else {
+        return Ok([name, Cell::Missing, Cell::Missing, Cell::Missing, Cell::Missing]);
     };
-    let row = |(at, count): (usize, &Approx)| {
-        let mut cells = vec![edge(at.checked_sub(1)), edge(Some(at))];
-        cells.extend(counted(*count).into_iter().take(3));
-        cells
-    };
-    Ok(counts.iter().enumerate().map(row).collect())
+    let [value, lower, upper] = [answer.value, answer.lower, answer.upper].map(Cell::Number);
+    Ok([name, value, lower, upper, Cell::Flag(answer.is_exact())])
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::sheet::{self, Cell, Sheet};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
+    /// Left; a text of any length, which a terminal shows as much of as of a part of a key.
+    Key,
     Right,
     /// Left; a sentence, which may take several lines.
     Wrapped,
@@ -52,13 +54,15 @@ pub(crate) fn layout(sheet: &Sheet, rows: &[Vec<Cell>], style: Style) -> String 
     let decimals: Vec<usize> = (0..key_parts + sheet.columns.len())
         .map(|i| number::decimals(rows.iter().filter_map(|row| number_of(&row[i]))))
         .collect();
+    let is_key =
+        |i: usize| i.checked_sub(key_parts).is_none_or(|i| sheet.columns[i].align == Align::Key);
     for row in rows {
         let texts = row.iter().zip(&decimals).enumerate();
         table.add_row(texts.map(|(i, (cell, decimals))| {
             let text = cell_text(cell, *decimals);
             match style {
                 Style::Markdown => markdown_text(&text),
-                Style::Terminal(Some(_)) if i < key_parts => {
+                Style::Terminal(Some(_)) if is_key(i) => {
                     number::shortened(&text, KEY_CHARS_MAX).into_owned()
                 }
                 Style::Terminal(_) => text,
@@ -134,6 +138,7 @@ fn cell_text(cell: &Cell, decimals: usize) -> String {
         Cell::Missing => "-".to_owned(),
         Cell::Count(n) => number::grouped(*n),
         Cell::Number(x) => number::fixed(*x, decimals),
+        Cell::Flag(is) => if *is { "yes" } else { "no" }.to_owned(),
         Cell::Time(at) => number::instant(&sheet::millis(*at).to_string()),
         Cell::Length(length) => number::length(*length),
         Cell::Text(text) => number::visible(text).into_owned(),
@@ -188,6 +193,17 @@ mod tests {
         let text = layout(&sheet, &rows, Style::Terminal(Some(5)));
         assert!(text.contains("mean, sum"), "{text}");
         assert!(text.contains("1,234"), "{text}");
+    }
+
+    #[test]
+    fn a_long_item_is_shortened_as_a_key_is_where_there_is_a_width() {
+        let columns = vec![Column { name: "item", align: Align::Key, rank: 0 }];
+        let sheet = Sheet { key: Some(vec!["user".to_owned()]), columns };
+        let rows = [vec![Cell::Text("u".repeat(50)), Cell::Text("i".repeat(50))]];
+        let text = layout(&sheet, &rows, Style::Terminal(Some(90)));
+        assert!(text.contains(&format!(" {}…  {}…\n", "u".repeat(39), "i".repeat(39))), "{text}");
+        let text = layout(&sheet, &rows, Style::Terminal(None));
+        assert!(text.contains(&"i".repeat(50)), "{text}");
     }
 
     #[test]
