@@ -32,7 +32,7 @@ pub use several::{Balance, Trend};
 pub(crate) use source::{AskedKey, Depth, KeyRef, Source};
 pub use span::SpanQuery;
 
-use crate::aggregate::{Kinds, Sketch, Sketches, StatesRef, Summary};
+use crate::aggregate::{Approx, Kinds, Sketch, Sketches, StatesRef, Summary};
 use crate::error::{Error, Result};
 use crate::series::{Cell, CellRef, SeriesRef, Sum};
 use crate::time::{Grain, TimeZone, Timestamp};
@@ -267,6 +267,26 @@ impl Query {
     /// As [`Query::top`].
     pub fn bottom(&self, n: usize, component: Component) -> Result<Vec<Row>> {
         self.current()?.ranked(n, component, Value::total_cmp)
+    }
+
+    /// A component of one of this query's rows, with its bounds: what [`top`](Query::top) ranked it by. Of
+    /// counts and statistics it is exact but for the rounding of an `f64`. `None`: the row has not got it, a
+    /// time (which is no number), or a sketch that was [left out](Query::without_sketches).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Component, Db, Event, View};
+    ///
+    /// let db = Db::open(dir.path().join("shop"))?;
+    /// db.define(View::new("buyers").by(["country"]).distinct("user"))?;
+    /// db.record(&Event::new("sale").dim("country", "FR").dim("user", "ann"))?;
+    /// let buyers = db.query("buyers")?;
+    /// let best = &buyers.top(1, Component::Distinct)?[0];
+    /// assert_eq!(buyers.figure(best, Component::Distinct).unwrap().value, 1.0);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    pub fn figure(&self, row: &Row, component: Component) -> Option<Approx> {
+        self.chosen.figure(self.view(), row, component)
     }
 
     fn ranked(

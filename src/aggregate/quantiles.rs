@@ -480,7 +480,8 @@ impl Quantiles {
     }
 
     /// The value that a share of the values do not exceed, by nearest rank: of n in order, the
-    /// ⌈share · n⌉th, and the first for 0. `None` of nothing.
+    /// ⌈share · n⌉th, and the first for 0. `None` of nothing. [`percentile`](Self::percentile) has the same
+    /// from 0 to 100.
     ///
     /// ```
     /// use quipu::aggregate::Quantiles;
@@ -504,7 +505,8 @@ impl Quantiles {
         Ok(self.quantile_of(share))
     }
 
-    /// The same of a percentage, as it is usually said: of 99.9 it is the 999th of a thousand values.
+    /// The same as [`quantile`](Self::quantile) of a percentage, from 0 to 100, as it is usually said: of 99.9
+    /// it is the 999th of a thousand values.
     ///
     /// ```
     /// use quipu::aggregate::Quantiles;

@@ -4,7 +4,8 @@
 //! Invariant: components are compared as what they are: counts as integers, times as times, numbers by
 //! `f64::total_cmp`.
 
-use crate::aggregate::{Distinct, Quantiles, Sketch, StatesRef, Stats, Theta};
+use super::answer::Row;
+use crate::aggregate::{Approx, Distinct, Quantiles, Sketch, StatesRef, Stats, Theta};
 use crate::error::{Error, Result};
 use crate::series::CellRef;
 use crate::time::Timestamp;
@@ -218,6 +219,30 @@ impl Chosen {
             "the view {:?} keeps no {what}{of}, so it has no {component}",
             view.name()
         )))
+    }
+
+    /// A component of a row, with its bounds.
+    pub(super) fn figure(self, view: &View, row: &Row, component: Component) -> Option<Approx> {
+        let summary = (self.stats != Which::NoneOfIt).then(|| row.summary()).flatten();
+        let measured = summary.filter(|summary| summary.count_value > 0);
+        match component {
+            Component::Count => Some(Approx::exact(row.count as f64)),
+            Component::CountValue => summary.map(|s| Approx::exact(s.count_value as f64)),
+            Component::Sum => measured.map(|summary| Approx::exact(summary.sum)),
+            Component::Mean => measured.and_then(|summary| summary.mean).map(Approx::exact),
+            Component::Min => measured.and_then(|summary| summary.min).map(Approx::exact),
+            Component::Max => measured.and_then(|summary| summary.max).map(Approx::exact),
+            Component::FirstSeen | Component::LastSeen => None,
+            Component::Distinct => {
+                let dimension = self.counted.of_these(view.counted_dimensions())?;
+                let distinct = row.sketches.distinct(dimension).map(Distinct::estimate);
+                distinct.or_else(|| row.sketches.theta(dimension).map(Theta::estimate))
+            }
+            Component::Percentile(percent) => {
+                let measure = self.quantiles.of_these(view.quantile_measures())?;
+                row.sketches.quantiles(measure)?.percentile(percent.get()).ok()?
+            }
+        }
     }
 
     #[inline]

@@ -11,7 +11,7 @@ fn a_wrong_command_line_is_2() {
     assert_eq!(shop.run(&[]).code, Some(2));
     assert_eq!(shop.run(&["nonsense"]).code, Some(2));
     assert_eq!(shop.run(&["load"]).code, Some(2));
-    shop.run(&["top", "by_user", "--by", "median"]).failed(2, "possible values: count");
+    shop.run(&["top", "by_user", "--by", "median"]).failed(2, "there are count, count_value");
     assert_eq!(shop.run(&["list", "by_user", "--unordered", "--prefix", "a"]).code, Some(2));
     let mut command = shop.command(&["views"]);
     let without_dir = command.env_remove("QUIPU_DIR").output().unwrap();

@@ -201,3 +201,34 @@ fn a_definition_of_sketches_is_read_and_shown() {
                  500 values of user to one in 1000, membership of 1000000 values of product to one in 100";
     assert!(views.contains(shown), "{views}");
 }
+
+#[test]
+fn keys_are_ranked_by_distinct_counts_and_percentiles() {
+    let shop = sold();
+    let args = "define products --by product --distinct user --theta category=64 --quantiles value --backfill";
+    asked(&shop, args).ok();
+    let first = |args: &str| {
+        let out = asked(&shop, args).ok().out.clone();
+        serde_json::from_str::<serde_json::Value>(out.lines().next().unwrap()).unwrap()
+    };
+    let row = first("top products --by distinct --format ndjson -n 2");
+    assert_eq!((&row["key"], &row["distinct"]), (&serde_json::json!(["p29"]), &30.0.into()));
+    let row = first("top products --by distinct --dimension category --format ndjson");
+    assert_eq!((&row["key"], &row["distinct"]), (&serde_json::json!(["p0"]), &1.0.into()));
+    let row = first("top products --by p90 --ascending --format ndjson");
+    assert_eq!((&row["key"], &row["p90"]), (&serde_json::json!(["p0"]), &0.0.into()));
+    let row = first("top products --by p99.9 --format ndjson");
+    assert_eq!((&row["key"], &row["p99.9"]), (&serde_json::json!(["p29"]), &79.75.into()));
+    for (args, code, told) in [
+        ("top products --by p101", 2, "0 to 100"),
+        ("top products --by median", 2, "p50"),
+        ("top products --by count --dimension user", 2, "--by distinct"),
+        ("top products --by distinct --dimension shop", 1, "user, category"),
+        ("top by_user --by distinct", 1, "keeps no distinct count"),
+        ("top products --by sum", 1, "keeps no statistics"),
+    ] {
+        let run = asked(&shop, args);
+        assert_eq!(run.code, Some(code), "{args}: {}", run.err);
+        assert!(run.err.contains(told), "{args}: {}", run.err);
+    }
+}

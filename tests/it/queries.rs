@@ -108,6 +108,14 @@ fn top_and_bottom_agree_with_sorting_by_every_component_and_at_every_length() {
                         let got =
                             if top { query.top(n, component) } else { query.bottom(n, component) };
                         let want = &expected[..n.min(ties)];
+                        let figures = |rows: &[Row]| -> Vec<_> {
+                            let of = |row| query.figure(row, component).map(|figure| figure.value);
+                            rows.iter().map(of).collect()
+                        };
+                        let is_time =
+                            matches!(component, Component::FirstSeen | Component::LastSeen);
+                        let known = |row| component_of(row, component).filter(|_| !is_time);
+                        assert_eq!(figures(want), want.iter().map(known).collect::<Vec<_>>());
                         assert_eq!(got.unwrap(), want, "{measure}, {component}, {n}, top {top}");
                     }
                 }

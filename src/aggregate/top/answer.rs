@@ -127,8 +127,8 @@ impl Top {
         self.of(n, |_| true)
     }
 
-    /// What is known of one item: (0, [`error`](Top::error)) if it is not among those known by name.
-    /// O(1).
+    /// What is known of one item: between 0 and [`error`](Top::error) if it is not among those known by
+    /// name. O(1).
     ///
     /// ```
     /// use quipu::aggregate::Top;

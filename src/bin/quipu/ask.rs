@@ -8,19 +8,25 @@ use std::io::{self, BufWriter, StdoutLock};
 use std::ops::ControlFlow;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use quipu::{Component, Grain, Query, Row, TimeZone, ViewStatus};
 
 use crate::args::{Opened, Output, Place};
 use crate::failure::Failure;
 use crate::over_time::no_such_key;
 use crate::rows;
-use crate::sheet::{Extent, SheetWriter};
+use crate::sheet::{Cell, Column, Extent, SheetWriter};
+use crate::table::Align;
 
 const TOP_EXAMPLES: &str = "\
 Examples:
   quipu top by_product --by sum -n 10 --dir shop
-  quipu top by_user --by last_seen --ascending --dir shop     (longest not seen)";
+  quipu top by_user --by last_seen --ascending --dir shop     (longest not seen)
+  quipu top routes --by p99 --dir shop       (a view with --quantiles of a measure)
+  quipu top sold --by distinct --dimension user --dir shop  (with --distinct user)";
+
+const FIGURES: &str = "\
+The figure that decides: count, count_value, sum, mean, min, max, first_seen, last_seen; distinct, where the \
+view counts the different values of a dimension; p50, p99.9 and other percentiles, where it keeps quantiles";
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -47,9 +53,12 @@ Examples:
 pub(crate) struct TopArgs {
     #[command(flatten)]
     view: MeasuredArgs,
-    /// The figure that decides
-    #[arg(long, value_name = "FIGURE", default_value = "count", value_parser = component())]
+    #[arg(long, value_name = "FIGURE", default_value = "count", value_parser = component, help = FIGURES)]
     by: Component,
+    /// The dimension whose different values decide, where the view counts those of several [default:
+    /// its first]
+    #[arg(long, value_name = "NAME")]
+    dimension: Option<String>,
     /// At most so many rows
     #[arg(short = 'n', long, alias = "n", value_name = "N", default_value_t = 10)]
     limit: usize,
@@ -136,11 +145,16 @@ impl MeasuredArgs {
         let Some(measure) = &self.measure else { return Ok(asked) };
         Ok(Asked { query: asked.query.measure(measure)?, ..asked })
     }
+
+    /// The same for counts and statistics alone, which are all that a row shows.
+    fn ask_for_figures(&self) -> Result<Asked, Failure> {
+        let asked = self.ask()?;
+        Ok(Asked { query: asked.query.without_sketches(), ..asked })
+    }
 }
 
-fn component() -> impl TypedValueParser<Value = Component> {
-    let names = ["count", "count_value", "sum", "mean", "min", "max", "first_seen", "last_seen"];
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<Component>())
+fn component(text: &str) -> Result<Component, String> {
+    text.parse().map_err(|error: quipu::Error| error.to_string())
 }
 
 /// A view that was opened to be asked.
@@ -170,13 +184,8 @@ impl ViewArgs {
 pub(crate) type Answer = SheetWriter<BufWriter<StdoutLock<'static>>>;
 
 impl Asked {
-    fn answer(
-        &self,
-        output: &Output,
-        order: Option<Component>,
-        extent: Extent,
-    ) -> Result<Answer, Failure> {
-        output.start(rows::row_sheet(self.query.view().key(), order), extent)
+    fn answer(&self, output: &Output, extent: Extent) -> Result<Answer, Failure> {
+        output.start(rows::row_sheet(self.query.view().key(), None), extent)
     }
 
     /// All views of the directory.
@@ -200,15 +209,36 @@ fn write(answer: &mut Answer, row: &Row) -> io::Result<()> {
 
 /// Runs `top`.
 pub(crate) fn top(args: &TopArgs) -> Result<(), Failure> {
-    let asked = args.view.ask()?;
+    let mut asked = args.view.ask()?;
+    if let Some(dimension) = &args.dimension {
+        if args.by != Component::Distinct {
+            return Err(Failure::usage("--dimension is of --by distinct"));
+        }
+        asked.query = asked.query.dimension(dimension)?;
+    }
+    let is_of_sketch = matches!(args.by, Component::Distinct | Component::Percentile(_));
+    if !is_of_sketch {
+        asked.query = asked.query.without_sketches();
+    }
     let rows = if args.ascending {
         asked.query.bottom(args.limit, args.by)?
     } else {
         asked.query.top(args.limit, args.by)?
     };
-    let mut answer = asked.answer(args.view.output(), Some(args.by), Extent::Many)?;
+    let mut sheet = rows::row_sheet(asked.query.view().key(), Some(args.by));
+    if is_of_sketch {
+        // The one name that is not of the program; it answers one question.
+        let name = args.by.to_string().leak();
+        sheet.columns.insert(1, Column { name, align: Align::Right, rank: 0 });
+    }
+    let mut answer = args.view.output().start(sheet, Extent::Many)?;
     for row in rows {
-        write(&mut answer, &row)?;
+        let mut cells = rows::row_cells(&row);
+        if is_of_sketch {
+            let figure = asked.query.figure(&row, args.by);
+            cells.insert(1, figure.map_or(Cell::Missing, |figure| Cell::Number(figure.value)));
+        }
+        answer.row(&row.key, &cells)?;
     }
     asked.finish(answer)
 }
@@ -220,13 +250,13 @@ pub(crate) fn grain(text: &str) -> Result<Grain, String> {
 
 /// Runs `get`.
 pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
-    let asked = args.view.ask()?;
+    let asked = args.view.ask_for_figures()?;
     let key: Vec<&str> = args.key.iter().map(String::as_str).collect();
     let Some(row) = asked.query.get(&key)? else {
         return Err(no_such_key(args.view.name(), &args.key));
     };
     let Some(grain) = args.buckets else {
-        let mut answer = asked.answer(args.view.output(), None, Extent::One)?;
+        let mut answer = asked.answer(args.view.output(), Extent::One)?;
         write(&mut answer, &row)?;
         return asked.finish(answer);
     };
@@ -240,11 +270,11 @@ pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
 
 /// Runs `list`.
 pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
-    let asked = args.view.ask()?;
+    let asked = args.view.ask_for_figures()?;
     let prefix: Vec<&str> = args.prefix.iter().map(String::as_str).collect();
     let mut left = args.limit.unwrap_or(usize::MAX);
     if args.unordered {
-        let mut answer = asked.answer(args.view.output(), None, Extent::Many)?;
+        let mut answer = asked.answer(args.view.output(), Extent::Many)?;
         let mut written = Ok(());
         asked.query.for_each(|row| {
             if left == 0 {
@@ -258,7 +288,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
         return asked.finish(answer);
     }
     let rows = asked.query.prefix(&prefix)?;
-    let mut answer = asked.answer(args.view.output(), None, Extent::Many)?;
+    let mut answer = asked.answer(args.view.output(), Extent::Many)?;
     for row in rows.take(left) {
         write(&mut answer, &row?)?;
     }
@@ -267,7 +297,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<(), Failure> {
 
 /// Runs `totals`.
 pub(crate) fn totals(args: &TotalsArgs) -> Result<(), Failure> {
-    let asked = args.view.ask()?;
+    let asked = args.view.ask_for_figures()?;
     let row = asked.query.totals()?;
     let mut answer = args.view.output().start(rows::row_sheet(&[], None), Extent::One)?;
     write(&mut answer, &row)?;

@@ -137,7 +137,7 @@ impl WhichArgs {
         let mut key: Vec<&str> = self.key.iter().map(String::as_str).collect();
         if each {
             let mut is_there = false;
-            for row in query.prefix(&key)? {
+            for row in query.clone().without_sketches().prefix(&key)? {
                 let row = row?;
                 let parts: Vec<&str> = row.key.iter().map(String::as_str).collect();
                 if let Some(total) = self.when.total(asked, &query.series(&parts)?)? {
