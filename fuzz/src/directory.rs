@@ -3,12 +3,15 @@
 //! 1. What is refused is left as it was, byte for byte.
 //! 2. Answers do not contradict each other, and not those of the same directory opened again.
 //! 3. A view filled from the log now says what one says that counted from the beginning.
+//! 4. Of some, by chance: `verify` and a reader change nothing; what `verify` finds intact opens, and what is
+//!    refused as damaged is not intact to it; a reader has the owner's answers; what `repair` leaves is
+//!    intact, and opens.
 //!
 //! Errors are fine anywhere, panics are not.
 
 use quipu::{
-    Component, Db, Dedup, Durability, Event, Grain, Keep, Options, Result, TestClock, Timestamp,
-    View,
+    Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Meaning, Options,
+    Query, ReadOnlyDb, Repair, Result, TestClock, Timestamp, VerifyReport, View, ViewStatus,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,10 +51,19 @@ pub fn scratch() -> TempDir {
 }
 
 /// The views of the template; each sees every event of it.
-pub fn views() -> [View; 2] {
+pub fn views() -> [View; 3] {
     [
         View::new("all").stats("value").grain(Grain::Hour, Keep::Last(3)),
         View::new("by_user").by(["user"]).stats("value").grain(Grain::Day, Keep::All),
+        View::new("sketched")
+            .distinct_at("user", 4)
+            .theta("user", 64)
+            .quantiles("value")
+            .count_min("user", 8, 2)
+            .membership("user", 100, 10)
+            // More than there are users in an input, so that the same bytes come from any order.
+            .top("user", 1_000)
+            .grain(Grain::Hour, Keep::Last(3)),
     ]
 }
 
@@ -168,17 +180,7 @@ fn open(root: &Path, files: &Files) -> Option<Db> {
         Ok(db) => return Some(db),
         Err(error) => error,
     };
-    let mut found = Vec::new();
-    read(root, Path::new(""), &mut found);
-    let content = |files: &Files| -> BTreeMap<PathBuf, Vec<u8>> {
-        // The lock is a name to hold on to, without content; it may have been made.
-        files.iter().filter(|(path, _)| !path.ends_with("LOCK")).cloned().collect()
-    };
-    let (before, after) = (content(files), content(&found));
-    for (path, bytes) in &before {
-        assert!(after.get(path) == Some(bytes), "{} is not what it was: {refused}", path.display());
-    }
-    assert_eq!(before.len(), after.len(), "files were made: {refused}");
+    is_as_it_was(root, files, &refused.to_string());
     let again = options().must_exist().open(root).map(|_| ()).expect_err("it was refused before");
     assert_eq!(again.to_string(), refused.to_string());
     None
@@ -204,10 +206,91 @@ pub fn exercise(files: &Files, trust: Trust) {
     if !root.is_dir() {
         return;
     }
+    by_another_way(home.path(), files, trust);
     if let Some(db) = open(&root, files) {
         // An error is the end of it: that row, or that segment, is damaged.
         let _ = use_it(&root, db, trust);
     }
+}
+
+/// What an input's bytes decide, alike in every run.
+fn chance(files: &Files) -> u64 {
+    files.iter().flat_map(|(_, bytes)| bytes).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn verified(root: &Path) -> Result<VerifyReport> {
+    quipu::verify(root, Depth::Refold, |_| {})
+}
+
+fn is_intact(report: &Result<VerifyReport>) -> bool {
+    report.as_ref().is_ok_and(|report| {
+        report.findings.iter().all(|finding| finding.meaning != Meaning::Corruption)
+    })
+}
+
+/// Goes another way in than an owner who opens, which each has its share of the runs (4).
+fn by_another_way(home: &Path, files: &Files, trust: Trust) {
+    let copy = home.join("copy");
+    let laid = || {
+        lay(&copy, files);
+        options().must_exist().open(&copy)
+    };
+    match chance(files) % 8 {
+        0 => {
+            lay(&copy, files);
+            let report = verified(&copy);
+            is_as_it_was(&copy, files, "verify");
+            match laid() {
+                Ok(_) => {}
+                Err(error) => {
+                    let is_damage = error.kind() == ErrorKind::Corruption;
+                    assert!(!is_damage || !is_intact(&report), "verify finds it intact: {error}");
+                }
+            }
+        }
+        1 => {
+            lay(&copy, files);
+            let Ok(reader) = ReadOnlyDb::open(&copy) else { return };
+            let read = reader.views().and_then(|views| said(&views, |v| reader.query(v), trust));
+            drop(reader);
+            is_as_it_was(&copy, files, "a reader");
+            let Ok(owner) = laid() else { return };
+            if let (Ok(read), Ok(owned)) = (read, answers(&owner, trust)) {
+                assert_eq!(read, owned, "a reader and the owner");
+            }
+        }
+        2 => {
+            lay(&copy, files);
+            if quipu::repair(&copy, Repair::DryRun, |_| {}).is_ok() {
+                is_as_it_was(&copy, files, "a dry run");
+            }
+            if quipu::repair(&copy, Repair::Apply, |_| {}).is_ok() {
+                let report = verified(&copy);
+                assert!(is_intact(&report), "it was repaired: {report:?}");
+                let db = options().must_exist().open(&copy).expect("it was repaired");
+                let _ = answers(&db, trust).expect("it was repaired");
+            }
+        }
+        _ => {}
+    }
+    let _ = fs::remove_dir_all(&copy);
+}
+
+/// The files are what they were, and no others.
+fn is_as_it_was(root: &Path, files: &Files, who: &str) {
+    let mut found = Vec::new();
+    read(root, Path::new(""), &mut found);
+    let content = |files: &Files| -> BTreeMap<PathBuf, Vec<u8>> {
+        // The lock is a name to hold on to, without content; it may have been made.
+        files.iter().filter(|(path, _)| !path.ends_with("LOCK")).cloned().collect()
+    };
+    let (before, after) = (content(files), content(&found));
+    for (path, bytes) in &before {
+        assert!(after.get(path) == Some(bytes), "{} is not what it was: {who}", path.display());
+    }
+    assert_eq!(before.len(), after.len(), "files were made: {who}");
 }
 
 fn use_it(root: &Path, db: Db, trust: Trust) -> Result<()> {
@@ -252,12 +335,20 @@ struct Answers {
 
 /// Everything that there is to be asked (2).
 fn answers(db: &Db, trust: Trust) -> Result<BTreeMap<String, Answers>> {
+    said(&db.views()?, |view| db.query(view), trust)
+}
+
+fn said(
+    views: &[ViewStatus],
+    ask: impl Fn(&str) -> Result<Query>,
+    trust: Trust,
+) -> Result<BTreeMap<String, Answers>> {
     let mut all = BTreeMap::new();
-    for status in db.views()? {
+    for status in views {
         if status.backfill.is_some() {
             continue;
         }
-        let query = db.query(status.view.name())?;
+        let query = ask(status.view.name())?;
         let rows = query.rows()?.collect::<Result<Vec<_>>>()?;
         assert!(rows.windows(2).all(|pair| pair[0].key < pair[1].key), "rows are in order");
         let mut unordered = Vec::new();
