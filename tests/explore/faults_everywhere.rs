@@ -51,8 +51,15 @@ impl Drop for Tell<'_> {
 /// Runs a script of which one operation fails; gives the number of images looked at.
 fn survive(script: &Script, number: u64, error: io::ErrorKind) -> u64 {
     let tell = Tell(script, number, error);
+    let images = suffer(script, number, Fault::Error(error));
+    drop(tell);
+    images
+}
+
+/// Runs a script of which one operation has a fault, and looks at what every end leaves.
+pub(crate) fn suffer(script: &Script, number: u64, fault: Fault) -> u64 {
     let disk = SimulatedDisk::new(number);
-    disk.plan(move |op| (op.number == number).then_some(Fault::Error(error)));
+    disk.plan(move |op| (op.number == number).then_some(fault));
     let mut run = match open(script, &disk, Weather::Foul) {
         Ok(run) => run,
         Err(_) => open(script, &disk, Weather::Foul).expect("it was one fault"),
@@ -74,9 +81,8 @@ fn survive(script: &Script, number: u64, error: io::ErrorKind) -> u64 {
     run.end();
     let mut explorer = Explorer { plan: &mut cuts::by_chance(1, 2), lie: None, images: 0 };
     for (n, end) in ends.iter().chain([&disk]).enumerate() {
-        explorer.go_on(script, &format!("fault {number} {error:?} {n}"), end, &history, &bounds);
+        explorer.go_on(script, &format!("fault {number} {fault:?} {n}"), end, &history, &bounds);
     }
-    drop(tell);
     explorer.images
 }
 

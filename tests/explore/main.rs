@@ -37,6 +37,7 @@ mod script;
 mod sectors;
 #[path = "../model/mod.rs"]
 mod truth;
+mod untold;
 
 use cuts::Explorer;
 use quipu::simulation::Operation;
