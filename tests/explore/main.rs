@@ -79,6 +79,7 @@ fn every_power_cut_is_survived() {
     for script in script::fixed_scripts() {
         pace.images += explore(&script, &mut cuts::everywhere(2, 3));
     }
+    pace.images += explore(&script::many_visitors(), &mut cuts::by_chance(40, 2));
     pace.tell("every operation of the fixed scripts");
     let mut recoveries = Pace::begin();
     let tail = script::named("tail");

@@ -3,11 +3,11 @@
 
 use crate::others::{Told, told};
 use crate::script::{Act, Setup};
-use crate::truth::{Fact, Model, view, with_event};
+use crate::truth::{Fact, Model, SKETCHES, sketches, view, with_event};
 use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
 use quipu::{
-    Db, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock, View,
-    ViewStatus,
+    Db, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock,
+    TimeZone, View, ViewStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -18,15 +18,41 @@ pub(crate) const DEFINITIONS: usize = 3;
 
 /// One of the definitions of a view; the model knows all that is in the first.
 fn definition(which: usize, other: usize) -> View {
-    match other {
-        0 => view(which),
-        1 => view(which).grain(Grain::Month, Keep::All),
+    match (other, which) {
+        (0, _) => view(which),
+        (1, _) => view(which).grain(Grain::Month, Keep::All),
+        (_, SKETCHES) => {
+            let view = sketches::common().distinct_at("user", sketches::COARSER);
+            let view = self::view(which).grains().iter().fold(view, |v, (g, k)| v.grain(*g, *k));
+            view.grain(Grain::Week, Keep::Last(3))
+        }
         _ => {
             let view = view(which).grain(Grain::Week, Keep::Last(3));
             // The model asks one without statistics for none.
             if view.measures().len() == 0 { view } else { view.stats("price") }
         }
     }
+}
+
+/// Whether both keep the same of the same; the order in which they were told to does not matter.
+fn is_same(a: &View, b: &View) -> bool {
+    let grains = |view: &View| view.grains().iter().copied().collect::<BTreeMap<_, _>>();
+    let sketches = |view: &View| -> Vec<Vec<String>> {
+        let names = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
+        let tops = view.top_dimensions().map(|(of, by)| format!("{of} by {by:?}"));
+        vec![
+            names(&mut view.distinct_dimensions()),
+            names(&mut view.theta_dimensions()),
+            names(&mut view.count_min_dimensions()),
+            names(&mut view.membership_dimensions()),
+            names(&mut view.quantile_measures()),
+            tops.collect(),
+        ]
+    };
+    a.key() == b.key()
+        && a.measures().eq(b.measures())
+        && grains(a) == grains(b)
+        && sketches(a) == sketches(b)
 }
 
 /// A record of the log.
@@ -80,8 +106,7 @@ impl Defined {
     fn check(&self, which: usize, status: &ViewStatus) {
         let same = |is: &View, other: usize| {
             let view = definition(which, other);
-            assert_eq!((is.grains(), is.key()), (view.grains(), view.key()), "the definition");
-            assert!(is.measures().eq(view.measures()), "the definition");
+            assert!(is_same(is, &view), "the definition is\n{is}\nand not\n{view}");
         };
         same(&status.view, self.definition);
         let successor = status.successor.as_ref();
@@ -185,6 +210,7 @@ impl History {
         Model {
             facts: self.facts().cloned().collect(),
             defined: self.views().iter().map(|(which, view)| (*which, counts_from(view))).collect(),
+            zone: TimeZone::UTC,
         }
     }
 
@@ -667,10 +693,7 @@ impl<'a> Run<'a> {
             Ok(status.next().and_then(|status| status.successor).map(|successor| successor.view))
         };
         let before = successor(&db)?;
-        let same = |view: &View| {
-            let other = definition(which, other);
-            view.grains() == other.grains() && view.measures().eq(other.measures())
-        };
+        let same = |view: &View| is_same(view, &definition(which, other));
         let (mut steps, mut converts) = (0, false);
         let redefined = db.redefine(definition(which, other), |progress| {
             steps += 1;

@@ -2,7 +2,7 @@
 
 use crate::others;
 use crate::run::DEFINITIONS;
-use crate::truth::{Fact, NOW, VIEWS};
+use crate::truth::{Fact, NOW, SKETCHES, VIEWS, minute};
 use quipu::simulation::{Random, Step};
 use quipu::{Dedup, Durability, Options, Retention, TestClock, Timestamp};
 use std::time::Duration;
@@ -80,14 +80,23 @@ fn fact(random: &mut Random) -> Fact {
         name: if some(1, 2).is_some() { "cancel" } else { "sale" },
         user: user.map(|n| n as u8),
         product: product.map(|n| n as u8),
+        visitor: some(3, 400).map(|n| n as u16),
         value: value.map(|n| n as i32 - 500),
         id: some(1, 60).map(|n| n as u8),
-        minute: random.below(40_000) as i32 - 20_000,
+        time: minute(random.below(40_000) as i32 - 20_000),
+        about: 0,
+        times: 1,
     }
 }
 
 pub(crate) fn facts(random: &mut Random, n: u64) -> Vec<Fact> {
     (0..n).map(|_| fact(random)).collect()
+}
+
+/// Facts that no two visitors share, all under one name.
+fn visits(random: &mut Random, visitors: std::ops::Range<u16>) -> Vec<Fact> {
+    let visit = |visitor| Fact { name: "sale", visitor: Some(visitor), ..fact(random) };
+    visitors.map(visit).collect()
 }
 
 fn durability(random: &mut Random) -> Durability {
@@ -144,7 +153,10 @@ pub(crate) fn random_script(seed: u64) -> Script {
         ][random.below(4) as usize],
         ids: (!random.one_in(3)).then(|| 5 + random.below(30)),
     };
-    let begin = (0..=random.below(4)).map(|n| Act::Define(n as usize)).collect::<Vec<_>>();
+    let mut begin = (0..=random.below(4)).map(|n| Act::Define(n as usize)).collect::<Vec<_>>();
+    if random.one_in(2) {
+        begin.push(Act::Define(SKETCHES));
+    }
     let n = 8 + random.below(30);
     let acts = begin.into_iter().chain((0..n).map(|_| act(random))).collect();
     Script { name: seed.to_string(), setup, acts }
@@ -367,6 +379,22 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 Act::Redefine(4, 1, false),
             ],
         ),
+        // Sketches are evicted and merged with what is stored of them, and the view gets others.
+        script(
+            "sketches",
+            Setup { memory_budget: 0, ..base.clone() },
+            vec![
+                Act::Define(SKETCHES),
+                batch(40, memory),
+                Act::Checkpoint,
+                batch(20, INTERVAL),
+                Act::Checkpoint,
+                Act::Redefine(SKETCHES, 2, true),
+                batch(10, memory),
+                Act::Redefine(SKETCHES, 2, false),
+                batch(5, sync),
+            ],
+        ),
         // Each call waits for the disk.
         script(
             "sync",
@@ -392,10 +420,37 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
     ]
 }
 
+/// Sketches of one key outgrow what they can keep as it is: in memory, in the store, and in both together.
+/// What that takes is much, so it is cut in some places only.
+pub(crate) fn many_visitors() -> Script {
+    let setup = Setup {
+        durability: INTERVAL,
+        memory_budget: 0,
+        segment_bytes: 40_000,
+        retention: Retention::KeepAll,
+        ids: None,
+    };
+    let random = &mut Random::new(43);
+    let mut visits = |visitors| Act::Batch(visits(random, visitors), Durability::Sync);
+    let acts = vec![
+        Act::Define(SKETCHES),
+        visits(0..700),
+        Act::Checkpoint,
+        visits(500..1_100),
+        Act::Check,
+        Act::Checkpoint,
+        Act::Check,
+    ];
+    Script { name: "many visitors".to_owned(), setup, acts }
+}
+
 /// A fixed script by its name, a random one by its seed.
 pub(crate) fn named(name: &str) -> Script {
     match name.parse() {
         Ok(seed) => random_script(seed),
-        Err(_) => fixed_scripts().into_iter().find(|script| script.name == name).expect("a script"),
+        Err(_) => {
+            let mut scripts = fixed_scripts().into_iter().chain([many_visitors()]);
+            scripts.find(|script| script.name == name).expect("a script")
+        }
     }
 }
