@@ -6,7 +6,7 @@ use crate::script::{Act, Setup};
 use crate::truth::{Fact, Model, SKETCHES, sketches, view, with_event};
 use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
 use quipu::{
-    Db, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock,
+    Db, Dedup, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock,
     TimeZone, View, ViewStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +58,11 @@ fn is_same(a: &View, b: &View) -> bool {
 /// A record of the log.
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
+    /// The rule by which ids are remembered.
     Rule,
-    Fact(Fact),
+    Zone(TimeZone),
+    /// An event, and the minute in which it was recorded.
+    Fact(Fact, u32),
     /// A fact of another device, by its position there.
     Foreign(usize, u64, Fact),
     /// That what follows is of another replica.
@@ -77,6 +80,18 @@ pub(crate) enum Record {
     Succeed(usize),
     /// It will not.
     GiveUp(usize),
+}
+
+/// What the first opening records, each by itself.
+fn first_records(setup: &Setup) -> Vec<Record> {
+    let rule = (setup.ids != Dedup::Off).then_some(Record::Rule);
+    let zone = (setup.zone != TimeZone::UTC).then_some(Record::Zone(setup.zone));
+    rule.into_iter().chain(zone).collect()
+}
+
+/// How many records there are after any opening.
+pub(crate) fn least_records(setup: &Setup) -> usize {
+    first_records(setup).len()
 }
 
 /// The records in the order of their positions, and the positions at which a frame ends: what is
@@ -128,6 +143,16 @@ impl History {
         self.records.len()
     }
 
+    /// As an opening finds it: what a first one records is there.
+    fn opened(mut self, setup: &Setup, bounds: &Mark) -> Self {
+        let first = first_records(setup);
+        self.truncate(bounds.submitted.max(first.len()));
+        for record in first.into_iter().skip(self.len()) {
+            self.push(vec![record]);
+        }
+        self
+    }
+
     fn push(&mut self, chunk: Vec<Record>) {
         self.records.extend(chunk);
         self.ends.insert(self.records.len());
@@ -140,7 +165,7 @@ impl History {
 
     fn facts(&self) -> impl Iterator<Item = &Fact> {
         self.records.iter().filter_map(|record| match record {
-            Record::Fact(fact) | Record::Foreign(_, _, fact) => Some(fact),
+            Record::Fact(fact, _) | Record::Foreign(_, _, fact) => Some(fact),
             _ => None,
         })
     }
@@ -167,8 +192,8 @@ impl History {
         let mut facts_before = 0;
         for (i, record) in self.records.iter().enumerate() {
             match record {
-                Record::Rule | Record::Done | Record::Rename => {}
-                Record::Fact(_) | Record::Foreign(..) => facts_before += 1,
+                Record::Rule | Record::Zone(_) | Record::Done | Record::Rename => {}
+                Record::Fact(..) | Record::Foreign(..) => facts_before += 1,
                 Record::Define(which) => {
                     let view = Defined {
                         at: i + 1,
@@ -210,21 +235,33 @@ impl History {
         Model {
             facts: self.facts().cloned().collect(),
             defined: self.views().iter().map(|(which, view)| (*which, counts_from(view))).collect(),
-            zone: TimeZone::UTC,
+            zone: self.zone(),
         }
     }
 
-    /// The ids that are remembered.
-    fn window(&self, most: u64) -> BTreeSet<u8> {
-        // Nobody asks the window about facts of others.
-        let own = self.records.iter().filter_map(|record| match record {
-            Record::Fact(fact) => fact.id,
+    fn zone(&self) -> TimeZone {
+        let zone = self.records.iter().find_map(|record| match record {
+            Record::Zone(zone) => Some(*zone),
             _ => None,
         });
-        let mut ids: Vec<u8> = own.collect();
-        ids.reverse();
-        ids.truncate(most as usize);
-        ids.into_iter().collect()
+        zone.unwrap_or_default()
+    }
+
+    /// The ids that are remembered in this minute.
+    fn window(&self, rule: Dedup, minute: u32) -> BTreeSet<u8> {
+        // Nobody asks the window about facts of others.
+        let newest = self.records.iter().rev().filter_map(|record| match record {
+            Record::Fact(fact, at) => fact.id.map(|id| (id, *at)),
+            _ => None,
+        });
+        match rule {
+            Dedup::Off => BTreeSet::new(),
+            Dedup::Last(most) => newest.take(most as usize).map(|(id, _)| id).collect(),
+            Dedup::For(age) => {
+                let age = (age.as_secs() / 60) as u32;
+                newest.filter(|(_, at)| at + age >= minute).map(|(id, _)| id).collect()
+            }
+        }
     }
 }
 
@@ -239,6 +276,8 @@ pub(crate) struct Mark {
     pub(crate) submitted: usize,
     /// The definitions of views whose backfill was acknowledged.
     pub(crate) filled: BTreeSet<usize>,
+    /// Minutes since the first opening.
+    pub(crate) minute: u32,
 }
 
 /// What somebody sees who reads a disk that holds `history`, whether its owner has it open, has died
@@ -250,18 +289,14 @@ pub(crate) fn read_beside(
     history: &History,
     bounds: &Mark,
 ) -> usize {
-    let mut history = history.clone();
-    if setup.ids.is_some() && history.len() == 0 {
-        history.push(vec![Record::Rule]);
-    }
-    history.truncate(bounds.submitted.max(usize::from(setup.ids.is_some())));
+    let history = history.clone().opened(setup, bounds);
     disk.plan(|op| {
         let nameless = op.path == std::path::Path::new("scratch");
         let written = op.kind.changes() && op.kind != OperationKind::Lock && !nameless;
         assert!(!written, "a reader does {op:?}");
         None
     });
-    let found = match setup.options(&Setup::clock()).open_read_only_on(disk, "db") {
+    let found = match setup.options(&Setup::clock(0)).open_read_only_on(disk, "db") {
         Ok(reader) => {
             let found = check_reader(&reader, history, bounds);
             assert_eq!(reader.refresh().expect("it was just read").get() as usize, found);
@@ -358,28 +393,26 @@ impl<'a> Run<'a> {
     pub(crate) fn open(
         setup: &'a Setup,
         disk: &SimulatedDisk,
-        mut history: History,
+        history: History,
         bounds: &Mark,
         weather: Weather,
     ) -> Result<Self, Error> {
-        if setup.ids.is_some() && history.len() == 0 {
-            history.push(vec![Record::Rule]);
-        }
+        // Who goes by the time at which ids came has a clock that does not go back; all others have one
+        // that does, whenever somebody opens what is left.
+        let minute = if matches!(setup.ids, Dedup::For(_)) { bounds.minute } else { 0 };
         let mut run = Run {
             setup,
             disk: disk.clone(),
-            clock: Setup::clock(),
+            clock: Setup::clock(minute),
             engine: None,
             weather,
-            history,
+            history: history.opened(setup, bounds),
             doubtful: None,
-            mark: Mark { operations: 0, ..bounds.clone() },
+            mark: Mark { operations: 0, minute, ..bounds.clone() },
             marks: Vec::new(),
             promised: false,
             acts: Vec::new(),
         };
-        let submitted = bounds.submitted.max(usize::from(setup.ids.is_some()));
-        run.history.truncate(submitted);
         run.marks.push(run.mark.clone());
         run.open_engine()?;
         Ok(run)
@@ -463,12 +496,11 @@ impl<'a> Run<'a> {
 
     /// The facts that are no duplicates.
     fn fresh(&self, facts: &[Fact]) -> Vec<Record> {
-        let Some(most) = self.setup.ids else {
-            return facts.iter().cloned().map(Record::Fact).collect();
-        };
-        let mut ids = self.history.window(most);
-        let new = |fact: &&Fact| fact.id.is_none_or(|id| ids.insert(id));
-        facts.iter().filter(new).cloned().map(Record::Fact).collect()
+        let (rule, minute) = (self.setup.ids, self.mark.minute);
+        let mut ids = self.history.window(rule, minute);
+        let mut new = |fact: &Fact| fact.id.is_none_or(|id| ids.insert(id));
+        let fresh = facts.iter().filter(|fact| rule == Dedup::Off || new(fact));
+        fresh.map(|fact| Record::Fact(fact.clone(), minute)).collect()
     }
 
     /// Takes in a chunk that was to be appended, if the engine did it.
@@ -594,7 +626,10 @@ impl<'a> Run<'a> {
                 }
             }
             Act::Check => self.check()?,
-            Act::Tick => self.clock.advance(Duration::from_mins(1)),
+            Act::Tick => {
+                self.clock.advance(Duration::from_mins(1));
+                self.mark.minute += 1;
+            }
             Act::Reopen => {
                 let closed = db.close();
                 drop(db);

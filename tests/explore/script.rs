@@ -4,7 +4,7 @@ use crate::others;
 use crate::run::DEFINITIONS;
 use crate::truth::{Fact, NOW, SKETCHES, VIEWS, minute};
 use quipu::simulation::{Random, Step};
-use quipu::{Dedup, Durability, Options, Retention, TestClock, Timestamp};
+use quipu::{Dedup, Durability, Options, Retention, TestClock, TimeZone, Timestamp};
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
@@ -41,8 +41,10 @@ pub(crate) struct Setup {
     pub(crate) memory_budget: usize,
     pub(crate) segment_bytes: u64,
     pub(crate) retention: Retention,
-    /// The last so many ids are remembered.
-    pub(crate) ids: Option<u64>,
+    /// Which ids are remembered.
+    pub(crate) ids: Dedup,
+    /// Whose days and hours buckets are.
+    pub(crate) zone: TimeZone,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +57,18 @@ pub(crate) struct Script {
 pub(crate) const INTERVAL: Durability = Durability::Interval(Duration::from_millis(100));
 
 impl Setup {
+    /// What is asked for if nothing is to be hard.
+    pub(crate) fn plain() -> Self {
+        Setup {
+            durability: INTERVAL,
+            memory_budget: 1 << 30,
+            segment_bytes: 4_096,
+            retention: Retention::KeepAll,
+            ids: Dedup::Off,
+            zone: TimeZone::UTC,
+        }
+    }
+
     pub(crate) fn options(&self, clock: &TestClock) -> Options {
         let options = Options::new()
             .clock(clock.clone())
@@ -62,30 +76,38 @@ impl Setup {
             .memory_budget(self.memory_budget)
             .tiny_segments(self.segment_bytes)
             .retention(self.retention);
-        match self.ids {
-            Some(n) => options.dedup(Dedup::Last(n)),
-            None => options,
-        }
+        let options =
+            if self.zone == TimeZone::UTC { options } else { options.time_zone(self.zone) };
+        if self.ids == Dedup::Off { options } else { options.dedup(self.ids) }
     }
 
-    pub(crate) fn clock() -> TestClock {
-        TestClock::at(Timestamp::from_secs(NOW))
+    /// One that says this minute of the present.
+    pub(crate) fn clock(minute: u32) -> TestClock {
+        TestClock::at(Timestamp::from_secs(NOW + i64::from(minute) * 60))
+    }
+
+    /// A zone whose hours begin at half hours, and which sets its clocks back in the time of the facts.
+    pub(crate) fn far_away() -> TimeZone {
+        "America/St_Johns".parse().unwrap()
     }
 }
 
 fn fact(random: &mut Random) -> Fact {
     let mut some = |of: u64, n: u64| (random.below(4) < of).then(|| random.below(n));
     let (user, product, value) = (some(3, 8), some(3, 6), some(3, 1_000));
+    let (visitor, id, is_cancelled) = (some(3, 400), some(1, 60), some(1, 2).is_some());
+    // Few events are of several, or of a time that is known roughly.
+    let (several, roughly) = (random.one_in(8), random.one_in(8));
     Fact {
-        name: if some(1, 2).is_some() { "cancel" } else { "sale" },
+        name: if is_cancelled { "cancel" } else { "sale" },
         user: user.map(|n| n as u8),
         product: product.map(|n| n as u8),
-        visitor: some(3, 400).map(|n| n as u16),
+        visitor: visitor.map(|n| n as u16),
         value: value.map(|n| n as i32 - 500),
-        id: some(1, 60).map(|n| n as u8),
+        id: id.map(|n| n as u8),
         time: minute(random.below(40_000) as i32 - 20_000),
-        about: 0,
-        times: 1,
+        about: if roughly { 1 + random.below(300) as u16 } else { 0 },
+        times: if several { 2 + random.below(6) } else { 1 },
     }
 }
 
@@ -106,7 +128,7 @@ fn durability(random: &mut Random) -> Durability {
 /// One act by chance.
 pub(crate) fn act(random: &mut Random) -> Act {
     let view = |random: &mut Random| random.below(VIEWS as u64) as usize;
-    match random.below(47) {
+    match random.below(49) {
         0..=9 => Act::Single(fact(random), durability(random)),
         10..=16 => {
             let n = 1 + random.below(30);
@@ -133,6 +155,7 @@ pub(crate) fn act(random: &mut Random) -> Act {
             let definition = random.below(DEFINITIONS as u64) as usize;
             Act::Redefine(view(random), definition, random.one_in(2))
         }
+        45..=46 => Act::Tick,
         _ => Act::Reopen,
     }
 }
@@ -151,7 +174,12 @@ pub(crate) fn random_script(seed: u64) -> Script {
             Retention::Bytes(8_000),
             Retention::Age(Duration::from_mins(3)),
         ][random.below(4) as usize],
-        ids: (!random.one_in(3)).then(|| 5 + random.below(30)),
+        ids: match random.below(4) {
+            0 => Dedup::Off,
+            1 => Dedup::For(Duration::from_mins(1 + random.below(3))),
+            _ => Dedup::Last(5 + random.below(30)),
+        },
+        zone: if random.one_in(3) { Setup::far_away() } else { TimeZone::UTC },
     };
     let mut begin = (0..=random.below(4)).map(|n| Act::Define(n as usize)).collect::<Vec<_>>();
     if random.one_in(2) {
@@ -165,13 +193,7 @@ pub(crate) fn random_script(seed: u64) -> Script {
 /// Scripts that meet each thing an engine does with its files, in the order that makes it hard.
 #[expect(clippy::too_many_lines, reason = "a list, to be read from top to bottom")]
 pub(crate) fn fixed_scripts() -> Vec<Script> {
-    let base = Setup {
-        durability: INTERVAL,
-        memory_budget: 1 << 30,
-        segment_bytes: 4_096,
-        retention: Retention::KeepAll,
-        ids: None,
-    };
+    let base = Setup::plain();
     let random = &mut Random::new(42);
     let mut batch = |n, level| Act::Batch(facts(random, n), level);
     let (memory, sync) = (Durability::Memory, Durability::Sync);
@@ -250,7 +272,7 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
             "retire",
             Setup {
                 retention: Retention::Recovery,
-                ids: Some(15),
+                ids: Dedup::Last(15),
                 segment_bytes: 2_048,
                 ..base.clone()
             },
@@ -271,7 +293,7 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
         // Views that come late are filled, and openings follow each other.
         script(
             "late views",
-            Setup { segment_bytes: 3_000, ids: Some(10), ..base.clone() },
+            Setup { segment_bytes: 3_000, ids: Dedup::Last(10), ..base.clone() },
             vec![
                 batch(30, memory),
                 batch(30, INTERVAL),
@@ -291,12 +313,14 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 Act::Backfill(2),
             ],
         ),
-        // Others tell what they have recorded, some of it twice, while views come and segments go.
+        // Others tell what they have recorded, some of it twice, while views come and segments go. It is
+        // far away, time goes by, and what came in the last two minutes does not come again.
         script(
             "exchange",
             Setup {
                 retention: Retention::Bytes(6_000),
-                ids: Some(10),
+                ids: Dedup::For(Duration::from_mins(2)),
+                zone: Setup::far_away(),
                 segment_bytes: 2_048,
                 ..base.clone()
             },
@@ -305,14 +329,17 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 batch(10, memory),
                 Act::Import(0, 0),
                 Act::Import(0, 1),
+                Act::Tick,
                 batch(5, INTERVAL),
                 Act::Checkpoint,
                 Act::Import(1, 2),
                 Act::Rename,
+                Act::Tick,
                 Act::Define(4),
                 Act::Import(1, 1),
                 batch(30, memory),
                 Act::Reopen,
+                Act::Tick,
                 Act::Import(0, 1),
                 Act::Import(1, 1),
                 Act::Checkpoint,
@@ -382,7 +409,7 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
         // Sketches are evicted and merged with what is stored of them, and the view gets others.
         script(
             "sketches",
-            Setup { memory_budget: 0, ..base.clone() },
+            Setup { memory_budget: 0, zone: Setup::far_away(), ..base.clone() },
             vec![
                 Act::Define(SKETCHES),
                 batch(40, memory),
@@ -423,13 +450,7 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
 /// Sketches of one key outgrow what they can keep as it is: in memory, in the store, and in both together.
 /// What that takes is much, so it is cut in some places only.
 pub(crate) fn many_visitors() -> Script {
-    let setup = Setup {
-        durability: INTERVAL,
-        memory_budget: 0,
-        segment_bytes: 40_000,
-        retention: Retention::KeepAll,
-        ids: None,
-    };
+    let setup = Setup { memory_budget: 0, segment_bytes: 40_000, ..Setup::plain() };
     let random = &mut Random::new(43);
     let mut visits = |visitors| Act::Batch(visits(random, visitors), Durability::Sync);
     let acts = vec![
