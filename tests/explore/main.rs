@@ -28,6 +28,7 @@ mod faults;
 mod faults_everywhere;
 mod found;
 mod guests;
+mod limits;
 mod others;
 mod repair;
 mod run;

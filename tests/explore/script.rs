@@ -1,8 +1,9 @@
 //! What an engine is made to do: acts, some in scripts written by hand, the others drawn by chance.
 
+use crate::limits::{self, Call};
 use crate::others;
 use crate::run::DEFINITIONS;
-use crate::truth::{Fact, NOW, SKETCHES, VIEWS, minute};
+use crate::truth::{CALLS, Fact, NOW, REFUNDS, SKETCHES, VIEWS, minute};
 use quipu::simulation::{Random, Step};
 use quipu::{Dedup, Durability, Options, Retention, TestClock, TimeZone, Timestamp};
 use std::time::Duration;
@@ -28,6 +29,14 @@ pub(crate) enum Act {
     Import(usize, usize),
     /// Goes on as another replica.
     Rename,
+    /// Sets a policy in place of the one of its name.
+    SetPolicy(usize),
+    /// By its name.
+    RemovePolicy(usize),
+    /// Records a call if the policy allows it.
+    CheckAndRecord(Call, Durability),
+    /// Gives back what was used.
+    Refund(Call),
     /// Time goes by.
     Tick,
     /// Closes the engine and opens it again.
@@ -125,10 +134,20 @@ fn durability(random: &mut Random) -> Durability {
     [Durability::Memory, INTERVAL, INTERVAL, Durability::Sync][random.below(4) as usize]
 }
 
+/// A call by chance, of few users.
+fn call(random: &mut Random) -> Call {
+    Call {
+        policy: random.below(limits::NAMES.len() as u64) as usize,
+        user: random.below(3) as u8,
+        times: 1 + random.below(4),
+        id: random.one_in(4).then(|| random.below(20) as u8),
+    }
+}
+
 /// One act by chance.
 pub(crate) fn act(random: &mut Random) -> Act {
     let view = |random: &mut Random| random.below(VIEWS as u64) as usize;
-    match random.below(49) {
+    match random.below(57) {
         0..=9 => Act::Single(fact(random), durability(random)),
         10..=16 => {
             let n = 1 + random.below(30);
@@ -156,6 +175,12 @@ pub(crate) fn act(random: &mut Random) -> Act {
             Act::Redefine(view(random), definition, random.one_in(2))
         }
         45..=46 => Act::Tick,
+        47 => Act::SetPolicy(random.below(limits::POLICIES as u64) as usize),
+        48 if random.one_in(2) => {
+            Act::RemovePolicy(random.below(limits::NAMES.len() as u64) as usize)
+        }
+        48..=53 => Act::CheckAndRecord(call(random), durability(random)),
+        54 => Act::Refund(call(random)),
         _ => Act::Reopen,
     }
 }
@@ -185,6 +210,10 @@ pub(crate) fn random_script(seed: u64) -> Script {
     if random.one_in(2) {
         begin.push(Act::Define(SKETCHES));
     }
+    if random.one_in(2) {
+        begin.extend([Act::Define(CALLS), Act::Define(REFUNDS)]);
+        begin.push(Act::SetPolicy(random.below(limits::POLICIES as u64) as usize));
+    }
     let n = 8 + random.below(30);
     let acts = begin.into_iter().chain((0..n).map(|_| act(random))).collect();
     Script { name: seed.to_string(), setup, acts }
@@ -199,6 +228,8 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
     let (memory, sync) = (Durability::Memory, Durability::Sync);
     let flush = Act::Run(Step::Sync);
     let spare = Act::Run(Step::Segment);
+    let calls =
+        |policy, times, level| Act::CheckAndRecord(Call { times, ..Call::plain(policy) }, level);
     let script =
         |name: &str, setup: Setup, acts: Vec<Act>| Script { name: name.to_owned(), setup, acts };
     vec![
@@ -420,6 +451,44 @@ pub(crate) fn fixed_scripts() -> Vec<Script> {
                 batch(10, memory),
                 Act::Redefine(SKETCHES, 2, false),
                 batch(5, sync),
+            ],
+        ),
+        // Policies come and go, and what they allow is asked for by one more than they do.
+        script(
+            "limits",
+            Setup {
+                retention: Retention::Recovery,
+                segment_bytes: 2_048,
+                ids: Dedup::Last(3),
+                ..base.clone()
+            },
+            vec![
+                Act::Define(CALLS),
+                Act::SetPolicy(0),
+                calls(0, 3, INTERVAL),
+                calls(0, 3, memory),
+                calls(0, 2, memory),
+                Act::Define(REFUNDS),
+                Act::Checkpoint,
+                Act::SetPolicy(1),
+                calls(0, 3, sync),
+                calls(0, 1, sync),
+                Act::Refund(Call { times: 4, ..Call::plain(0) }),
+                Act::Tick,
+                calls(0, 3, memory),
+                Act::Drop(REFUNDS),
+                Act::Redefine(CALLS, 1, false),
+                Act::SetPolicy(2),
+                Act::Checkpoint,
+                calls(1, 1, INTERVAL),
+                Act::Reopen,
+                calls(0, 2, INTERVAL),
+                Act::RemovePolicy(0),
+                calls(0, 2, memory),
+                Act::Tick,
+                Act::Tick,
+                calls(1, 1, memory),
+                flush.clone(),
             ],
         ),
         // Each call waits for the disk.

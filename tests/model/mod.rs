@@ -54,7 +54,7 @@ impl Fact {
 pub(crate) const VIEWS: usize = 8;
 /// Those that are of use to limits ...
 pub(crate) const CALLS: usize = 6;
-const REFUNDS: usize = 7;
+pub(crate) const REFUNDS: usize = 7;
 /// ... and the one that has sketches.
 pub(crate) const SKETCHES: usize = 5;
 
