@@ -1,9 +1,11 @@
 //! The engine on simulated disks that fail and lose power.
 //!
-//! `cuts.rs` explores power cuts, `faults_everywhere.rs` fails each operation, `controls.rs` shows
-//! that both see what they are to see. `backup.rs` and `repair.rs` do both to backups, restores,
-//! repairs and openings that rebuild a snapshot; `sectors.rs` lets each sector of a log be one that
-//! cannot be read; `guests.rs` has a store of one's own. A failure prints the command that repeats it. Environment:
+//! `cuts.rs` explores power cuts, and `controls.rs` shows that it sees what it is to see;
+//! `faults_everywhere.rs` fails each operation. What is left is compared with a model (`tests/model`,
+//! `limits.rs`). `backup.rs` and `repair.rs` do both to backups, restores, repairs and openings that
+//! rebuild a snapshot (`calls.rs`). `sectors.rs` lets each sector of a log be one that cannot be read, and
+//! `guests.rs` has a store of one's own: they draw nothing, and are repeated by their names. Of what is drawn
+//! a failure prints the command that repeats it. Environment:
 //!
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
@@ -11,7 +13,7 @@
 //! - `QUIPU_EXPLORE_FAULTS`: of the operations of the fixed scripts one in so many fails (20)
 //! - `QUIPU_EXPLORE_CALLS`: of what cuts and faults of a backup, a restore or a repair leave one in so
 //!   many is looked at (8)
-//! - `QUIPU_EXPLORE`, `QUIPU_FAULT`: the place to repeat
+//! - `QUIPU_EXPLORE`, `QUIPU_FAULT`, `QUIPU_CALL`: the place to repeat
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
 #![allow(
