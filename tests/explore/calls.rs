@@ -185,7 +185,7 @@ impl<S> Call<'_, S> {
             let (op, moment) = &moments[random.below(moments.len() as u64) as usize];
             let mut ends = ends(moment, random);
             let (end, disk) = ends.swap_remove(random.below(ends.len() as u64) as usize);
-            tell.place += &format!("\n  then {end} before {op:?}");
+            tell.place = format!("{}\n  then {end} before {op:?}", tell.place);
             self.examine(tell, &disk, random, images, depth + 1);
         }
     }

@@ -1,14 +1,17 @@
 //! An engine that acts, and beside it what it must know: the records by position, and how far they
 //! were acknowledged as durable.
 
-use crate::limits::{self, Call};
+#[path = "run/limited.rs"]
+mod limited;
+
+use crate::limits;
 use crate::others::{Told, told};
 use crate::script::{Act, Setup};
-use crate::truth::{self, CALLS, Fact, Model, REFUNDS, SKETCHES, sketches, view, with_event};
+use crate::truth::{Fact, Model, SKETCHES, sketches, view, with_event};
 use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
 use quipu::{
-    Db, Dedup, Depth, Durability, Error, ErrorKind, Event, Grain, Keep, Limiter, Policy,
-    ReadOnlyDb, Retention, TestClock, TimeZone, View, ViewStatus,
+    Db, Dedup, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock,
+    TimeZone, View, ViewStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -196,8 +199,12 @@ impl History {
         let mut facts_before = 0;
         for (i, record) in self.records.iter().enumerate() {
             match record {
-                Record::Rule | Record::Zone(_) | Record::Done | Record::Rename => {}
-                Record::SetPolicy(_) | Record::RemovePolicy(_) => {}
+                Record::Rule
+                | Record::Zone(_)
+                | Record::Done
+                | Record::Rename
+                | Record::SetPolicy(_)
+                | Record::RemovePolicy(_) => {}
                 Record::Fact(..) | Record::Foreign(..) => facts_before += 1,
                 Record::Define(which) => {
                     let view = Defined {
@@ -376,15 +383,9 @@ fn check_reader(reader: &ReadOnlyDb, mut history: History, bounds: &Mark) -> usi
         }
     }
     assert_eq!(reader.views().expect("answers").len(), views.len());
-    check_policies(&history, reader.policies().expect("answers"));
+    limited::check_policies(&history, &reader.policies().expect("answers"));
     model.check(reader);
     found
-}
-
-/// Compares the policies that are set with those that were.
-fn check_policies(history: &History, there: Vec<Policy>) {
-    let set = history.policies().into_values().map(limits::policy);
-    assert_eq!(there, set.collect::<Vec<_>>(), "the policies that are set");
 }
 
 /// That something was refused for this reason, and by an engine that can say so: one that is poisoned
@@ -624,31 +625,9 @@ impl<'a> Run<'a> {
                     durable = self.acknowledged(self.setup.durability);
                 }
             }
-            Act::Drop(which) => {
-                let there = self.defined(*which).is_some();
-                let chunk = if there { vec![Record::Drop(*which)] } else { Vec::new() };
-                let dropped = db.drop_view(view(*which).name());
-                if there && self.history.asking(*which).is_some() {
-                    refused(dropped, ErrorKind::Invalid)?;
-                } else if there {
-                    self.settle(chunk, &dropped);
-                    dropped?;
-                    durable = self.acknowledged(self.setup.durability);
-                } else {
-                    refused(dropped, ErrorKind::UnknownView)?;
-                }
-            }
+            Act::Drop(which) => durable = self.drop_view(*which)?,
             Act::SetPolicy(which) => durable = self.set_policy(*which)?,
-            Act::RemovePolicy(name) => {
-                let there = self.history.policies().contains_key(limits::NAMES[*name]);
-                let chunk = if there { vec![Record::RemovePolicy(*name)] } else { Vec::new() };
-                let removed = db.remove_policy(limits::NAMES[*name]);
-                self.settle(chunk, &removed);
-                assert_eq!(removed?, there);
-                if there {
-                    durable = self.acknowledged(self.setup.durability);
-                }
-            }
+            Act::RemovePolicy(name) => durable = self.remove_policy(*name)?,
             Act::CheckAndRecord(call, level) => durable = self.check_and_record(call, *level)?,
             Act::Refund(call) => durable = self.refund(call)?,
             Act::Backfill(which) => durable = self.backfill(*which)?,
@@ -703,93 +682,17 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn set_policy(&mut self, which: usize) -> Result<usize, Error> {
-        let set = self.engine().db().set_policy(limits::policy(which));
-        let views = self.history.views();
-        let asked: Vec<_> =
-            [CALLS, REFUNDS].into_iter().filter(|v| limits::asks(which, *v)).collect();
-        if asked.iter().any(|view| !views.contains_key(view)) {
-            return refused(set, ErrorKind::UnknownView).map(|()| 0);
+    fn drop_view(&mut self, which: usize) -> Result<usize, Error> {
+        let dropped = self.engine().db().drop_view(view(which).name());
+        if self.defined(which).is_none() {
+            return refused(dropped, ErrorKind::UnknownView).map(|()| 0);
         }
-        // Two are asked of one that is net; their buckets are the same where their definitions are.
-        if asked.windows(2).any(|two| views[&two[0]].definition != views[&two[1]].definition) {
-            return refused(set, ErrorKind::Invalid).map(|()| 0);
+        if self.history.asking(which).is_some() {
+            return refused(dropped, ErrorKind::Invalid).map(|()| 0);
         }
-        let is_new = self.history.policies().get(limits::name(which)) != Some(&which);
-        let chunk = if is_new { vec![Record::SetPolicy(which)] } else { Vec::new() };
-        self.settle(chunk, &set);
-        assert_eq!(set?, is_new);
-        Ok(if is_new { self.acknowledged(self.setup.durability) } else { 0 })
-    }
-
-    /// The policy that is asked, where it is set and can be: what is filled has no answers meanwhile.
-    fn limited(&self, call: &Call) -> Result<Option<(usize, Limiter)>, Error> {
-        let db = self.engine().db();
-        let name = limits::NAMES[call.policy];
-        let Some(which) = self.history.policies().get(name).copied() else {
-            refused(db.limiter(name).map(drop), ErrorKind::UnknownPolicy)?;
-            return Ok(None);
-        };
-        let is_filling = |status: &ViewStatus| {
-            let asked = [CALLS, REFUNDS].map(|view| truth::view(view).name().to_owned());
-            status.backfill.is_some() && asked.contains(&status.view.name().to_owned())
-        };
-        if db.views()?.iter().any(is_filling) {
-            return Ok(None);
-        }
-        Ok(Some((which, db.limiter(name)?)))
-    }
-
-    fn check_and_record(&mut self, call: &Call, level: Durability) -> Result<usize, Error> {
-        let Some((which, limiter)) = self.limited(call)? else { return Ok(0) };
-        let (user, id) = (format!("u{}", call.user), call.id.map(|id| format!("id{id}")));
-        let mut event = Event::new("call").dim("user", &user).times(call.times);
-        if let Some(id) = &id {
-            event = event.id(id);
-        }
-        let (minute, model) = (self.mark.minute, self.history.model());
-        let is_allowed = call.is_allowed(which, &model, minute);
-        // One that is a duplicate is judged all the same.
-        let chunk = if is_allowed { self.fresh(&[call.fact(minute)]) } else { Vec::new() };
-        let is_recorded = !chunk.is_empty();
-        let verdict = limiter.check_and_record_with(&event, level);
-        if let Ok(verdict) = &verdict {
-            assert_eq!(verdict.is_allowed(), is_allowed, "{verdict:?}");
-        }
-        self.settle(chunk, &verdict);
-        _ = verdict?;
-        self.check_usage(which, &limiter, &[call.user])?;
-        Ok(if is_recorded { self.acknowledged(level) } else { 0 })
-    }
-
-    fn refund(&mut self, call: &Call) -> Result<usize, Error> {
-        let Some((which, limiter)) = self.limited(call)? else { return Ok(0) };
-        let user = format!("u{}", call.user);
-        let given = limiter.refund(&Event::new("refund").dim("user", &user).times(call.times));
-        if !limits::is_net(which) {
-            return refused(given, ErrorKind::Invalid).map(|()| 0);
-        }
-        let minute = self.mark.minute;
-        let facts = call.given_back(which, &self.history.model(), minute);
-        let count: u64 = facts.iter().map(|fact| fact.times).sum();
-        let chunk = facts.into_iter().map(|fact| Record::Fact(fact, minute)).collect();
-        self.settle(chunk, &given);
-        assert_eq!(given?, count, "given back");
-        self.check_usage(which, &limiter, &[call.user])?;
-        Ok(if count > 0 { self.acknowledged(self.setup.durability) } else { 0 })
-    }
-
-    /// Compares what users have used of a policy with what they should have.
-    fn check_usage(&self, which: usize, limiter: &Limiter, users: &[u8]) -> Result<(), Error> {
-        let model = self.history.model();
-        for user in users {
-            let text = format!("u{user}");
-            let usage = limiter.usage(&Event::new("call").dim("user", &text))?;
-            let told: Vec<u64> = usage.iter().map(|usage| usage.used).collect();
-            let used: Vec<u64> = limits::used(which, &model, *user, self.mark.minute).collect();
-            assert_eq!(told, used, "what {text} has used of {}", limits::name(which));
-        }
-        Ok(())
+        self.settle(vec![Record::Drop(which)], &dropped);
+        dropped?;
+        Ok(self.acknowledged(self.setup.durability))
     }
 
     fn import(&mut self, device: usize, told: &Told) -> Result<usize, Error> {
@@ -961,15 +864,7 @@ impl<'a> Run<'a> {
         let mut model = self.history.model();
         model.defined.retain(|which, _| !unfilled.contains(which));
         model.check(self.engine().db());
-        let there = self.engine().db().policies()?.into_iter().map(|status| status.policy);
-        check_policies(&self.history, there.collect());
-        for policy in 0..limits::NAMES.len() {
-            let call = Call { policy, user: 0, times: 1, id: None };
-            if let Some((which, limiter)) = self.limited(&call)? {
-                self.check_usage(which, &limiter, &[0, 1, 2, 3])?;
-            }
-        }
-        Ok(())
+        self.check_limits()
     }
 
     /// What there may be on the disk at this moment, to be opened by somebody else.

@@ -164,17 +164,16 @@ pub(crate) fn act(random: &mut Random) -> Act {
         32 => Act::Run(Step::Budget),
         33..=35 => Act::Ask(random.below(10) as u8),
         36 => Act::Check,
-        37 => Act::Tick,
-        38..=40 => {
+        37..=39 => Act::Tick,
+        40..=42 => {
             let device = random.below(others::DEVICES as u64) as usize;
             Act::Import(device, random.below(others::BUNDLES as u64) as usize)
         }
-        41 => Act::Rename,
-        42..=44 => {
+        43 => Act::Rename,
+        44..=46 => {
             let definition = random.below(DEFINITIONS as u64) as usize;
             Act::Redefine(view(random), definition, random.one_in(2))
         }
-        45..=46 => Act::Tick,
         47 => Act::SetPolicy(random.below(limits::POLICIES as u64) as usize),
         48 if random.one_in(2) => {
             Act::RemovePolicy(random.below(limits::NAMES.len() as u64) as usize)
@@ -536,11 +535,9 @@ pub(crate) fn many_visitors() -> Script {
 
 /// A fixed script by its name, a random one by its seed.
 pub(crate) fn named(name: &str) -> Script {
-    match name.parse() {
-        Ok(seed) => random_script(seed),
-        Err(_) => {
-            let mut scripts = fixed_scripts().into_iter().chain([many_visitors()]);
-            scripts.find(|script| script.name == name).expect("a script")
-        }
+    if let Ok(seed) = name.parse() {
+        return random_script(seed);
     }
+    let mut scripts = fixed_scripts().into_iter().chain([many_visitors()]);
+    scripts.find(|script| script.name == name).expect("a script")
 }
