@@ -10,6 +10,8 @@
 
 #[path = "../../tests/explore/cuts.rs"]
 mod cuts;
+#[path = "../../tests/explore/limits.rs"]
+mod limits;
 #[path = "../../tests/explore/others.rs"]
 mod others;
 #[path = "../../tests/explore/run.rs"]
@@ -22,12 +24,14 @@ mod truth;
 use arbitrary::Arbitrary;
 use cuts::{Cut, Explorer, Moments, Path};
 use libfuzzer_sys::fuzz_target;
+use limits::Call;
 use quipu::simulation::Step;
-use quipu::{Durability, Retention};
+use quipu::{Dedup, Durability, Retention, TimeZone};
+use run::DEFINITIONS;
 use script::{Act, INTERVAL, Script, Setup};
 use std::sync::Once;
 use std::time::Duration;
-use truth::{Fact, VIEWS};
+use truth::{Fact, VIEWS, minute};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -36,8 +40,8 @@ struct Input {
     /// Kibibytes of a segment, from 2 on.
     segment: u8,
     retention: Kept,
-    /// How many ids are remembered; 0 is no rule.
-    ids: u8,
+    ids: Ids,
+    is_far_away: bool,
     acts: Vec<Operation>,
     /// Cuts of the script, and of the recovery from each one.
     cuts: Vec<(u16, u8, Option<(u16, u8)>)>,
@@ -65,11 +69,19 @@ enum Kept {
     Minutes,
 }
 
+/// Which ids are remembered.
+#[derive(Arbitrary, Debug)]
+enum Ids {
+    None,
+    Last(u8),
+    Minutes(u8),
+}
+
 #[derive(Arbitrary, Debug)]
 enum Operation {
     Single(AnyFact, Level),
     Batch(Vec<AnyFact>, Level),
-    /// As many copies of a fact, each of another user and minute.
+    /// As many copies of a fact, each of another user, visitor and minute.
     Run(AnyFact, u8, Level),
     Define(u8),
     Drop(u8),
@@ -83,6 +95,12 @@ enum Operation {
     Reopen,
     Import(u8, u8),
     Rename,
+    /// Which view, which of its definitions, and whether it stops midway.
+    Redefine(u8, u8, bool),
+    SetPolicy(u8),
+    RemovePolicy(u8),
+    CheckAndRecord(AnyCall, Level),
+    Refund(AnyCall),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -99,9 +117,38 @@ struct AnyFact {
     cancel: bool,
     user: Option<u8>,
     product: Option<u8>,
+    visitor: Option<u16>,
     value: Option<i16>,
     minute: i16,
+    /// So many minutes earlier or later it may have been.
+    about: Option<u8>,
+    /// It stands for so many, and one.
+    more: Option<u8>,
     id: Option<u8>,
+}
+
+#[derive(Arbitrary, Debug, Clone)]
+struct AnyCall {
+    policy: u8,
+    user: u8,
+    more: Option<u8>,
+    id: Option<u8>,
+}
+
+/// For how many something stands.
+fn times(more: Option<u8>) -> u64 {
+    1 + u64::from(more.unwrap_or(0) % 8)
+}
+
+impl AnyCall {
+    fn call(&self) -> Call {
+        Call {
+            policy: usize::from(self.policy) % limits::NAMES.len(),
+            user: self.user % 4,
+            times: times(self.more),
+            id: self.id.map(|id| id % 64),
+        }
+    }
 }
 
 impl AnyFact {
@@ -110,8 +157,11 @@ impl AnyFact {
             name: if self.cancel { "cancel" } else { "sale" },
             user: self.user.map(|user| user % 16),
             product: self.product.map(|product| product % 8),
+            visitor: self.visitor.map(|visitor| visitor % 2_048),
             value: self.value.map(i32::from),
-            minute: i32::from(self.minute) % 20_000,
+            time: minute(i32::from(self.minute) % 20_000),
+            about: self.about.unwrap_or(0).into(),
+            times: times(self.more),
             id: self.id.map(|id| id % 64),
         }
     }
@@ -140,8 +190,10 @@ impl Operation {
                 let nth = |n: u8| {
                     let fact = fact.fact();
                     let id = fact.id.map(|id| id.wrapping_add(n) % 64);
-                    let (user, minute) = (fact.user.map(|u| (u + n) % 16), i32::from(n));
-                    Fact { user, id, minute: fact.minute + minute, ..fact }
+                    let user = fact.user.map(|u| (u + n) % 16);
+                    let visitor = fact.visitor.map(|visitor| visitor + u16::from(n));
+                    let later = Duration::from_mins(n.into());
+                    Fact { user, id, visitor, time: fact.time.saturating_add(later), ..fact }
                 };
                 Act::Batch((0..(*many).min(100)).map(nth).collect(), level.durability())
             }
@@ -166,6 +218,17 @@ impl Operation {
                 Act::Import(of(device, others::DEVICES), of(bundle, others::BUNDLES))
             }
             Operation::Rename => Act::Rename,
+            Operation::Redefine(which, other, midway) => {
+                Act::Redefine(view(which), usize::from(*other) % DEFINITIONS, *midway)
+            }
+            Operation::SetPolicy(which) => Act::SetPolicy(usize::from(*which) % limits::POLICIES),
+            Operation::RemovePolicy(name) => {
+                Act::RemovePolicy(usize::from(*name) % limits::NAMES.len())
+            }
+            Operation::CheckAndRecord(call, level) => {
+                Act::CheckAndRecord(call.call(), level.durability())
+            }
+            Operation::Refund(call) => Act::Refund(call.call()),
         }
     }
 }
@@ -186,7 +249,14 @@ impl Input {
                 Kept::Bytes => Retention::Bytes(8_000),
                 Kept::Minutes => Retention::Age(Duration::from_mins(3)),
             },
-            ids: (self.ids > 0).then_some(self.ids.into()),
+            ids: match self.ids {
+                Ids::None => Dedup::Off,
+                Ids::Last(most) => Dedup::Last(u64::from(most) + 1),
+                Ids::Minutes(minutes) => {
+                    Dedup::For(Duration::from_mins(u64::from(minutes % 8) + 1))
+                }
+            },
+            zone: if self.is_far_away { Setup::far_away() } else { TimeZone::UTC },
         };
         let acts = self.acts.iter().take(48).map(Operation::act).collect();
         Script { name: "fuzz".to_owned(), setup, acts }

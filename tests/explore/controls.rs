@@ -2,11 +2,14 @@
 //! on, and the exploration must find that something was lost.
 //!
 //! A rule is broken by the disk, which says that it did a thing and did not: to the engine that is
-//! the same as an engine that forgot it.
+//! the same as an engine that forgot it. Where no disk can lie it is the model that says something else
+//! than what was recorded: to the comparison that is the same as an engine that does.
 
 use crate::cuts::{self, Explorer, Lie};
-use crate::script::{self, Act};
-use quipu::simulation::{Operation, OperationKind};
+use crate::script::{self, Act, Setup};
+use crate::truth::{Fact, Model, SKETCHES, view, with_event};
+use quipu::simulation::{Operation, OperationKind, Random, SimulatedDisk, Stepped};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 fn file(op: &Operation) -> String {
@@ -97,4 +100,31 @@ fn a_checkpoint_that_does_not_sync_the_log_first_is_caught() {
         |op, act| matches!(act, Act::Checkpoint) && is_sync_of(op, ".qlog"),
         &[LOST, OPENING, UNFILLED],
     );
+}
+
+/// The engine after some facts, and what a model says of it that `changed` its facts.
+fn compared(which: usize, change: impl Fn(&mut Fact)) -> Option<String> {
+    let setup = Setup::plain();
+    let engine = Stepped::open(setup.options(&Setup::clock(0)), &SimulatedDisk::new(1), "db");
+    let engine = engine.unwrap();
+    let db = engine.db();
+    db.define(view(which)).unwrap();
+    let mut facts = script::facts(&mut Random::new(7), 40);
+    for fact in &facts {
+        with_event(fact, |event| db.record(event)).unwrap();
+    }
+    change(&mut facts[20]);
+    let model = Model { facts, defined: BTreeMap::from([(which, 0)]), ..Model::default() };
+    let panic = catch_unwind(AssertUnwindSafe(|| model.check(db))).err()?;
+    Some(panic.downcast_ref::<String>().expect("it says what").clone())
+}
+
+#[test]
+fn a_sketch_of_other_facts_is_caught() {
+    assert_eq!(compared(SKETCHES, |_| ()), None);
+    let another = |change: fn(&mut Fact)| compared(SKETCHES, change).expect("it is seen");
+    let found = another(|fact| fact.visitor = Some(1_000));
+    assert!(found.contains("another state of quipu::aggregate::distinct"), "{found}");
+    let found = another(|fact| fact.user = Some(100));
+    assert!(found.contains("another state of quipu::aggregate::top"), "{found}");
 }

@@ -6,7 +6,7 @@
 //! the model, worked with and opened again; that is a run, too, and is cut in its turn. So a place
 //! is a script and a path of cuts, and everything else follows from that.
 
-use crate::run::{History, Mark, Run, Weather, read_beside};
+use crate::run::{History, Mark, Run, Weather, least_records, read_beside};
 use crate::script::{self, Act, Script};
 use quipu::simulation::{Operation, Random, SimulatedDisk, Step, Survival};
 use std::fmt;
@@ -216,7 +216,8 @@ impl Explorer<'_> {
                 Some(_) => &marks[during.max(1) - 1],
                 None => &marks[during],
             };
-            let bounds = Mark { submitted: marks[during].submitted, ..before.clone() };
+            let Mark { submitted, minute, .. } = marks[during];
+            let bounds = Mark { submitted, minute, ..before.clone() };
             let whole = moments.get(cut.moment).map_or(disk, |(_, disk)| disk);
             let path = path.then(cut);
             let image = match cut.kept {
@@ -261,9 +262,8 @@ impl Explorer<'_> {
         let mut run = Run::open(&script.setup, image, history.clone(), bounds, Weather::Fair)
             .unwrap_or_else(|error| panic!("it cannot be opened: {error}"));
         let found = run.history.len();
-        // The rule on ids is the first record of the first opening.
-        let is_found =
-            |n| n == found || (n == 0 && found == usize::from(script.setup.ids.is_some()));
+        // What a first opening records may not be there before.
+        let is_found = |n| n == found || (n < found && found == least_records(&script.setup));
         assert!(shown.is_none_or(is_found), "{shown:?} were shown, {found} found");
         run.check().expect("answers");
         let go_on = [Act::Run(Step::Sync), Act::Check, Act::Reopen, Act::Check];

@@ -1,9 +1,12 @@
 //! The engine on simulated disks that fail and lose power.
 //!
-//! `cuts.rs` explores power cuts, `faults_everywhere.rs` fails each operation, `controls.rs` shows
-//! that both see what they are to see. `backup.rs` and `repair.rs` do both to backups, restores,
-//! repairs and openings that rebuild a snapshot; `sectors.rs` lets each sector of a log be one that
-//! cannot be read, `flips.rs` each read be wrong in a bit; `guests.rs` has a store of one's own. A failure prints the command that repeats it. Environment:
+//! `cuts.rs` explores power cuts, and `controls.rs` shows that it sees what it is to see;
+//! `faults_everywhere.rs` fails each operation, for which `untold.rs` does so. What is left is compared
+//! with a model (`tests/model`, `limits.rs`). `backup.rs` and `repair.rs` do both to backups, restores,
+//! repairs and openings that rebuild a snapshot (`calls.rs`). `sectors.rs` lets each sector of a log be one
+//! that cannot be read, `flips.rs` each read be wrong in a bit, and `guests.rs` has a store of one's own: they
+//! draw nothing, and are repeated by their names. Of what is drawn a failure prints the command that repeats
+//! it. Environment:
 //!
 //! - `QUIPU_EXPLORE_SECONDS`: how long random scripts are explored (3)
 //! - `QUIPU_EXPLORE_SEED`: the first random script (0)
@@ -12,7 +15,7 @@
 //! - `QUIPU_EXPLORE_CALLS`: of what cuts and faults of a backup, a restore or a repair leave one in so
 //!   many is looked at (8)
 //! - `QUIPU_EXPLORE_FLIPS`: in how many bits each read is wrong, one at a time (4)
-//! - `QUIPU_EXPLORE`, `QUIPU_FAULT`: the place to repeat
+//! - `QUIPU_EXPLORE`, `QUIPU_FAULT`, `QUIPU_CALL`: the place to repeat
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected ends there")]
 #![allow(clippy::float_cmp, reason = "sums are exact; equal is what they must be")]
 #![allow(
@@ -30,6 +33,7 @@ mod faults_everywhere;
 mod flips;
 mod found;
 mod guests;
+mod limits;
 mod others;
 mod repair;
 mod run;
@@ -82,6 +86,7 @@ fn every_power_cut_is_survived() {
     for script in script::fixed_scripts() {
         pace.images += explore(&script, &mut cuts::everywhere(2, 3));
     }
+    pace.images += explore(&script::many_visitors(), &mut cuts::by_chance(40, 2));
     pace.tell("every operation of the fixed scripts");
     let mut recoveries = Pace::begin();
     let tail = script::named("tail");

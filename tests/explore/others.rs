@@ -1,9 +1,9 @@
 //! Other devices, and what they have told: bundles with gaps and overlaps.
 
-use crate::script::{INTERVAL, Setup, facts};
+use crate::script::{Setup, facts};
 use crate::truth::{Fact, with_event};
 use quipu::simulation::{Random, SimulatedDisk, Stepped};
-use quipu::{Bundle, Cursor, Durability, Retention};
+use quipu::{Bundle, Cursor, Durability};
 use std::sync::OnceLock;
 
 /// How many devices there are, and how many bundles of each.
@@ -24,15 +24,9 @@ pub(crate) fn told(device: usize, which: usize) -> &'static Told {
 
 /// The bundles of a device, which records some frames.
 fn tell(device: u64) -> Vec<Told> {
-    let setup = Setup {
-        durability: INTERVAL,
-        memory_budget: 1 << 30,
-        segment_bytes: 4_096,
-        retention: Retention::KeepAll,
-        ids: None,
-    };
+    let setup = Setup::plain();
     let disk = SimulatedDisk::new(900 + device);
-    let engine = Stepped::open(setup.options(&Setup::clock()), &disk, "other").expect("opens");
+    let engine = Stepped::open(setup.options(&Setup::clock(0)), &disk, "other").expect("opens");
     let db = engine.db();
     let random = &mut Random::new(700 + device);
     let mut frames = Vec::new();

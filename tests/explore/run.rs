@@ -1,13 +1,17 @@
 //! An engine that acts, and beside it what it must know: the records by position, and how far they
 //! were acknowledged as durable.
 
+#[path = "run/limited.rs"]
+mod limited;
+
+use crate::limits;
 use crate::others::{Told, told};
 use crate::script::{Act, Setup};
-use crate::truth::{Fact, Model, view, with_event};
+use crate::truth::{Fact, Model, SKETCHES, sketches, view, with_event};
 use quipu::simulation::{OperationKind, SimulatedDisk, Step, Stepped, verify_on};
 use quipu::{
-    Db, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock, View,
-    ViewStatus,
+    Db, Dedup, Depth, Durability, Error, ErrorKind, Grain, Keep, ReadOnlyDb, Retention, TestClock,
+    TimeZone, View, ViewStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -18,9 +22,14 @@ pub(crate) const DEFINITIONS: usize = 3;
 
 /// One of the definitions of a view; the model knows all that is in the first.
 fn definition(which: usize, other: usize) -> View {
-    match other {
-        0 => view(which),
-        1 => view(which).grain(Grain::Month, Keep::All),
+    match (other, which) {
+        (0, _) => view(which),
+        (1, _) => view(which).grain(Grain::Month, Keep::All),
+        (_, SKETCHES) => {
+            let view = sketches::common().distinct_at("user", sketches::COARSER);
+            let view = self::view(which).grains().iter().fold(view, |v, (g, k)| v.grain(*g, *k));
+            view.grain(Grain::Week, Keep::Last(3))
+        }
         _ => {
             let view = view(which).grain(Grain::Week, Keep::Last(3));
             // The model asks one without statistics for none.
@@ -29,11 +38,35 @@ fn definition(which: usize, other: usize) -> View {
     }
 }
 
+/// Whether both keep the same of the same; the order in which they were told to does not matter.
+fn is_same(a: &View, b: &View) -> bool {
+    let grains = |view: &View| view.grains().iter().copied().collect::<BTreeMap<_, _>>();
+    let sketches = |view: &View| -> Vec<Vec<String>> {
+        let names = |names: &mut dyn Iterator<Item = &str>| names.map(str::to_owned).collect();
+        let tops = view.top_dimensions().map(|(of, by)| format!("{of} by {by:?}"));
+        vec![
+            names(&mut view.distinct_dimensions()),
+            names(&mut view.theta_dimensions()),
+            names(&mut view.count_min_dimensions()),
+            names(&mut view.membership_dimensions()),
+            names(&mut view.quantile_measures()),
+            tops.collect(),
+        ]
+    };
+    a.key() == b.key()
+        && a.measures().eq(b.measures())
+        && grains(a) == grains(b)
+        && sketches(a) == sketches(b)
+}
+
 /// A record of the log.
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
+    /// The rule by which ids are remembered.
     Rule,
-    Fact(Fact),
+    Zone(TimeZone),
+    /// An event, and the minute in which it was recorded.
+    Fact(Fact, u32),
     /// A fact of another device, by its position there.
     Foreign(usize, u64, Fact),
     /// That what follows is of another replica.
@@ -51,6 +84,21 @@ pub(crate) enum Record {
     Succeed(usize),
     /// It will not.
     GiveUp(usize),
+    SetPolicy(usize),
+    /// By its name.
+    RemovePolicy(usize),
+}
+
+/// What the first opening records, each by itself.
+fn first_records(setup: &Setup) -> Vec<Record> {
+    let rule = (setup.ids != Dedup::Off).then_some(Record::Rule);
+    let zone = (setup.zone != TimeZone::UTC).then_some(Record::Zone(setup.zone));
+    rule.into_iter().chain(zone).collect()
+}
+
+/// How many records there are after any opening.
+pub(crate) fn least_records(setup: &Setup) -> usize {
+    first_records(setup).len()
 }
 
 /// The records in the order of their positions, and the positions at which a frame ends: what is
@@ -80,8 +128,7 @@ impl Defined {
     fn check(&self, which: usize, status: &ViewStatus) {
         let same = |is: &View, other: usize| {
             let view = definition(which, other);
-            assert_eq!((is.grains(), is.key()), (view.grains(), view.key()), "the definition");
-            assert!(is.measures().eq(view.measures()), "the definition");
+            assert!(is_same(is, &view), "the definition is\n{is}\nand not\n{view}");
         };
         same(&status.view, self.definition);
         let successor = status.successor.as_ref();
@@ -103,6 +150,16 @@ impl History {
         self.records.len()
     }
 
+    /// As an opening finds it: what a first one records is there.
+    fn opened(mut self, setup: &Setup, bounds: &Mark) -> Self {
+        let first = first_records(setup);
+        self.truncate(bounds.submitted.max(first.len()));
+        for record in first.into_iter().skip(self.len()) {
+            self.push(vec![record]);
+        }
+        self
+    }
+
     fn push(&mut self, chunk: Vec<Record>) {
         self.records.extend(chunk);
         self.ends.insert(self.records.len());
@@ -115,7 +172,7 @@ impl History {
 
     fn facts(&self) -> impl Iterator<Item = &Fact> {
         self.records.iter().filter_map(|record| match record {
-            Record::Fact(fact) | Record::Foreign(_, _, fact) => Some(fact),
+            Record::Fact(fact, _) | Record::Foreign(_, _, fact) => Some(fact),
             _ => None,
         })
     }
@@ -142,8 +199,13 @@ impl History {
         let mut facts_before = 0;
         for (i, record) in self.records.iter().enumerate() {
             match record {
-                Record::Rule | Record::Done | Record::Rename => {}
-                Record::Fact(_) | Record::Foreign(..) => facts_before += 1,
+                Record::Rule
+                | Record::Zone(_)
+                | Record::Done
+                | Record::Rename
+                | Record::SetPolicy(_)
+                | Record::RemovePolicy(_) => {}
+                Record::Fact(..) | Record::Foreign(..) => facts_before += 1,
                 Record::Define(which) => {
                     let view = Defined {
                         at: i + 1,
@@ -180,25 +242,64 @@ impl History {
         views
     }
 
+    /// The policies that are set, by name.
+    fn policies(&self) -> BTreeMap<&'static str, usize> {
+        let mut policies = BTreeMap::new();
+        for record in &self.records {
+            match record {
+                Record::SetPolicy(which) => _ = policies.insert(limits::name(*which), *which),
+                Record::RemovePolicy(name) => _ = policies.remove(limits::NAMES[*name]),
+                _ => {}
+            }
+        }
+        policies
+    }
+
+    /// One that asks a view.
+    fn asking(&self, view: usize) -> Option<usize> {
+        self.policies().into_values().find(|policy| limits::asks(*policy, view))
+    }
+
+    /// Whether a view may not be given this definition: a policy would ask views of different buckets.
+    fn is_needed(&self, which: usize, other: usize) -> bool {
+        let now = self.views().get(&which).map_or(other, |view| view.definition);
+        let grains = |other| definition(which, other).grains().to_vec();
+        let is_net = |policy| limits::is_net(policy) && limits::asks(policy, which);
+        grains(now) != grains(other) && self.policies().into_values().any(is_net)
+    }
+
     fn model(&self) -> Model {
         let counts_from = |view: &Defined| if view.backfill_asked { 0 } else { view.facts_before };
         Model {
             facts: self.facts().cloned().collect(),
             defined: self.views().iter().map(|(which, view)| (*which, counts_from(view))).collect(),
+            zone: self.zone(),
         }
     }
 
-    /// The ids that are remembered.
-    fn window(&self, most: u64) -> BTreeSet<u8> {
-        // Nobody asks the window about facts of others.
-        let own = self.records.iter().filter_map(|record| match record {
-            Record::Fact(fact) => fact.id,
+    fn zone(&self) -> TimeZone {
+        let zone = self.records.iter().find_map(|record| match record {
+            Record::Zone(zone) => Some(*zone),
             _ => None,
         });
-        let mut ids: Vec<u8> = own.collect();
-        ids.reverse();
-        ids.truncate(most as usize);
-        ids.into_iter().collect()
+        zone.unwrap_or_default()
+    }
+
+    /// The ids that are remembered in this minute.
+    fn window(&self, rule: Dedup, minute: u32) -> BTreeSet<u8> {
+        // Nobody asks the window about facts of others.
+        let newest = self.records.iter().rev().filter_map(|record| match record {
+            Record::Fact(fact, at) => fact.id.map(|id| (id, *at)),
+            _ => None,
+        });
+        match rule {
+            Dedup::Off => BTreeSet::new(),
+            Dedup::Last(most) => newest.take(most as usize).map(|(id, _)| id).collect(),
+            Dedup::For(age) => {
+                let age = (age.as_secs() / 60) as u32;
+                newest.filter(|(_, at)| at + age >= minute).map(|(id, _)| id).collect()
+            }
+        }
     }
 }
 
@@ -213,6 +314,8 @@ pub(crate) struct Mark {
     pub(crate) submitted: usize,
     /// The definitions of views whose backfill was acknowledged.
     pub(crate) filled: BTreeSet<usize>,
+    /// Minutes since the first opening.
+    pub(crate) minute: u32,
 }
 
 /// What somebody sees who reads a disk that holds `history`, whether its owner has it open, has died
@@ -224,18 +327,14 @@ pub(crate) fn read_beside(
     history: &History,
     bounds: &Mark,
 ) -> usize {
-    let mut history = history.clone();
-    if setup.ids.is_some() && history.len() == 0 {
-        history.push(vec![Record::Rule]);
-    }
-    history.truncate(bounds.submitted.max(usize::from(setup.ids.is_some())));
+    let history = history.clone().opened(setup, bounds);
     disk.plan(|op| {
         let nameless = op.path == std::path::Path::new("scratch");
         let written = op.kind.changes() && op.kind != OperationKind::Lock && !nameless;
         assert!(!written, "a reader does {op:?}");
         None
     });
-    let found = match setup.options(&Setup::clock()).open_read_only_on(disk, "db") {
+    let found = match setup.options(&Setup::clock(0)).open_read_only_on(disk, "db") {
         Ok(reader) => {
             let found = check_reader(&reader, history, bounds);
             assert_eq!(reader.refresh().expect("it was just read").get() as usize, found);
@@ -284,8 +383,16 @@ fn check_reader(reader: &ReadOnlyDb, mut history: History, bounds: &Mark) -> usi
         }
     }
     assert_eq!(reader.views().expect("answers").len(), views.len());
+    limited::check_policies(&history, &reader.policies().expect("answers"));
     model.check(reader);
     found
+}
+
+/// That something was refused for this reason, and by an engine that can say so: one that is poisoned
+/// says that first.
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorKind) -> Result<(), Error> {
+    let error = result.unwrap_err();
+    if error.kind() == kind { Ok(()) } else { Err(error) }
 }
 
 /// What the disk under a run does.
@@ -332,28 +439,26 @@ impl<'a> Run<'a> {
     pub(crate) fn open(
         setup: &'a Setup,
         disk: &SimulatedDisk,
-        mut history: History,
+        history: History,
         bounds: &Mark,
         weather: Weather,
     ) -> Result<Self, Error> {
-        if setup.ids.is_some() && history.len() == 0 {
-            history.push(vec![Record::Rule]);
-        }
+        // Who goes by the time at which ids came has a clock that does not go back; all others have one
+        // that does, whenever somebody opens what is left.
+        let minute = if matches!(setup.ids, Dedup::For(_)) { bounds.minute } else { 0 };
         let mut run = Run {
             setup,
             disk: disk.clone(),
-            clock: Setup::clock(),
+            clock: Setup::clock(minute),
             engine: None,
             weather,
-            history,
+            history: history.opened(setup, bounds),
             doubtful: None,
-            mark: Mark { operations: 0, ..bounds.clone() },
+            mark: Mark { operations: 0, minute, ..bounds.clone() },
             marks: Vec::new(),
             promised: false,
             acts: Vec::new(),
         };
-        let submitted = bounds.submitted.max(usize::from(setup.ids.is_some()));
-        run.history.truncate(submitted);
         run.marks.push(run.mark.clone());
         run.open_engine()?;
         Ok(run)
@@ -437,12 +542,11 @@ impl<'a> Run<'a> {
 
     /// The facts that are no duplicates.
     fn fresh(&self, facts: &[Fact]) -> Vec<Record> {
-        let Some(most) = self.setup.ids else {
-            return facts.iter().cloned().map(Record::Fact).collect();
-        };
-        let mut ids = self.history.window(most);
-        let new = |fact: &&Fact| fact.id.is_none_or(|id| ids.insert(id));
-        facts.iter().filter(new).cloned().map(Record::Fact).collect()
+        let (rule, minute) = (self.setup.ids, self.mark.minute);
+        let mut ids = self.history.window(rule, minute);
+        let mut new = |fact: &Fact| fact.id.is_none_or(|id| ids.insert(id));
+        let fresh = facts.iter().filter(|fact| rule == Dedup::Off || new(fact));
+        fresh.map(|fact| Record::Fact(fact.clone(), minute)).collect()
     }
 
     /// Takes in a chunk that was to be appended, if the engine did it.
@@ -521,21 +625,11 @@ impl<'a> Run<'a> {
                     durable = self.acknowledged(self.setup.durability);
                 }
             }
-            Act::Drop(which) => {
-                let there = self.defined(*which).is_some();
-                let chunk = if there { vec![Record::Drop(*which)] } else { Vec::new() };
-                let dropped = db.drop_view(view(*which).name());
-                if there {
-                    self.settle(chunk, &dropped);
-                    dropped?;
-                    durable = self.acknowledged(self.setup.durability);
-                } else {
-                    let error = dropped.unwrap_err();
-                    if error.kind() != ErrorKind::UnknownView {
-                        return Err(error); // an engine that is poisoned says that first
-                    }
-                }
-            }
+            Act::Drop(which) => durable = self.drop_view(*which)?,
+            Act::SetPolicy(which) => durable = self.set_policy(*which)?,
+            Act::RemovePolicy(name) => durable = self.remove_policy(*name)?,
+            Act::CheckAndRecord(call, level) => durable = self.check_and_record(call, *level)?,
+            Act::Refund(call) => durable = self.refund(call)?,
             Act::Backfill(which) => durable = self.backfill(*which)?,
             Act::Import(device, which) => durable = self.import(*device, told(*device, *which))?,
             Act::Rename => {
@@ -568,7 +662,10 @@ impl<'a> Run<'a> {
                 }
             }
             Act::Check => self.check()?,
-            Act::Tick => self.clock.advance(Duration::from_mins(1)),
+            Act::Tick => {
+                self.clock.advance(Duration::from_mins(1));
+                self.mark.minute += 1;
+            }
             Act::Reopen => {
                 let closed = db.close();
                 drop(db);
@@ -583,6 +680,19 @@ impl<'a> Run<'a> {
         }
         self.note(durable);
         Ok(())
+    }
+
+    fn drop_view(&mut self, which: usize) -> Result<usize, Error> {
+        let dropped = self.engine().db().drop_view(view(which).name());
+        if self.defined(which).is_none() {
+            return refused(dropped, ErrorKind::UnknownView).map(|()| 0);
+        }
+        if self.history.asking(which).is_some() {
+            return refused(dropped, ErrorKind::Invalid).map(|()| 0);
+        }
+        self.settle(vec![Record::Drop(which)], &dropped);
+        dropped?;
+        Ok(self.acknowledged(self.setup.durability))
     }
 
     fn import(&mut self, device: usize, told: &Told) -> Result<usize, Error> {
@@ -667,10 +777,7 @@ impl<'a> Run<'a> {
             Ok(status.next().and_then(|status| status.successor).map(|successor| successor.view))
         };
         let before = successor(&db)?;
-        let same = |view: &View| {
-            let other = definition(which, other);
-            view.grains() == other.grains() && view.measures().eq(other.measures())
-        };
+        let same = |view: &View| is_same(view, &definition(which, other));
         let (mut steps, mut converts) = (0, false);
         let redefined = db.redefine(definition(which, other), |progress| {
             steps += 1;
@@ -691,9 +798,11 @@ impl<'a> Run<'a> {
         });
         let stopped = |error: &Error| error.kind() == ErrorKind::Stopped;
         let Some(defined) = self.defined(which) else {
-            let error = redefined.unwrap_err();
-            return if error.kind() == ErrorKind::UnknownView { Ok(0) } else { Err(error) };
+            return refused(redefined, ErrorKind::UnknownView).map(|()| 0);
         };
+        if self.history.is_needed(which, other) {
+            return refused(redefined, ErrorKind::Invalid).map(|()| 0);
+        }
         if let Err(error) = &redefined
             && error.kind() == ErrorKind::LogRetired
         {
@@ -755,7 +864,7 @@ impl<'a> Run<'a> {
         let mut model = self.history.model();
         model.defined.retain(|which, _| !unfilled.contains(which));
         model.check(self.engine().db());
-        Ok(())
+        self.check_limits()
     }
 
     /// What there may be on the disk at this moment, to be opened by somebody else.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 #[path = "../model/mod.rs"]
 mod truth;
-use truth::{Fact, Model, NOW, VIEWS, view, with_event};
+use truth::{Fact, Model, NOW, VIEWS, minute, view, with_event};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -33,15 +33,19 @@ fn fact() -> impl Strategy<Value = Fact> {
         prop::option::of(0_u8..24),
         prop::option::weighted(0.8, 0_u8..12),
         prop::option::weighted(0.8, -500..500_i32),
-        -20_000..20_000_i32,
+        (-20_000..20_000_i32, prop_oneof![6 => Just(0), 1 => 1..400_u16]),
         prop::option::weighted(0.3, any::<u8>()),
+        (prop::option::weighted(0.8, 0_u16..400), prop_oneof![6 => Just(1), 1 => 2..9_u64]),
     )
-        .prop_map(|(name, user, product, value, minute, id)| Fact {
+        .prop_map(|(name, user, product, value, (at, about), id, (visitor, times))| Fact {
             name,
             user,
             product,
+            visitor,
             value,
-            minute,
+            time: minute(at),
+            about,
+            times,
             id,
         })
 }
