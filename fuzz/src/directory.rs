@@ -3,15 +3,16 @@
 //! 1. What is refused is left as it was, byte for byte.
 //! 2. Answers do not contradict each other, and not those of the same directory opened again.
 //! 3. A view filled from the log now says what one says that counted from the beginning.
-//! 4. Of some, by chance: `verify` and a reader change nothing; what `verify` finds intact opens, and what is
-//!    refused as damaged is not intact to it; a reader has the owner's answers; what `repair` leaves is
+//! 4. Of some, by chance: `verify` and a reader change nothing; what is refused as damaged is not intact to
+//!    `verify`; a reader has the owner's answers; what `repair` leaves of damage that no checksum hides is
 //!    intact, and opens.
 //!
 //! Errors are fine anywhere, panics are not.
 
 use quipu::{
-    Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Meaning, Options,
-    Query, ReadOnlyDb, Repair, Result, TestClock, Timestamp, VerifyReport, View, ViewStatus,
+    Bucket, Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Meaning,
+    Options, Query, ReadOnlyDb, Repair, Result, TestClock, Timestamp, VerifyReport, View,
+    ViewStatus,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -266,7 +267,9 @@ fn by_another_way(home: &Path, files: &Files, trust: Trust) {
             if quipu::repair(&copy, Repair::DryRun, |_| {}).is_ok() {
                 is_as_it_was(&copy, files, "a dry run");
             }
-            if quipu::repair(&copy, Repair::Apply, |_| {}).is_ok() {
+            let repaired = quipu::repair(&copy, Repair::Apply, |_| {});
+            // Strange content with a right checksum is no damage: it is told, and left.
+            if repaired.is_ok() && trust == Trust::Prefix {
                 let report = verified(&copy);
                 assert!(is_intact(&report), "it was repaired: {report:?}");
                 let db = options().must_exist().open(&copy).expect("it was repaired");
@@ -330,7 +333,7 @@ fn use_it(root: &Path, db: Db, trust: Trust) -> Result<()> {
 struct Answers {
     rows: Vec<quipu::Row>,
     total: u64,
-    buckets: Vec<String>,
+    buckets: Vec<Vec<Bucket>>,
 }
 
 /// Everything that there is to be asked (2).
@@ -375,7 +378,7 @@ fn said(
             for (grain, _) in status.view.grains() {
                 let of_key = query.buckets(&key, *grain)?;
                 assert!(of_key.windows(2).all(|pair| pair[0].end <= pair[1].start));
-                buckets.push(format!("{of_key:?}"));
+                buckets.push(of_key);
             }
         }
         all.insert(status.view.name().to_owned(), Answers { rows, total: totals.count, buckets });
