@@ -476,8 +476,10 @@ impl Aggregate for Kll {
         let half = u64::from(sketch.min_k() / 2);
         let levels = 1 + (sketch.n() / half).checked_ilog2().unwrap_or(0) as usize;
         let headers = levels.next_power_of_two().max(4) * size_of::<Vec<f64>>();
-        // A vector that grows has room for as much again, and for four at least.
-        let values = (2 * sketch.num_retained() + 4 * levels) * size_of::<f64>();
-        size_of::<Inner>() + headers + values
+        // A level that grows has room for as much again, and for four at least; one that another was made
+        // into keeps the room of that one.
+        let retained = sketch.num_retained();
+        let room = 2 * retained + (2 * retained).min(usize::from(sketch.k())) + 4 * levels;
+        size_of::<Inner>() + headers + room * size_of::<f64>()
     }
 }

@@ -26,6 +26,8 @@ mod http;
 mod input;
 mod instants;
 #[cfg(feature = "datasketches")]
+mod interchange;
+#[cfg(feature = "datasketches")]
 mod kll;
 mod late;
 mod limit_cases;

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A *coupon* is a register's value in its upper 6 bits, and below them 26 of which the lower `lg_k` are the
-//! register's number. A set that is not compact has its free cells, too, as zeros. A register of 4 bits is less
+//! register's number. What is not compact has the free cells of its coupons, too, as zeros. A register of 4 bits is less
 //! by the least one; where it does not fit it is 15, and has a coupon. Sets grow at three quarters.
 
 use super::{family, header};
@@ -127,7 +127,7 @@ fn check_registers(header: &Header, mut body: &[u8]) -> Result<(), Malformed> {
     } else if exceptions > 0 {
         must(header.lg_table < 26 && body.len() == 4 << header.lg_table)?;
     } else {
-        must(body.len() <= 4 * m && body.iter().all(|byte| *byte == 0))?;
+        must(body.len() == 4 << lg_exceptions(header.lg_k) && body.iter().all(|byte| *byte == 0))?;
     }
     let mut sums = Sums::default();
     match header.kind {
@@ -141,6 +141,17 @@ fn check_registers(header: &Header, mut body: &[u8]) -> Result<(), Malformed> {
     let met = m as f64 - f64::from(sums.zeros);
     // Each register that is not zero was an item; a merged sketch has no estimate of its own.
     must(estimate.is_finite() && (header.flags & MERGED != 0 || estimate >= 0.9 * met))
+}
+
+/// The cells that an image has for coupons which there are none of, if it is not compact.
+fn lg_exceptions(lg_k: u8) -> u8 {
+    match lg_k {
+        0..=6 => 2,
+        7..=9 => 3,
+        10 | 11 => 4,
+        12 | 13 => 5,
+        _ => lg_k - 8,
+    }
 }
 
 /// The register at a place, where four lie in three bytes.

@@ -22,7 +22,7 @@ pub(super) const SEED: u64 = 9_001;
 pub(super) const FINGERPRINT: u16 = 0x93cc;
 /// That of what is made here: the name of the hash.
 pub(super) const SEED_OF_OURS: u64 = u64::from_le_bytes(*b"xxh3-64\0");
-pub(super) const FINGERPRINT_OF_OURS: u16 = 0x3926;
+pub(super) const FINGERPRINT_OF_OURS: u16 = 0x2602;
 const EMPTY: u8 = 4;
 const COMPACT: u8 = 8;
 const IN_ORDER: u8 = 16;
@@ -132,10 +132,11 @@ impl Theta {
             image[0] = 1;
             image[5] |= EMPTY;
         }
-        image.extend_from_slice(&FINGERPRINT_OF_OURS.to_le_bytes());
         if self.is_empty() {
+            image.extend_from_slice(&[0; 2]);
             return image;
         }
+        image.extend_from_slice(&FINGERPRINT_OF_OURS.to_le_bytes());
         // One hash of a whole sketch has the shortest form, several the next.
         image[0] = if theta < WHOLE { 3 } else { 1 + u8::from(hashes.len() > 1) };
         if image[0] > 1 {

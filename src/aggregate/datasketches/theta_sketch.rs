@@ -79,6 +79,12 @@ impl ThetaSketch {
         self.is_ours
     }
 
+    /// Whether nothing was observed.
+    pub fn is_empty(&self) -> bool {
+        let is_new = self.new.is_some();
+        !is_new && self.told.as_ref().is_none_or(CompactThetaSketch::is_empty)
+    }
+
     fn seed(&self) -> u64 {
         if self.is_ours { SEED_OF_OURS } else { SEED }
     }
@@ -143,15 +149,18 @@ impl ThetaSketch {
         Ok(union.to_sketch(true))
     }
 
-    /// The two in one each, if they are of one kind.
-    fn both(&self, other: &Self) -> Result<(CompactThetaSketch, CompactThetaSketch)> {
-        if self.is_ours != other.is_ours {
+    /// The two in one each, if they are of one kind; nothing is of any.
+    fn both(&self, other: &Self) -> Result<[Self; 2]> {
+        let is_ours = if self.is_empty() { other.is_ours } else { self.is_ours };
+        if !other.is_empty() && is_ours != other.is_ours {
             return Err(Error::invalid(
                 "one theta sketch has hashes of ours (XXH3), the other one those of Apache DataSketches \
                  (MurmurHash3); the same item is another one there",
             ));
         }
-        Ok((self.compact()?, other.compact()?))
+        let lg_k = self.lg_k.max(other.lg_k);
+        let of = |told| ThetaSketch { lg_k, is_ours, told: Some(told), new: None };
+        Ok([of(self.compact()?), of(other.compact()?)])
     }
 
     fn with(&self, told: CompactThetaSketch) -> Self {
@@ -164,9 +173,9 @@ impl ThetaSketch {
     /// [`Invalid`](crate::ErrorKind::Invalid) where one has hashes of ours and the other has not; it stays as it
     /// is.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        let (one, two) = self.both(other)?;
-        self.lg_k = self.lg_k.max(other.lg_k);
-        *self = self.with(self.union([&one, &two].into_iter())?);
+        let both = self.both(other)?;
+        let told = both[0].union(both.iter().filter_map(|sketch| sketch.told.as_ref()))?;
+        *self = both[0].with(told);
         Ok(())
     }
 
@@ -175,11 +184,13 @@ impl ThetaSketch {
     /// # Errors
     /// Those of [`merge`](Self::merge).
     pub fn intersection(&self, other: &Self) -> Result<Self> {
-        let (one, two) = self.both(other)?;
-        let mut both = ThetaIntersection::with_seed(self.seed()).map_err(refused)?;
-        both.update(&one).map_err(refused)?;
-        both.update(&two).map_err(refused)?;
-        Ok(self.with(both.to_sketch(true).unwrap_or(one)))
+        let both = self.both(other)?;
+        let mut common = ThetaIntersection::with_seed(both[0].seed()).map_err(refused)?;
+        for sketch in both.iter().filter_map(|sketch| sketch.told.as_ref()) {
+            common.update(sketch).map_err(refused)?;
+        }
+        let common = common.to_sketch(true).ok_or_else(|| Error::invalid("there are no sets"))?;
+        Ok(both[0].with(common))
     }
 
     /// What this one has observed and the other one has not.
@@ -187,9 +198,10 @@ impl ThetaSketch {
     /// # Errors
     /// Those of [`merge`](Self::merge).
     pub fn difference(&self, other: &Self) -> Result<Self> {
-        let (one, two) = self.both(other)?;
-        let but = ThetaANotB::with_seed(self.seed()).map_err(refused)?;
-        Ok(self.with(but.compute(&one, &two, true).map_err(refused)?))
+        let [one, two] = self.both(other)?;
+        let but = ThetaANotB::with_seed(one.seed()).map_err(refused)?;
+        let (a, b) = (one.compact()?, two.compact()?);
+        Ok(one.with(but.compute(&a, &b, true).map_err(refused)?))
     }
 
     /// How many different items there were: exactly, while all hashes are there. Bounds are those of
