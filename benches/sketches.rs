@@ -81,7 +81,9 @@ fn kll() {
     let values = latencies(1_000_000);
     let of = |values: &[f64]| {
         let mut state = Kll::default();
-        values.iter().for_each(|value| state.insert(*value));
+        for value in values {
+            state.insert(*value);
+        }
         state
     };
     let ns = least(values.len(), || _ = black_box(of(black_box(&values))));

@@ -278,16 +278,7 @@ impl View {
         if let Some(twice) = repeated(&self.key) {
             return refuse(format!("the key has the dimension {twice:?} twice"));
         }
-        if let Some(unknown) = self.aggregates.iter().find(|measured| !measured.is_known()) {
-            return Err(Error::new(
-                ErrorKind::NewerFormat,
-                format!(
-                    "the view {:?} keeps a {unknown}, which this program was built without; build it with \
-                     the feature `datasketches` of quipu",
-                    self.name
-                ),
-            ));
-        }
+        self.check_known()?;
         for (i, measured) in self.aggregates.iter().enumerate() {
             if let Err(error) = measured.check() {
                 return refuse(format!("{measured}: {error}"));
@@ -340,6 +331,21 @@ impl View {
         self.conditions.dedup();
         self.grains.sort_by_key(|(grain, _)| *grain);
         Ok(self)
+    }
+
+    /// Refuses what this program was built without.
+    fn check_known(&self) -> Result<()> {
+        let Some(unknown) = self.aggregates.iter().find(|measured| !measured.is_known()) else {
+            return Ok(());
+        };
+        Err(Error::new(
+            ErrorKind::NewerFormat,
+            format!(
+                "the view {:?} keeps a {unknown}, which this program was built without; build it with \
+                 the feature `datasketches` of quipu",
+                self.name
+            ),
+        ))
     }
 
     /// What it keeps besides the count.

@@ -238,12 +238,14 @@ fn frequent_items_of_others_are_read_with_their_bounds() {
     }
     let mut merged = Top::from_datasketches(&theirs("frequent_purged")).unwrap();
     let mut here = Top::new(30).unwrap();
-    sold(20_000).iter().for_each(|(product, number)| here.insert(product.as_bytes(), *number));
+    for (product, number) in sold(20_000) {
+        here.insert(product.as_bytes(), number);
+    }
     merged.merge(&here);
     let mut truth = BTreeMap::<String, u64>::new();
-    sold(20_000)
-        .into_iter()
-        .for_each(|(product, number)| *truth.entry(product).or_default() += 2 * number);
+    for (product, number) in sold(20_000) {
+        *truth.entry(product).or_default() += 2 * number;
+    }
     for (product, count) in truth {
         let heavy = merged.count_of(product.as_bytes());
         assert!(heavy.lower <= count && count <= heavy.upper, "{heavy:?} of {count}");
@@ -376,7 +378,9 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
     let as_theta = |k, of| theta(k, users(of)).to_datasketches();
     let top = |capacity, items: &[(String, u64)]| {
         let mut top = Top::new(capacity).unwrap();
-        items.iter().for_each(|(item, weight)| top.insert(item.as_bytes(), *weight));
+        for (item, weight) in items {
+            top.insert(item.as_bytes(), *weight);
+        }
         top.to_datasketches().unwrap()
     };
     let few = [("tea", 90), ("", 3), ("Krüge \u{1f375}", 7), ("tea", 10)];
@@ -484,7 +488,9 @@ fn readers() -> [Reader; 4] {
             top.encode(&mut bytes);
             assert_eq!(Top::decode(&mut bytes.as_slice()), Ok(top.clone()));
             top.merge(&top.clone());
-            sold(200).iter().for_each(|(item, weight)| top.insert(item.as_bytes(), *weight));
+            for (item, weight) in sold(200) {
+                top.insert(item.as_bytes(), weight);
+            }
             top.top(9);
             Ok(())
         },
@@ -537,7 +543,9 @@ fn no_flipped_bits_make_a_reader_panic() {
             for byte in [0x00, 0x7f, 0xff] {
                 let mut other = image.clone();
                 other[at] = byte;
-                readers().iter().for_each(|reader| drop(reader(&other)));
+                for reader in readers() {
+                    let _refused = reader(&other);
+                }
             }
         }
         assert!(refused > 8, "{name}: {refused}");

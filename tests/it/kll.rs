@@ -32,7 +32,9 @@ fn streams(n: u64) -> [Vec<f64>; 5] {
 
 fn kll(values: &[f64], k: u16) -> Kll {
     let mut state = Kll::new(k).unwrap();
-    values.iter().for_each(|value| state.insert(*value));
+    for value in values {
+        state.insert(*value);
+    }
     state
 }
 
@@ -251,9 +253,9 @@ fn played(n: std::ops::Range<u64>) -> Vec<Played> {
         let a = drawn(n);
         Played {
             hour: NOW / HOUR - 60 + (n * 60 / 6_000) as i64,
-            game: if a % 20 == 0 { "go" } else { "chess" },
+            game: if a.is_multiple_of(20) { "go" } else { "chess" },
             value: (a % 90_000) as f64 - 45_000.0,
-            rating: (a % 7 > 0).then_some((a % 3_000) as f64),
+            rating: (!a.is_multiple_of(7)).then_some((a % 3_000) as f64),
         }
     };
     n.map(play).collect()

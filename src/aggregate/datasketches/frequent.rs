@@ -70,9 +70,9 @@ impl Top {
         image.extend_from_slice(&(items.len() as u64).to_le_bytes());
         image.extend_from_slice(&self.total().to_le_bytes());
         image.extend_from_slice(&offset.to_le_bytes());
-        items
-            .iter()
-            .for_each(|heavy| image.extend_from_slice(&(heavy.upper - offset).to_le_bytes()));
+        for heavy in &items {
+            image.extend_from_slice(&(heavy.upper - offset).to_le_bytes());
+        }
         for heavy in &items {
             if std::str::from_utf8(&heavy.item).is_err() {
                 return Err(Error::invalid(format!(

@@ -34,7 +34,7 @@ use std::result;
 pub struct Hll(HllSketch);
 
 impl Hll {
-    /// An empty sketch that will have 2^lg_k registers, of 8 bits.
+    /// An empty sketch that will have `2^lg_k` registers, of 8 bits.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) unless `lg_k` is 4 to 21.
@@ -45,7 +45,7 @@ impl Hll {
         })
     }
 
-    /// Registers are 2^lg_k.
+    /// Registers are `2^lg_k`.
     pub fn lg_k(&self) -> u8 {
         self.0.lg_config_k()
     }

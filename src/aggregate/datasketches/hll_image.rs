@@ -221,7 +221,7 @@ pub(in crate::aggregate) fn of_registers(registers: &[u8], estimate: f64) -> Vec
         let of = registers.iter().filter(|register| of(register));
         of.map(|register| 1.0 / (1_u64 << register) as f64).sum::<f64>()
     };
-    let zeros = registers.iter().filter(|register| **register == 0).count() as u32;
+    let zeros: u32 = registers.iter().map(|register| u32::from(*register == 0)).sum();
     let mut image = vec![10, VERSION, family::HLL, lg_k, 0, 0, 0, 2 | BYTES];
     for float in [estimate, sum(|register| *register < 32), sum(|register| *register >= 32)] {
         image.extend_from_slice(&float.to_le_bytes());
@@ -255,6 +255,8 @@ pub(in crate::aggregate) fn of_coupons(lg_k: u8, coupons: &[u32]) -> Vec<u8> {
         image.extend_from_slice(&(count as u32).to_le_bytes());
         image
     };
-    coupons.iter().for_each(|coupon| image.extend_from_slice(&coupon.to_le_bytes()));
+    for coupon in coupons {
+        image.extend_from_slice(&coupon.to_le_bytes());
+    }
     image
 }

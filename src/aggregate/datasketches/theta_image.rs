@@ -145,7 +145,9 @@ impl Theta {
         if image[0] > 2 {
             image.extend_from_slice(&theta.to_le_bytes());
         }
-        hashes.iter().for_each(|hash| image.extend_from_slice(&hash.to_le_bytes()));
+        for hash in &hashes {
+            image.extend_from_slice(&hash.to_le_bytes());
+        }
         image
     }
 }

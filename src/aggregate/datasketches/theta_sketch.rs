@@ -55,7 +55,7 @@ enum New {
 }
 
 /// What the crate refuses, which has been looked at before.
-fn refused(error: ::datasketches::error::Error) -> Error {
+fn refused(error: impl std::fmt::Display) -> Error {
     Error::invalid(format!("theta sketches: {error}"))
 }
 
@@ -63,7 +63,7 @@ impl ThetaSketch {
     /// The seed of what [`Theta::to_datasketches`] makes, for readers elsewhere: the bytes `xxh3-64` and a zero.
     pub const SEED: u64 = SEED_OF_OURS;
 
-    /// An empty sketch of hashes as all implementations make them, that keeps 2^lg_k of them and some more.
+    /// An empty sketch of hashes as all implementations make them, that keeps `2^lg_k` of them and some more.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) unless `lg_k` is 5 to 26.

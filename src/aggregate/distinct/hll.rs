@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Distinct {
-    /// The state as an HLL sketch of Apache DataSketches of 2^lg_k registers, which any of its implementations
+    /// The state as an HLL sketch of Apache DataSketches of `2^lg_k` registers, which any of its implementations
     /// reads. It answers as this state does, with the bounds of an HLL sketch.
     ///
     /// It can be merged with others of the same `lg_k` that were made so, from stores of the same software. *Not
