@@ -92,7 +92,7 @@ fn claims_are_not_believed() {
     }
     images.push(("hashes", [&[3, 3, 3, 0, 0, 26, 0xcc, 0x93], &max[..]].concat()));
     // Gaps of one bit: sixty-four bytes for one.
-    let gaps = [&[1, 4, 3, 1, 3, 26, 0xcc, 0x93, 0, 0, 8], &[0xff; 1 << 16][..]].concat();
+    let gaps = [&[1, 4, 3, 1, 3, 26, 0xcc, 0x93, 0, 0, 8][..], &vec![0xff; 1 << 16]].concat();
     images.push(("gaps of a bit", gaps));
     for (what, image) in images {
         assert!(!read(&image, what) || image.len() == 8, "{what}");
