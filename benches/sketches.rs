@@ -1,7 +1,8 @@
 //! Sketches where they are kept: quantiles by themselves, recording into views that have sketches, and
 //! ranges of 1,440 buckets that are asked again.
 //!
-//! Times are of the processor, the least of several rounds. Run as `cargo bench --bench sketches`.
+//! Times are of the processor, the least of several rounds. Run as `cargo bench --bench sketches`; with
+//! `--features datasketches` for KLL, too.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "the shared clocks of the benches")]
 
@@ -72,6 +73,50 @@ fn quantiles() {
     line("the greatest error of a thousand ranks", 100.0 * worst, "%", Target::AtMost(0.78));
 }
 
+/// The same values by ranks, whose error is in their number.
+#[cfg(feature = "datasketches")]
+fn kll() {
+    use quipu::aggregate::Kll;
+    heading("KLL sketches of latencies, k 200");
+    let values = latencies(1_000_000);
+    let of = |values: &[f64]| {
+        let mut state = Kll::default();
+        for value in values {
+            state.insert(*value);
+        }
+        state
+    };
+    let ns = least(values.len(), || _ = black_box(of(black_box(&values))));
+    line("a value", ns, "ns", Target::None);
+    let few = &values[..200];
+    let ns = least(few.len() * 100, || {
+        (0..100).for_each(|_| _ = black_box(of(black_box(few))));
+    });
+    line("a value while there are at most 200", ns, "ns", Target::None);
+    let (state, other) = (of(&values), of(&values[..500_000]));
+    let copy = least(1_000, || (0..1_000).for_each(|_| _ = black_box(state.clone())));
+    let ns = least(1_000, || {
+        (0..1_000).for_each(|_| {
+            let mut state = state.clone();
+            state.merge(black_box(&other));
+            black_box(&state);
+        });
+    });
+    line("merging two", ns - copy, "ns", Target::None);
+    let ns = least(1_000, || (0..1_000).for_each(|_| _ = black_box(state.quantile(0.99))));
+    line("p99", ns, "ns", Target::None);
+    line("memory, as it is counted", state.heap_bytes() as f64, "bytes", Target::None);
+    line("stored", state.to_datasketches().len() as f64, "bytes", Target::None);
+    let mut sorted = values;
+    sorted.sort_by(f64::total_cmp);
+    let off = |at: usize| {
+        let told = state.share_up_to(sorted[at]).expect("values").value;
+        (told - (at + 1) as f64 / sorted.len() as f64).abs()
+    };
+    let worst = (0..sorted.len()).step_by(997).map(off).fold(0.0, f64::max);
+    line("the greatest error of a thousand ranks", 100.0 * worst, "%", Target::AtMost(1.33));
+}
+
 /// A view of one key with a sketch of some thousand users in each of 1,440 minutes.
 fn sliding(what: &str, users: u64, view: View) {
     heading(format!("{MINUTES} buckets, {what}"));
@@ -137,6 +182,8 @@ fn recording() {
 
 fn main() {
     quantiles();
+    #[cfg(feature = "datasketches")]
+    kll();
     let distinct = View::new("users").distinct_at("user", Distinct::PRECISION);
     sliding("distinct, precision 12, few in each", 300, distinct.clone());
     sliding("distinct, precision 12, 1,500 in each", 1_500, distinct);

@@ -3,7 +3,8 @@
 //! Invariants (each has a property test)
 //! 1. `merge` is associative and commutative, and the default state is its identity.
 //! 2. The encoding is a function of what was observed, not of the order or the grouping in which
-//!    it was observed and merged: bytes(replayed) = bytes(direct) = bytes(merged anyhow).
+//!    it was observed and merged: bytes(replayed) = bytes(direct) = bytes(merged anyhow). (Exceptions
+//!    say so: `Top` beyond its capacity, `Kll` beyond its k.)
 //! 3. `decode` accepts exactly what `encode` gives, and no bytes make it panic.
 //!
 //! Everything the engine keeps is such a state: a key's totals, a bucket, a row of the snapshot.
@@ -12,10 +13,14 @@
 mod approx;
 mod count;
 mod count_min;
+#[cfg(feature = "datasketches")]
+pub mod datasketches;
 mod distinct;
 mod exact;
 mod gaps;
 mod hash;
+#[cfg(feature = "datasketches")]
+mod kll;
 mod membership;
 mod ordered;
 mod quantiles;
@@ -31,6 +36,8 @@ pub use count_min::CountMin;
 pub use distinct::Distinct;
 pub(crate) use exact::Measure;
 pub(crate) use hash::hash;
+#[cfg(feature = "datasketches")]
+pub use kll::Kll;
 pub use membership::Membership;
 pub use quantiles::{Bin, Quantiles};
 pub use sketch::Sketches;

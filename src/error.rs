@@ -21,7 +21,8 @@ pub enum ErrorKind {
     NotFound,
     /// Another process (or another `Db` of this one) has the directory open for writing.
     Locked,
-    /// The directory was written by a later version of this software.
+    /// The directory was written by a later version of this software, or keeps what this program was built
+    /// without.
     NewerFormat,
     /// A segment of the log that must be there is not.
     MissingSegment,

@@ -221,7 +221,8 @@ impl View {
 
     /// The measures it keeps statistics of.
     pub fn measures(&self) -> impl ExactSizeIterator<Item = &str> {
-        let stats = self.aggregates.iter().filter(|measured| measured.sketch().is_none());
+        let is_stats = |measured: &&Measured| matches!(measured, Measured::Stats(_));
+        let stats = self.aggregates.iter().filter(is_stats);
         stats.map(Measured::of).collect::<SmallVec<[_; 4]>>().into_iter()
     }
 
@@ -277,6 +278,7 @@ impl View {
         if let Some(twice) = repeated(&self.key) {
             return refuse(format!("the key has the dimension {twice:?} twice"));
         }
+        self.check_known()?;
         for (i, measured) in self.aggregates.iter().enumerate() {
             if let Err(error) = measured.check() {
                 return refuse(format!("{measured}: {error}"));
@@ -329,6 +331,21 @@ impl View {
         self.conditions.dedup();
         self.grains.sort_by_key(|(grain, _)| *grain);
         Ok(self)
+    }
+
+    /// Refuses what this program was built without.
+    fn check_known(&self) -> Result<()> {
+        let Some(unknown) = self.aggregates.iter().find(|measured| !measured.is_known()) else {
+            return Ok(());
+        };
+        Err(Error::new(
+            ErrorKind::NewerFormat,
+            format!(
+                "the view {:?} keeps a {unknown}, which this program was built without; build it with \
+                 the feature `datasketches` of quipu",
+                self.name
+            ),
+        ))
     }
 
     /// What it keeps besides the count.

@@ -4,7 +4,7 @@
 //! long run has kept; `src/guide/fuzzing.md` says how they are made.
 
 use quipu::Cursor;
-use quipu::aggregate::{Aggregate, CountMin, Distinct, Membership, Quantiles, Theta, Top};
+use quipu::aggregate::{Aggregate, CountMin, Distinct, Kll, Membership, Quantiles, Theta, Top};
 use quipu_fuzz::directory::{file, lay, options, scratch, template};
 use quipu_fuzz::log::{SEGMENT_HEADER_BYTES, frames};
 use quipu_fuzz::pieces::{self, Piece};
@@ -35,6 +35,32 @@ fn main() {
     states();
     distinct();
     quantiles();
+    interchange();
+}
+
+/// What the Python package wrote, of each kind, and KLL sketches as they are stored.
+fn interchange() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/datasketches/theirs");
+    for (which, kind) in ["hll", "theta", "frequent", "kll"].iter().enumerate() {
+        for file in fs::read_dir(&folder).expect("is there") {
+            let path = file.expect("is read").path();
+            let name = path.file_stem().and_then(|name| name.to_str()).expect("is text");
+            if !name.starts_with(kind) || path.extension().is_none_or(|end| end != "sk") {
+                continue;
+            }
+            let image = fs::read(&path).expect("reads");
+            if image.len() < 700 {
+                write("datasketches_decode", name, &[&[which as u8], image.as_slice()].concat());
+            }
+        }
+    }
+    for values in [0, 1, 9, 60] {
+        let mut state = Kll::new(8).expect("a k");
+        (0..values).for_each(|n| state.insert(f64::from(n * 7 % 13)));
+        let mut bytes = vec![4];
+        state.encode(&mut bytes);
+        write("datasketches_decode", &format!("state-{values}"), &bytes);
+    }
 }
 
 /// Two states one behind the other, in each form.

@@ -28,6 +28,8 @@
 //! (martingale, HIP) depend on the order. Figures of this one: [the guide](crate::guide::sketches).
 //! Next: `aggregate/theta.rs`, which is for questions about several sets.
 
+#[cfg(feature = "datasketches")]
+mod hll;
 mod registers;
 #[cfg(test)]
 mod tests;

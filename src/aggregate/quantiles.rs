@@ -497,11 +497,7 @@ impl Quantiles {
     /// # Errors
     /// `Invalid` for a share that is not from 0 to 1.
     pub fn quantile(&self, share: f64) -> Result<Option<Approx>> {
-        if !(0.0..=1.0).contains(&share) {
-            return Err(Error::invalid(format!(
-                "{share} is no share of the values: those are from 0 to 1, and 0.99 for the 99th percentile"
-            )));
-        }
+        check_share(share)?;
         Ok(self.quantile_of(share))
     }
 
@@ -530,13 +526,8 @@ impl Quantiles {
         self.ranked(share * self.count() as f64)
     }
 
-    /// The value of so many in order, rounded up; a product that is a whole number but for its last bits is
-    /// that number.
     fn ranked(&self, rank: f64) -> Option<Approx> {
-        let whole = rank.round();
-        let is_whole = (rank - whole).abs() <= 4.0 * f64::EPSILON * rank;
-        let rank = if is_whole { whole } else { rank.ceil() };
-        self.value_at((rank as u64).clamp(1, self.count().max(1)) - 1)
+        self.value_at(nearest_rank(rank, self.count()) - 1)
     }
 
     /// The value in the middle: the [quantile](Self::quantile) of one half.
@@ -624,19 +615,7 @@ impl Quantiles {
     /// # Errors
     /// `Invalid` for edges that do not rise.
     pub fn histogram(&self, edges: &[f64]) -> Result<Vec<Approx>> {
-        if edges.iter().any(|edge| edge.is_nan()) {
-            return Err(Error::invalid("an edge of a histogram is a number, this one is not"));
-        }
-        let pairs = edges.iter().zip(edges.iter().skip(1));
-        if let Some((before, edge)) = pairs.into_iter().find(|(before, edge)| edge <= before) {
-            return Err(Error::invalid(format!(
-                "the edges of a histogram rise; {edge} stands behind {before}"
-            )));
-        }
-        let ends = || edges.iter().copied();
-        let begins = std::iter::once(f64::NEG_INFINITY).chain(ends());
-        let spans = begins.zip(ends().chain([f64::INFINITY]));
-        Ok(spans.map(|(above, up_to)| self.count_between(above, up_to)).collect())
+        Ok(spans(edges)?.map(|(above, up_to)| self.count_between(above, up_to)).collect())
     }
 
     /// How many values are greater than one and not than another.
@@ -660,6 +639,41 @@ impl Quantiles {
         let (lower, upper) = (lower as f64, upper as f64);
         Approx { value: value.clamp(lower, upper), lower, upper, confidence: 1.0 }
     }
+}
+
+/// Refuses what is no share of the values.
+pub(super) fn check_share(share: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&share) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{share} is no share of the values: those are from 0 to 1, and 0.99 for the 99th percentile"
+    )))
+}
+
+/// A place among so many values in order, from 1: rounded up; a product that is a whole number but for its
+/// last bits is that number.
+pub(super) fn nearest_rank(rank: f64, count: u64) -> u64 {
+    let whole = rank.round();
+    let is_whole = (rank - whole).abs() <= 4.0 * f64::EPSILON * rank;
+    let rank = if is_whole { whole } else { rank.ceil() };
+    (rank as u64).clamp(1, count.max(1))
+}
+
+/// The spans between the edges of a histogram, each above its first and up to its second number.
+pub(super) fn spans(edges: &[f64]) -> Result<impl Iterator<Item = (f64, f64)>> {
+    if edges.iter().any(|edge| edge.is_nan()) {
+        return Err(Error::invalid("an edge of a histogram is a number, this one is not"));
+    }
+    let pairs = edges.iter().zip(edges.iter().skip(1));
+    if let Some((before, edge)) = pairs.into_iter().find(|(before, edge)| edge <= before) {
+        return Err(Error::invalid(format!(
+            "the edges of a histogram rise; {edge} stands behind {before}"
+        )));
+    }
+    let ends = || edges.iter().copied();
+    let begins = std::iter::once(f64::NEG_INFINITY).chain(ends());
+    Ok(begins.zip(ends().chain([f64::INFINITY])))
 }
 
 impl PartialEq for Quantiles {

@@ -3,6 +3,8 @@
 //! A sketch has a heap of its own, so that it is a word or two where it lies in an array; statistics
 //! lie there whole. That is why a cell keeps the two apart (`states.rs`).
 
+#[cfg(feature = "datasketches")]
+use super::Kll;
 use super::{Aggregate, CountMin, Distinct, Malformed, Membership, Quantiles, Theta, Top};
 use crate::dictionary::{Dictionary, Sym};
 use serde::ser::SerializeStruct;
@@ -11,12 +13,27 @@ use serde::{Serialize, Serializer};
 /// Which sketch, and how fine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SketchKind {
-    Distinct { precision: u8 },
-    Theta { k: u16 },
-    Top { capacity: u32 },
-    CountMin { width: u32, depth: u8 },
-    Membership { size: u8 },
+    Distinct {
+        precision: u8,
+    },
+    Theta {
+        k: u16,
+    },
+    Top {
+        capacity: u32,
+    },
+    CountMin {
+        width: u32,
+        depth: u8,
+    },
+    Membership {
+        size: u8,
+    },
     Quantiles,
+    #[cfg(feature = "datasketches")]
+    Kll {
+        k: u16,
+    },
 }
 
 /// A sketch of a key or of a bucket.
@@ -29,6 +46,8 @@ pub(crate) enum Sketch {
     CountMin(Box<CountMin>),
     Membership(Box<Membership>),
     Quantiles(Quantiles),
+    #[cfg(feature = "datasketches")]
+    Kll(Kll),
 }
 
 /// What a sketch observes of an event.
@@ -65,6 +84,8 @@ impl SketchKind {
                 Sketch::Membership(Box::new(Membership::of_size(size)))
             }
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::default()),
+            #[cfg(feature = "datasketches")]
+            SketchKind::Kll { k } => Sketch::Kll(Kll::of_k(k)),
         }
     }
 
@@ -78,6 +99,8 @@ impl SketchKind {
                 Sketch::Membership(Box::new(Membership::decode(bytes)?))
             }
             SketchKind::Quantiles => Sketch::Quantiles(Quantiles::decode(bytes)?),
+            #[cfg(feature = "datasketches")]
+            SketchKind::Kll { .. } => Sketch::Kll(Kll::decode(bytes)?),
         };
         if sketch.emptied() == self.empty() {
             Ok(sketch)
@@ -97,6 +120,8 @@ macro_rules! state {
             Sketch::CountMin($state) => $what,
             Sketch::Membership($state) => $what,
             Sketch::Quantiles($state) => $what,
+            #[cfg(feature = "datasketches")]
+            Sketch::Kll($state) => $what,
         }
     };
 }
@@ -113,6 +138,8 @@ impl Sketch {
                 Sketch::Membership(Box::new(Membership::of_size(state.size())))
             }
             Sketch::Quantiles(_) => Sketch::Quantiles(Quantiles::default()),
+            #[cfg(feature = "datasketches")]
+            Sketch::Kll(state) => Sketch::Kll(Kll::of_k(state.k())),
         }
     }
 
@@ -141,6 +168,8 @@ impl Sketch {
                 state.insert_hashed(item.hash);
             }
             (Sketch::Quantiles(state), Input::Value(value)) => state.insert_times(value, times),
+            #[cfg(feature = "datasketches")]
+            (Sketch::Kll(state), Input::Value(value)) => state.insert_times(value, times),
             // A view's definition says what its sketches are of.
             _ => {}
         }
@@ -154,6 +183,8 @@ impl Sketch {
             (Sketch::CountMin(state), Sketch::CountMin(other)) => state.merge(other),
             (Sketch::Membership(state), Sketch::Membership(other)) => state.merge(other),
             (Sketch::Quantiles(state), Sketch::Quantiles(other)) => state.merge(other),
+            #[cfg(feature = "datasketches")]
+            (Sketch::Kll(state), Sketch::Kll(other)) => state.merge(other),
             // All cells of a view have the same kinds.
             _ => {}
         }
@@ -178,6 +209,8 @@ impl Sketch {
     pub(crate) fn agrees(&self, other: &Sketch) -> bool {
         match (self, other) {
             (Sketch::Top(state), Sketch::Top(other)) => state.agrees(other),
+            #[cfg(feature = "datasketches")]
+            (Sketch::Kll(state), Sketch::Kll(other)) => state.agrees(other),
             _ => self == other,
         }
     }
@@ -283,6 +316,15 @@ impl Sketches {
     pub fn quantiles(&self, measure: &str) -> Option<&Quantiles> {
         self.find(measure, None, |sketch| match sketch {
             Sketch::Quantiles(state) => Some(state),
+            _ => None,
+        })
+    }
+
+    /// The distribution of a measure by ranks ([`View::kll`](crate::View::kll)).
+    #[cfg(feature = "datasketches")]
+    pub fn kll(&self, measure: &str) -> Option<&Kll> {
+        self.find(measure, None, |sketch| match sketch {
+            Sketch::Kll(state) => Some(state),
             _ => None,
         })
     }

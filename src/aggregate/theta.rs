@@ -235,6 +235,12 @@ impl Theta {
         }
     }
 
+    /// Up to where the sample goes, and the hashes in it.
+    #[cfg(feature = "datasketches")]
+    pub(super) fn sample(&self) -> (u64, impl Iterator<Item = u64> + '_) {
+        (self.bound, self.below(self.bound))
+    }
+
     /// The hashes below a bound that is not above the own.
     fn below(&self, bound: u64) -> impl Iterator<Item = u64> + Clone + '_ {
         self.hashes.iter().take_while(move |hash| *hash < bound)
@@ -263,7 +269,7 @@ fn part(bound: u64) -> f64 {
 }
 
 /// What so many items in a sample of such a part say of the whole.
-fn sampled(number: f64, part: f64) -> Approx {
+pub(super) fn sampled(number: f64, part: f64) -> Approx {
     if part >= 1.0 {
         return Approx::exact(number);
     }

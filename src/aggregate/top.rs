@@ -265,6 +265,49 @@ impl Top {
         self.table.as_ref().map_or(&[], |table| &table.entries)
     }
 
+    /// The entries that it has room for.
+    #[cfg(feature = "datasketches")]
+    pub(super) fn room(&self) -> usize {
+        room(self.capacity())
+    }
+
+    /// The state of so many items, each with what its upper bound is above the floor, which all bounds are as
+    /// wide as. The capacity becomes the greatest, up to this one, for which invariant 3 holds.
+    #[cfg(feature = "datasketches")]
+    pub(super) fn of_bounds<'a>(
+        capacity: u32,
+        floor: u64,
+        total: u64,
+        items: usize,
+        entries: impl Iterator<Item = (&'a [u8], u64)> + Clone,
+    ) -> std::result::Result<Self, Malformed> {
+        const UNTRUE: Malformed = Malformed("heavy hitters count more than all items together");
+        let over = entries.clone().map(|(_, over)| u128::from(over)).sum::<u128>();
+        let spare = u128::from(total).checked_sub(over).ok_or(UNTRUE)?;
+        let most = if floor == 0 { u128::MAX } else { spare / u128::from(floor) };
+        let capacity = u128::from(capacity).min(most.saturating_sub(1)) as u32;
+        if capacity == 0 || floor == 0 && spare > 0 {
+            return Err(UNTRUE);
+        }
+        if items > room(Self::CAPACITY_MAX) {
+            return Err(Malformed("more heavy hitters than there can be"));
+        }
+        let arena = entries.clone().map(|(item, _)| arena_bytes(item)).sum();
+        let mut table = Table::with_room(items, arena, true);
+        (table.floor, table.total) = (floor, total);
+        for (item, over) in entries {
+            let probe = Probe::new(item, || hash(item));
+            let upper = floor.checked_add(over).filter(|_| over > 0).ok_or(UNTRUE)?;
+            if table.find(&probe).is_some() {
+                return Err(Malformed("a heavy hitter is there twice"));
+            }
+            table.push(&probe, upper, floor, items);
+        }
+        let mut top = Top { capacity, table: Some(Box::new(table)) };
+        top.purge();
+        Ok(top)
+    }
+
     fn purge(&mut self) {
         if let Some(table) = &mut self.table {
             if table.entries.len() > room(self.capacity) {

@@ -642,9 +642,11 @@ impl Recovery {
         if id < self.live.next_view {
             return Err(cannot_be(format!("the id {id} is given to a second view")));
         }
-        let view = view
-            .checked()
-            .map_err(|error| cannot_be(format!("a view is defined that cannot be: {error}")))?;
+        let view = view.checked().map_err(|error| match error.kind() {
+            // It can be, but for a program that was built with less.
+            ErrorKind::NewerFormat => error,
+            _ => cannot_be(format!("a view is defined that cannot be: {error}")),
+        })?;
         self.note_id(id)?;
         Ok(view)
     }

@@ -26,13 +26,15 @@ pub(super) enum Measured {
     CountMin { dimension: String, width: u32, depth: u8 },
     /// Which there were ([`Membership`](crate::aggregate::Membership)).
     Membership { dimension: String, expected: u64, one_in: u32, size: u8 },
+    /// The distribution of a measure by ranks (`aggregate::Kll`, of the feature `datasketches`).
+    Kll { measure: String, k: u16 },
 }
 
 impl Measured {
     /// The name of the measure or dimension.
     pub(super) fn of(&self) -> &str {
         match self {
-            Measured::Stats(of) | Measured::Quantiles(of) => of,
+            Measured::Stats(of) | Measured::Quantiles(of) | Measured::Kll { measure: of, .. } => of,
             Measured::Top { dimension, .. }
             | Measured::Distinct { dimension, .. }
             | Measured::Theta { dimension, .. }
@@ -41,7 +43,7 @@ impl Measured {
         }
     }
 
-    /// What sketch it is; `None` where it is none.
+    /// What sketch it is; `None` where it is none, or none that this program knows ([`Self::is_known`]).
     pub(super) fn sketch(&self) -> Option<SketchKind> {
         match self {
             Measured::Stats(_) => None,
@@ -55,6 +57,10 @@ impl Measured {
                 Some(SketchKind::CountMin { width: *width, depth: *depth })
             }
             Measured::Membership { size, .. } => Some(SketchKind::Membership { size: *size }),
+            #[cfg(feature = "datasketches")]
+            Measured::Kll { k, .. } => Some(SketchKind::Kll { k: *k }),
+            #[cfg(not(feature = "datasketches"))]
+            Measured::Kll { .. } => None,
         }
     }
 
@@ -65,6 +71,11 @@ impl Measured {
             _ => None,
         };
         [Some(self.of()), by]
+    }
+
+    /// Whether this program was built with what it takes.
+    pub(super) fn is_known(&self) -> bool {
+        cfg!(feature = "datasketches") || !matches!(self, Measured::Kll { .. })
     }
 
     /// Whether it is as fine as it can be.
@@ -83,6 +94,11 @@ impl Measured {
                     Err(Error::invalid("it has another size"))
                 }
             }
+            #[cfg(feature = "datasketches")]
+            Measured::Kll { k, .. } => crate::aggregate::Kll::new(*k).map(drop),
+            // What is not known is told before (`is_known`).
+            #[cfg(not(feature = "datasketches"))]
+            Measured::Kll { .. } => Err(Error::invalid("this program knows none")),
         }
     }
 
@@ -115,6 +131,7 @@ impl fmt::Display for Measured {
                 write!(f, "membership of {expected} values of {}", Name(dimension))?;
                 write!(f, " to one in {one_in}")
             }
+            Measured::Kll { measure, k } => write!(f, "kll sketch {k} of {}", Name(measure)),
             Measured::Top { dimension, by: None, capacity } => {
                 write!(f, "top {capacity} of {}", Name(dimension))
             }

@@ -53,7 +53,9 @@ impl Plan {
         let sketched = view.aggregates.iter().filter_map(|measured| {
             Some(match measured {
                 Measured::Stats(_) => return None,
-                Measured::Quantiles(measure) => Sketched::Measure(sym(measure)),
+                Measured::Quantiles(measure) | Measured::Kll { measure, .. } => {
+                    Sketched::Measure(sym(measure))
+                }
                 Measured::Top { dimension, by: None, .. }
                 | Measured::Distinct { dimension, .. }
                 | Measured::Theta { dimension, .. }

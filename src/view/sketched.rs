@@ -180,6 +180,30 @@ impl View {
         self
     }
 
+    /// Keeps the distribution of a measure by ranks ([`Kll`](crate::aggregate::Kll)): exact up to `k`
+    /// values, beyond that each answer is off by some 2.3 / k^0.97 of all values (1.3 % at 200) with a
+    /// confidence of 99 %, however values lie. Its bytes depend on how it came about; for latencies, sizes and
+    /// money [`quantiles`](Self::quantiles) are narrower. 8 to 65,535 for `k`; 200 take 5 to 9 KiB.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use quipu::{Db, Event, View};
+    ///
+    /// let db = Db::open(dir.path().join("app"))?;
+    /// db.define(View::new("scores").by(["game"]).kll("value", 200))?;
+    /// for score in [-3.0, 120.0, 9e99] {
+    ///     db.record(&Event::new("played").dim("game", "chess").value(score))?;
+    /// }
+    /// let chess = db.query("scores")?.get(&["chess"])?.unwrap();
+    /// assert_eq!(chess.sketches.kll("value").unwrap().median().unwrap().value, 120.0);
+    /// # Ok::<(), quipu::Error>(())
+    /// ```
+    #[cfg(feature = "datasketches")]
+    pub fn kll(mut self, measure: impl Into<String>, k: u16) -> Self {
+        self.aggregates.push(Measured::Kll { measure: measure.into(), k });
+        self
+    }
+
     /// The dimensions of which it counts the distinct values.
     pub fn distinct_dimensions(&self) -> impl Iterator<Item = &str> {
         self.aggregates.iter().filter_map(|measured| match measured {
@@ -235,6 +259,14 @@ impl View {
     pub fn quantile_measures(&self) -> impl Iterator<Item = &str> {
         self.aggregates.iter().filter_map(|measured| match measured {
             Measured::Quantiles(measure) => Some(measure.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The measures of which it keeps the distribution by ranks.
+    pub fn kll_measures(&self) -> impl Iterator<Item = &str> {
+        self.aggregates.iter().filter_map(|measured| match measured {
+            Measured::Kll { measure, .. } => Some(measure.as_str()),
             _ => None,
         })
     }

@@ -153,6 +153,38 @@ fn a_catalog_that_contradicts_itself_is_refused() {
     assert_eq!(db.query("by_user").unwrap().totals().unwrap().count, 20);
 }
 
+/// The catalog of a directory that keeps what only other builds know: told as what it is, from a
+/// snapshot and from a log, and left as it was.
+#[cfg(not(feature = "datasketches"))]
+#[test]
+fn what_a_view_keeps_that_this_program_was_built_without_is_told() {
+    let unknown = |name: &str| -> View {
+        serde_json::from_str(&format!(
+            r#"{{"name": "{name}", "key": [], "events": [], "conditions": [], "grains": [],
+                "aggregates": [{{"kll": {{"measure": "value", "k": 200}}}}]}}"#
+        ))
+        .unwrap()
+    };
+    let told = |error: Error, name: &str| {
+        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
+        let keeps = format!("the view {name:?} keeps a kll sketch 200 of value, which");
+        assert!(error.to_string().contains(&keeps), "{error}");
+        assert!(error.to_string().contains("the feature `datasketches`"), "{error}");
+    };
+    let root = tempfile::tempdir().unwrap();
+    let dir = closed(root.path());
+    let path = dir.join("state.redb");
+    let state = fs::read(&path).unwrap();
+    let mut catalog = Catalog::read(&state);
+    catalog.views[1].1 = unknown("by_user");
+    fs::write(&path, catalog.write(&state)).unwrap();
+    told(refused(&dir, "a KLL sketch"), "by_user");
+    told(quipu::ReadOnlyDb::open(&dir).unwrap_err(), "by_user");
+    fs::write(&path, &state).unwrap();
+    let db = options().open(&dir).unwrap();
+    told(db.define(unknown("new")).unwrap_err(), "new");
+}
+
 /// It goes on behind segments that nobody has; what was recorded next would not be found again.
 #[test]
 fn a_catalog_that_names_a_segment_that_was_never_made_is_refused() {

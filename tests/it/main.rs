@@ -25,6 +25,10 @@ mod heavy;
 mod http;
 mod input;
 mod instants;
+#[cfg(feature = "datasketches")]
+mod interchange;
+#[cfg(feature = "datasketches")]
+mod kll;
 mod late;
 mod limit_cases;
 mod limits;
