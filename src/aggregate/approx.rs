@@ -34,9 +34,9 @@ impl Approx {
         }
     }
 
-    /// Whether the number is known exactly.
+    /// Whether the number is known exactly: its bounds are one number, and always hold.
     #[expect(clippy::float_cmp, reason = "a number that is known is both bounds")]
     pub fn is_exact(&self) -> bool {
-        self.lower == self.upper
+        self.lower == self.upper && self.confidence >= 1.0
     }
 }

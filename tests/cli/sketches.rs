@@ -232,3 +232,22 @@ fn keys_are_ranked_by_distinct_counts_and_percentiles() {
         assert!(run.err.contains(told), "{args}: {}", run.err);
     }
 }
+
+#[test]
+fn quantiles_by_rank_are_defined_and_asked_like_others() {
+    let shop = sold();
+    asked(&shop, "define ranks --kll value=8 --by category --backfill").ok();
+    asked(&shop, "define both --kll value --quantiles value --backfill").ok();
+    let run = asked(&shop, "quantile ranks FR --at p0,p50,p100 --format csv").ok();
+    let lines: Vec<&str> = run.out.lines().collect();
+    assert_eq!(lines[0], "percentile,value,lower,upper,exact,confidence");
+    assert!(lines[1].ends_with(",0.0,0.0,0.0,true,1.0"), "{lines:?}");
+    assert!(lines[2].ends_with(",false,0.99"), "{lines:?}");
+    assert!(lines[3].ends_with(",77.0,77.0,77.0,true,1.0"), "{lines:?}");
+    let run = asked(&shop, "quantile ranks --edges 10,20 --format csv");
+    assert!(run.ok().out.starts_with("above,up_to,count,lower,upper,exact,confidence\n,10.0,"));
+    // Of a view that has both the bounds that always hold are given.
+    let run = asked(&shop, "quantile both --format csv");
+    assert!(run.ok().out.starts_with("percentile,value,lower,upper,exact\n"));
+    asked(&shop, "define wrong --kll value=7").failed(1, "8 to 65535");
+}

@@ -3,7 +3,7 @@
 //! Next: `point.rs`, the questions about single items.
 
 use clap::Args;
-use quipu::aggregate::{Distinct, Heavy, Quantiles, Sketches, Theta, Top};
+use quipu::aggregate::{Approx, Distinct, Heavy, Kll, Quantiles, Sketches, Theta, Top};
 
 use crate::ask::ViewArgs;
 use crate::failure::Failure;
@@ -306,11 +306,19 @@ pub(crate) fn quantile(args: &QuantileArgs) -> Result<(), Failure> {
     let kind = Kind {
         name: "quantiles",
         option: "--quantiles MEASURE",
-        of: |view| view.quantile_measures().collect(),
+        of: |view| view.quantile_measures().chain(view.kll_measures()).collect(),
     };
     let of = kind.chosen(&asked, args.of.as_ref())?;
-    let of_measure = |sketches: &Sketches| sketches.quantiles(&of).cloned().unwrap_or_default();
-    let bounds = &BOUNDS[..3];
+    let by_value = asked.query.view().quantile_measures().any(|measure| measure == of);
+    let of_measure = |sketches: &Sketches| {
+        if by_value {
+            Distribution::ByValue(sketches.quantiles(&of).cloned().unwrap_or_default())
+        } else {
+            Distribution::ByRank(sketches.kll(&of).cloned().unwrap_or_default())
+        }
+    };
+    // Bounds by value hold always.
+    let bounds = &BOUNDS[..if by_value { 3 } else { 4 }];
     if !args.edges.is_empty() {
         let columns = [&[("above", 0), ("up_to", 0), ("count", 0)], bounds].concat();
         return args.which.write(asked, args.each, &columns, Extent::Many, |sketches, take| {
@@ -320,29 +328,54 @@ pub(crate) fn quantile(args: &QuantileArgs) -> Result<(), Failure> {
                 edge.map_or(Cell::Missing, |edge| Cell::Number(*edge))
             };
             for (at, count) in counts.iter().enumerate() {
-                let [count, lower, upper, exact, _] = counted(*count);
-                take(&[edge(at.checked_sub(1)), edge(Some(at)), count, lower, upper, exact])?;
+                let mut cells = vec![edge(at.checked_sub(1)), edge(Some(at))];
+                cells.extend(counted(*count).into_iter().take(1 + bounds.len()));
+                take(&cells)?;
             }
             Ok(())
         });
     }
     let columns = [&[("percentile", 0), ("value", 0)], bounds].concat();
     args.which.write(asked, args.each, &columns, Extent::Many, |sketches, take| {
-        let quantiles = of_measure(sketches);
+        let distribution = of_measure(sketches);
         for at in &args.at {
-            take(&percentile_row(&quantiles, at)?)?;
+            let mut cells = vec![Cell::Text(at.name.clone())];
+            match distribution.percentile(at.percent)? {
+                Some(answer) => cells.extend(measured(answer).into_iter().take(1 + bounds.len())),
+                None => cells.resize(2 + bounds.len(), Cell::Missing),
+            }
+            take(&cells)?;
         }
         Ok(())
     })
 }
 
-fn percentile_row(quantiles: &Quantiles, at: &Percentile) -> Result<[Cell; 5], Failure> {
-    let name = Cell::Text(at.name.clone());
-    let Some(answer) = quantiles.percentile(at.percent)? else {
-        return Ok([name, Cell::Missing, Cell::Missing, Cell::Missing, Cell::Missing]);
-    };
+/// A distribution, whichever guarantees it has.
+enum Distribution {
+    ByValue(Quantiles),
+    ByRank(Kll),
+}
+
+impl Distribution {
+    fn percentile(&self, percent: f64) -> quipu::Result<Option<Approx>> {
+        match self {
+            Distribution::ByValue(quantiles) => quantiles.percentile(percent),
+            Distribution::ByRank(kll) => kll.quantile(percent / 100.0),
+        }
+    }
+
+    fn histogram(&self, edges: &[f64]) -> quipu::Result<Vec<Approx>> {
+        match self {
+            Distribution::ByValue(quantiles) => quantiles.histogram(edges),
+            Distribution::ByRank(kll) => kll.histogram(edges),
+        }
+    }
+}
+
+/// The cells of an answer in the measure's unit.
+fn measured(answer: Approx) -> [Cell; 5] {
     let [value, lower, upper] = [answer.value, answer.lower, answer.upper].map(Cell::Number);
-    Ok([name, value, lower, upper, Cell::Flag(answer.is_exact())])
+    [value, lower, upper, Cell::Flag(answer.is_exact()), Cell::Number(answer.confidence)]
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use clap::Args;
 use quipu::View;
-use quipu::aggregate::{CountMin, Distinct, Membership, Theta, Top};
+use quipu::aggregate::{CountMin, Distinct, Kll, Membership, Theta, Top};
 
 /// Which sketches a view keeps.
 #[derive(Debug, Args)]
@@ -38,13 +38,19 @@ pub(crate) struct SketchedArgs {
     /// Medians, percentiles and histograms of these measures
     #[arg(long, value_name = "MEASURES", value_delimiter = ',')]
     quantiles: Vec<String>,
+    /// The same with guarantees on ranks, for values of which nothing is known: MEASURE, or MEASURE=K (8 to
+    /// 65535) to be within 2.3 / K^0.97 of all values in 99 of 100 answers, in 5 to 9 KiB a key and bucket
+    /// for 200 [default size: 200]
+    #[arg(long, value_name = "MEASURE[=K]", value_delimiter = ',', value_parser = Fine::parse)]
+    kll: Vec<Fine>,
 }
 
 impl SketchedArgs {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         let sizes = [self.distinct.len(), self.theta.len(), self.top.len(), self.count_min.len()];
-        sizes.iter().sum::<usize>() + self.membership.len() + self.quantiles.len() == 0
+        sizes.iter().sum::<usize>() + self.membership.len() + self.quantiles.len() + self.kll.len()
+            == 0
     }
 
     /// Adds them to a view.
@@ -67,6 +73,9 @@ impl SketchedArgs {
         }
         for of in &self.membership {
             view = view.membership(&of.name, of.expected, of.one_in);
+        }
+        for of in &self.kll {
+            view = view.kll(&of.name, of.number(Kll::K, u16::MAX));
         }
         self.quantiles.iter().fold(view, View::quantiles)
     }
