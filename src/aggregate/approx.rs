@@ -34,6 +34,18 @@ impl Approx {
         }
     }
 
+    /// An estimate whose standard error is a part of the number itself: the numbers of which such an estimate
+    /// is within 1.96 of them.
+    pub(crate) fn relative(value: f64, standard_error: f64, least: f64) -> Self {
+        let off = (1.96 * standard_error).min(0.99);
+        Approx {
+            value,
+            lower: (value / (1.0 + off)).max(least),
+            upper: value / (1.0 - off),
+            confidence: 0.95,
+        }
+    }
+
     /// Whether the number is known exactly: its bounds are one number, and always hold.
     #[expect(clippy::float_cmp, reason = "a number that is known is both bounds")]
     pub fn is_exact(&self) -> bool {

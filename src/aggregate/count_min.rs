@@ -231,9 +231,17 @@ impl CountMin {
     /// most, which `confidence` says. Where something shows that the proviso is broken, or that a cell
     /// has left 64 bits, the bounds are what is known all the same: 0 and the total, or infinities.
     pub fn count_of(&self, item: &[u8]) -> Approx {
-        let unknown = |lower, upper| Approx { value: 0.0, lower, upper, confidence: 1.0 };
+        let broken = || {
+            let (lower, upper) = (f64::NEG_INFINITY, f64::INFINITY);
+            Approx { value: 0.0, lower, upper, confidence: 1.0 }
+        };
+        // No item counts more than all.
+        let of_all = || {
+            let all = rounded_up(self.total);
+            Approx { value: all, lower: 0.0, upper: all, confidence: 1.0 }
+        };
         let Shape::Of { width, depth } = self.shape else {
-            return unknown(0.0, self.total.max(0) as f64);
+            return if self.total < 0 { broken() } else { of_all() };
         };
         let (mut least, mut rows) = (i64::MAX, 0);
         let sums = (self.total > i128::from(i64::MAX)).then(|| self.cells.row_sums(width, depth));
@@ -244,18 +252,17 @@ impl CountMin {
             }
         }
         if self.total < 0 || least < 0 {
-            return unknown(f64::NEG_INFINITY, f64::INFINITY);
+            return broken();
         }
         if rows == 0 {
-            return unknown(0.0, self.total as f64);
+            return of_all();
         }
         if least == 0 {
             return Approx::exact(0.0);
         }
         // What is above 2^53 is rounded, upwards where it is a bound from above.
-        let value = least as f64;
-        let upper = if (value as i128) < i128::from(least) { value.next_up() } else { value };
-        let lower = (value.next_down() - self.error()).max(0.0);
+        let upper = rounded_up(i128::from(least));
+        let lower = ((least as f64).next_down() - self.error()).max(0.0);
         Approx { value: upper, lower, upper, confidence: 1.0 - 0.5_f64.powi(rows) }
     }
 
@@ -335,6 +342,12 @@ impl Shape {
             (row * u64::from(width)) as usize + chosen as usize
         })
     }
+}
+
+/// The least `f64` that is not below a number.
+fn rounded_up(number: i128) -> f64 {
+    let near = number as f64;
+    if (near as i128) < number { near.next_up() } else { near }
 }
 
 impl Aggregate for CountMin {

@@ -228,7 +228,7 @@ impl Distinct {
             Form::Registers(registers) => {
                 let least = (tokens_max(self.precision()) + 1) as f64;
                 let number = registers::estimate(registers).clamp(least, HASHES);
-                Approx::normal(number, number * self.standard_error(), least)
+                Approx::relative(number, self.standard_error(), least)
             }
         }
     }
@@ -273,7 +273,8 @@ impl Distinct {
 
     fn common(&self, other: &Self, union: &Self) -> Approx {
         if let (Form::Tokens(one), Form::Tokens(two)) = (&self.form, &other.form) {
-            return Approx::exact(one.iter().filter(|token| two.contains(*token)).count() as f64);
+            let common = one.iter().filter(|token| two.contains(*token)).count();
+            return of_tokens(common, one.len().max(two.len()));
         }
         // What registers were told before leaves them as they are.
         let most_of = |a: &Self, b: &Self| a.maybe_in(b).unwrap_or(a.estimate().upper);
@@ -298,7 +299,8 @@ impl Distinct {
     /// [`intersection`](Self::intersection) holds here.
     pub fn difference(&self, other: &Self) -> Approx {
         if let (Form::Tokens(one), Form::Tokens(two)) = (&self.form, &other.form) {
-            return Approx::exact(one.iter().filter(|token| !two.contains(*token)).count() as f64);
+            let own = one.iter().filter(|token| !two.contains(*token)).count();
+            return of_tokens(own, one.len().max(two.len()));
         }
         let ((all, error_all), (two, error_two)) = (self.union(other).number(), other.number());
         let own = self.estimate();
@@ -311,8 +313,16 @@ impl Distinct {
         let union = self.union(other);
         let common = self.common(other, &union);
         if let (Form::Tokens(one), Form::Tokens(two)) = (&self.form, &other.form) {
-            let all = (one.len() + two.len()) as f64 - common.value;
-            return Approx::exact(common.value / all.max(1.0));
+            let of = |common: f64| {
+                let all = (one.len() + two.len()) as f64 - common;
+                (common / all.max(1.0)).min(1.0)
+            };
+            return Approx {
+                value: of(common.value),
+                lower: of(common.lower),
+                upper: of(common.upper),
+                confidence: common.confidence,
+            };
         }
         let all = union.estimate();
         Approx {
@@ -355,6 +365,17 @@ impl Default for Distinct {
     fn default() -> Self {
         Self::of_precision(PRECISION_DEFAULT)
     }
+}
+
+/// A number of tokens out of so many, which is that of their items where these are few enough to be told
+/// apart for certain.
+fn of_tokens(number: usize, of: usize) -> Approx {
+    let number = number as f64;
+    if of <= SURE_MAX {
+        return Approx::exact(number);
+    }
+    let (lower, upper) = ((number - 1.0).max(0.0), number + 1.0);
+    Approx { value: number, lower, upper, confidence: 0.999_999 }
 }
 
 impl Aggregate for Distinct {

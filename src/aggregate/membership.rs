@@ -531,16 +531,42 @@ fn decode_hashes(bytes: &mut &[u8], blocks: usize) -> Result<Hashes, Malformed> 
     if !listed.clone().is_sorted_by(|a, b| a < b) {
         return Err(Malformed("hashes are not in order"));
     }
+    let zero = listed.clone().next() == Some(0);
+    let len = n - usize::from(zero);
     // A large table would otherwise take more than twice the bytes.
-    let most = if n > GROWN_MAX { n + n / 3 + 1 } else { SLOTS_PER_BLOCK * blocks };
-    let mut hashes = Hashes::default();
-    if n > GROWN_MAX {
-        hashes.slots = vec![0; most].into();
+    let room = if n > GROWN_MAX { n + n / 3 + 1 } else { grown(len, SLOTS_PER_BLOCK * blocks) };
+    Ok(Hashes { slots: laid_out(listed.filter(|hash| *hash != 0), room), len: len as u32, zero })
+}
+
+/// The slots that a table has when so many were inserted, one by one.
+fn grown(len: usize, most: usize) -> usize {
+    let mut room = 0;
+    while len * SLOTS_PER_BLOCK > room * HASHES_PER_BLOCK {
+        let held = room * HASHES_PER_BLOCK / SLOTS_PER_BLOCK;
+        room = (room * 2).clamp(SLOTS_MIN, most.max(SLOTS_MIN)).max(held + 2);
     }
-    for hash in listed {
-        hashes.insert(hash, most);
+    room
+}
+
+/// A table of hashes that are in order, in one pass, however many have the same place: their places are in
+/// order, too, so each lies at its own or behind the one before; those for whom the end is too near lie in
+/// the first slots that are free.
+fn laid_out(hashes: impl Iterator<Item = u64>, room: usize) -> Box<[u64]> {
+    let mut slots = vec![0; room].into_boxed_slice();
+    let (mut next, mut front) = (0, 0);
+    for hash in hashes {
+        let at = place(hash, room).max(next);
+        if at < room {
+            slots[at] = hash;
+            next = at + 1;
+        } else {
+            while slots[front] != 0 {
+                front += 1;
+            }
+            slots[front] = hash;
+        }
     }
-    Ok(hashes)
+    slots
 }
 
 fn decode_filter(bytes: &mut &[u8], blocks: usize) -> Result<Box<[Block]>, Malformed> {

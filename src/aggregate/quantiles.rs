@@ -13,7 +13,8 @@
 //! 1. The state is a function of the values as a multiset. Whether there are bins depends only on how
 //!    many different values there are, the range of the bins only on the greatest one in size.
 //! 2. A value is in the bin that its bits name, or among the tiny ones: those of [`OCTAVES`] octaves or
-//!    more below that of the greatest in size. So no values make a state greater than 64 KiB.
+//!    more below that of the greatest in size. So no values make a state greater than 64 KiB, or 188 KiB
+//!    where some bin counts more than 2^32.
 //! 3. Counts stop at 2^64 - 1.
 //!
 //! Error: a bin from l to u answers for its values with 2lu / (l + u), which is off by at most
@@ -47,11 +48,12 @@ const OCTAVES: i32 = 120;
 ///
 /// Exact while there are at most 128 different values; beyond, each answer is within 0.78 % of the
 /// value, and says within which bounds it is, which always hold. Values of 36 and more orders of
-/// magnitude below the greatest one (in size) count as about zero.
+/// magnitude below the greatest one (in size) count as about zero, and subnormal ones are known to within
+/// 2^-1028 only: of both the bounds say so.
 ///
 /// Sixteen bytes and, on the heap, 16 to 32 for each different value while there are few; then 256 for each octave
 /// (power of two) between the least and the greatest value of a sign. Latencies between 1 ms and 1 s
-/// take 2.5 KiB; nothing takes more than 64. A value costs some nanoseconds. Merging any number of them in
+/// take 2.5 KiB; nothing takes more than 64, or 188 where some bin counts more than 2^32. A value costs some nanoseconds. Merging any number of them in
 /// any order leaves the same bytes.
 ///
 /// ```
@@ -620,6 +622,9 @@ impl Quantiles {
 
     /// How many values are greater than one and not than another.
     fn count_between(&self, above: f64, up_to: f64) -> Approx {
+        if above.is_nan() || up_to.is_nan() {
+            return Approx::exact(0.0);
+        }
         let (mut lower, mut upper, mut value) = (0_u64, 0_u64, 0.0);
         for bin in self.bins() {
             if bin.upper <= above || bin.lower > up_to {

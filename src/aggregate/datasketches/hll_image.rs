@@ -88,7 +88,14 @@ fn check_list(header: &Header, body: &[u8]) -> Result<(), Malformed> {
     must((header.flags & EMPTY != 0) == (count == 0))?;
     let cells = if header.flags & COMPACT != 0 { count } else { 1 << LG_LIST };
     must(body.len() == 4 * cells || count == 0 && body.is_empty())?;
-    must(coupons(body).enumerate().all(|(at, coupon)| (value(coupon) > 0) == (at < count)))
+    must(coupons(body).enumerate().all(|(at, coupon)| {
+        // A cell that is free is nothing but zeros, and none has what another one has.
+        if at < count {
+            value(coupon) > 0 && coupons(body).take(at).all(|other| other != coupon)
+        } else {
+            coupon == 0
+        }
+    }))
 }
 
 fn check_set(header: &Header, mut body: &[u8]) -> Result<(), Malformed> {

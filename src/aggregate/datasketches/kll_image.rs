@@ -69,7 +69,18 @@ fn check_full(k: u16, mut rest: &[u8]) -> Result<(), Malformed> {
     if total != u128::from(n) {
         return Err(UNTRUE);
     }
-    are_finite(rest)
+    are_finite(rest)?;
+    // Nothing lies outside of the ends; they are values themselves where all values are there.
+    let mut values = words(rest).map(f64::from_bits);
+    let (least, greatest) = values.next().zip(values.next()).ok_or(UNTRUE)?;
+    let (low, high) = values
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    let are_ends = if u64::from(retained) == n {
+        low == least && high == greatest
+    } else {
+        low >= least && high <= greatest
+    };
+    if are_ends { Ok(()) } else { Err(UNTRUE) }
 }
 
 fn are_finite(values: &[u8]) -> Result<(), Malformed> {

@@ -91,7 +91,7 @@ impl ThetaSketch {
 
     /// Observes a text, as strings are there; an empty one is nothing there.
     pub fn insert_text(&mut self, text: &str) {
-        if !text.is_empty() {
+        if !text.is_empty() || self.is_ours {
             self.insert(text.as_bytes(), |sketch| sketch.update(raw_bytes::from_str(text)));
         }
     }
@@ -103,6 +103,8 @@ impl ThetaSketch {
 
     /// Observes a number with a fraction, as doubles are there.
     pub fn insert_float(&mut self, number: f64) {
+        // As there, zeros are one number, and those that are none another.
+        let number = if number.is_nan() { f64::NAN } else { number + 0.0 };
         let is = |sketch: &mut Updatable| sketch.update(canonical_float::from_f64(number));
         self.insert(&number.to_le_bytes(), is);
     }
