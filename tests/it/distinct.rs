@@ -556,3 +556,34 @@ fn several_samples_answer_together() {
     of.check("A and B and not C", standard_error);
     assert!((widths / (2.0 * 1.96 * standard_error) - 1.0).abs() < 0.1, "{widths}");
 }
+
+/// Forty bits of so many are not all different for certain.
+#[test]
+fn what_many_tokens_have_in_common_is_not_told_as_certain() {
+    let many: Distinct = sketch(18, 0..40_000);
+    for told in [many.intersection(&many), many.difference(&Distinct::of(18)), many.jaccard(&many)]
+    {
+        assert!(!told.is_exact() && told.confidence > 0.999, "{told:?}");
+        assert!(told.lower <= told.value && told.value <= told.upper, "{told:?}");
+    }
+    assert_eq!(many.intersection(&many).value, 40_000.0);
+    let few: Distinct = sketch(18, 0..10_000);
+    assert!(few.intersection(&few).is_exact() && few.jaccard(&few).is_exact());
+}
+
+/// Bounds of a few registers hold as often as they say.
+#[test]
+fn bounds_hold_at_the_least_precisions_too() {
+    for precision in [4, 5, 6] {
+        let mut held = 0;
+        for trial in 0..600 {
+            let state: Distinct = sketch(precision, (0..5_000).map(|item| trial << 32 | item));
+            let told = state.estimate();
+            held += usize::from(told.lower <= 5_000.0 && 5_000.0 <= told.upper);
+        }
+        assert!(
+            held as f64 / 600.0 > 0.95 - 2.0 * (0.95_f64 * 0.05 / 600.0).sqrt(),
+            "{precision}: {held}"
+        );
+    }
+}

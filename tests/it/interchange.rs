@@ -552,3 +552,37 @@ fn no_flipped_bits_make_a_reader_panic() {
         assert!(refused > 8, "{name}: {refused}");
     }
 }
+
+/// What an image says of itself but cannot be.
+#[test]
+fn forged_images_are_refused() {
+    let list = theirs("hll8_list_updatable");
+    let used = usize::from(list[6]);
+    let (first, free) = (8, 8 + 4 * used);
+    assert!(Hll::from_bytes(&list).is_ok() && list.len() > free);
+    let mut in_a_free_cell = list.clone();
+    in_a_free_cell[free] = 1;
+    let mut twice = list.clone();
+    twice.copy_within(first..first + 4, first + 4);
+    for image in [in_a_free_cell, twice] {
+        assert!(Hll::from_bytes(&image).is_err());
+    }
+    let mut few = Kll::default();
+    few.insert(1.0);
+    few.insert(4.0);
+    let image = few.to_datasketches();
+    let at = image.windows(8).position(|bytes| bytes == 4_f64.to_le_bytes()).unwrap();
+    let mut ends = image.clone();
+    ends[at..at + 8].copy_from_slice(&9_f64.to_le_bytes());
+    assert!(Kll::from_datasketches(&image).is_ok());
+    assert!(Kll::from_datasketches(&ends).is_err(), "the greatest of 1 and 4 is not 9");
+}
+
+#[test]
+fn zeros_are_one_number_in_a_sketch_of_ours_too() {
+    let mut ours = ThetaSketch::from_bytes(&Theta::default().to_datasketches()).unwrap();
+    for number in [0.0, -0.0, f64::NAN, -f64::NAN] {
+        ours.insert_float(number);
+    }
+    assert_eq!(ours.estimate().value, 2.0);
+}

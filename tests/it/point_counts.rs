@@ -140,3 +140,20 @@ fn damaged_bytes_are_errors_that_say_what_is_wrong() {
         assert!(error.to_string().contains(wrong), "{input}: {error}");
     }
 }
+
+#[test]
+fn of_two_shapes_no_count_is_too_low() {
+    let (mut narrow, mut wide) = (CountMin::new(10, 2).unwrap(), CountMin::new(20, 3).unwrap());
+    narrow.insert(b"tea", 5).unwrap();
+    wide.insert(b"milk", (1 << 53) - 4).unwrap();
+    narrow.merge(&wide);
+    let tea = narrow.count_of(b"tea");
+    assert!(tea.value >= 5.0 && tea.lower == 0.0 && !tea.is_exact(), "{tea:?}");
+    let milk = narrow.count_of(b"milk");
+    assert!(milk.upper as i128 > (1 << 53), "a total of 2^53 + 1 is rounded upwards: {milk:?}");
+    for _ in 0..2 {
+        narrow.subtract(&wide);
+    }
+    let broken = narrow.count_of(b"tea");
+    assert_eq!((broken.lower, broken.upper), (f64::NEG_INFINITY, f64::INFINITY));
+}

@@ -15,6 +15,7 @@ use super::{family, header, words};
 use crate::aggregate::Malformed;
 use crate::aggregate::kll::{COUNT_MAX, Inner, Kll};
 use crate::codec;
+use std::cmp::Ordering;
 
 const EMPTY: u8 = 1;
 const SINGLE: u8 = 4;
@@ -73,10 +74,10 @@ fn check_full(k: u16, mut rest: &[u8]) -> Result<(), Malformed> {
     // Nothing lies outside of the ends; they are values themselves where all values are there.
     let mut values = words(rest).map(f64::from_bits);
     let (least, greatest) = values.next().zip(values.next()).ok_or(UNTRUE)?;
-    let (low, high) = values
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
     let are_ends = if u64::from(retained) == n {
-        low == least && high == greatest
+        [low, high].partial_cmp(&[least, greatest]) == Some(Ordering::Equal)
     } else {
         low >= least && high <= greatest
     };

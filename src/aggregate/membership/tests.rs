@@ -116,3 +116,20 @@ fn large_tables_of_hashes_come_back() {
         assert_eq!(bytes(&decoded), bytes(&seen));
     }
 }
+
+/// Hashes of one place, as somebody can make them up, and such as lie behind the end of the table.
+#[test]
+fn crafted_hashes_are_read_in_one_pass() {
+    for upper in [0_u64, 77, 0xffff_ffff] {
+        let items: Vec<u64> = (1..=300_000).map(|low| upper << 32 | low).collect();
+        // As it would be written; inserting them one by one takes quadratic time.
+        let mut written = vec![19, 0];
+        codec::put_u64(&mut written, items.len() as u64);
+        written.extend(items.iter().flat_map(|hash| hash.to_le_bytes()));
+        let mut rest = written.as_slice();
+        let seen = Membership::decode(&mut rest).unwrap();
+        assert!(rest.is_empty() && seen.heap_bytes() <= 2 * written.len() + 65_536);
+        assert_eq!(bytes(&seen), written);
+        assert!(seen.contains_hashed(items[0]) && seen.contains_hashed(items[299_999]));
+    }
+}

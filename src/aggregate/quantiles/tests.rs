@@ -273,3 +273,12 @@ fn bytes_are_what_they_ever_were() {
     assert_eq!(bytes(&many)[..22], head.concat()[..22]);
     assert_eq!(xxhash_rust::xxh3::xxh3_64(&bytes(&many)), 0xad27_d862_993f_c712);
 }
+
+#[test]
+fn no_value_is_up_to_what_is_no_number() {
+    let mut quantiles = Quantiles::default();
+    (0..500).for_each(|n| quantiles.insert(f64::from(n)));
+    let none = quantiles.count_up_to(f64::NAN);
+    assert_eq!((none.value, none.is_exact()), (0.0, true));
+    assert_eq!(quantiles.share_up_to(f64::NAN).map(|share| share.value), Some(0.0));
+}

@@ -229,14 +229,26 @@ pub(crate) fn top(args: &TopArgs) -> Result<(), Failure> {
     if is_of_sketch {
         // The one name that is not of the program; it answers one question.
         let name = args.by.to_string().leak();
-        sheet.columns.insert(1, Column { name, align: Align::Right, rank: 0 });
+        for (at, (name, rank)) in
+            [(name as &str, 0), ("lower", 1), ("upper", 1)].into_iter().enumerate()
+        {
+            sheet.columns.insert(1 + at, Column { name, align: Align::Right, rank });
+        }
     }
     let mut answer = args.view.output().start(sheet, Extent::Many)?;
     for row in rows {
         let mut cells = rows::row_cells(&row);
         if is_of_sketch {
             let figure = asked.query.figure(&row, args.by);
-            cells.insert(1, figure.map_or(Cell::Missing, |figure| Cell::Number(figure.value)));
+            let bounds = figure.map(|figure| [figure.value, figure.lower, figure.upper]);
+            let bounds = match bounds {
+                Some(bounds) if args.by == Component::Distinct => {
+                    bounds.map(|n| Cell::Count(n.round() as u64))
+                }
+                Some(bounds) => bounds.map(Cell::Number),
+                None => [const { Cell::Missing }; 3],
+            };
+            cells.splice(1..1, bounds);
         }
         answer.row(&row.key, &cells)?;
     }

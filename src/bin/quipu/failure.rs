@@ -32,7 +32,7 @@ const USAGE: u8 = 2;
 const CORRUPTION: u8 = 3;
 /// Exit code of a directory that another process has open.
 const LOCKED: u8 = 4;
-/// Exit code of what a limit does not allow.
+/// Exit code of an answer that is no: what a limit does not allow, what was not seen.
 const DENIED: u8 = 5;
 
 impl Failure {
@@ -44,6 +44,11 @@ impl Failure {
     /// A command line that clap could not see through.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::Said { code: USAGE, message: message.into() }
+    }
+
+    /// The answer is no, where a script asked for an exit code that says so.
+    pub(crate) fn no(message: impl Into<String>) -> Self {
+        Self::Said { code: DENIED, message: message.into() }
     }
 
     /// Data that is damaged, as was said in full already.

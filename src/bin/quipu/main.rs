@@ -2,7 +2,7 @@
 //!
 //! 1. It reaches nothing of the engine but its public interface.
 //! 2. Answers go to standard output, everything else to standard error.
-//! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked, 5 denied by a limit, 130 and 143
+//! 3. Exit codes: 0 ok, 1 error, 2 usage, 3 corruption, 4 locked, 5 the answer is no (denied, not seen), 130 and 143
 //!    stopped by a signal; a closed pipe is no error.
 //!
 //! `args` has the command line; `load` and what it reads with come first, then the questions (`ask`,

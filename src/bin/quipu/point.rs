@@ -71,7 +71,7 @@ pub(crate) struct ContainsArgs {
     /// Each key for itself, in key order
     #[arg(long)]
     each: bool,
-    /// Exit with code 1 unless all of them were seen
+    /// Exit with code 5 unless all of them were seen
     #[arg(long)]
     exit_code: bool,
 }
@@ -187,8 +187,8 @@ pub(crate) fn contains(args: &ContainsArgs) -> Result<(), Failure> {
         Ok(())
     })?;
     match (unseen.get(), rows.get()) {
-        (1.., 1) if args.exit_code => Err(Failure::new("it was not seen")),
-        (unseen @ 1.., rows) if args.exit_code => Err(Failure::new(format!(
+        (1.., 1) if args.exit_code => Err(Failure::no("it was not seen")),
+        (unseen @ 1.., rows) if args.exit_code => Err(Failure::no(format!(
             "{} of {} were not seen",
             number::grouped(unseen),
             number::grouped(rows)

@@ -280,6 +280,9 @@ fn heavy_rows(top: &Top, args: &HeavyArgs) -> Vec<Vec<Cell>> {
         cells
     };
     let Some(threshold) = args.above else {
+        if top.error() > 0 {
+            say(&format!("hint: what is not named here may count up to {}", top.error()));
+        }
         return top.top(args.limit).iter().map(|heavy| row(heavy, None)).collect();
     };
     let above = top.above(threshold);

@@ -22,7 +22,8 @@ pub(crate) struct SketchedArgs {
     #[arg(long, value_name = "DIM[=K]", value_delimiter = ',', value_parser = Fine::parse)]
     theta: Vec<Fine>,
     /// The values of these dimensions that most events have: DIM, or DIM=N to be exact for N values;
-    /// 'DIM by MEASURE' for what weighs most, in whole units of the measure [default size: 256]
+    /// 'DIM by MEASURE' for what weighs most, each event by its measure, rounded to a whole number; what is
+    /// negative or rounded to 0 weighs nothing [default size: 256]
     #[arg(long, value_name = "DIM[ by MEASURE][=N]", value_delimiter = ',', value_parser = Fine::parse)]
     top: Vec<Fine>,
     /// How often any value of these dimensions comes, for `quipu count-of`: DIM, DIM=ERROR% for an error of

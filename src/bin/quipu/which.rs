@@ -11,7 +11,7 @@ use std::io;
 
 use clap::Args;
 use quipu::aggregate::{Approx, Sketches};
-use quipu::{RangeQuery, SeriesQuery, TimeZone, Timestamp, Total, View};
+use quipu::{Grain, RangeQuery, SeriesQuery, TimeZone, Timestamp, Total, View};
 
 use crate::args::Output;
 use crate::ask::{Answer, Asked, ViewArgs, grain};
@@ -43,8 +43,8 @@ pub(crate) struct WhenArgs {
     /// [default: since ever]
     #[arg(long, value_name = "TIME", value_parser = Units::parse, conflicts_with = "from")]
     last: Option<Units>,
-    /// The buckets from this time on: RFC 3339, a date in the directory's time zone, or milliseconds
-    /// since 1970
+    /// The whole buckets from this time on: RFC 3339, a date in the directory's time zone, or milliseconds
+    /// since 1970. Both ends must be those of buckets
     #[arg(long, value_name = "TIME", value_parser = Moment::parse, requires = "to")]
     from: Option<Moment>,
     /// Up to this time, which is not in it
@@ -70,7 +70,9 @@ impl WhenArgs {
                         series.view().name()
                     ))
                 })?;
-                series.between(from.in_zone(zone), to.in_zone(zone)).by(grain)
+                let (from, to) = (from.in_zone(zone), to.in_zone(zone));
+                whole(from, to, grain, zone)?;
+                series.between(from, to).by(grain)
             }
             _ if self.grain.is_some() => {
                 return Err(Failure::usage("--grain is of --last, or of --from and --to"));
@@ -116,6 +118,23 @@ impl WhenArgs {
         }
         Ok(total)
     }
+}
+
+/// Refuses a range that cuts a bucket: of sketches no part of one can be told, and the answer would be that
+/// of more than was asked for.
+fn whole(from: Timestamp, to: Timestamp, grain: Grain, zone: TimeZone) -> Result<(), Failure> {
+    let span = |moment| zone.span(grain, zone.bucket(grain, moment));
+    let (first, last) = (span(from).start, span(to).start);
+    if (first, last) == (from, to) || from >= to {
+        return Ok(());
+    }
+    let end = if last == to { to } else { span(to).end };
+    Err(Failure::new(format!(
+        "the buckets are of a {grain}, and a part of one cannot be told from the rest of it: ask --from {} \
+         --to {}, or in buckets of another --grain",
+        told(first),
+        told(end)
+    )))
 }
 
 fn told(at: Timestamp) -> String {
