@@ -530,6 +530,19 @@ fn an_image_is_read_by_its_own_reader_and_whole_or_not_at_all() {
     }
 }
 
+/// A cell of a list behind those that it says are taken: it would be taken and not counted.
+#[test]
+fn a_list_has_no_more_coupons_than_it_says() {
+    let mut image = vec![2, 1, 7, 9, 3, 0, 1, 8];
+    image.extend_from_slice(&0x0440_342e_u32.to_le_bytes());
+    image.resize(40, 0);
+    assert!(Hll::from_bytes(&image).is_ok());
+    for coupon in [0x0006_e000_u32, 0x1406_e000] {
+        image[12..16].copy_from_slice(&coupon.to_le_bytes());
+        assert!(Hll::from_bytes(&image).is_err(), "{coupon:x}");
+    }
+}
+
 #[test]
 fn no_flipped_bits_make_a_reader_panic() {
     for (name, image) in images() {

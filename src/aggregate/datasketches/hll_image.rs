@@ -88,7 +88,8 @@ fn check_list(header: &Header, body: &[u8]) -> Result<(), Malformed> {
     must((header.flags & EMPTY != 0) == (count == 0))?;
     let cells = if header.flags & COMPACT != 0 { count } else { 1 << LG_LIST };
     must(body.len() == 4 * cells || count == 0 && body.is_empty())?;
-    must(coupons(body).enumerate().all(|(at, coupon)| (value(coupon) > 0) == (at < count)))
+    let is_right = |at: usize, coupon| if at < count { value(coupon) > 0 } else { coupon == 0 };
+    must(coupons(body).enumerate().all(|(at, coupon)| is_right(at, coupon)))
 }
 
 fn check_set(header: &Header, mut body: &[u8]) -> Result<(), Malformed> {
