@@ -530,6 +530,40 @@ fn an_image_is_read_by_its_own_reader_and_whole_or_not_at_all() {
     }
 }
 
+/// Cells that no look-up comes to would be counted again, and one that is there twice is.
+#[test]
+fn a_set_has_each_coupon_once_where_it_is_looked_for() {
+    let image = theirs("hll8_set_updatable");
+    let cells: Vec<usize> = (12..image.len()).step_by(4).collect();
+    let cell = |at: usize| &image[at..at + 4];
+    let taken: Vec<usize> = cells.iter().copied().filter(|at| cell(*at) != [0; 4]).collect();
+    assert_eq!((image[7] & 3, taken.len()), (1, 40));
+    let mut twice = image.clone();
+    twice.copy_within(taken[0]..taken[0] + 4, taken[1]);
+    assert!(Hll::from_bytes(&twice).is_err());
+    let free = cells.iter().copied().filter(|at| cell(*at) == [0; 4]);
+    let elsewhere = free.filter(|free| {
+        let mut moved = image.clone();
+        moved.copy_within(taken[0]..taken[0] + 4, *free);
+        moved[taken[0]..taken[0] + 4].fill(0);
+        Hll::from_bytes(&moved).is_ok()
+    });
+    assert_eq!(elsewhere.count(), 0);
+}
+
+/// A cell of a list behind those that it says are taken: it would be taken and not counted.
+#[test]
+fn a_list_has_no_more_coupons_than_it_says() {
+    let mut image = vec![2, 1, 7, 9, 3, 0, 1, 8];
+    image.extend_from_slice(&0x0440_342e_u32.to_le_bytes());
+    image.resize(40, 0);
+    assert!(Hll::from_bytes(&image).is_ok());
+    for coupon in [0x0006_e000_u32, 0x1406_e000] {
+        image[12..16].copy_from_slice(&coupon.to_le_bytes());
+        assert!(Hll::from_bytes(&image).is_err(), "{coupon:x}");
+    }
+}
+
 #[test]
 fn no_flipped_bits_make_a_reader_panic() {
     for (name, image) in images() {

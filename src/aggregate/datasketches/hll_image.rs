@@ -30,6 +30,8 @@ const MERGED: u8 = 16;
 const LIST_MAX: usize = 7;
 const LG_LIST: u8 = 3;
 const LG_SET_MIN: u8 = 5;
+/// A table in which coupons lie further off is none that items leave.
+const STEPS_MAX: usize = 64;
 /// Below this `lg_k` there are no sets.
 const LG_K_SET_MIN: u8 = 8;
 /// The type of 8 bits in a mode.
@@ -90,11 +92,8 @@ fn check_list(header: &Header, body: &[u8]) -> Result<(), Malformed> {
     must(body.len() == 4 * cells || count == 0 && body.is_empty())?;
     must(coupons(body).enumerate().all(|(at, coupon)| {
         // A cell that is free is nothing but zeros, and none has what another one has.
-        if at < count {
-            value(coupon) > 0 && coupons(body).take(at).all(|other| other != coupon)
-        } else {
-            coupon == 0
-        }
+        let is_new = coupons(body).take(at).all(|before| before != coupon);
+        if at < count { value(coupon) > 0 && is_new } else { coupon == 0 }
     }))
 }
 
@@ -108,7 +107,28 @@ fn check_set(header: &Header, mut body: &[u8]) -> Result<(), Malformed> {
     let is_compact = header.flags & COMPACT != 0;
     must(body.len() == 4 * if is_compact { count } else { cells })?;
     let taken = coupons(body).filter(|coupon| value(*coupon) > 0).count();
-    must(taken == count && coupons(body).all(|coupon| coupon == 0 || value(coupon) > 0))
+    must(taken == count && coupons(body).all(|coupon| coupon == 0 || value(coupon) > 0))?;
+    must(is_compact || are_found(body.as_chunks::<4>().0, lg_table))
+}
+
+/// Whether each coupon lies where it is looked for, so that none is there twice and none is taken for new.
+fn are_found(cells: &[[u8; 4]], lg_table: u8) -> bool {
+    let mask = cells.len() - 1;
+    // Tables that are three quarters full take two or three steps each.
+    let mut steps = STEPS_MAX * cells.len();
+    cells.iter().enumerate().all(|(at, cell)| {
+        let coupon = u32::from_le_bytes(*cell);
+        let stride = (coupon & ((1 << PLACE_BITS) - 1)) >> lg_table | 1;
+        let mut place = coupon as usize & mask;
+        while coupon != 0 && place != at {
+            if [[0; 4], *cell].contains(&cells[place]) || steps == 0 {
+                return false;
+            }
+            steps -= 1;
+            place = (place + stride as usize) & mask;
+        }
+        true
+    })
 }
 
 fn check_registers(header: &Header, mut body: &[u8]) -> Result<(), Malformed> {
