@@ -29,7 +29,7 @@ use crate::exchange::Replicas;
 use crate::log::Home;
 use crate::log::reader::{self, Entry};
 use crate::log::segment;
-use crate::log::stage::{self, Staged};
+use crate::log::stage::{self, Flipped, Staged};
 use crate::log::writer::{Draft, Writer};
 use crate::manifest::{self, Manifest, StoreName, backup};
 use crate::options::{Dedup, Durability, Options};
@@ -188,6 +188,9 @@ fn read_stage(
     dictionary: &Dictionary,
 ) -> Result<Builder> {
     let staged = Staged::read(disk, dir, identity)?;
+    if let Some(Flipped { byte, bit, .. }) = staged.flipped() {
+        tracing::warn!(dir = %dir.display(), byte, bit, "a flipped bit of the stage was turned back");
+    }
     let mut builder = Builder::new(dictionary);
     for (_, event) in staged.behind(last) {
         // Valid, and of a kind that this version does not know.

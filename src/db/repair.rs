@@ -14,7 +14,7 @@
 
 use super::catalog::Catalog;
 use super::open::{LOG, REPAIRED, STORE, put_aside, quarantine};
-use super::site::{Site, Stay};
+use super::site::{Site, StageDamage, Stay};
 use super::verify::{Depth, Finding, Positions, Verification};
 use super::{backfill::Progress, load};
 use crate::codec;
@@ -24,7 +24,7 @@ use crate::exchange::Replicas;
 use crate::key;
 use crate::log::salvage;
 use crate::log::segment;
-use crate::log::stage;
+use crate::log::stage::{self, Flipped};
 use crate::log::survey::{Beginning, PieceState, Survey, Surveyed};
 use crate::manifest::{self, StoreName};
 use crate::options::Options;
@@ -191,6 +191,8 @@ enum Work {
     Segment(usize),
     /// A file that is not what its name says: among the segments, or the stage.
     Stray,
+    /// A flipped bit in the header of the stage.
+    Stage(Flipped),
     /// The log says all that is in the store.
     Rebuild,
     /// A new store of these rows.
@@ -235,10 +237,17 @@ impl Plan {
             let what = format!("put aside: {}", stray.what);
             plan.steps.push((Work::Stray, step(Action::PutAside, &stray.path, what)));
         }
-        if let Some(error) = site.stage_damage()? {
-            let path = site.dir.join(stage::NAME);
-            let what = format!("put aside: {}", error.message());
-            plan.steps.push((Work::Stray, step(Action::PutAside, &path, what)));
+        let path = site.dir.join(stage::NAME);
+        match site.stage_damage()? {
+            Some(StageDamage::Lost(error)) => {
+                let what = format!("put aside: {}", error.message());
+                plan.steps.push((Work::Stray, step(Action::PutAside, &path, what)));
+            }
+            Some(StageDamage::Flipped(flipped)) => {
+                let step = step(Action::Mend, &path, "flipped bits turned back: 1");
+                plan.steps.push((Work::Stage(flipped), step));
+            }
+            None => {}
         }
         let is_guest = site.manifest.store() != StoreName::REDB;
         if is_guest
@@ -265,7 +274,8 @@ impl Plan {
         // Positions may be given again (invariant 5).
         let works = || self.steps.iter().map(|(work, _)| work);
         let is_begun_anew = works().any(|work| matches!(work, Work::Store(_, Begun::Anew)));
-        if works().any(|work| !matches!(work, Work::Rebuild | Work::Stray)) && !is_begun_anew {
+        let loses = |work: &Work| !matches!(work, Work::Rebuild | Work::Stray | Work::Stage(_));
+        if works().any(loses) && !is_begun_anew {
             if site.manifest_damage.is_some() {
                 copy_aside(disk, &site.dir.join(manifest::NAME), &place)?;
             }
@@ -299,6 +309,7 @@ impl Plan {
                     let dir = step.path.parent().unwrap_or(&site.dir);
                     put_aside(disk, dir, &name.to_string_lossy(), &place)?;
                 }
+                Work::Stage(flipped) => stage::mend(disk, &site.dir, flipped)?,
                 Work::Rebuild => {
                     if disk_has(disk, &step.path)? {
                         put_aside(disk, &site.dir, STORE, &place)?;

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
 use crate::log::reader::{self, Resume};
 use crate::log::segment::{self, RawHeader, Segment};
-use crate::log::stage::Staged;
+use crate::log::stage::{Flipped, Staged};
 use crate::manifest::{self, Manifest, State, StoreName};
 use crate::options::Options;
 use crate::snapshot::{RedbStorage, Storage as _, Store};
@@ -191,12 +191,22 @@ impl Site {
     }
 
     /// What is wrong with the stage, if anything is.
-    pub(super) fn stage_damage(&self) -> Result<Option<Error>> {
+    pub(super) fn stage_damage(&self) -> Result<Option<StageDamage>> {
         match Staged::read(&*self.disk, &self.dir, self.home.identity) {
-            Err(error) if error.kind() == ErrorKind::Corruption => Ok(Some(error)),
-            read => read.map(|_| None),
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                Ok(Some(StageDamage::Lost(error)))
+            }
+            read => read.map(|staged| staged.flipped().copied().map(StageDamage::Flipped)),
         }
     }
+}
+
+/// What is wrong with a stage.
+pub(super) enum StageDamage {
+    /// A bit of its header, which is turned back.
+    Flipped(Flipped),
+    /// It says nothing.
+    Lost(Error),
 }
 
 /// The identity that all segments have in common, if none has this one.

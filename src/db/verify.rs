@@ -12,7 +12,7 @@ use super::catalog::StoredView;
 use super::load::check_series_row;
 use super::open::{LOCK, LOG, QUARANTINE, REPAIRED, STORE};
 use super::refold::{self, Refold};
-use super::site::{Site, Stay};
+use super::site::{Site, StageDamage, Stay};
 use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, Disk, OsDisk};
@@ -21,7 +21,7 @@ use crate::exchange::Replicas;
 use crate::log::Position;
 use crate::log::reader;
 use crate::log::segment;
-use crate::log::stage;
+use crate::log::stage::{self, Flipped};
 use crate::log::survey::{Beginning, PieceState, Survey, Surveyed, survey};
 use crate::manifest;
 use crate::options::Options;
@@ -474,8 +474,14 @@ impl<'a> Verification<'a> {
         };
         let progress = &mut |bytes| self.step(bytes);
         let survey = survey(&site.home, site.resume, dictionary, &mut apply, progress)?;
-        if let Some(error) = site.stage_damage()? {
-            self.found(Finding::of(&error, &site.dir.join(stage::NAME)));
+        let stage = site.dir.join(stage::NAME);
+        match site.stage_damage()? {
+            Some(StageDamage::Lost(error)) => self.found(Finding::of(&error, &stage)),
+            Some(StageDamage::Flipped(Flipped { byte, bit, .. })) => {
+                let finding = Finding::new(&stage, Meaning::Corruption, turned_back(bit));
+                self.found(finding.at(byte..byte + 1));
+            }
+            None => {}
         }
         for stray in &survey.strays {
             self.found(Finding::new(&stray.path, Meaning::Corruption, &*stray.what));
@@ -746,6 +752,10 @@ impl<'a> Verification<'a> {
     }
 }
 
+fn turned_back(bit: u8) -> String {
+    format!("bit {bit} of this byte is flipped; it can be turned back")
+}
+
 /// What is wrong with a segment. Stretches that lie side by side are one finding.
 fn findings_of(segment: &Surveyed, findings: &mut Vec<Finding>) {
     let new = |what: String| Finding::new(&segment.path, Meaning::Corruption, what);
@@ -766,7 +776,7 @@ fn findings_of(segment: &Surveyed, findings: &mut Vec<Finding>) {
             PieceState::Kept => (None, "", false),
             PieceState::Mended { byte, bit } => {
                 findings.extend(open.take().map(|stretch| stretch.finding(segment)));
-                let what = format!("bit {bit} of this byte is flipped; it can be turned back");
+                let what = turned_back(*bit);
                 findings.push(new(what).at(*byte..*byte + 1));
                 continue;
             }

@@ -29,6 +29,8 @@
 //! 3. A position is given once in an opening, and every opening makes a stage of its own, with a salt
 //!    of its own, durable before its first record: no record of another history is taken for one
 //!    of this.
+//! 4. All of a header but its salt is known beforehand, and its checksum is of the salt, too: a single
+//!    flipped bit in it is turned back by whoever reads it ([`Staged::flipped`]).
 //!
 //! Next: `db/staging.rs`.
 
@@ -123,6 +125,17 @@ impl Stage {
     }
 }
 
+/// Turns back the flipped bit of the header, durable when this returns.
+pub(crate) fn mend(disk: &dyn Disk, dir: &Path, flipped: &Flipped) -> Result<()> {
+    let path = dir.join(NAME);
+    let write = || -> io::Result<()> {
+        let file = disk.open(&path, Access::Write)?;
+        file.write_at(0, &flipped.header)?;
+        file.sync()
+    };
+    write().map_err(|e| Error::io("mend the stage of the log", &path, e))
+}
+
 /// Takes the stage away, whose records are durable in the log.
 pub(crate) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
     for path in [dir.join(NAME), dir.join(UNFINISHED)] {
@@ -140,6 +153,16 @@ pub(crate) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
 pub(crate) struct Staged {
     bytes: Vec<u8>,
     salt_checksum: u32,
+    flipped: Option<Flipped>,
+}
+
+/// The bit that was turned back (invariant 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flipped {
+    pub(crate) byte: u64,
+    pub(crate) bit: u8,
+    /// As it was before.
+    pub(crate) header: [u8; HEADER_BYTES],
 }
 
 impl Staged {
@@ -162,19 +185,45 @@ impl Staged {
             return Err(Error::new(ErrorKind::NewerFormat, message).at(&path, None));
         }
         // It is made under another name and durable when it gets this one: this is no torn tail.
+        let other = format_of(&bytes).is_some() && bytes[16..32] != identity.to_le_bytes();
         Staged::of(bytes, identity).ok_or_else(|| {
-            let message = "the header of the stage is damaged, or another directory's; events that \
-                           were acknowledged and are not in the log yet may be in it, and `quipu \
-                           repair` puts it aside";
+            let what = if other {
+                "this stage is another directory's"
+            } else {
+                "the header of the stage is damaged"
+            };
+            let message = format!(
+                "{what}; events that were acknowledged, and not synced yet, may have been in the one that \
+                 belongs here: put that back, or have `quipu repair` put this aside, which is all there is \
+                 to do if there were none"
+            );
             Error::corruption(&path, 0, message)
         })
     }
 
     /// What the bytes of a stage of this directory say.
-    pub(crate) fn of(bytes: Vec<u8>, identity: u128) -> Option<Self> {
-        let salt = u64::from_le_bytes(*bytes.get(32..40)?.first_chunk()?);
-        let is_ours = bytes.get(..HEADER_BYTES) == Some(&header(identity, salt)[..]);
-        is_ours.then(|| Staged { bytes, salt_checksum: checksum_of_salt(salt) })
+    pub(crate) fn of(mut bytes: Vec<u8>, identity: u128) -> Option<Self> {
+        let found: [u8; HEADER_BYTES] = *bytes.first_chunk()?;
+        let salt = u64::from_le_bytes(*found[32..].first_chunk()?);
+        let salts = (0..64).map(|bit| salt ^ 1 << bit);
+        let (salt, wrong) = std::iter::once(salt).chain(salts).find_map(|salt| {
+            let right = header(identity, salt);
+            let wrong = std::array::from_fn::<u8, HEADER_BYTES, _>(|at| found[at] ^ right[at]);
+            (wrong.iter().map(|byte| byte.count_ones()).sum::<u32>() <= 1).then_some((salt, wrong))
+        })?;
+        let header = header(identity, salt);
+        let flipped = wrong.iter().position(|byte| *byte != 0).map(|at| Flipped {
+            byte: at as u64,
+            bit: wrong[at].trailing_zeros() as u8,
+            header,
+        });
+        bytes[..HEADER_BYTES].copy_from_slice(&header);
+        Some(Staged { bytes, salt_checksum: checksum_of_salt(salt), flipped })
+    }
+
+    /// The bit of the header that is another in the file.
+    pub(crate) fn flipped(&self) -> Option<&Flipped> {
+        self.flipped.as_ref()
     }
 
     /// The bytes of the stage up to the record of this position.
@@ -241,13 +290,14 @@ fn checksum_of_header(header: &[u8; HEADER_BYTES]) -> [u8; 4] {
 /// Whether these are the bytes of a stage in a later format, which may hold what only a later version
 /// can read. A damaged header says nothing.
 fn is_newer(bytes: &[u8]) -> bool {
-    let newer = |header: &&[u8; HEADER_BYTES]| {
-        let format = u32::from_le_bytes([8, 9, 10, 11].map(|at| header[at]));
-        header.starts_with(&MAGIC)
-            && format > FORMAT
-            && header[12..16] == checksum_of_header(header)
-    };
-    bytes.first_chunk().as_ref().is_some_and(newer)
+    format_of(bytes).is_some_and(|format| format > FORMAT)
+}
+
+/// The format that a whole header says, whosoever it is.
+fn format_of(bytes: &[u8]) -> Option<u32> {
+    let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
+    let is_whole = header.starts_with(&MAGIC) && header[12..16] == checksum_of_header(header);
+    is_whole.then(|| u32::from_le_bytes([8, 9, 10, 11].map(|at| header[at])))
 }
 
 fn checksum_of_salt(salt: u64) -> u32 {
@@ -331,17 +381,43 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
             std::fs::write(&path, &bytes).expect("written");
+            let kept = read(dir.path(), 7, 0).len();
             if at < HEADER_BYTES {
-                let error = Staged::read(&OsDisk, dir.path(), 7).expect_err("a damaged header");
-                assert_eq!(error.kind(), ErrorKind::Corruption, "{at}");
+                assert_eq!(kept, 3, "{at}");
                 continue;
             }
-            let kept = read(dir.path(), 7, 0).len();
             let (record, place) =
                 ((at - HEADER_BYTES) / record_bytes, (at - HEADER_BYTES) % record_bytes);
             // Behind the event there is padding only.
             assert_eq!(kept, if place >= 28 { 3 } else { record }, "{at}");
         }
+    }
+
+    #[test]
+    fn each_bit_of_a_header_is_turned_back_and_two_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        put(&mut stage(dir.path()), 1, "event");
+        let path = dir.path().join(NAME);
+        let whole = std::fs::read(&path).expect("read");
+        for at in 0..HEADER_BYTES * 8 {
+            let mut bytes = whole.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            std::fs::write(&path, &bytes).expect("written");
+            let staged = Staged::read(&OsDisk, dir.path(), 7).expect("mended");
+            let flipped = *staged.flipped().expect("a flipped bit");
+            assert_eq!((flipped.byte, flipped.bit), (at as u64 / 8, (at % 8) as u8));
+            mend(&OsDisk, dir.path(), &flipped).expect("mended");
+            assert!(std::fs::read(&path).expect("read") == whole);
+            for other in (0..HEADER_BYTES * 8).step_by(5).filter(|other| *other != at) {
+                let mut bytes = bytes.clone();
+                bytes[other / 8] ^= 1 << (other % 8);
+                assert!(Staged::of(bytes, 7).is_none(), "{at} and {other}");
+            }
+        }
+        let staged = Staged::read(&OsDisk, dir.path(), 7).expect("read");
+        assert_eq!(staged.flipped(), None);
+        let error = Staged::read(&OsDisk, dir.path(), 6).expect_err("another directory's");
+        assert!(error.to_string().contains("another directory's"), "by two bits: {error}");
     }
 
     #[test]
@@ -352,8 +428,11 @@ mod tests {
         let mut bytes = std::fs::read(&path).expect("read");
         bytes[8] += 1;
         std::fs::write(&path, &bytes).expect("written");
-        let error = Staged::read(&OsDisk, dir.path(), 7).expect_err("a flipped bit");
+        bytes[20] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let error = Staged::read(&OsDisk, dir.path(), 7).expect_err("two flipped bits");
         assert_eq!(error.kind(), ErrorKind::Corruption, "no later format");
+        bytes[20] ^= 1;
         let sum = checksum_of_header(bytes.first_chunk().expect("a header"));
         bytes[12..16].copy_from_slice(&sum);
         std::fs::write(&path, &bytes).expect("written");

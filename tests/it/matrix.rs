@@ -4,10 +4,16 @@
 //!
 //! `cargo test --test it matrix -- --nocapture` prints the figures of `durability.md`. With
 //! `QUIPU_MATRIX=full` every bit of the log is flipped, and a bit of every byte of the snapshot's pages.
+//!
+//! Three directories are damaged: one whose log says all, one whose last events are in the stage
+//! (`staged`), and one whose log was retired, so that nothing can be made again (`retired`).
+
+mod retired;
+mod staged;
 
 use crate::directory::frames;
 use quipu::{
-    Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Options, Repair,
+    Component, Db, Dedup, Depth, Durability, ErrorKind, Event, Grain, Keep, Options, Query, Repair,
     TestClock, Timestamp, View,
 };
 use std::collections::BTreeMap;
@@ -54,11 +60,23 @@ fn record(db: &Db, numbers: Range<u64>) {
     }
 }
 
-/// Every answer that a directory can give, single keys first.
-fn answers(db: &Db) -> quipu::Result<String> {
+/// Every answer that a directory can give.
+fn answers_of(db: &Db) -> quipu::Result<String> {
+    let mut out = views_say(&|view| db.query(view))?;
+    writeln!(out, "{} events", db.statistics().events).unwrap();
+    // What was seen is a duplicate, also of the stored window.
+    for n in 0..SYNCED {
+        let id = format!("id {n}");
+        writeln!(out, "{}", db.record(&Event::new("view").id(&id))?.duplicate).unwrap();
+    }
+    Ok(out)
+}
+
+/// Every answer of every view, single keys first.
+fn views_say(query: &dyn Fn(&str) -> quipu::Result<Query>) -> quipu::Result<String> {
     let mut out = String::new();
     for view in views().iter().chain([&late()]) {
-        let query = db.query(view.name())?;
+        let query = query(view.name())?;
         for user in 0..=USERS {
             for product in 0..=3 {
                 let (user, product) = (format!("user {user}"), format!("product {product}"));
@@ -84,12 +102,6 @@ fn answers(db: &Db) -> quipu::Result<String> {
             ControlFlow::Continue(())
         })?;
         writeln!(out, "{count}").unwrap();
-    }
-    writeln!(out, "{} events", db.statistics().events).unwrap();
-    // What was seen is a duplicate, also of the stored window.
-    for n in 0..SYNCED {
-        let id = format!("id {n}");
-        writeln!(out, "{}", db.record(&Event::new("view").id(&id))?.duplicate).unwrap();
     }
     Ok(out)
 }
@@ -140,6 +152,11 @@ struct Template {
     other: Files,
     /// The answers by the number of events, from those of the checkpoint on.
     answers: BTreeMap<u64, String>,
+    /// Events that were synced, and all.
+    synced: u64,
+    all: u64,
+    options: fn() -> Options,
+    ask: fn(&Db) -> quipu::Result<String>,
 }
 
 fn build(root: &Path, events: u64) -> (Files, Files, String) {
@@ -172,7 +189,7 @@ fn build(root: &Path, events: u64) -> (Files, Files, String) {
     files.retain(|path, _| !path.to_string_lossy().ends_with(".new"));
     let copy = root.join("copy");
     write(&copy, &files);
-    let answers = answers(&options().open(&copy).unwrap()).unwrap();
+    let answers = answers_of(&options().open(&copy).unwrap()).unwrap();
     (files, older, answers)
 }
 
@@ -184,7 +201,7 @@ fn template(root: &Path) -> Template {
     for events in PARTS[0] + PARTS[1]..ALL {
         answers.insert(events, build(root, events).2);
     }
-    Template { files, older, other, answers }
+    Template { files, older, other, answers, synced: SYNCED, all: ALL, options, ask: answers_of }
 }
 
 const ACTIVE: &str = "log/0000000002.qlog";
@@ -217,13 +234,20 @@ enum Loss {
 }
 
 impl Matrix<'_> {
-    /// One damaged directory: verified, opened, asked, repaired.
-    fn case(&mut self, group: &'static str, what: &str, files: &Files, loss: Loss) {
+    /// One damaged directory: verified, opened, asked. What an error is about.
+    fn case(
+        &mut self,
+        group: &'static str,
+        what: &str,
+        files: &Files,
+        loss: Loss,
+    ) -> Option<PathBuf> {
         self.cases += 1;
         write(&self.dir, files);
         let dir = self.dir.clone();
         let verified = quipu::verify(&dir, Depth::Refold, |_| {});
         assert!(read(&dir) == *files, "{what}: verify changed a file");
+        let Template { options, ask, synced, all, .. } = *self.template;
         let opened = options().must_exist().open(&dir);
         let outcome = match opened {
             Err(error) => {
@@ -231,7 +255,7 @@ impl Matrix<'_> {
                 assert!(read(&dir) == *files, "{what}: changed by {error}");
                 Err(error)
             }
-            Ok(db) => answers(&db),
+            Ok(db) => ask(&db),
         };
         let tally = self.tallies.entry(group).or_default();
         tally.cases += 1;
@@ -252,16 +276,17 @@ impl Matrix<'_> {
             Ok(answers) => {
                 let known = &self.template.answers;
                 let prefix = known.iter().find(|(n, known)| {
-                    *known == answers && (**n >= SYNCED || loss == Loss::WithItsProof)
+                    *known == answers && (**n >= synced || loss == Loss::WithItsProof)
                 });
                 match prefix {
-                    Some((&ALL, _)) if damaged => tally.verified_only += 1,
-                    Some((&ALL, _)) => tally.recovered += 1,
+                    Some((n, _)) if *n == all && damaged => tally.verified_only += 1,
+                    Some((n, _)) if *n == all => tally.recovered += 1,
                     Some(_) => tally.cut += 1,
                     None => panic!("{what}: a wrong answer; verify: {verified:?}"),
                 }
             }
         }
+        outcome.err().and_then(|error| error.path().map(Path::to_owned))
     }
 
     /// After a repair the directory opens and is intact; where nothing is given up all answers are
@@ -294,11 +319,12 @@ impl Matrix<'_> {
         }
         let again = quipu::verify(&self.dir, Depth::Refold, |_| {}).unwrap();
         assert!(again.is_intact(), "{what}: {done:?}\n{:?}", again.findings);
+        let Template { options, ask, synced, .. } = *self.template;
         let db = options().must_exist().open(&self.dir);
         let db = db.unwrap_or_else(|error| panic!("{what}: {error}\n{done:?}"));
-        match answers(&db) {
+        match ask(&db) {
             Ok(answers) => {
-                let known = self.template.answers.range(SYNCED..);
+                let known = self.template.answers.range(synced..);
                 assert!(
                     !lossless || known.into_iter().any(|(_, known)| *known == answers),
                     "{what}"
@@ -347,7 +373,7 @@ fn forgive_what_is_caught() {
 }
 
 #[expect(clippy::print_stdout, reason = "the table of the guide comes from here")]
-fn with_matrix(run: impl FnOnce(&mut Matrix<'_>)) {
+fn with_matrix_of(template: fn(&Path) -> Template, run: impl FnOnce(&mut Matrix<'_>)) {
     forgive_what_is_caught();
     let root = scratch();
     let template = template(root.path());
@@ -357,6 +383,10 @@ fn with_matrix(run: impl FnOnce(&mut Matrix<'_>)) {
     for (group, tally) in &matrix.tallies {
         println!("{group}: {tally:?}");
     }
+}
+
+fn with_matrix(run: impl FnOnce(&mut Matrix<'_>)) {
+    with_matrix_of(template, run);
 }
 
 #[test]

@@ -10,9 +10,9 @@ use quipu::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-const HOUR: i64 = 3_600;
+pub(crate) const HOUR: i64 = 3_600;
 
-fn view() -> View {
+pub(crate) fn view() -> View {
     View::new("sales")
         .by(["country"])
         .stats("value")
@@ -29,8 +29,8 @@ fn view() -> View {
 
 /// An event as a model keeps it.
 #[derive(Clone, Debug)]
-struct Sale {
-    hour: i64,
+pub(crate) struct Sale {
+    pub(crate) hour: i64,
     country: &'static str,
     user: Option<String>,
     product: String,
@@ -45,7 +45,7 @@ fn drawn(n: u64) -> u64 {
 }
 
 /// One country has few users and products, one has more than the sketches keep as they are.
-fn sales(n: std::ops::Range<u64>) -> Vec<Sale> {
+pub(crate) fn sales(n: std::ops::Range<u64>) -> Vec<Sale> {
     let sale = |n: u64| {
         let (a, b) = (drawn(2 * n), drawn(2 * n + 1));
         let country = if a % 3 == 0 { "FR" } else { "DE" };
@@ -63,7 +63,7 @@ fn sales(n: std::ops::Range<u64>) -> Vec<Sale> {
     n.map(sale).collect()
 }
 
-fn event(sale: &Sale) -> Event<'_> {
+pub(crate) fn event(sale: &Sale) -> Event<'_> {
     let event = Event::new("sale")
         .at(Timestamp::from_secs(sale.hour * HOUR + 7))
         .dim("country", sale.country)
@@ -76,7 +76,7 @@ fn event(sale: &Sale) -> Event<'_> {
 }
 
 /// One by one and in batches.
-fn record(db: &Db, sales: &[Sale]) {
+pub(crate) fn record(db: &Db, sales: &[Sale]) {
     let mut batch = db.batch();
     for (n, sales) in sales.chunks(100).enumerate() {
         if n % 3 == 0 {
@@ -93,7 +93,7 @@ fn record(db: &Db, sales: &[Sale]) {
 }
 
 /// The bytes of all that a row says by sketches whose bytes are a function of the events.
-fn canonical(sketches: &quipu::aggregate::Sketches) -> Vec<u8> {
+pub(crate) fn canonical(sketches: &quipu::aggregate::Sketches) -> Vec<u8> {
     let mut bytes = Vec::new();
     sketches.distinct("user").unwrap().encode(&mut bytes);
     sketches.theta("user").unwrap().encode(&mut bytes);

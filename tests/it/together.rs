@@ -1,10 +1,12 @@
 //! Backups, restored directories, readers and repairs together: what one of them leaves is what the
 //! others find.
 
-use crate::directory::{contents, crash_image, frames, options, refused, segments};
+use crate::directory::{NOW, contents, crash_image, frames, options, refused, segments};
+use crate::limits::{call, calls, minute, secs};
+use crate::sketches::{self, HOUR, Sale};
 use quipu::{
-    Db, Depth, ErrorKind, Event, Grain, Keep, Meaning, Position, Progress, ReadOnlyDb, Repair,
-    Timestamp, Upto, View, restore,
+    Action, Db, Depth, ErrorKind, Event, Grain, Keep, Meaning, Policy, Position, Progress,
+    ReadOnlyDb, Repair, TestClock, Timestamp, Upto, View, restore,
 };
 use std::fs;
 use std::ops::{ControlFlow, Range};
@@ -444,4 +446,119 @@ fn a_snapshot_that_rots_while_it_is_used_is_not_backed_up() {
     }
     let to = root.path().join("again");
     assert_eq!(restore(&backup, &to, Upto::Everything, quietly).unwrap().position.get(), 401);
+}
+
+/// Everything that a directory with sketches and policies says, sketches by their bytes.
+fn sketches_and_policies(db: &Db) -> Vec<String> {
+    let mut out = Vec::new();
+    let query = db.query("sales").unwrap();
+    for row in query.rows().unwrap().map(Result::unwrap) {
+        let hours = query.buckets(&[&row.key[0]], Grain::Hour).unwrap();
+        let summary = (&row.key, row.count, &row.stats);
+        out.push(format!("{summary:?} {:?}", sketches::canonical(&row.sketches)));
+        out.extend(hours.iter().map(|hour| {
+            let summary = (hour.start, hour.count, &hour.stats);
+            format!("{summary:?} {:?}", sketches::canonical(&hour.sketches))
+        }));
+    }
+    out.push(format!("{:?}", query.totals().unwrap().count));
+    for status in db.policies().unwrap() {
+        let limiter = db.limiter(status.policy.name()).unwrap();
+        let asked = ["alice", "bob"]
+            .map(|key| (limiter.usage(&call(key)).unwrap(), limiter.check(&call(key)).unwrap()));
+        out.push(format!("{} {asked:?}", status.policy));
+    }
+    out
+}
+
+fn assert_same(got: &[String], want: &[String], what: &str) {
+    let wrong = got.iter().zip(want).position(|(got, want)| got != want);
+    assert!(wrong.is_none(), "{what}: {} for {}", got[wrong.unwrap()], want[wrong.unwrap()]);
+    assert_eq!(got.len(), want.len(), "{what}");
+}
+
+#[test]
+fn sketches_and_policies_are_the_same_after_a_repair_and_in_what_was_restored() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    // Thirty hours before the last sale.
+    let began = NOW - 31 * HOUR;
+    let clock = TestClock::at(Timestamp::from_secs(began));
+    let opened = |dir: &Path| {
+        let views = options().view(calls()).view(sketches::view());
+        views.clock(clock.clone()).open(dir).unwrap()
+    };
+    let with_policies = |dir: &Path| {
+        let db = opened(dir);
+        db.set_policy(Policy::new("api").at_most("calls", 3, minute())).unwrap();
+        db.set_policy(Policy::new("next").at_most("calls", 2, minute()).shadow(true)).unwrap();
+        db
+    };
+    let called = |db: &Db, key: &str| {
+        let verdict = db.limiter("api").unwrap().check_and_record(&call(key)).unwrap();
+        assert!(verdict.is_allowed());
+    };
+    let sales = sketches::sales(0..9_000);
+    let db = with_policies(&path("db"));
+    sketches::record(&db, &sales[..5_000]);
+    called(&db, "alice");
+    called(&db, "alice");
+    db.checkpoint().unwrap();
+    clock.advance(secs(20));
+    let moment = Timestamp::from_secs(began + 10);
+    called(&db, "alice");
+    sketches::record(&db, &sales[5_000..]);
+    called(&db, "bob");
+    db.sync().unwrap();
+    let said = sketches_and_policies(&db);
+    assert!(said.len() > 40 && said.iter().any(|line| line.contains("Denied")));
+
+    // Killed, with a flipped bit in the log and half of the snapshot.
+    crash_image(&path("db"), &path("killed"));
+    let damaged = segments(&path("killed")).remove(0);
+    let mut bytes = fs::read(&damaged).unwrap();
+    let all = frames(&bytes);
+    let frame = all[all.len() / 2].clone();
+    bytes[frame.start + frame.len() / 2] ^= 1 << 5;
+    fs::write(&damaged, &bytes).unwrap();
+    let store = path("killed").join("state.redb");
+    let whole = fs::read(&store).unwrap();
+    fs::write(&store, &whole[..whole.len() / 2]).unwrap();
+    let done = quipu::repair(path("killed"), Repair::Apply, |_| {}).unwrap();
+    let actions: Vec<Action> = done.steps.iter().map(|step| step.action).collect();
+    assert_eq!((actions, done.records_given_up()), (vec![Action::Mend, Action::Rebuild], 0));
+    let repaired = opened(&path("killed"));
+    assert_same(&sketches_and_policies(&repaired), &said, "after a repair");
+    drop(repaired);
+    assert!(quipu::verify(path("killed"), Depth::Refold, |_| {}).unwrap().is_intact());
+
+    // What the owner and a reader back up, restored as a whole and up to its end.
+    db.backup(path("backup"), quietly).unwrap();
+    let reader = ReadOnlyDb::open(path("killed")).unwrap();
+    reader.backup(path("backup of the repaired"), quietly).unwrap();
+    for backup in ["backup", "backup of the repaired"] {
+        for (n, upto) in [Upto::Everything, Upto::Position(db.position())].into_iter().enumerate() {
+            let to = path(&format!("{backup} {n}"));
+            restore(path(backup), &to, upto, quietly).unwrap();
+            let restored = sketches_and_policies(&opened(&to));
+            assert_same(&restored, &said, &format!("{backup}, {upto:?}"));
+            assert!(quipu::verify(&to, Depth::Refold, |_| {}).unwrap().is_intact());
+        }
+    }
+
+    // As of an earlier event time: as if what came later had not been recorded.
+    restore(path("backup"), path("earlier"), Upto::EventTime(moment), quietly).unwrap();
+    clock.set(Timestamp::from_secs(began));
+    let fresh = with_policies(&path("fresh"));
+    let is_before = |sale: &&Sale| sale.hour * HOUR + 7 <= began + 10;
+    let before: Vec<Sale> = sales.iter().filter(is_before).cloned().collect();
+    assert!((1_000..8_000).contains(&before.len()));
+    sketches::record(&fresh, &before);
+    called(&fresh, "alice");
+    called(&fresh, "alice");
+    clock.set(Timestamp::from_secs(began + 20));
+    let earlier = opened(&path("earlier"));
+    let want = sketches_and_policies(&fresh);
+    assert_same(&sketches_and_policies(&earlier), &want, "as of an earlier time");
+    assert!(want != said);
 }
