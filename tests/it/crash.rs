@@ -117,7 +117,9 @@ fn recovered(dir: &Path) -> [u64; THREADS] {
         let distinct = row.sketches.distinct("number").unwrap();
         assert!(bytes(distinct) == bytes(&numbers), "of 1..={count}: {:?}", distinct.estimate());
         let mut of_keys = Distinct::new(Distinct::PRECISION).unwrap();
-        keys.iter().for_each(|row| of_keys.merge(row.sketches.distinct("number").unwrap()));
+        for row in &keys {
+            of_keys.merge(row.sketches.distinct("number").unwrap());
+        }
         assert!(bytes(&of_keys) == bytes(&numbers));
         assert_eq!(row.sketches.quantiles("value").unwrap().count(), count);
         for id in (1..=count).rev().take(20).filter_map(|number| id(&name, number)) {

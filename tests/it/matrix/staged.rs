@@ -160,7 +160,7 @@ fn a_flipped_bit_in_the_header_of_the_stage_costs_nothing() {
                 let what = format!("stage, byte {byte}, bit {bit}");
                 let damaged = flipped(&files, STAGE, byte, bit);
                 matrix.case("stage, header", &what, &damaged, Loss::Synced);
-                if (byte * 8 + bit as usize) % 7 == 0 || full() {
+                if (byte * 8 + bit as usize).is_multiple_of(7) || full() {
                     reader_agrees(matrix, &what, &damaged);
                     matrix.repaired(&what, &damaged, true);
                     write(&matrix.dir, &damaged);
