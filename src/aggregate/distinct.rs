@@ -71,7 +71,7 @@ fn tokens_max(precision: u8) -> usize {
 /// counted as so many has a probability of 5e-7.
 ///
 /// Merging gives the union, at the lower of the two precisions, and the same bytes as if one state had
-/// observed everything.
+/// observed everything. Bounds are for items that nobody chose by their hashes, which have no secret.
 ///
 /// ```
 /// use quipu::aggregate::{Aggregate, Distinct};

@@ -22,7 +22,7 @@
 //! chosen i times a stranger to it is taken for a member with `(1 - (31/32)^i)^8`, and i is Poisson
 //! with mean λ = items / blocks, so the rate is `sum of Poisson(i; λ) · (1 - (31/32)^i)^8`. The size is
 //! the least power of two of blocks for which that is no more than what was asked for. What a state says
-//! of itself is not that but the share of all hashes that it would affirm as it is: the mean over its
+//! of itself is not that but the share of hashes that it would affirm as it is, as it is expected: the mean over its
 //! blocks of the product of `bits set / 32` over their words.
 //!
 //! # Bytes
