@@ -21,8 +21,8 @@ const TOP_EXAMPLES: &str = "\
 Examples:
   quipu top by_product --by sum -n 10 --dir shop
   quipu top by_user --by last_seen --ascending --dir shop     (longest not seen)
-  quipu top routes --by p99 --dir shop       (a view with --quantiles of a measure)
-  quipu top sold --by distinct --dimension user --dir shop  (with --distinct user)";
+  quipu top routes --by p99 --dir app            (where it keeps --quantiles)
+  quipu top sold --by distinct --dimension user --dir shop";
 
 const FIGURES: &str = "\
 The figure that decides: count, count_value, sum, mean, min, max, first_seen, last_seen; distinct, where the \

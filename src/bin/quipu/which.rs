@@ -318,7 +318,11 @@ mod tests {
         assert_eq!(of(1.0, 0.998, 1.0), cells([1, 1, 1], false));
         assert_eq!(of(10.6, 9.2, 12.9), cells([11, 10, 12], false));
         assert_eq!(of(10.6, 10.5, 10.7), cells([11, 11, 11], false));
-        assert_eq!(of(7.0, 7.0, 7.0), cells([7, 7, 7], true));
+        assert_eq!(of(7.0, 7.0, 7.0), cells([7, 7, 7], false), "bounds that hold half of the time");
+        assert_eq!(
+            counted(Approx { confidence: 1.0, value: 7.0, lower: 7.0, upper: 7.0 })[3],
+            Cell::Flag(true)
+        );
         assert_eq!(of(0.0, f64::NEG_INFINITY, f64::INFINITY), cells([0, 0, u64::MAX], false));
     }
 }
