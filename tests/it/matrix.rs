@@ -8,6 +8,7 @@
 //! Three directories are damaged: one whose log says all, one whose last events are in the stage
 //! (`staged`), and one whose log was retired, so that nothing can be made again (`retired`).
 
+mod large;
 mod retired;
 mod staged;
 
