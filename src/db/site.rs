@@ -10,6 +10,7 @@
 use super::catalog::Catalog;
 use super::open::{LOCK, LOG, STORE};
 use super::store;
+use super::verify::{Finding, Meaning, turned_back};
 use crate::disk::{Access, Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Home;
@@ -207,6 +208,19 @@ pub(super) enum StageDamage {
     Flipped(Flipped),
     /// It says nothing.
     Lost(Error),
+}
+
+impl StageDamage {
+    /// What verifying says of it.
+    pub(super) fn finding(&self, path: &Path) -> Finding {
+        match self {
+            StageDamage::Lost(error) => Finding::of(error, path),
+            StageDamage::Flipped(Flipped { byte, bit, .. }) => {
+                let finding = Finding::new(path, Meaning::Corruption, turned_back(*bit));
+                finding.at(*byte..*byte + 1)
+            }
+        }
+    }
 }
 
 /// The identity that all segments have in common, if none has this one.

@@ -12,7 +12,7 @@ use super::catalog::StoredView;
 use super::load::check_series_row;
 use super::open::{LOCK, LOG, QUARANTINE, REPAIRED, STORE};
 use super::refold::{self, Refold};
-use super::site::{Site, StageDamage, Stay};
+use super::site::{Site, Stay};
 use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, Disk, OsDisk};
@@ -21,7 +21,7 @@ use crate::exchange::Replicas;
 use crate::log::Position;
 use crate::log::reader;
 use crate::log::segment;
-use crate::log::stage::{self, Flipped};
+use crate::log::stage;
 use crate::log::survey::{Beginning, PieceState, Survey, Surveyed, survey};
 use crate::manifest;
 use crate::options::Options;
@@ -176,7 +176,7 @@ impl Finding {
         Finding { meaning, path: path.to_owned(), offset: None, bytes: 0, positions: None, what }
     }
 
-    fn at(mut self, bytes: Range<u64>) -> Self {
+    pub(super) fn at(mut self, bytes: Range<u64>) -> Self {
         self.offset = Some(bytes.start);
         self.bytes = bytes.end.saturating_sub(bytes.start);
         self
@@ -474,14 +474,8 @@ impl<'a> Verification<'a> {
         };
         let progress = &mut |bytes| self.step(bytes);
         let survey = survey(&site.home, site.resume, dictionary, &mut apply, progress)?;
-        let stage = site.dir.join(stage::NAME);
-        match site.stage_damage()? {
-            Some(StageDamage::Lost(error)) => self.found(Finding::of(&error, &stage)),
-            Some(StageDamage::Flipped(Flipped { byte, bit, .. })) => {
-                let finding = Finding::new(&stage, Meaning::Corruption, turned_back(bit));
-                self.found(finding.at(byte..byte + 1));
-            }
-            None => {}
+        if let Some(damage) = site.stage_damage()? {
+            self.found(damage.finding(&site.dir.join(stage::NAME)));
         }
         for stray in &survey.strays {
             self.found(Finding::new(&stray.path, Meaning::Corruption, &*stray.what));
@@ -752,7 +746,7 @@ impl<'a> Verification<'a> {
     }
 }
 
-fn turned_back(bit: u8) -> String {
+pub(super) fn turned_back(bit: u8) -> String {
     format!("bit {bit} of this byte is flipped; it can be turned back")
 }
 
