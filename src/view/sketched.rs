@@ -183,7 +183,7 @@ impl View {
     /// Keeps the distribution of a measure by ranks ([`Kll`](crate::aggregate::Kll)): exact up to `k`
     /// values, beyond that each answer is off by some 2.3 / k^0.97 of all values (1.3 % at 200) with a
     /// confidence of 99 %, however values lie. Its bytes depend on how it came about; for latencies, sizes and
-    /// money [`quantiles`](Self::quantiles) are narrower. 8 to 65,535 for `k`; 200 take 5 to 9 KiB.
+    /// money [`quantiles`](Self::quantiles) are narrower. 8 to 65,535 for `k`; 200 take 12 KB at most.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
