@@ -132,8 +132,8 @@ fn whole(from: Timestamp, to: Timestamp, grain: Grain, zone: TimeZone) -> Result
     Err(Failure::new(format!(
         "the buckets are of a {grain}, and a part of one cannot be told from the rest of it: ask --from {} \
          --to {}, or in buckets of another --grain",
-        told(first),
-        told(end)
+        millis(first),
+        millis(end)
     )))
 }
 
