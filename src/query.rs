@@ -101,7 +101,8 @@ impl Query {
         self.source.zone()
     }
 
-    /// Takes the components of another measure than the view's first.
+    /// Takes the components of another measure than the view's first. Answers have no statistics where the
+    /// view has only the quantiles of it.
     ///
     /// # Errors
     /// `Invalid` when the view keeps neither statistics nor quantiles of it.
@@ -408,6 +409,9 @@ impl Query {
     }
 
     fn summaries(&self, states: StatesRef<'_>) -> Vec<(String, Summary)> {
+        if self.chosen.has_no_stats() {
+            return Vec::new();
+        }
         let names = self.view().measures();
         let mut summaries: Vec<_> = names
             .zip(states.stats)

@@ -483,3 +483,30 @@ impl Aggregate for Kll {
         size_of::<Inner>() + headers + room * size_of::<f64>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: impl Iterator<Item = u32>) -> Kll {
+        let mut state = Kll::default();
+        values.for_each(|value| state.insert(f64::from(value)));
+        state
+    }
+
+    /// Order and grouping change the bytes; other values between the same ends are another distribution.
+    #[test]
+    fn states_of_the_same_values_agree_and_others_do_not() {
+        for n in [150, 50_000] {
+            let up = of(0..n);
+            let mut halves = of(n / 2..n);
+            halves.merge(&of(0..n / 2));
+            for same in [of((0..n).rev()), halves] {
+                assert!(up.agrees(&same) && same.agrees(&up), "{n}");
+            }
+            let squeezed = of((0..n).map(|value| if value == n - 1 { value } else { value / 2 }));
+            assert!(!up.agrees(&squeezed) && !squeezed.agrees(&up), "{n}");
+            assert!(!up.agrees(&of(0..n - 1)) && !up.agrees(&Kll::of_k(100)), "{n}");
+        }
+    }
+}

@@ -192,6 +192,11 @@ impl Chosen {
         }
     }
 
+    /// Whether the measure that was chosen has no statistics, so that those of another would be taken for its.
+    pub(super) fn has_no_stats(self) -> bool {
+        self.stats == Which::NoneOfIt
+    }
+
     /// Checks that the view keeps what a component is of.
     pub(super) fn check(self, view: &View, component: Component) -> Result<()> {
         let (kept, what) = match component {
@@ -223,7 +228,7 @@ impl Chosen {
 
     /// A component of a row, with its bounds.
     pub(super) fn figure(self, view: &View, row: &Row, component: Component) -> Option<Approx> {
-        let summary = (self.stats != Which::NoneOfIt).then(|| row.summary()).flatten();
+        let summary = row.summary();
         let measured = summary.filter(|summary| summary.count_value > 0);
         match component {
             Component::Count => Some(Approx::exact(row.count as f64)),

@@ -238,6 +238,8 @@ fn components_of_sketches_are_of_what_was_chosen_and_of_the_first_else() {
     // Of this one there are no statistics; those of another measure are not taken for them.
     let millis = query.clone().measure("millis").unwrap();
     assert_eq!(first(&millis, p90), "a");
+    let row = millis.get(&["a"]).unwrap().unwrap();
+    assert_eq!((row.summary(), row.stats.len()), (None, 0), "nor shown beside it");
     let error = millis.top(1, Component::Sum).unwrap_err();
     assert!(error.to_string().contains("no statistics of the measure"), "{error}");
 
