@@ -20,20 +20,53 @@ use crate::codec::{self, Malformed};
 use crate::series::Shape;
 use crate::time::Keep;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use thin_vec::ThinVec;
 
 /// Buckets in a block.
 pub(crate) const BLOCK_BUCKETS: i64 = 32;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Ring {
     /// The greatest bucket number seen; `None` before the first event.
     newest: Option<i64>,
     blocks: Vec<Block>,
     /// Stored blocks that rotated out since the holder last asked.
-    dropped: Vec<i64>,
+    dropped: ThinVec<i64>,
     /// Bytes of blocks and cells.
     bytes: usize,
+    revision: Revision,
+}
+
+/// Tells a ring from what it was and from any other one, all buckets but the newest: while it is the same,
+/// they hold what they held, but for those that were rotated out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Revision {
+    /// Whose blocks can be compared by their number of late changes.
+    ring: u64,
+    /// How often a bucket was changed that was not the newest any more.
+    late: u32,
+}
+
+impl Default for Revision {
+    /// As no ring ever had it.
+    fn default() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        Revision { ring: MADE.fetch_add(1, Ordering::Relaxed), late: 0 }
+    }
+}
+
+impl Clone for Ring {
+    fn clone(&self) -> Self {
+        Ring {
+            newest: self.newest,
+            blocks: self.blocks.clone(),
+            dropped: self.dropped.clone(),
+            bytes: self.bytes,
+            // The copy goes its own way.
+            revision: Revision::default(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +77,8 @@ pub(crate) struct Block {
     pub(crate) changed: u32,
     /// Whether the snapshot store has a row for it.
     pub(crate) stored: bool,
+    /// How often a bucket of it was changed that was not the newest of the ring any more.
+    late: u32,
     /// A bit for each place that has a bucket.
     places: u32,
     /// Their counts, in the order of the places.
@@ -97,6 +132,13 @@ impl Ring {
         let at = self.block_at(number.div_euclid(BLOCK_BUCKETS));
         let block = &mut self.blocks[at];
         block.changed = mark;
+        if number < newest {
+            block.late = block.late.wrapping_add(1);
+            match self.revision.late.checked_add(1) {
+                Some(late) => self.revision.late = late,
+                None => self.revision = Revision::default(),
+            }
+        }
         Some(block.bucket_mut(number.rem_euclid(BLOCK_BUCKETS) as u8, shape, &mut self.bytes))
     }
 
@@ -159,6 +201,7 @@ impl Ring {
         let Some(newest) = self.newest.max(other.newest) else { return };
         let oldest = keep.oldest(newest);
         self.newest = Some(newest);
+        self.revision = Revision::default();
         self.rotate(keep, mark);
         for theirs in &other.blocks {
             for (place, count, states) in theirs.buckets() {
@@ -186,12 +229,23 @@ impl Ring {
         &self.blocks
     }
 
+    /// Calls `see` with the counts and states of the buckets between two numbers, oldest first.
+    fn buckets_in(&self, within: RangeInclusive<i64>, mut see: impl FnMut(u64, StatesRef<'_>)) {
+        let first = within.start().div_euclid(BLOCK_BUCKETS);
+        let begin = self.blocks.partition_point(|block| block.number < first);
+        let blocks = self.blocks[begin..].iter();
+        for block in blocks.take_while(|block| block.number * BLOCK_BUCKETS <= *within.end()) {
+            block.buckets_in(&within).for_each(|(_, count, states)| see(count, states));
+        }
+    }
+
     pub(crate) fn blocks_mut(&mut self) -> &mut [Block] {
         &mut self.blocks
     }
 
     /// Forgets the blocks for which `keep` says no; whether there were any.
     pub(crate) fn keep_blocks(&mut self, keep: impl Fn(i64) -> bool) -> bool {
+        self.revision = Revision::default();
         let before = self.blocks.len();
         self.blocks.retain(|block| keep(block.number));
         self.bytes = self.blocks.iter().map(Block::memory_bytes).sum();
@@ -199,7 +253,7 @@ impl Ring {
     }
 
     /// The rows to delete since this was last asked.
-    pub(crate) fn take_dropped(&mut self) -> Vec<i64> {
+    pub(crate) fn take_dropped(&mut self) -> ThinVec<i64> {
         std::mem::take(&mut self.dropped)
     }
 
@@ -261,7 +315,7 @@ impl Ring {
             return Err(Malformed("a block of a ring lies behind its newest bucket"));
         }
         let bytes = blocks.len() * size_of::<Block>();
-        Ok(Ring { newest: Some(newest), blocks, dropped: Vec::new(), bytes })
+        Ok(Ring { newest: Some(newest), blocks, bytes, ..Ring::default() })
     }
 
     /// Fills the `at`th block of a decoded directory.
@@ -275,6 +329,7 @@ impl Ring {
         let before = block.memory_bytes();
         block.decode_buckets(bytes, shape)?;
         self.bytes = self.bytes + block.memory_bytes() - before;
+        self.revision = Revision::default();
         Ok(())
     }
 }
@@ -285,6 +340,7 @@ impl Block {
             number,
             changed: 0,
             stored: false,
+            late: 0,
             places: 0,
             counts: Vec::new(),
             stats: Vec::new(),
@@ -330,16 +386,28 @@ impl Block {
 
     /// Places, counts and states, in the order of the places.
     fn buckets(&self) -> impl DoubleEndedIterator<Item = (u8, Count, StatesRef<'_>)> {
-        let [stats, sketches] = self.widths();
-        let places = (0..BLOCK_BUCKETS as u8).filter(|place| self.places >> place & 1 == 1);
-        places.map(move |place| {
+        self.buckets_at(self.places)
+    }
+
+    /// The same of some places, which are bits.
+    fn buckets_at(
+        &self,
+        places: u32,
+    ) -> impl DoubleEndedIterator<Item = (u8, Count, StatesRef<'_>)> {
+        let all = places.trailing_zeros() as u8..(u32::BITS - places.leading_zeros()) as u8;
+        all.filter(move |place| places >> place & 1 == 1).map(|place| {
             let at = self.rank(place);
-            let states = StatesRef {
-                stats: &self.stats[at * stats..][..stats],
-                sketches: &self.sketches[at * sketches..][..sketches],
-            };
-            (place, self.counts[at], states)
+            (place, self.counts[at], self.states(at))
         })
+    }
+
+    /// The states of the `at`th bucket that there is.
+    fn states(&self, at: usize) -> StatesRef<'_> {
+        let [stats, sketches] = self.widths();
+        StatesRef {
+            stats: &self.stats[at * stats..][..stats],
+            sketches: &self.sketches[at * sketches..][..sketches],
+        }
     }
 
     /// Statistics and sketches of each bucket.
@@ -359,30 +427,14 @@ impl Block {
         self.places & (u32::MAX << low) & (u32::MAX >> (BLOCK_BUCKETS - 1 - high))
     }
 
-    /// Which of the buckets between two numbers there are, as bits, and how many events they count.
-    pub(crate) fn told(&self, within: &RangeInclusive<i64>) -> (u32, u64) {
-        let places = self.places_in(within);
-        if places == 0 {
-            return (0, 0);
-        }
-        let at = self.rank(places.trailing_zeros() as u8);
-        let counts = &self.counts[at..][..places.count_ones() as usize];
-        (places, counts.iter().fold(0, |sum: u64, count| sum.saturating_add(count.get())))
-    }
-
-    /// Calls `see` with the buckets between two numbers, oldest first: their numbers, counts and states.
-    pub(crate) fn each_in(
+    /// The buckets between two numbers, oldest first: their numbers, counts and states.
+    fn buckets_in(
         &self,
         within: &RangeInclusive<i64>,
-        mut see: impl FnMut(i64, u64, StatesRef<'_>),
-    ) {
-        let places = self.places_in(within);
+    ) -> impl DoubleEndedIterator<Item = (i64, u64, StatesRef<'_>)> {
         let first = self.number * BLOCK_BUCKETS;
-        for (place, count, states) in self.buckets() {
-            if places >> place & 1 == 1 {
-                see(first + i64::from(place), count.get(), states);
-            }
-        }
+        let buckets = self.buckets_at(self.places_in(within));
+        buckets.map(move |(place, count, states)| (first + i64::from(place), count.get(), states))
     }
 
     fn forget_before(&mut self, place: u8) {

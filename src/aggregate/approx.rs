@@ -22,6 +22,23 @@ impl Approx {
         Approx { value, lower: value, upper: value, confidence: 1.0 }
     }
 
+    /// A count that certainly lies between two. Bounds above 2^53 are rounded outwards, and 2^64 - 1, where
+    /// counts stop, may be any number above it.
+    pub(crate) fn counted(value: f64, lower: u64, upper: u64) -> Self {
+        // `as` rounds to the nearest; an f64 of an integer below 2^64 fits in 128 bits.
+        let (mut low, mut high) = (lower as f64, upper as f64);
+        if low as u128 > u128::from(lower) {
+            low = low.next_down();
+        }
+        if (high as u128) < u128::from(upper) {
+            high = high.next_up();
+        }
+        if upper == u64::MAX {
+            high = f64::INFINITY;
+        }
+        Approx { value, lower: low, upper: high, confidence: 1.0 }
+    }
+
     /// An estimate with a standard error, within which 95 of a hundred are (1.96 of them either side);
     /// the number is no less than `least`.
     pub(crate) fn normal(value: f64, standard_error: f64, least: f64) -> Self {

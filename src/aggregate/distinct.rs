@@ -198,17 +198,19 @@ impl Distinct {
     }
 
     fn merge_tokens(&mut self, other: &Ordered<5, NonZeroU8>) {
-        match &self.form {
+        match &mut self.form {
+            Form::Registers(registers) => fold(registers, other.iter()),
             Form::Tokens(own) if other.len() > FEW => {
-                let (both, limit) = (union(own.iter(), other.iter()), tokens_max(self.precision()));
+                let limit = tokens_max(own.meta.get());
+                let both = union(own.iter(), other.iter());
                 let count = both.clone().take(limit + 1).count();
                 self.form = if count > limit {
-                    Form::Registers(registers_of(both, self.precision()))
+                    Form::Registers(registers_of(both, own.meta.get()))
                 } else {
                     Form::Tokens(Ordered::from_ascending(both, count, limit, own.meta))
                 };
             }
-            _ => other.iter().for_each(|token| self.insert_token(token)),
+            Form::Tokens(_) => other.iter().for_each(|token| self.insert_token(token)),
         }
     }
 
@@ -349,8 +351,12 @@ impl Owner for NonZeroU8 {}
 /// What tokens leave as registers.
 fn registers_of(tokens: impl Iterator<Item = u64>, precision: u8) -> Box<[u8]> {
     let mut registers = vec![0; 1 << precision].into_boxed_slice();
-    tokens.for_each(|token| registers::update(&mut registers, token::hash(token)));
+    fold(&mut registers, tokens);
     registers
+}
+
+fn fold(registers: &mut [u8], tokens: impl Iterator<Item = u64>) {
+    tokens.for_each(|token| registers::update(registers, token::hash(token)));
 }
 
 /// An estimate that lies between two numbers, with the square of its standard error.

@@ -2,18 +2,19 @@
 //!
 //! A range of 1,440 minutes is 1,440 merges, and a minute later nearly the same ones. Where a range is kept
 //! and asked again, what was merged is kept, too, by blocks of the ring: the blocks that lie in the range
-//! whole, one by one and all together; of the first one its end from each bucket on; of the last one
-//! its beginning. The newest bucket is merged each time. So a question costs three merges and a copy, and a
-//! bucket that goes by about three more, whatever the length of the range: the two stacks of Tangwongsan,
-//! Hirzel and Schneider ("Optimal and general out-of-order sliding-window aggregation", PVLDB 12/10, 2019,
-//! section 3), with blocks in place of elements, so that a late event costs one block's merges.
+//! whole; the end of the first one from each of its buckets on; all that is behind it; and all but the newest
+//! bucket. So a question costs one merge and two copies, and a bucket that goes by some more, whatever the length
+//! of the range: the two stacks of Tangwongsan, Hirzel and Schneider ("Optimal and general out-of-order
+//! sliding-window aggregation", PVLDB 12/10, 2019, section 3), with blocks in place of elements: what the range
+//! loses goes bucket by bucket until the block is gone, and a late event costs one block's merges and one for each
+//! other block.
 //!
 //! Invariants
-//! 1. Whether a block is as it was is told by which buckets it has and how many events they count: an
-//!    event that changes a bucket raises its count, and nothing lowers one but its end.
+//! 1. What is kept is of buckets that were not the newest any more when they were merged; the ring counts what
+//!    changes such ones ([`Revision`], and [`Block::late`] of each block).
 //! 2. It is what one merge after the other gives, to the byte where states are canonical.
 
-use super::{BLOCK_BUCKETS, Block, Ring};
+use super::{BLOCK_BUCKETS, Block, Revision, Ring};
 use crate::aggregate::{Kinds, States, StatesRef};
 use std::ops::RangeInclusive;
 
@@ -33,183 +34,251 @@ impl Sum {
         self.count = self.count.saturating_add(count);
         self.states.as_mut().merge(states);
     }
+
+    fn add_sum(&mut self, other: &Sum) {
+        self.add(other.count, other.states.as_ref());
+    }
 }
 
 /// Merges of one range of one series.
 #[derive(Debug, Default)]
 pub(crate) struct Sliding {
+    /// The ring that they are of, as it was.
+    revision: Revision,
     /// The blocks that lie in the range whole, oldest first.
-    whole: Vec<Kept>,
-    /// All of these together.
-    middle: Option<Sum>,
-    /// The first block from each of its buckets on, the longest first.
-    front: Vec<Kept>,
-    /// The last block up to the bucket before the last one.
-    back: Option<Kept>,
+    whole: Vec<Whole>,
+    /// The first block from each of its buckets on.
+    front: Option<Front>,
+    /// All behind it but the last bucket.
+    tail: Option<Tail>,
+    /// All but the last bucket.
+    rest: Option<Rest>,
+}
+
+/// A block as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    number: i64,
+    late: u32,
 }
 
 #[derive(Debug)]
-struct Kept {
-    print: Print,
+struct Whole {
+    block: Told,
     sum: Sum,
 }
 
-/// What tells some buckets of a block from what they were (invariant 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Print {
-    block: i64,
-    places: u32,
-    count: u64,
+#[derive(Debug)]
+struct Front {
+    block: Told,
+    /// From which bucket on there are all ends of it.
+    from: i64,
+    /// Where each begins, the last one first.
+    ends: Vec<(i64, Sum)>,
 }
 
-impl Print {
-    /// Of the buckets of a block that lie between two.
-    fn of(block: &Block, within: &RangeInclusive<i64>) -> Self {
-        let (places, count) = block.told(within);
-        Print { block: block.number, places, count }
+#[derive(Debug)]
+struct Tail {
+    span: RangeInclusive<i64>,
+    sum: Sum,
+}
+
+/// All buckets but the last one, and that one with them as it was last.
+#[derive(Debug)]
+struct Rest {
+    span: RangeInclusive<i64>,
+    sum: Sum,
+    /// How many events the last bucket had, and all of them together.
+    all: Option<(u64, Sum)>,
+}
+
+impl Block {
+    fn told(&self) -> Told {
+        Told { number: self.number, late: self.late }
     }
+}
 
-    fn is(&self, other: &Print) -> bool {
-        // A count that has reached its end tells nothing any more.
-        self == other && self.count != u64::MAX
+const ALL: RangeInclusive<i64> = i64::MIN..=i64::MAX;
+
+/// The blocks that a range lies in, but the one that it ends in.
+struct Parts<'a> {
+    /// The one that it begins in.
+    front: Option<&'a Block>,
+    whole: &'a [Block],
+}
+
+impl<'a> Parts<'a> {
+    fn of(ring: &'a Ring, span: &RangeInclusive<i64>) -> Self {
+        let [first, last] =
+            [span.start(), span.end()].map(|number| number.div_euclid(BLOCK_BUCKETS));
+        let blocks = ring.blocks();
+        let begin = blocks.partition_point(|block| block.number < first);
+        let end = blocks.partition_point(|block| block.number < last);
+        let mut parts = Parts { front: None, whole: &blocks[begin..end] };
+        if let [block, rest @ ..] = parts.whole
+            && block.number == first
+        {
+            (parts.front, parts.whole) = (Some(block), rest);
+        }
+        parts
     }
-}
-
-fn merged(block: &Block, within: &RangeInclusive<i64>, empty: &Sum) -> Sum {
-    let mut sum = empty.clone();
-    add(&mut sum, block, within);
-    sum
-}
-
-fn add(sum: &mut Sum, block: &Block, within: &RangeInclusive<i64>) {
-    block.each_in(within, |_, count, states| sum.add(count, states));
 }
 
 impl Sliding {
-    /// What the buckets of a ring from one to another hold, where `empty` is a sum of nothing.
+    /// What the buckets of a ring hold from one, which is kept, to another; `empty` is a sum of nothing.
     pub(crate) fn sum(&mut self, ring: &Ring, window: RangeInclusive<i64>, empty: &Sum) -> Sum {
         let (from, to) = window.into_inner();
         let last = to.min(ring.newest().unwrap_or(i64::MIN));
         if from > last {
             return empty.clone();
         }
-        let (first_block, last_block) =
-            (from.div_euclid(BLOCK_BUCKETS), last.div_euclid(BLOCK_BUCKETS));
-        let blocks = ring.blocks();
-        let begin = blocks.partition_point(|block| block.number < first_block);
-        let end = blocks.partition_point(|block| block.number <= last_block);
-        let mut blocks = &blocks[begin..end];
-        let mut ends = [None, None];
-        // The block that the range ends in; it may be the one that it begins in.
-        if let [rest @ .., block] = blocks
-            && block.number == last_block
-        {
-            blocks = rest;
-            let start = (last_block * BLOCK_BUCKETS).max(from);
-            ends[1] = Some((block, start..=last.saturating_sub(1)));
-        }
-        if let [block, rest @ ..] = blocks
-            && block.number == first_block
-        {
-            blocks = rest;
-            ends[0] = Some((block, from..=i64::MAX));
-        }
-        let mut sum = self.middle(blocks, empty).clone();
-        let [front, back] = ends;
-        match front {
-            Some((block, within)) => self.front(block, &within, empty, &mut sum),
-            None => self.front.clear(),
-        }
-        match back {
-            Some((block, within)) => {
-                self.back(block, &within, empty, &mut sum);
-                add(&mut sum, block, &(last..=last));
+        if self.revision != ring.revision {
+            if self.revision.ring != ring.revision.ring {
+                *self = Sliding::default();
             }
-            None => self.back = None,
+            (self.tail, self.rest) = (None, None);
+            self.revision = ring.revision;
+        }
+        let span = from..=last;
+        let blocks = ring.blocks();
+        let block = blocks.partition_point(|block| block.number < last.div_euclid(BLOCK_BUCKETS));
+        let newest = blocks.get(block).and_then(|block| block.buckets_in(&(last..=last)).next());
+        if self.rest.as_ref().is_none_or(|rest| rest.span != span) {
+            let sum = self.all_but_last(ring, &span, empty);
+            self.rest = Some(Rest { span, sum, all: None });
+        }
+        // (It is there: it was made if it was not.)
+        let Some(rest) = &mut self.rest else { return empty.clone() };
+        let Some((_, count, states)) = newest else { return rest.sum.clone() };
+        match &rest.all {
+            // A bucket's count tells it from what it was, unless it has reached its end.
+            Some((before, all)) if *before == count && count != u64::MAX => all.clone(),
+            _ => {
+                let mut all = rest.sum.clone();
+                all.add(count, states);
+                rest.all = Some((count, all.clone()));
+                all
+            }
+        }
+    }
+
+    fn all_but_last(&mut self, ring: &Ring, span: &RangeInclusive<i64>, empty: &Sum) -> Sum {
+        let parts = Parts::of(ring, span);
+        let mut sum = self.tail(ring, &parts, span, empty).clone();
+        match parts.front {
+            Some(block) => self.front(block, *span.start(), empty, &mut sum),
+            None => self.front = None,
         }
         sum
     }
 
-    /// The blocks that lie in the range whole.
-    fn middle(&mut self, blocks: &[Block], empty: &Sum) -> &Sum {
-        let all = i64::MIN..=i64::MAX;
-        let is_same = self.whole.len() == blocks.len()
-            && self
-                .whole
-                .iter()
-                .zip(blocks)
-                .all(|(kept, block)| kept.print.is(&Print::of(block, &all)));
-        if !is_same {
-            self.middle = None;
-            let mut before = std::mem::take(&mut self.whole).into_iter().peekable();
-            for block in blocks {
-                while before.next_if(|kept| kept.print.block < block.number).is_some() {}
-                let print = Print::of(block, &all);
-                let kept = before.next_if(|kept| kept.print.is(&print));
-                let kept = kept.unwrap_or_else(|| Kept { print, sum: merged(block, &all, empty) });
-                self.whole.push(kept);
-            }
+    /// All but the last bucket, and but those of the first block.
+    fn tail(
+        &mut self,
+        ring: &Ring,
+        parts: &Parts<'_>,
+        span: &RangeInclusive<i64>,
+        empty: &Sum,
+    ) -> &Sum {
+        let begin = parts.front.map_or(*span.start(), |block| (block.number + 1) * BLOCK_BUCKETS);
+        let end = *span.end() - 1;
+        // (A clock can have been set back: then it ends before what is kept does.)
+        let goes_on = |tail: &Tail| *tail.span.start() == begin && *tail.span.end() <= end;
+        let mut tail = self.tail.take().filter(goes_on).unwrap_or_else(|| {
+            let sum = self.whole_blocks(parts.whole, empty);
+            let last = span.end().div_euclid(BLOCK_BUCKETS) * BLOCK_BUCKETS;
+            Tail { span: begin..=last.max(begin) - 1, sum }
+        });
+        ring.buckets_in(tail.span.end() + 1..=end, |count, states| tail.sum.add(count, states));
+        tail.span = begin..=end;
+        &self.tail.insert(tail).sum
+    }
+
+    /// The blocks that lie in the range whole, together.
+    fn whole_blocks(&mut self, blocks: &[Block], empty: &Sum) -> Sum {
+        let mut before = std::mem::take(&mut self.whole).into_iter().peekable();
+        let mut all = empty.clone();
+        for block in blocks {
+            while before.next_if(|whole| whole.block.number < block.number).is_some() {}
+            let told = block.told();
+            let kept = before.next_if(|whole| whole.block == told);
+            let whole = kept.unwrap_or_else(|| {
+                let mut sum = empty.clone();
+                block.buckets_in(&ALL).for_each(|(_, count, states)| sum.add(count, states));
+                Whole { block: told, sum }
+            });
+            all.add_sum(&whole.sum);
+            self.whole.push(whole);
         }
-        self.middle.get_or_insert_with(|| {
-            let mut sum = empty.clone();
-            self.whole.iter().for_each(|kept| sum.add(kept.sum.count, kept.sum.states.as_ref()));
-            sum
-        })
+        all
     }
 
     /// Adds the end of a block from a bucket on.
-    fn front(&mut self, block: &Block, within: &RangeInclusive<i64>, empty: &Sum, sum: &mut Sum) {
-        let print = Print::of(block, within);
-        let kept = |front: &[Kept]| front.iter().position(|kept| kept.print.is(&print));
-        let at = kept(&self.front).or_else(|| {
-            // From the last bucket back.
-            self.front.clear();
-            let mut sum = empty.clone();
-            let mut numbers = Vec::new();
-            block.each_in(within, |number, _, _| numbers.push(number));
-            for number in numbers.into_iter().rev() {
-                add(&mut sum, block, &(number..=number));
-                let print = Print::of(block, &(number..=i64::MAX));
-                self.front.push(Kept { print, sum: sum.clone() });
-            }
-            self.front.reverse();
-            kept(&self.front)
+    fn front(&mut self, block: &Block, from: i64, empty: &Sum, sum: &mut Sum) {
+        let told = block.told();
+        let is_kept = |front: &Front| front.block == told && front.from <= from;
+        let front = self.front.take().filter(is_kept).unwrap_or_else(|| {
+            let (within, mut sum) = (from..=i64::MAX, empty.clone());
+            let ends = block.buckets_in(&within).rev().map(|(number, count, states)| {
+                sum.add(count, states);
+                (number, sum.clone())
+            });
+            Front { block: told, from, ends: ends.collect() }
         });
-        match at {
-            Some(at) => {
-                // What is longer has gone by.
-                self.front.drain(..at);
-                let kept = &self.front[0].sum;
-                sum.add(kept.count, kept.states.as_ref());
-            }
-            None => add(sum, block, within),
+        let front = self.front.insert(front);
+        // What is longer has gone by.
+        while front.ends.pop_if(|(number, _)| *number < from).is_some() {}
+        front.from = from;
+        if let Some((_, end)) = front.ends.last() {
+            sum.add_sum(end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::{Input, Inputs, Measure, SketchKind};
+    use crate::series::Shape;
+    use crate::time::{Calendar, Grain, Keep, TimeZone};
+    use std::sync::Arc;
+
+    #[derive(Clone, Copy)]
+    struct Value(f64);
+
+    impl<'a> Inputs<'a> for Value {
+        fn measure(self, _: usize) -> &'a Measure {
+            unreachable!("no statistics are kept")
+        }
+
+        fn input(self, _: usize) -> Input<'a> {
+            Input::Value(self.0)
         }
     }
 
-    /// Adds the beginning of a block up to a bucket.
-    fn back(&mut self, block: &Block, within: &RangeInclusive<i64>, empty: &Sum, sum: &mut Sum) {
-        let print = Print::of(block, within);
-        if !self.back.as_ref().is_some_and(|kept| kept.print.is(&print)) {
-            // A bucket or some more than there were, or something else.
-            let known = 64
-                - u64::from(self.back.as_ref().map_or(0, |kept| kept.print.places)).leading_zeros();
-            let up_to = block.number * BLOCK_BUCKETS + i64::from(known) - 1;
-            let before = Print::of(block, &(*within.start()..=up_to));
-            // (A clock can have been set back: then it ends before what is kept does.)
-            let goes_on = known > 0 && up_to <= *within.end();
-            let kept = self.back.take().filter(|kept| goes_on && kept.print.is(&before));
-            let mut kept = match kept {
-                Some(mut kept) => {
-                    add(&mut kept.sum, block, &(up_to + 1..=*within.end()));
-                    kept
-                }
-                None => Kept { print, sum: merged(block, within, empty) },
-            };
-            kept.print = print;
-            self.back = Some(kept);
-        }
-        if let Some(kept) = &self.back {
-            sum.add(kept.sum.count, kept.sum.states.as_ref());
-        }
+    #[test]
+    fn buckets_that_are_merged_in_are_seen() {
+        let kinds = Kinds { stats: 0, sketches: vec![SketchKind::Quantiles] };
+        let grains = vec![(Grain::Minute, Keep::All)];
+        let shape = Shape::new(kinds, Arc::new(Calendar { zone: TimeZone::UTC, grains }));
+        let insert = |ring: &mut Ring, number: i64, value: f64| {
+            let bucket = ring.bucket_mut(Keep::All, number, &shape, 1).expect("all are kept");
+            bucket.observe(1, Value(value));
+        };
+        let (mut ring, mut other) = (Ring::default(), Ring::default());
+        (0..100).for_each(|number| insert(&mut ring, number, number as f64));
+        [3, 40, 97, 99].iter().for_each(|number| insert(&mut other, *number, -1.0));
+        let empty = Sum::of_nothing(&shape.kinds);
+        let told = |kept: &mut Sliding, ring: &Ring| {
+            let sum = kept.sum(ring, 2..=99, &empty);
+            let mut bytes = Vec::new();
+            sum.states.as_ref().encode(&mut bytes);
+            (sum.count, bytes)
+        };
+        let mut kept = Sliding::default();
+        assert_eq!(told(&mut kept, &ring).0, 98);
+        ring.merge(&other, Keep::All, &shape, 2);
+        assert_eq!(told(&mut kept, &ring).0, 102);
+        assert_eq!(told(&mut kept, &ring), told(&mut Sliding::default(), &ring));
     }
 }

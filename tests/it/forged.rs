@@ -3,6 +3,8 @@
 //! What the fuzz targets `catalog`, `records`, `segments` and `snapshot_rows` are about; what they
 //! found stands here by itself.
 
+#[path = "../forge/catalog.rs"]
+mod catalog;
 #[path = "../forge/log.rs"]
 #[allow(unreachable_pub, dead_code, reason = "the fuzz targets use all of it")]
 mod log;
@@ -11,6 +13,7 @@ mod log;
 pub(crate) mod store;
 
 use crate::directory;
+use catalog::{Catalog, Filled};
 use log::{Frame, frames, kind};
 use quipu::{Db, Dedup, Error, ErrorKind, Event, Options, Policy, Retention, View};
 use std::fs;
@@ -52,54 +55,6 @@ fn refused(dir: &Path, what: &str) -> Error {
     let error = directory::refused(dir, || options().open(dir));
     assert!(error.path().is_some(), "{what}: {error}");
     error
-}
-
-/// Id, view, position of the definition, backfill, rows, and what is known of converted buckets.
-type Stored = (u32, View, u64, Filled, u64, Option<Vec<i64>>);
-
-#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
-enum Filled {
-    NotAsked,
-    UpTo(u64),
-    Complete,
-    /// Of those behind the first position the ones up to the second.
-    Succeeding(u64, u64),
-}
-
-/// The catalog by the format guide.
-#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
-struct Catalog {
-    identity: u128,
-    sequence: u64,
-    position: u64,
-    segment: u64,
-    offset: u64,
-    first_segment: u64,
-    next_view: u32,
-    views: Vec<Stored>,
-    purge: Vec<u32>,
-    policies: Vec<Policy>,
-    events: u64,
-    late: u64,
-    duplicates: u64,
-    dedup: Dedup,
-    checkpointed_at: i64,
-    newest: i64,
-}
-
-impl Catalog {
-    fn read(state: &[u8]) -> Self {
-        let rows = store::rows(state);
-        let row = rows[META].iter().find(|(key, _)| key == CATALOG).unwrap();
-        let config = bincode::config::standard();
-        bincode::decode_from_slice(store::payload(&row.1), config).unwrap().0
-    }
-
-    fn write(&self, state: &[u8]) -> Vec<u8> {
-        let payload = bincode::encode_to_vec(self, bincode::config::standard()).unwrap();
-        let value = store::seal(CATALOG, &payload);
-        store::changed(state, &[(META, CATALOG.to_vec(), Some(value))])
-    }
 }
 
 type Edit = fn(&mut Catalog);
@@ -151,38 +106,6 @@ fn a_catalog_that_contradicts_itself_is_refused() {
     fs::write(&path, good.write(&state)).unwrap();
     let db = options().open(&dir).unwrap();
     assert_eq!(db.query("by_user").unwrap().totals().unwrap().count, 20);
-}
-
-/// The catalog of a directory that keeps what only other builds know: told as what it is, from a
-/// snapshot and from a log, and left as it was.
-#[cfg(not(feature = "datasketches"))]
-#[test]
-fn what_a_view_keeps_that_this_program_was_built_without_is_told() {
-    let unknown = |name: &str| -> View {
-        serde_json::from_str(&format!(
-            r#"{{"name": "{name}", "key": [], "events": [], "conditions": [], "grains": [],
-                "aggregates": [{{"kll": {{"measure": "value", "k": 200}}}}]}}"#
-        ))
-        .unwrap()
-    };
-    let told = |error: Error, name: &str| {
-        assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
-        let keeps = format!("the view {name:?} keeps a kll sketch 200 of value, which");
-        assert!(error.to_string().contains(&keeps), "{error}");
-        assert!(error.to_string().contains("the feature `datasketches`"), "{error}");
-    };
-    let root = tempfile::tempdir().unwrap();
-    let dir = closed(root.path());
-    let path = dir.join("state.redb");
-    let state = fs::read(&path).unwrap();
-    let mut catalog = Catalog::read(&state);
-    catalog.views[1].1 = unknown("by_user");
-    fs::write(&path, catalog.write(&state)).unwrap();
-    told(refused(&dir, "a KLL sketch"), "by_user");
-    told(quipu::ReadOnlyDb::open(&dir).unwrap_err(), "by_user");
-    fs::write(&path, &state).unwrap();
-    let db = options().open(&dir).unwrap();
-    told(db.define(unknown("new")).unwrap_err(), "new");
 }
 
 /// It goes on behind segments that nobody has; what was recorded next would not be found again.

@@ -4,8 +4,8 @@
 use crate::directory::{NOW, crash_image, options};
 use quipu::aggregate::{Aggregate, Approx};
 use quipu::{
-    Bucket, Db, Depth, ErrorKind, Event, Grain, Keep, RangeQuery, ReadOnlyDb, Row, TestClock,
-    Timestamp, View,
+    Bucket, Db, Depth, ErrorKind, Event, Grain, Keep, Options, RangeQuery, ReadOnlyDb, Row,
+    TestClock, Timestamp, View,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -301,9 +301,18 @@ fn sell(db: &Db, at: i64, user: u64, value: f64) {
 
 #[test]
 fn a_range_that_is_kept_and_asked_again_says_what_a_new_one_does() {
+    keep_and_ask(options(), 97);
+}
+
+#[test]
+fn so_does_one_of_a_key_that_leaves_memory_and_comes_back_in_between() {
+    keep_and_ask(options().memory_budget(0), 3);
+}
+
+fn keep_and_ask(options: Options, checkpoint_every: u64) {
     let root = tempfile::tempdir().unwrap();
     let clock = TestClock::at(Timestamp::from_secs(NOW));
-    let db = options().clock(clock.clone()).view(buyers(200)).open(root.path().join("db")).unwrap();
+    let db = options.clock(clock.clone()).view(buyers(200)).open(root.path().join("db")).unwrap();
     let series = db.query("buyers").unwrap().series(&["FR"]).unwrap();
     let made = |n| [series.last_minutes(n), series.last_minutes(n).previous().kept()];
     let kept = [1, 2, 31, 32, 33, 100, 199].map(|n| (n, made(n)));
@@ -328,7 +337,7 @@ fn a_range_that_is_kept_and_asked_again_says_what_a_new_one_does() {
             };
             sell(&db, now - late, drawn(round * 5 + n) % 700, (drawn(n + round) % 900) as f64);
         }
-        if round % 97 == 50 {
+        if round.is_multiple_of(checkpoint_every) {
             db.checkpoint().unwrap();
         }
         for (n, kept) in &kept {

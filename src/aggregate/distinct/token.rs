@@ -46,11 +46,14 @@ fn rare(hash: u64) -> u64 {
 }
 
 /// A hash that has this token.
+#[inline]
 pub(super) fn hash(token: u64) -> u64 {
     let field = token & ((1 << FIELD_BITS) - 1);
-    if field >= PLAIN_MIN {
-        return token << (64 - TOKEN_BITS);
-    }
+    if field >= PLAIN_MIN { token << (64 - TOKEN_BITS) } else { rare_hash(token, field) }
+}
+
+#[cold]
+fn rare_hash(token: u64, field: u64) -> u64 {
     let index = token >> FIELD_BITS << REST_BITS;
     index | (1 << (field - LOWEST)) >> 1
 }

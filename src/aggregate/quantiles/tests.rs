@@ -1,6 +1,7 @@
 //! The laws of quantiles, their error, and bytes that nobody should trust.
 #![allow(clippy::float_cmp, reason = "what is exact is compared exactly")]
 
+use super::bins::OCTAVES;
 use super::*;
 use proptest::prelude::*;
 
@@ -32,6 +33,21 @@ fn values(n: std::ops::Range<usize>) -> impl Strategy<Value = Vec<f64>> {
         1 => prop::sample::select(vec![0.0, -0.0, 5e-324, f64::MIN, f64::MAX, -1.0, 1.0]),
     ];
     prop::collection::vec(value, n)
+}
+
+#[test]
+fn zeros_among_the_least_values_that_there_are_stay_zeros() {
+    let subnormal = |n: u64| f64::from_bits(n);
+    let mut state = Quantiles::default();
+    (1..=200).for_each(|n| state.insert(subnormal(n)));
+    assert!(!state.is_exact());
+    [0.0, -0.0, 0.0].iter().for_each(|zero| state.insert(*zero));
+    state.insert(subnormal(1));
+    assert_eq!(state.count(), 204);
+    assert_eq!((state.min(), state.max()), (Some(0.0), Some(subnormal(200))));
+    let lower = state.bins().iter().map(|bin| (bin.upper, bin.count)).next();
+    assert_eq!(lower, Some((0.0, 3)));
+    assert_eq!(bytes(&Quantiles::decode(&mut &bytes(&state)[..]).unwrap()), bytes(&state));
 }
 
 proptest! {
@@ -281,4 +297,16 @@ fn no_value_is_up_to_what_is_no_number() {
     let none = quantiles.count_up_to(f64::NAN);
     assert_eq!((none.value, none.is_exact()), (0.0, true));
     assert_eq!(quantiles.share_up_to(f64::NAN).map(|share| share.value), Some(0.0));
+}
+
+#[test]
+fn counts_that_stopped_are_not_called_exact() {
+    let mut state = Quantiles::default();
+    state.insert_times(1.0, u64::MAX - 1);
+    state.insert_times(2.0, 1);
+    state.insert_times(1.0, 9);
+    let ones = state.count_up_to(1.5);
+    assert!(!ones.is_exact() && ones.upper.is_infinite(), "{ones:?}");
+    let share = state.share_up_to(1.5).unwrap();
+    assert!(share.lower > 0.99 && share.upper == 1.0, "{share:?}");
 }

@@ -24,7 +24,7 @@ pub struct Heavy {
     pub value: u64,
     /// The item counts at least this.
     pub lower: u64,
-    /// The item counts at most this.
+    /// The item counts at most this; where it is 2^64 - 1, counting stopped there.
     pub upper: u64,
 }
 
@@ -59,10 +59,11 @@ impl Heavy {
 
     /// Whether the count is known exactly.
     pub fn is_exact(&self) -> bool {
-        self.lower == self.upper
+        self.lower == self.upper && self.upper != u64::MAX
     }
 
-    /// The count as other approximate answers are; above 2^53 its bounds are rounded outwards.
+    /// The count as other approximate answers are; above 2^53 its bounds are rounded outwards, and the upper one
+    /// is infinite where counting [stopped](Heavy::upper).
     ///
     /// ```
     /// # let mut top = quipu::aggregate::Top::default();
@@ -70,15 +71,7 @@ impl Heavy {
     /// assert_eq!(top.count_of(b"tea").approx().upper, 7.0);
     /// ```
     pub fn approx(&self) -> Approx {
-        let (mut lower, mut upper) = (self.lower as f64, self.upper as f64);
-        // `as` rounds to the nearest; an f64 of an integer below 2^64 fits in 128 bits.
-        if lower as u128 > u128::from(self.lower) {
-            lower = lower.next_down();
-        }
-        if (upper as u128) < u128::from(self.upper) {
-            upper = upper.next_up();
-        }
-        Approx { value: self.value as f64, lower, upper, confidence: 1.0 }
+        Approx::counted(self.value as f64, self.lower, self.upper)
     }
 }
 
