@@ -101,6 +101,14 @@ fn batches(db: &Db, sales: &[Sale]) {
     record_in_batches(db, sales.iter().map(Sale::event));
 }
 
+/// What the checksums of so many pieces of so many bytes take; for an event, in nanoseconds.
+fn checksums(events: usize, pieces: usize, bytes_each: usize) -> f64 {
+    let (bytes, mut sum) = (vec![0x5a; bytes_each], 0);
+    let (time, ()) = cpu(|| (0..pieces).for_each(|_| sum ^= crc32fast::hash(black_box(&bytes))));
+    black_box(sum);
+    ns_each(time, events)
+}
+
 /// That the two sides did the same work.
 fn agree(plain: &PlainLoop, db: &Db) {
     let view = db.query("by_user_product").expect("a view");
@@ -117,7 +125,7 @@ fn agree(plain: &PlainLoop, db: &Db) {
 fn one_thread(name: &str, sales: &[Sale]) {
     let n = sales.len();
     let (mut by_loop, mut by_batch, mut by_single) = (vec![], vec![], vec![]);
-    let mut by_close = vec![];
+    let (mut by_close, mut bytes) = (vec![], 0);
     for round in 0..ROUNDS {
         let (time, plain) = plain_loop(sales);
         by_loop.push(time);
@@ -125,6 +133,7 @@ fn one_thread(name: &str, sales: &[Sale]) {
         by_batch.push(time);
         if round == 0 {
             agree(&plain, &store.db);
+            bytes = store.db.statistics().log_bytes as usize;
         }
         by_close.push(cpu(|| store.db.close().expect("closed")).0);
         drop((plain, store));
@@ -143,6 +152,13 @@ fn one_thread(name: &str, sales: &[Sale]) {
     line("quipu, single records, with sync()", ns(&by_single), "ns/event", Target::None);
     line("batches / HashMaps", ratio(&by_batch), "", Target::AtMost(0.5));
     line("single records / HashMaps", ratio(&by_single), "", Target::AtMost(1.0));
+    // An event of a batch is checked with its frame, one by itself in the stage before.
+    let each = bytes / n;
+    let by_frame = checksums(n, n / 1_000, 1_000 * each);
+    let share = |of: f64, times: &[Duration]| 100.0 * of / ns(times);
+    let singly = by_frame + checksums(n, n, each);
+    line("checksums, of batches", share(by_frame, &by_batch), "%", Target::AtMost(3.0));
+    line("checksums, of single records", share(singly, &by_single), "%", Target::AtMost(3.0));
     line("close() after that, with its checkpoint", ns(&by_close), "ns/event", Target::None);
 }
 

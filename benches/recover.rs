@@ -1,5 +1,5 @@
-//! Coming back: how fast the log is replayed after a crash, and how long it takes to open a
-//! directory after a clean close.
+//! Coming back: how fast the log is replayed after a crash, how long it takes to open a
+//! directory after a clean close, and how fast one is verified.
 //!
 //! The crash is a copy of the directory taken while the engine is open, no checkpoint having been
 //! made: everything has to come from the log. Run as `cargo bench --bench recover`.
@@ -12,7 +12,7 @@ use common::events::{Sale, retail, synthetic};
 use common::measure::{bytes_under, copy, cpu, make_cold, median, wall};
 use common::report::{Target, heading, line, millis};
 use common::{Store, five_views, record_in_batches, without_checkpoints};
-use quipu::{Component, Db, Event, View};
+use quipu::{Component, Db, Depth, Event, View};
 use std::path::Path;
 
 const ROUNDS: usize = 5;
@@ -95,10 +95,32 @@ fn open_after_close() {
     line("snapshot, a series", (all - log) as f64 / SERIES as f64, "bytes", Target::None);
 }
 
+/// How fast a closed directory is verified.
+fn verify(name: &str, sales: &[Sale]) {
+    let store = Store::new(without_checkpoints(), five_views());
+    in_batches(&store.db, sales);
+    store.db.close().expect("closed");
+    let megabytes = bytes_under(store.db.directory()) as f64 / 1e6;
+    heading(format!("verifying {name}, {megabytes:.0} MB, CPU time, median of {ROUNDS} rounds"));
+    for (what, depth, target) in [
+        ("every checksum and every order", Depth::Checksums, Target::AtLeast(500.0)),
+        ("and every series against the log", Depth::Refold, Target::None),
+    ] {
+        let rate = |_| {
+            let (time, report) = cpu(|| quipu::verify(store.db.directory(), depth, |_| {}));
+            assert!(report.expect("verified").is_intact());
+            megabytes / time.as_secs_f64()
+        };
+        line(what, median(&(0..ROUNDS).map(rate).collect::<Vec<_>>()), "MB/s", target);
+    }
+}
+
 fn main() {
     replay("synthetic events of batches of 1,000", &synthetic(1_500_000), in_batches);
     let shop = retail();
     replay("retail events of batches of 1,000", &shop, in_batches);
     replay("retail events recorded singly", &shop, singly);
+    verify("synthetic events", &synthetic(1_500_000));
+    verify("retail events", &shop);
     open_after_close();
 }

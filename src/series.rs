@@ -50,7 +50,7 @@ impl Shape {
         Shape { kinds, calendar, is_packed }
     }
 
-    fn has_rings(&self) -> bool {
+    pub(crate) fn has_rings(&self) -> bool {
         !self.is_packed && !self.calendar.grains.is_empty()
     }
 }

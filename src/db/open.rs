@@ -25,6 +25,7 @@ use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, Lock, Sharing};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::exchange::Replicas;
 use crate::log::Home;
 use crate::log::reader::{self, Entry};
@@ -192,14 +193,29 @@ fn read_stage(
         tracing::warn!(dir = %dir.display(), byte, bit, "a flipped bit of the stage was turned back");
     }
     let mut builder = Builder::new(dictionary);
-    for (_, event) in staged.behind(last) {
-        // Valid, and of a kind that this version does not know.
-        let event = record::take_event(event).map_err(|malformed| {
-            Error::corruption(&dir.join(stage::NAME), 0, format!("a staged event: {malformed}"))
-        })?;
-        builder.add(dictionary, &event);
+    for event in staged_events(&staged, last, dir) {
+        builder.add(dictionary, &event?);
     }
     Ok(builder)
+}
+
+/// The events that are staged behind a position. One that is malformed has a right checksum, so nothing but
+/// a hostile hand or a later version wrote it.
+pub(super) fn staged_events<'a>(
+    staged: &'a Staged,
+    position: u64,
+    dir: &'a Path,
+) -> impl Iterator<Item = Result<Event<'a>>> {
+    staged.behind(position).map(move |(at, event)| {
+        record::take_event(event).map_err(|malformed| {
+            let offset = staged.upto(at - 1).len() as u64;
+            let message = format!(
+                "the staged event of position {at}: {malformed}; `quipu repair` puts the stage aside, and the \
+                 events in it that the log has not are given up then"
+            );
+            Error::corruption(&dir.join(stage::NAME), offset, message)
+        })
+    })
 }
 
 /// Brings staged events into the log, durable when it returns, and applies them.

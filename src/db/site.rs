@@ -8,7 +8,7 @@
 //! 2. Whose directory it is, and where its log begins, is found out whatever file says it no longer.
 
 use super::catalog::Catalog;
-use super::open::{LOCK, LOG, STORE};
+use super::open::{LOCK, LOG, STORE, staged_events};
 use super::store;
 use super::verify::{Finding, Meaning, turned_back};
 use crate::disk::{Access, Disk, Filling, Lock, Sharing};
@@ -193,11 +193,16 @@ impl Site {
 
     /// What is wrong with the stage, if anything is.
     pub(super) fn stage_damage(&self) -> Result<Option<StageDamage>> {
-        match Staged::read(&*self.disk, &self.dir, self.home.identity) {
+        let read = Staged::read(&*self.disk, &self.dir, self.home.identity).and_then(|staged| {
+            let before = staged.begins().map_or(0, |first| first.saturating_sub(1));
+            staged_events(&staged, before, &self.dir).try_for_each(|event| event.map(drop))?;
+            Ok(staged.flipped().copied())
+        });
+        match read {
             Err(error) if error.kind() == ErrorKind::Corruption => {
                 Ok(Some(StageDamage::Lost(error)))
             }
-            read => read.map(|staged| staged.flipped().copied().map(StageDamage::Flipped)),
+            read => Ok(read?.map(StageDamage::Flipped)),
         }
     }
 }

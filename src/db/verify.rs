@@ -5,15 +5,15 @@
 //! 2. It does not stop at the first damage. What cannot be looked at because of a damage is said.
 //! 3. The unsynced tail of a crash is no damage: the next opening cuts it.
 //!
-//! Next: `db/site.rs` (the directory), `db/refold.rs` (series against the log), `log/survey.rs` (the log past its damages).
+//! Next: `verify/rows.rs` (rows by themselves), `db/site.rs` (the directory), `db/refold.rs` (series against the log), `log/survey.rs` (the log past its damages).
+
+mod rows;
 
 use super::backfill::Progress;
 use super::catalog::StoredView;
-use super::load::check_series_row;
 use super::open::{LOCK, LOG, QUARANTINE, REPAIRED, STORE};
 use super::refold::{self, Refold};
 use super::site::{Site, Stay};
-use crate::codec;
 use crate::dictionary::Dictionary;
 use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,23 +25,23 @@ use crate::log::stage;
 use crate::log::survey::{Beginning, PieceState, Survey, Surveyed, survey};
 use crate::manifest;
 use crate::options::Options;
-use crate::record::{Control, Seen};
-use crate::snapshot::{Row, Snapshot, Start, Storage as _, Store, Table};
+use crate::record::Control;
+use crate::snapshot::{Start, Storage as _, Store, Table};
+use rows::{Counted, Rows};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Rows read at once.
-const PAGE: usize = 1_024;
+/// Rows read at once: few, so that they lie where those before them lay.
+const PAGE: usize = 32;
 
 /// How thoroughly a directory is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
     /// Every checksum and every order, as fast as the disk reads.
     Checksums,
-    /// That, every record read, and every series folded again from the log, where the log still has
+    /// That, every record and every row read, and every series folded again from the log, where the log still has
     /// what is in it, and compared with the stored one to the byte. Needs memory for the series of
     /// the views and their buckets, in groups of views of some 1 GiB (a larger view is a group of its
     /// own), and for the dictionary.
@@ -271,16 +271,6 @@ pub(super) struct Verification<'a> {
     pub(super) replica: Option<u128>,
 }
 
-/// What a scan of the stored rows has counted, by view.
-#[derive(Default)]
-struct Counted {
-    series: HashMap<u32, u64>,
-    /// Blocks that series rows speak of, and rows that are blocks.
-    blocks: HashMap<u32, (u64, u64)>,
-    /// What the series take on the heap, buckets included.
-    heap_bytes: HashMap<u32, u64>,
-}
-
 impl<'a> Verification<'a> {
     fn begin(site: &'a Site, depth: Depth, progress: &'a mut dyn FnMut(Progress)) -> Self {
         Verification {
@@ -308,12 +298,12 @@ impl<'a> Verification<'a> {
         // The store first: what is in it says what a group of views will take. What is found there is
         // told behind what is found in the log.
         let of_names = this.report.findings.len();
-        let counted = this.store()?;
+        let rows = this.store()?;
         let of_store = this.report.findings.split_off(of_names);
         let views = site.catalog.as_ref().map(|catalog| catalog.views.clone()).unwrap_or_default();
         let refold = depth == Depth::Refold;
         let groups = if refold {
-            let heap_bytes = |id| counted.heap_bytes.get(&id).copied().unwrap_or(0);
+            let heap_bytes = |id| rows.of(id).heap_bytes;
             refold::groups(views.clone(), &heap_bytes, refold::GROUP_BYTES)
         } else {
             Vec::new()
@@ -358,16 +348,16 @@ impl<'a> Verification<'a> {
         for group in groups.iter().skip(1) {
             // One after the other: that is what bounds the memory.
             if let Some(folded) = folded.pop() {
-                this.compare(&folded, &counted)?;
+                this.compare(&folded, &rows)?;
             }
             let mut next = Refold::new(group, zone, as_of, &dictionary);
             this.fold_again(&dictionary, &mut next)?;
             folded.push(next);
         }
         for folded in folded {
-            this.compare(&folded, &counted)?;
+            this.compare(&folded, &rows)?;
         }
-        this.views(&views, &counted);
+        this.views(&views, &rows);
         this.integrity()?;
         this.step(0);
         Ok(this)
@@ -556,11 +546,11 @@ impl<'a> Verification<'a> {
     }
 
     /// Checks every row of the store by itself.
-    fn store(&mut self) -> Result<Counted> {
-        let mut counted = Counted::default();
+    fn store(&mut self) -> Result<Rows<'a>> {
         let site = self.site;
+        let mut rows = Rows::new(site.catalog.as_ref(), self.depth);
         let path = site.place();
-        let Some(storage) = &site.storage else { return Ok(counted) };
+        let Some(storage) = &site.storage else { return Ok(rows) };
         let snapshot = storage.snapshot()?;
         for table in Table::ALL {
             let mut behind: Option<Vec<u8>> = None;
@@ -583,7 +573,7 @@ impl<'a> Verification<'a> {
                 let before = self.report.findings.len();
                 for row in &page {
                     self.report.rows += 1;
-                    if let Err(what) = self.row(&*snapshot, table, row, &mut counted) {
+                    if let Err(what) = rows.check(&*snapshot, table, row) {
                         self.found(Finding::new(&path, Meaning::Corruption, what));
                     }
                 }
@@ -594,64 +584,10 @@ impl<'a> Verification<'a> {
                 behind = page.into_iter().last().map(|(key, _)| key);
             }
         }
-        Ok(counted)
+        Ok(rows)
     }
 
-    /// Checks one row; the error is what is wrong with it.
-    fn row(
-        &self,
-        snapshot: &dyn Snapshot,
-        table: Table,
-        (key, value): &Row,
-        counted: &mut Counted,
-    ) -> Result<(), String> {
-        let catalog = self.site.catalog.as_ref();
-        match table {
-            Table::Meta if key == super::catalog::ROW => Ok(()),
-            Table::Meta => Err("the table \"meta\" has a row that is not known".to_owned()),
-            Table::Ids => match Seen::from_row(key, value) {
-                Ok(seen) if catalog.is_some_and(|c| seen.position > c.position) => Err(format!(
-                    "an id of position {} is stored, which is behind the snapshot",
-                    seen.position
-                )),
-                Ok(_) => Ok(()),
-                Err(e) => Err(format!("a stored event id is damaged: {e}")),
-            },
-            Table::Series | Table::Buckets => {
-                let of = if table == Table::Series { "series" } else { "buckets" };
-                codec::unseal(key, value).map_err(|e| {
-                    let parts = crate::key::parts(key).unwrap_or_default();
-                    if table == Table::Series {
-                        format!("the stored series of key {parts:?} is damaged: {e}")
-                    } else {
-                        format!("a stored block of buckets is damaged: {e}")
-                    }
-                })?;
-                let id = key.first_chunk().map(|id| u32::from_be_bytes(*id));
-                let Some((id, catalog)) = id.zip(catalog) else { return Ok(()) };
-                let Some(view) = catalog.views.iter().find(|view| view.id == id) else {
-                    return if catalog.purge.contains(&id) {
-                        Ok(())
-                    } else {
-                        Err(format!("there are {of} of a view {id}, which does not exist"))
-                    };
-                };
-                if table == Table::Buckets {
-                    counted.blocks.entry(id).or_default().1 += 1;
-                    return Ok(());
-                }
-                let shape = view.view.shape(catalog.zone.unwrap_or_default());
-                let weight = check_series_row(snapshot, key, value, &shape)
-                    .map_err(|error| error.message().to_owned())?;
-                *counted.series.entry(id).or_default() += 1;
-                counted.blocks.entry(id).or_default().0 += weight.blocks;
-                *counted.heap_bytes.entry(id).or_default() += weight.heap_bytes;
-                Ok(())
-            }
-        }
-    }
-
-    fn compare(&mut self, folded: &Refold, counted: &Counted) -> Result<()> {
+    fn compare(&mut self, folded: &Refold, rows: &Rows<'_>) -> Result<()> {
         let site = self.site;
         let (Some(storage), Some(catalog)) = (&site.storage, &site.catalog) else {
             return Ok(());
@@ -663,7 +599,7 @@ impl<'a> Verification<'a> {
             if self.why_not(view).is_some() {
                 continue;
             }
-            let stored = counted.series.get(&id).copied().unwrap_or(0);
+            let stored = rows.of(id).series;
             let before = self.report.findings.len();
             let findings = &mut self.report.findings;
             match folded.compare(id, &*snapshot, stored, &path, findings) {
@@ -698,10 +634,10 @@ impl<'a> Verification<'a> {
         })
     }
 
-    fn views(&mut self, views: &[StoredView], counted: &Counted) {
+    fn views(&mut self, views: &[StoredView], rows: &Rows<'_>) {
         let path = self.site.place();
         for view in views {
-            let series = counted.series.get(&view.id).copied().unwrap_or(0);
+            let Counted { series, blocks: there, named_blocks: named, .. } = rows.of(view.id);
             let name = view.view.name();
             // Damaged rows are not counted; where there are some, the difference is known.
             if !self.store_is_damaged && series != view.rows {
@@ -712,7 +648,6 @@ impl<'a> Verification<'a> {
                 self.store_is_damaged = true;
                 self.found(Finding::new(&path, Meaning::Corruption, what));
             }
-            let (named, there) = counted.blocks.get(&view.id).copied().unwrap_or_default();
             if !self.store_is_damaged && named != there {
                 let what = format!(
                     "view {name:?} has {there} stored blocks of buckets, its series name {named}"
@@ -868,8 +803,8 @@ mod tests {
         let site = Site::enter(Arc::new(OsDisk), &dir, Stay::Reading, &Options::new()).unwrap();
         let mut quietly = |_| {};
         let mut verification = Verification::begin(&site, Depth::Refold, &mut quietly);
-        let counted = verification.store().unwrap();
-        let heap_bytes = |id| counted.heap_bytes.get(&id).copied().unwrap_or(0);
+        let rows = verification.store().unwrap();
+        let heap_bytes = |id| rows.of(id).heap_bytes;
         let stored = site.catalog.as_ref().unwrap().views.clone();
         let dictionary = Arc::new(Dictionary::new(0));
         for view in &stored {

@@ -15,11 +15,10 @@ pub(crate) mod store;
 use crate::directory;
 use catalog::{Catalog, Filled};
 use log::{Frame, frames, kind};
-use quipu::{Db, Dedup, Error, ErrorKind, Event, Options, Policy, Retention, View};
+use quipu::{Db, Error, ErrorKind, Event, Options, Policy, Retention, View};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use store::{CATALOG, META};
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10).checkpoint_every(Duration::from_hours(1))

@@ -164,6 +164,43 @@ fn a_stage_with_a_damaged_header_is_named_and_put_aside_by_a_repair() {
 }
 
 #[test]
+fn a_staged_event_that_has_a_right_checksum_and_is_none_is_named_where_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("db");
+    let db = options().open(&dir).unwrap();
+    db.define(by_user()).unwrap();
+    record(&db, 0..10);
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    let stage = image.join("STAGE");
+    let mut bytes = fs::read(&stage).unwrap();
+    // The second record: its flags say what no version knows, and its checksum is made anew.
+    let length = |bytes: &[u8], at: usize| {
+        u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize
+    };
+    let at = 64 + (16 + length(&bytes, 64)).next_multiple_of(8);
+    let end = at + 16 + length(&bytes, at);
+    bytes[at + 16 + 8] |= 0x80;
+    let mut sum = crc32fast::Hasher::new_with_initial(crc32fast::hash(&bytes[32..40]));
+    sum.update(&bytes[at + 4..end]);
+    bytes[at..at + 4].copy_from_slice(&sum.finalize().to_le_bytes());
+    fs::write(&stage, &bytes).unwrap();
+    let before = contents(&image);
+    let error = options().open(&image).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
+    assert_eq!(error.offset(), Some(at as u64), "{error}");
+    let report = quipu::verify(&image, Depth::Refold, |_| {}).unwrap();
+    let damages: Vec<_> = report.damages().collect();
+    assert_eq!(damages.len(), 1, "{report:?}");
+    assert_eq!(damages[0].path, stage);
+    assert!(damages[0].what.contains("the staged event of position"), "{report:?}");
+    assert!(contents(&image) == before);
+    quipu::repair(&image, quipu::Repair::Apply, |_| {}).unwrap();
+    assert!(quipu::verify(&image, Depth::Refold, |_| {}).unwrap().is_intact());
+    options().open(&image).unwrap();
+}
+
+#[test]
 fn readers_see_what_is_staged_and_what_became_of_it_once() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("db");
