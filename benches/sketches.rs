@@ -51,6 +51,14 @@ fn quantiles() {
         }
     });
     line("a value", ns, "ns", Target::AtMost(2.0));
+    let centred: Vec<f64> = values.iter().map(|value| value - 20.0).collect();
+    let mut of_both = of(&centred);
+    let ns = least(centred.len(), || {
+        for value in black_box(&centred) {
+            of_both.insert(*value);
+        }
+    });
+    line("a value of either sign", ns, "ns", Target::None);
     let few = &values[..128];
     let ns = least(few.len() * 100, || {
         (0..100).for_each(|_| _ = black_box(of(black_box(few))));
@@ -118,14 +126,14 @@ fn kll() {
 }
 
 /// A view of one key with a sketch of some thousand users in each of 1,440 minutes.
-fn sliding(what: &str, users: u64, view: View) {
+fn sliding(what: &str, users: u64, minutes: u64, view: View) {
     heading(format!("{MINUTES} buckets, {what}"));
     let clock = TestClock::at(Timestamp::from_secs(NOW));
     let view = view.grain(Grain::Minute, Keep::Last(2_000));
     let store = Store::new(without_checkpoints().clock(clock.clone()), [view]);
     let mut random = SplitMix64(9);
-    for minute in 0..MINUTES {
-        let at = Timestamp::from_secs(NOW - 60 * (MINUTES - 1 - minute) as i64);
+    for minute in 0..minutes {
+        let at = Timestamp::from_secs(NOW - 60 * (minutes - 1 - minute) as i64);
         let names: Vec<String> =
             (0..users).map(|_| format!("u{}", random.below(1 << 20))).collect();
         record_in_batches(&store.db, names.iter().map(|u| Event::new("e").at(at).dim("user", u)));
@@ -142,17 +150,19 @@ fn sliding(what: &str, users: u64, view: View) {
     // A minute goes by before each question, in which there are some events.
     // Events come, and minutes go by.
     let mut seconds = NOW;
-    let mut after = |seconds_more: i64, events: u64| {
+    let mut after = |seconds_more: i64, events: u64, late: i64| {
         seconds += seconds_more;
         clock.set(Timestamp::from_secs(seconds));
         let names: Vec<String> =
             (0..events).map(|_| format!("u{}", random.below(1 << 20))).collect();
-        record_in_batches(&store.db, names.iter().map(|u| Event::new("e").dim("user", u)));
+        let at = Timestamp::from_secs(seconds - late);
+        let events = names.iter().map(|u| Event::new("e").at(at).dim("user", u));
+        record_in_batches(&store.db, events);
         // (The clock of the processor would take longer than some of what it measures.)
         ns_each(wall(|| _ = ask(&kept)).0, 1)
     };
-    let mut each = |what: &str, seconds: i64, events: u64| {
-        let mut times: Vec<f64> = (0..640).map(|_| after(seconds, events)).collect();
+    let mut each = |what: &str, seconds: i64, events: u64, late: i64| {
+        let mut times: Vec<f64> = (0..640).map(|_| after(seconds, events, late)).collect();
         let mean = times.iter().sum::<f64>() / times.len() as f64;
         times.sort_by(f64::total_cmp);
         let target = Target::AtMost(3_000.0);
@@ -160,8 +170,9 @@ fn sliding(what: &str, users: u64, view: View) {
         line("  the mean", mean, "ns", Target::None);
         line("  the longest", times[times.len() - 1], "ns", Target::None);
     };
-    each("after each event", 0, 1);
-    each("each minute", 60, 10);
+    each("after each event", 0, 1, 0);
+    each("each minute", 60, 10, 0);
+    each("after an event a minute late", 0, 1, 60);
     let total = kept.total().expect("an answer").expect("events");
     let distinct = total.sketches.distinct("user").expect("a sketch");
     let ns = least(100, || (0..100).for_each(|_| _ = black_box(distinct.estimate())));
@@ -198,7 +209,10 @@ fn main() {
     #[cfg(feature = "datasketches")]
     kll();
     let distinct = View::new("users").distinct_at("user", Distinct::PRECISION);
-    sliding("distinct, precision 12, few in each", 300, distinct.clone());
-    sliding("distinct, precision 12, 1,500 in each", 1_500, distinct);
+    sliding("distinct, precision 12, 300 in each", 300, MINUTES, distinct.clone());
+    sliding("distinct, precision 12, 1,500 in each", 1_500, MINUTES, distinct.clone());
+    sliding("the same, none in the first 720", 1_500, MINUTES / 2, distinct);
+    let fine = View::new("users").distinct_at("user", 14);
+    sliding("distinct, precision 14, 5,000 in each", 5_000, MINUTES, fine);
     recording();
 }

@@ -210,8 +210,8 @@ pub(super) fn staged_events<'a>(
         record::take_event(event).map_err(|malformed| {
             let offset = staged.upto(at - 1).len() as u64;
             let message = format!(
-                "the staged event of position {at}: {malformed}; `quipu repair` puts the stage aside, and the \
-                 events in it that the log has not are given up then"
+                "the staged event of position {at}: {malformed}; `quipu repair` gives up this one and those \
+                 behind it"
             );
             Error::corruption(&dir.join(stage::NAME), offset, message)
         })

@@ -20,7 +20,7 @@
 
 use super::batch::Builder;
 use super::catalog::Catalog;
-use super::open::{self, Ground, Recovery};
+use super::open::{self, Ground, Recovery, staged_events};
 use super::{Engine, Statistics, ViewStatus, statistics, store};
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, OsDisk};
@@ -34,7 +34,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::policy::Policy;
 use crate::query::Query;
-use crate::record::{self, Control};
+use crate::record::Control;
 use crate::snapshot::{RedbStorage, Storage as _, Store, StoreHold};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::time::TimeZone;
@@ -374,10 +374,8 @@ fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
 fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
     let position = following.follower.position().max(following.staged);
     let mut builder = Builder::new(&engine.dictionary);
-    for (_, event) in following.stage.behind(position) {
-        // One of a kind that this version does not know: it comes with the log.
-        let Ok(event) = record::take_event(event) else { break };
-        builder.add(&engine.dictionary, &event);
+    for event in staged_events(&following.stage, position, &engine.dir) {
+        builder.add(&engine.dictionary, &event?);
     }
     let (events, now) = (builder.len() as u64, engine.now().micros());
     if events > 0 {

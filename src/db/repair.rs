@@ -193,6 +193,8 @@ enum Work {
     Stray,
     /// A flipped bit in the header of the stage.
     Stage(Flipped),
+    /// The stage has no event at this offset, where one should be.
+    CutStage(u64),
     /// The log says all that is in the store.
     Rebuild,
     /// A new store of these rows.
@@ -242,6 +244,16 @@ impl Plan {
             Some(StageDamage::Lost(error)) => {
                 let what = format!("put aside: {}", error.message());
                 plan.steps.push((Work::Stray, step(Action::PutAside, &path, what)));
+            }
+            Some(StageDamage::Event { error, positions }) => {
+                let mut step = step(Action::GiveUp, &path, "");
+                let in_log = verified.report.last_position.get();
+                let lost = positions.start.max(in_log + 1)..positions.end;
+                step.records = lost.end.saturating_sub(lost.start);
+                step.given_up.extend(Positions::of(&lost));
+                step.what =
+                    format!("cut there: {}; records given up: {}", error.message(), step.records);
+                plan.steps.push((Work::CutStage(error.offset().unwrap_or(0)), step));
             }
             Some(StageDamage::Flipped(flipped)) => {
                 let step = step(Action::Mend, &path, "flipped bits turned back: 1");
@@ -310,6 +322,10 @@ impl Plan {
                     put_aside(disk, dir, &name.to_string_lossy(), &place)?;
                 }
                 Work::Stage(flipped) => stage::mend(disk, &site.dir, flipped)?,
+                Work::CutStage(offset) => {
+                    copy_aside(disk, &step.path, &place)?;
+                    stage::cut(disk, &site.dir, *offset)?;
+                }
                 Work::Rebuild => {
                     if disk_has(disk, &step.path)? {
                         put_aside(disk, &site.dir, STORE, &place)?;

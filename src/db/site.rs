@@ -22,6 +22,7 @@ use crate::options::Options;
 use crate::snapshot::{RedbStorage, Storage as _, Store};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -193,17 +194,22 @@ impl Site {
 
     /// What is wrong with the stage, if anything is.
     pub(super) fn stage_damage(&self) -> Result<Option<StageDamage>> {
-        let read = Staged::read(&*self.disk, &self.dir, self.home.identity).and_then(|staged| {
-            let before = staged.begins().map_or(0, |first| first.saturating_sub(1));
-            staged_events(&staged, before, &self.dir).try_for_each(|event| event.map(drop))?;
-            Ok(staged.flipped().copied())
-        });
-        match read {
+        let staged = match Staged::read(&*self.disk, &self.dir, self.home.identity) {
             Err(error) if error.kind() == ErrorKind::Corruption => {
-                Ok(Some(StageDamage::Lost(error)))
+                return Ok(Some(StageDamage::Lost(error)));
             }
-            read => Ok(read?.map(StageDamage::Flipped)),
+            read => read?,
+        };
+        if let Some(flipped) = staged.flipped() {
+            return Ok(Some(StageDamage::Flipped(*flipped)));
         }
+        let Some(first) = staged.begins() else { return Ok(None) };
+        let mut events = staged_events(&staged, first.saturating_sub(1), &self.dir).zip(first..);
+        let malformed = events.find_map(|(event, position)| Some((event.err()?, position)));
+        Ok(malformed.map(|(error, position)| {
+            let end = position + 1 + events.count() as u64;
+            StageDamage::Event { error, positions: position..end }
+        }))
     }
 }
 
@@ -213,13 +219,15 @@ pub(super) enum StageDamage {
     Flipped(Flipped),
     /// It says nothing.
     Lost(Error),
+    /// One of its events is none; the positions from there on.
+    Event { error: Error, positions: Range<u64> },
 }
 
 impl StageDamage {
     /// What verifying says of it.
     pub(super) fn finding(&self, path: &Path) -> Finding {
         match self {
-            StageDamage::Lost(error) => Finding::of(error, path),
+            StageDamage::Lost(error) | StageDamage::Event { error, .. } => Finding::of(error, path),
             StageDamage::Flipped(Flipped { byte, bit, .. }) => {
                 let finding = Finding::new(path, Meaning::Corruption, turned_back(*bit));
                 finding.at(*byte..*byte + 1)

@@ -127,10 +127,19 @@ impl Stage {
 
 /// Turns back the flipped bit of the header, durable when this returns.
 pub(crate) fn mend(disk: &dyn Disk, dir: &Path, flipped: &Flipped) -> Result<()> {
+    put(disk, dir, 0, &flipped.header)
+}
+
+/// Takes away the record at an offset and what is behind it, durable when this returns.
+pub(crate) fn cut(disk: &dyn Disk, dir: &Path, offset: u64) -> Result<()> {
+    put(disk, dir, offset, &[0; RECORD_HEADER_BYTES])
+}
+
+fn put(disk: &dyn Disk, dir: &Path, offset: u64, bytes: &[u8]) -> Result<()> {
     let path = dir.join(NAME);
     let write = || -> io::Result<()> {
         let file = disk.open(&path, Access::Write)?;
-        file.write_at(0, &flipped.header)?;
+        file.write_at(offset, bytes)?;
         file.sync()
     };
     write().map_err(|e| Error::io("mend the stage of the log", &path, e))
@@ -258,7 +267,7 @@ impl Staged {
             let event = behind.get(..word(4) as usize)?;
             let whole = &rest[4..RECORD_HEADER_BYTES + event.len()];
             let is_valid = word(0) == checksum(self.salt_checksum, whole);
-            if !is_valid || before.is_some_and(|before| at != before + 1) {
+            if !is_valid || before.is_some_and(|before: u64| before.checked_add(1) != Some(at)) {
                 return None;
             }
             before = Some(at);

@@ -6,8 +6,8 @@
 //! bucket. So a question costs one merge and two copies, and a bucket that goes by some more, whatever the length
 //! of the range: the two stacks of Tangwongsan, Hirzel and Schneider ("Optimal and general out-of-order
 //! sliding-window aggregation", PVLDB 12/10, 2019, section 3), with blocks in place of elements: what the range
-//! loses goes bucket by bucket until the block is gone, and a late event costs one block's merges and one for each
-//! other block.
+//! loses goes bucket by bucket until the block is gone, and a late event costs its block's merges, and one for each
+//! of the others if that one lies in the range whole.
 //!
 //! Invariants
 //! 1. What is kept is of buckets that were not the newest any more when they were merged; the ring counts what
@@ -47,6 +47,8 @@ pub(crate) struct Sliding {
     revision: Revision,
     /// The blocks that lie in the range whole, oldest first.
     whole: Vec<Whole>,
+    /// All of these together.
+    middle: Option<Sum>,
     /// The first block from each of its buckets on.
     front: Option<Front>,
     /// All behind it but the last bucket.
@@ -180,14 +182,16 @@ impl Sliding {
         span: &RangeInclusive<i64>,
         empty: &Sum,
     ) -> &Sum {
-        let begin = parts.front.map_or(*span.start(), |block| (block.number + 1) * BLOCK_BUCKETS);
+        let [first, last] =
+            [span.start(), span.end()].map(|number| number.div_euclid(BLOCK_BUCKETS));
+        // (Whether there is a first block or not: it would come late.)
+        let begin = if first < last { (first + 1) * BLOCK_BUCKETS } else { *span.start() };
         let end = *span.end() - 1;
         // (A clock can have been set back: then it ends before what is kept does.)
         let goes_on = |tail: &Tail| *tail.span.start() == begin && *tail.span.end() <= end;
         let mut tail = self.tail.take().filter(goes_on).unwrap_or_else(|| {
-            let sum = self.whole_blocks(parts.whole, empty);
-            let last = span.end().div_euclid(BLOCK_BUCKETS) * BLOCK_BUCKETS;
-            Tail { span: begin..=last.max(begin) - 1, sum }
+            let sum = self.whole_blocks(parts.whole, empty).clone();
+            Tail { span: begin..=(last * BLOCK_BUCKETS).max(begin) - 1, sum }
         });
         ring.buckets_in(tail.span.end() + 1..=end, |count, states| tail.sum.add(count, states));
         tail.span = begin..=end;
@@ -195,22 +199,26 @@ impl Sliding {
     }
 
     /// The blocks that lie in the range whole, together.
-    fn whole_blocks(&mut self, blocks: &[Block], empty: &Sum) -> Sum {
-        let mut before = std::mem::take(&mut self.whole).into_iter().peekable();
-        let mut all = empty.clone();
-        for block in blocks {
-            while before.next_if(|whole| whole.block.number < block.number).is_some() {}
-            let told = block.told();
-            let kept = before.next_if(|whole| whole.block == told);
-            let whole = kept.unwrap_or_else(|| {
-                let mut sum = empty.clone();
-                block.buckets_in(&ALL).for_each(|(_, count, states)| sum.add(count, states));
-                Whole { block: told, sum }
-            });
-            all.add_sum(&whole.sum);
-            self.whole.push(whole);
+    fn whole_blocks(&mut self, blocks: &[Block], empty: &Sum) -> &Sum {
+        if !self.whole.iter().map(|whole| whole.block).eq(blocks.iter().map(Block::told)) {
+            self.middle = None;
+            let mut before = std::mem::take(&mut self.whole).into_iter().peekable();
+            for block in blocks {
+                while before.next_if(|whole| whole.block.number < block.number).is_some() {}
+                let told = block.told();
+                let kept = before.next_if(|whole| whole.block == told);
+                self.whole.push(kept.unwrap_or_else(|| {
+                    let mut sum = empty.clone();
+                    block.buckets_in(&ALL).for_each(|(_, count, states)| sum.add(count, states));
+                    Whole { block: told, sum }
+                }));
+            }
         }
-        all
+        self.middle.get_or_insert_with(|| {
+            let mut sum = empty.clone();
+            self.whole.iter().for_each(|whole| sum.add_sum(&whole.sum));
+            sum
+        })
     }
 
     /// Adds the end of a block from a bucket on.

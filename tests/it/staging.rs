@@ -194,10 +194,14 @@ fn a_staged_event_that_has_a_right_checksum_and_is_none_is_named_where_it_is() {
     assert_eq!(damages.len(), 1, "{report:?}");
     assert_eq!(damages[0].path, stage);
     assert!(damages[0].what.contains("the staged event of position"), "{report:?}");
+    let error = ReadOnlyDb::open(&image).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Corruption, Some(&*stage)));
     assert!(contents(&image) == before);
-    quipu::repair(&image, quipu::Repair::Apply, |_| {}).unwrap();
+    let done = quipu::repair(&image, quipu::Repair::Apply, |_| {}).unwrap();
+    assert_eq!((done.steps.len(), done.records_given_up()), (1, 9), "{done:?}");
+    assert!(fs::read(done.quarantine.unwrap().join("STAGE")).unwrap() == bytes);
     assert!(quipu::verify(&image, Depth::Refold, |_| {}).unwrap().is_intact());
-    options().open(&image).unwrap();
+    assert_eq!(count(&options().open(&image).unwrap()), 1);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The bins of a distribution whose values are too many to be kept as they are.
 //!
-//! Nearly every value is positive and lies between two that were seen: one comparison tells it, and its bin is
-//! there then. All others go the long way round.
+//! Nearly every value lies between two of its sign that were seen: one comparison tells it, and its bin is there
+//! then. All others go the long way round.
 //!
-//! Invariant: [`Bins::seen`] are sizes of which each has a bin, and none is above or below all values that were
-//! observed; it is derived from the rest.
+//! Invariant: [`Half::seen`] are sizes of which each has a bin, and none is of a value above or below all that
+//! were observed; it is derived from the rest.
 
 use super::{Bin, FEW};
 use crate::aggregate::Malformed;
@@ -21,7 +21,6 @@ const OCTAVE_MAX: u64 = 2_046;
 
 #[derive(Clone, Debug)]
 pub(super) struct Bins {
-    seen: Seen,
     pub(super) min: f64,
     pub(super) max: f64,
     /// The octave of the greatest value in size.
@@ -33,17 +32,21 @@ pub(super) struct Bins {
     positive: Half,
 }
 
-/// Positive values by their bits, which are in the same order: so many from the first on.
+/// Sizes by their bits, which are in the same order: so many from the first on.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     from: u64,
     span: u64,
 }
 
-impl Seen {
-    /// No finite value.
-    const NONE: Self = Seen { from: u64::MAX, span: 0 };
+impl Default for Seen {
+    /// No size has such bits.
+    fn default() -> Self {
+        Seen { from: u64::MAX, span: 0 }
+    }
+}
 
+impl Seen {
     #[inline]
     fn has(self, bits: u64) -> bool {
         bits.wrapping_sub(self.from) <= self.span
@@ -53,6 +56,7 @@ impl Seen {
 /// The bins of one sign.
 #[derive(Clone, Debug, Default)]
 struct Half {
+    seen: Seen,
     /// The number of the first bin, that of an octave's first.
     first: u32,
     /// Whole octaves; the lower 32 bits of each count.
@@ -83,6 +87,26 @@ fn greatest_of(number: u32) -> f64 {
 }
 
 impl Half {
+    #[inline]
+    fn insert_seen(&mut self, size: u64, times: u64) -> bool {
+        let at = ((size >> REST_BITS) as u32).wrapping_sub(self.first) as usize;
+        let is_seen = self.seen.has(size) && at < self.bins.len();
+        if is_seen {
+            self.add_at(at, times);
+        }
+        is_seen
+    }
+
+    /// Notes what is to be seen, where what was observed lies between two values as far as it has this sign,
+    /// which is taken away.
+    fn see(&mut self, least: f64, greatest: f64) {
+        // (Zero has no bin.)
+        let from = least.max(least_of(self.first)).to_bits().max(1);
+        let is_there = !self.bins.is_empty() && greatest > 0.0;
+        let span = greatest.to_bits().checked_sub(from).filter(|_| is_there);
+        self.seen = span.map_or(Seen::default(), |span| Seen { from, span });
+    }
+
     /// The count of a bin.
     fn count(&self, at: usize) -> u64 {
         let low = u64::from(self.bins[at]);
@@ -112,7 +136,13 @@ impl Half {
         match self.upper.binary_search_by_key(&number, |(number, _)| *number) {
             Ok(at) => self.upper[at].1 = upper,
             Err(_) if upper == 0 => {}
-            Err(at) => self.upper.insert(at, (number, upper)),
+            Err(at) => {
+                // By quarters: of bytes that nobody should trust each has such a count.
+                if self.upper.len() == self.upper.capacity() {
+                    self.upper.reserve_exact(self.upper.len() / 4 + 4);
+                }
+                self.upper.insert(at, (number, upper));
+            }
         }
     }
 
@@ -173,7 +203,6 @@ impl Bins {
     /// The bins of some different values, least first.
     pub(super) fn of(few: &[(f64, u64)]) -> Self {
         let mut bins = Bins {
-            seen: Seen::NONE,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
             greatest: few.iter().map(|(value, _)| octave_of(*value)).max().unwrap_or(0),
@@ -188,24 +217,17 @@ impl Bins {
         bins
     }
 
-    /// Counts a value of which [`seen`](Self::seen) tells that its bin is there; whether it is.
+    /// Counts a value of which [`Half::seen`] tells that its bin is there; whether it is.
     #[inline]
     pub(super) fn insert_seen(&mut self, value: f64, times: u64) -> bool {
-        let bits = value.to_bits();
-        let at = ((bits >> REST_BITS) as u32).wrapping_sub(self.positive.first) as usize;
-        let is_seen = self.seen.has(bits) && at < self.positive.bins.len();
-        if is_seen {
-            self.positive.add_at(at, times);
-        }
-        is_seen
+        let half = if value.is_sign_negative() { &mut self.negative } else { &mut self.positive };
+        half.insert_seen(value.abs().to_bits(), times)
     }
 
     /// Notes what is to be seen.
     fn see(&mut self) {
-        // (Zero has no bin.)
-        let from = self.min.max(least_of(self.positive.first)).to_bits().max(1);
-        let span = self.max.to_bits().checked_sub(from).filter(|_| !self.positive.bins.is_empty());
-        self.seen = span.map_or(Seen::NONE, |span| Seen { from, span });
+        self.positive.see(self.min, self.max);
+        self.negative.see(-self.max, -self.min);
     }
 
     /// Counts a value whose bin is there; whether it is.

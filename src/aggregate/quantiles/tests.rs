@@ -310,3 +310,20 @@ fn counts_that_stopped_are_not_called_exact() {
     let share = state.share_up_to(1.5).unwrap();
     assert!(share.lower > 0.99 && share.upper == 1.0, "{share:?}");
 }
+
+#[test]
+fn long_counts_in_every_bin_take_no_more_than_twice_their_bytes() {
+    let mut state = Quantiles::default();
+    for sign in [-1.0, 1.0] {
+        for octave in 0..OCTAVES {
+            for bin in 0..35 {
+                let size = (1.0 + f64::from(bin) / 64.0) * 2.0_f64.powi(octave);
+                state.insert_times(sign * size, 1 << 32);
+            }
+        }
+    }
+    let encoded = bytes(&state);
+    let decoded = Quantiles::decode(&mut &encoded[..]).unwrap();
+    let (heap, bound) = (decoded.heap_bytes(), 2 * encoded.len() + (64 << 10));
+    assert!(heap <= bound, "{heap} bytes of {} stored", encoded.len());
+}
