@@ -15,6 +15,11 @@
 //! A store that writes a page anew for each commit leaves older copies of its records behind. They are
 //! places as others are: a flip in one that is no longer in use is without consequences.
 //!
+//! Behind the record that was written last, right before the copy, there is nothing yet that could say
+//! that it had been synced: damage to it alone looks like a write that a power cut tore, to Quipu, too,
+//! until the next frame of its log. With as many trials as there are records that shows: one in each
+//! record is one in the last.
+//!
 //! RocksDB is not among the stores: it needs a C++ build of many minutes.
 //!
 //! Next: `trial.rs`, the trials; `stores.rs`, how each store is opened, written and read; `report.rs`,

