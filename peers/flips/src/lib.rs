@@ -1,29 +1,29 @@
-//! One bit of what a store had written and synced is flipped, and the store is opened as usual: what
-//! becomes of the records? For Quipu, SQLite's write-ahead log, sled and redb.
+//! One bit of what a store had written and synced is flipped, and the store is opened as usual:
+//! what becomes of the records? For Quipu, SQLite's write-ahead log, sled and redb.
 //!
 //! How it is done
 //! 1. A store is given records one by one, each made durable before the next. A record is a name
 //!    and a text.
-//! 2. Its files are copied while it is open, which is what a killed process leaves ([`Left::Killed`]),
-//!    and once more when it was closed ([`Left::Closed`]).
+//! 2. Its files are copied while it is open, which is what a killed process leaves
+//!    ([`Left::Killed`]), and once more when it was closed ([`Left::Closed`]).
 //! 3. All places of the files where a name or a text of a record stands are looked for. They are
 //!    divided into as many parts of equal length as there are trials.
 //! 4. A trial flips one bit, of one byte of its part, in a fresh copy of the files, opens it by the
 //!    call that made it, and reads all records. A generator with a seed chooses byte and bit.
 //! 5. What it was is an [`Outcome`]. A panic counts as an error.
 //!
-//! A store that writes a page anew for each commit leaves older copies of its records behind. They are
-//! places as others are: a flip in one that is no longer in use is without consequences.
+//! A store that writes a page anew for each commit leaves older copies of its records behind. They
+//! are places as others are: a flip in one that is no longer in use is without consequences.
 //!
-//! Behind the record that was written last, right before the copy, there is nothing yet that could say
-//! that it had been synced: damage to it alone looks like a write that a power cut tore, to Quipu, too,
-//! until the next frame of its log. With as many trials as there are records that shows: one in each
-//! record is one in the last.
+//! Behind the record that was written last, right before the copy, there is nothing yet that could
+//! say that it had been synced: damage to it alone looks like a write that a power cut tore, to
+//! Quipu, too, until the next frame of its log. With as many trials as there are records that
+//! shows: one in each record is one in the last.
 //!
 //! RocksDB is not among the stores: it needs a C++ build of many minutes.
 //!
-//! Next: `trial.rs`, the trials; `stores.rs`, how each store is opened, written and read; `report.rs`,
-//! the table.
+//! Next: `trial.rs`, the trials; `stores.rs`, how each store is opened, written and read;
+//! `report.rs`, the table.
 
 mod report;
 mod stores;

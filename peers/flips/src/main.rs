@@ -12,7 +12,8 @@ fn main() -> Result<()> {
     if let Some(trials) = std::env::args().nth(1) {
         plan.trials = trials.parse().map_err(|_| format!("{trials:?} is no number of trials"))?;
     }
-    // A store that panics is counted; what it prints then would stand between the lines of the table.
+    // A store that panics is counted; what it prints then would stand between the lines of the
+    // table.
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let rows: Result<Vec<_>> = STORES.iter().map(|store| trials(*store, plan)).collect();

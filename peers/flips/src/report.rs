@@ -12,7 +12,8 @@ pub fn table(plan: Plan, rows: &[Trials]) -> String {
     let _ = writeln!(
         out,
         "# cargo run --release --manifest-path peers/flips/Cargo.toml -- {trials}\n\
-         # {records} records, each synced; {trials} trials a row, one flipped bit each; seed {seed}\n\
+         # {records} records, each synced; {trials} trials a row, one flipped bit each; \
+         seed {seed}\n\
          # {}\n\
          # RocksDB is not among them: it needs a C++ build of many minutes.\n",
         versions(rows).join(", ")

@@ -1,8 +1,8 @@
 //! The stores: each is opened, written and read as its documentation says, with what makes a record
 //! durable before the call that writes it returns, and without what would move it out of the log.
 //!
-//! One call opens a store, whether it is made, or there already. What it is asked for afterwards, it
-//! is asked as a user would: for all records, without the checks that some stores have besides.
+//! One call opens a store, whether it is made, or there already. What it is asked for afterwards,
+//! it is asked as a user would: for all records, without the checks that some stores have besides.
 
 use crate::{Record, Result};
 use quipu::{Durability, Event, Options, TestClock, Timestamp, View};
@@ -45,7 +45,8 @@ pub trait Opened {
     fn read(&self) -> Result<Vec<Record>>;
 }
 
-/// The write-ahead log keeps all commits until the connection is closed: nothing checkpoints by itself.
+/// The write-ahead log keeps all commits until the connection is closed: nothing checkpoints by
+/// itself.
 fn sqlite(dir: &Path) -> Result<Box<dyn Opened>> {
     let connection = Connection::open(dir.join("records.sqlite"))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;

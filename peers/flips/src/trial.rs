@@ -80,8 +80,8 @@ pub struct Trials {
 /// A directory: paths below it, and what is in the files.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Writes the records into a new store, and does the trials on what a killed process leaves and on what
-/// is there after closing.
+/// Writes the records into a new store, and does the trials on what a killed process leaves and on
+/// what is there after closing.
 ///
 /// # Errors
 /// Where the undamaged store fails, or files do.
@@ -144,8 +144,8 @@ fn byte(places: &[(PathBuf, Range<usize>)], mut nth: usize) -> Option<(&Path, us
 /// Where names and texts stand, by file and offset.
 ///
 /// # Errors
-/// Where one of the texts stands nowhere: the trials would then not be of all records. (A name may be
-/// nowhere: an ordered store need not write down what it shares with the one before it.)
+/// Where one of the texts stands nowhere: the trials would then not be of all records. (A name may
+/// be nowhere: an ordered store need not write down what it shares with the one before it.)
 fn places(files: &Files, written: &[Record]) -> Result<Vec<(PathBuf, Range<usize>)>> {
     let names: BTreeSet<&[u8]> = written.iter().map(|record| record.name.as_slice()).collect();
     let texts: BTreeSet<&[u8]> = written.iter().map(|record| record.text.as_slice()).collect();
