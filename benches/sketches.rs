@@ -166,7 +166,7 @@ fn sliding(what: &str, users: u64, minutes: u64, view: View) {
         let mean = times.iter().sum::<f64>() / times.len() as f64;
         times.sort_by(f64::total_cmp);
         let target = Target::AtMost(3_000.0);
-        line(&format!("asked {what}, in the middle"), times[times.len() / 2], "ns", target);
+        line(format!("asked {what}, in the middle"), times[times.len() / 2], "ns", target);
         line("  the mean", mean, "ns", Target::None);
         line("  the longest", times[times.len() - 1], "ns", Target::None);
     };

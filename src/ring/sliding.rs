@@ -275,7 +275,9 @@ mod tests {
         };
         let (mut ring, mut other) = (Ring::default(), Ring::default());
         (0..100).for_each(|number| insert(&mut ring, number, number as f64));
-        [3, 40, 97, 99].iter().for_each(|number| insert(&mut other, *number, -1.0));
+        for number in [3, 40, 97, 99] {
+            insert(&mut other, number, -1.0);
+        }
         let empty = Sum::of_nothing(&shape.kinds);
         let told = |kept: &mut Sliding, ring: &Ring| {
             let sum = kept.sum(ring, 2..=99, &empty);

@@ -41,7 +41,9 @@ fn zeros_among_the_least_values_that_there_are_stay_zeros() {
     let mut state = Quantiles::default();
     (1..=200).for_each(|n| state.insert(subnormal(n)));
     assert!(!state.is_exact());
-    [0.0, -0.0, 0.0].iter().for_each(|zero| state.insert(*zero));
+    for zero in [0.0, -0.0, 0.0] {
+        state.insert(zero);
+    }
     state.insert(subnormal(1));
     assert_eq!(state.count(), 204);
     assert_eq!((state.min(), state.max()), (Some(0.0), Some(subnormal(200))));
