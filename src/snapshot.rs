@@ -285,6 +285,9 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
     }
 }
 
+/// Rows read at once of a store that a program brought along.
+const PAGE: usize = 1_024;
+
 /// The store of an engine.
 pub(crate) enum Store {
     Redb(RedbStorage),
@@ -296,6 +299,27 @@ impl Store {
         match self {
             Store::Redb(store) => store,
             Store::Guest(store) => store,
+        }
+    }
+
+    /// Calls `see` with every row of a table, in the order of their keys.
+    pub(crate) fn each(&self, table: Table, see: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        let guest = match self {
+            Store::Redb(store) => return store.each(table, see),
+            Store::Guest(guest) => guest,
+        };
+        let snapshot = guest.snapshot()?;
+        let mut behind: Option<Vec<u8>> = None;
+        loop {
+            let start = behind.as_deref().map_or(Start::At(&[]), Start::Behind);
+            let page = snapshot.range(table, start, None, PAGE)?;
+            for (key, value) in &page {
+                see(key, value);
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+            behind = page.into_iter().last().map(|(key, _)| key);
         }
     }
 

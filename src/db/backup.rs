@@ -30,6 +30,7 @@ use crate::snapshot::{self, Guest, RedbStorage, Storage as _, Store};
 use crate::sync::atomic::AtomicUsize;
 use crate::sync::atomic::Ordering::AcqRel;
 use serde::Serialize;
+use std::collections::VecDeque;
 use std::io::ErrorKind::UnexpectedEof;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -38,6 +39,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// How often a backup of a directory with another owner begins again behind retired segments.
 const ATTEMPTS: usize = 10;
+
+/// Segments that are opened before anything is copied: what is open can be read when its name is gone. The
+/// oldest are retired first.
+const OPENED_MAX: usize = 64;
 
 /// A backup that was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -154,8 +159,12 @@ impl super::read_only::Following {
         to: &Path,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<BackupOutcome> {
-        let mut copying = Copying::begin(engine, to, progress)?;
         let (first, end) = (self.catalog.first_segment.max(1), self.end());
+        // Before the target is looked at, which takes syncs.
+        let open = |(number, _)| Segment::open(&engine.home, number, Access::Read);
+        let opened = Copying::numbers(first, end).take(OPENED_MAX).map(open);
+        let opened = opened.collect::<Result<VecDeque<Segment>>>()?;
+        let mut copying = Copying { opened, ..Copying::begin(engine, to, progress)? };
         copying.count(first, end)?;
         copying.snapshot(self.catalog.position)?;
         copying.segments(first, end)?;
@@ -190,6 +199,8 @@ struct Copying<'a> {
     meter: Meter<'a>,
     copied_bytes: u64,
     segments_copied: u64,
+    /// The first of the segments that are to be copied, where they may be retired meanwhile.
+    opened: VecDeque<Segment>,
     _lock: Lock,
 }
 
@@ -247,7 +258,17 @@ impl<'a> Copying<'a> {
         };
         let meter = Meter::new(progress);
         let (copied_bytes, segments_copied) = (0, 0);
-        Ok(Copying { engine, to, before, set, meter, copied_bytes, segments_copied, _lock: lock })
+        Ok(Copying {
+            engine,
+            to,
+            before,
+            set,
+            meter,
+            copied_bytes,
+            segments_copied,
+            opened: VecDeque::new(),
+            _lock: lock,
+        })
     }
 
     /// The backup that is there, which is one of this directory.
@@ -276,8 +297,12 @@ impl<'a> Copying<'a> {
         }
         for (number, at) in Self::numbers(first, end) {
             if !self.known(number).is_some_and(|known| known.is_sealed) {
-                let segment = Segment::open(&self.engine.home, number, Access::Read)?;
-                bytes += at.unwrap_or(segment.bytes);
+                let opened = self.opened.iter().find(|segment| segment.number == number);
+                let segment_bytes = match opened {
+                    Some(segment) => segment.bytes,
+                    None => Segment::open(&self.engine.home, number, Access::Read)?.bytes,
+                };
+                bytes += at.unwrap_or(segment_bytes);
             }
         }
         self.meter.total = 2 * bytes;
@@ -342,7 +367,10 @@ impl<'a> Copying<'a> {
 
     fn segments(&mut self, first: u64, end: (u64, u64)) -> Result<()> {
         for (number, at) in Self::numbers(first, end) {
-            let segment = Segment::open(&self.engine.home, number, Access::Read)?;
+            let segment = match self.opened.pop_front() {
+                Some(segment) => segment,
+                None => Segment::open(&self.engine.home, number, Access::Read)?,
+            };
             // Where another process owns it the tail may not be durable; what is in a backup must not
             // be lost where it came from.
             segment.file.sync().map_err(|e| Error::io("sync the log", &segment.path, e))?;

@@ -26,15 +26,12 @@ use crate::log::survey::{Beginning, PieceState, Survey, Surveyed, survey};
 use crate::manifest;
 use crate::options::Options;
 use crate::record::Control;
-use crate::snapshot::{Start, Storage as _, Store, Table};
+use crate::snapshot::{Storage as _, Store, Table};
 use rows::{Counted, Rows};
 use serde::Serialize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Rows read at once: few, so that they lie where those before them lay.
-const PAGE: usize = 32;
 
 /// How thoroughly a directory is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -553,35 +550,23 @@ impl<'a> Verification<'a> {
         let Some(storage) = &site.storage else { return Ok(rows) };
         let snapshot = storage.snapshot()?;
         for table in Table::ALL {
-            let mut behind: Option<Vec<u8>> = None;
-            loop {
-                let start = behind.as_deref().map_or(Start::At(&[]), Start::Behind);
-                let page = match snapshot.range(table, start, None, PAGE) {
-                    Ok(page) => page,
-                    Err(error) if error.kind() == ErrorKind::Corruption => {
-                        self.store_is_damaged = true;
-                        let what = format!(
-                            "{}; what follows in the table {:?} was not looked at",
-                            error.message(),
-                            format!("{table:?}").to_lowercase()
-                        );
-                        self.found(Finding::new(&path, Meaning::Corruption, what));
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                };
-                let before = self.report.findings.len();
-                for row in &page {
-                    self.report.rows += 1;
-                    if let Err(what) = rows.check(&*snapshot, table, row) {
-                        self.found(Finding::new(&path, Meaning::Corruption, what));
-                    }
-                }
-                self.store_is_damaged |= self.report.findings.len() > before;
-                if page.len() < PAGE {
-                    break;
-                }
-                behind = page.into_iter().last().map(|(key, _)| key);
+            let mut found = Vec::new();
+            let read = storage.each(table, &mut |key, value| {
+                self.report.rows += 1;
+                found.extend(rows.check(&*snapshot, table, key, value).err());
+            });
+            match read {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Corruption => found.push(format!(
+                    "{}; what follows in the table {:?} was not looked at",
+                    error.message(),
+                    format!("{table:?}").to_lowercase()
+                )),
+                Err(error) => return Err(error),
+            }
+            self.store_is_damaged |= !found.is_empty();
+            for what in found {
+                self.found(Finding::new(&path, Meaning::Corruption, what));
             }
         }
         Ok(rows)

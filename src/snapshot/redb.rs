@@ -495,6 +495,45 @@ impl Drop for RedbStorage {
     }
 }
 
+impl RedbStorage {
+    /// Calls `see` with every row of a table, in the order of their keys. What `see` does is its own matter;
+    /// all that redb does, letting go of pages included, is guarded.
+    pub(super) fn each(&self, table: Table, see: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        let fail = |e: redb::Error| failed(&self.path, e);
+        let transaction = self.with(|database| Ok(database.begin_read()?))?;
+        let mut rows = guarded(&self.held, || {
+            let rows = transaction.open_table(definition(table)).map_err(|e| fail(e.into()))?;
+            rows.range::<&[u8]>(..).map_err(|e| fail(e.into()))
+        })?;
+        let (mut before, mut key, mut value) = (Vec::new(), Vec::new(), Vec::new());
+        let read = loop {
+            std::mem::swap(&mut before, &mut key);
+            let next = guarded(&self.held, || {
+                let row = rows.next().transpose().map_err(|e| fail(e.into()))?;
+                let Some((found, of_it)) = row else { return Ok(false) };
+                key.clear();
+                key.extend_from_slice(found.value());
+                value.clear();
+                value.extend_from_slice(of_it.value());
+                // (As in `range`; no key is empty.)
+                if before >= key {
+                    return Err(fail(redb::Error::Corrupted("rows are out of order".to_owned())));
+                }
+                Ok(true)
+            });
+            match next {
+                Ok(true) => see(&key, &value),
+                end => break end.map(|_| ()),
+            }
+        };
+        guarded(&self.held, || {
+            drop((rows, transaction));
+            Ok(())
+        })?;
+        read
+    }
+}
+
 struct RedbSnapshot<'a> {
     held: &'a Held,
     checked: bool,

@@ -591,6 +591,46 @@ fn a_stopped_backup_and_a_stopped_restore_leave_nothing_that_is_taken_for_whole(
     assert_eq!(answers(&options().open(&to).unwrap()), answers(&db));
 }
 
+/// However often the owner retires what is being copied: it was open before.
+#[test]
+fn a_backup_beside_its_owner_copies_what_is_retired_meanwhile() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, backup) = (root.path().join("db"), root.path().join("backup"));
+    let owner = options().retention(Retention::Recovery).open(&dir).unwrap();
+    owner.define(View::new("all")).unwrap();
+    let payload = [7; 2_000];
+    let retire = || {
+        for _ in 0..100 {
+            owner.record(&Event::new("e").payload(&payload)).unwrap();
+        }
+        owner.checkpoint().unwrap();
+    };
+    retire();
+    // Segments behind the snapshot, which the reader has and the next checkpoint retires.
+    for _ in 0..100 {
+        owner.record(&Event::new("e").payload(&payload)).unwrap();
+    }
+    owner.sync().unwrap();
+    let reader = ReadOnlyDb::open(&dir).unwrap();
+    let shown = reader.position();
+    let mut calls = 0;
+    let taken = reader.backup(&backup, |_| {
+        calls += 1;
+        retire();
+        ControlFlow::Continue(())
+    });
+    let taken = taken.unwrap();
+    assert_eq!(
+        taken.position, shown,
+        "the first attempt succeeded; progress was told {calls} times"
+    );
+    assert!(calls > 1);
+    let to = root.path().join("to");
+    let (again, position) = restored(&backup, &to, Upto::Everything);
+    assert_eq!(position, shown);
+    assert_eq!(again.query("all").unwrap().totals().unwrap().count, 200);
+}
+
 /// The owner checkpoints and retires while others back its directory up.
 #[test]
 fn a_backup_beside_a_busy_owner_is_a_prefix() {

@@ -8,7 +8,7 @@ use crate::db::catalog::{self, Catalog};
 use crate::db::load::{blocks_named, check_series_row};
 use crate::record::Seen;
 use crate::series::Shape;
-use crate::snapshot::{Row, Snapshot, Table};
+use crate::snapshot::{Snapshot, Table};
 
 /// What the rows of a view are, those that are damaged left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +54,8 @@ impl<'a> Rows<'a> {
         &mut self,
         snapshot: &dyn Snapshot,
         table: Table,
-        (key, value): &Row,
+        key: &[u8],
+        value: &[u8],
     ) -> Result<(), String> {
         match table {
             Table::Meta if key == catalog::ROW => Ok(()),
