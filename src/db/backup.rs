@@ -127,8 +127,9 @@ impl Db {
 
 impl ReadOnlyDb {
     /// Takes a backup of what is shown, as [`Db::backup`] does, while another process owns the
-    /// directory. Where its owner retires segments before they were copied, the state is the one of
-    /// a later position.
+    /// directory. What its owner retires meanwhile can still be copied, for the first 64 segments are
+    /// opened before anything else is done; where one was gone by then, the state is the one of a later
+    /// position.
     ///
     /// # Errors
     /// As [`Db::backup`] and [`ReadOnlyDb::refresh`].

@@ -267,7 +267,11 @@ impl Staged {
             let event = behind.get(..word(4) as usize)?;
             let whole = &rest[4..RECORD_HEADER_BYTES + event.len()];
             let is_valid = word(0) == checksum(self.salt_checksum, whole);
-            if !is_valid || before.is_some_and(|before: u64| before.checked_add(1) != Some(at)) {
+            // (There is no position 0, and nothing follows the last one.)
+            if !is_valid
+                || matches!(at, 0 | u64::MAX)
+                || before.is_some_and(|before: u64| before.checked_add(1) != Some(at))
+            {
                 return None;
             }
             before = Some(at);
@@ -359,6 +363,19 @@ mod tests {
         assert!(read(dir.path(), 7, 3).is_empty(), "four was lost, and what follows it with it");
         let error = Staged::read(&OsDisk, dir.path(), 8).expect_err("another directory's");
         assert_eq!(error.kind(), ErrorKind::Corruption);
+    }
+
+    #[test]
+    fn a_record_of_a_position_that_there_is_not_is_none() {
+        for (positions, there) in [([0, 1], 0), ([u64::MAX, 0], 0), ([u64::MAX - 1, u64::MAX], 1)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut stage = stage(dir.path());
+            for position in positions {
+                put(&mut stage, position, "forged");
+            }
+            let staged = Staged::read(&OsDisk, dir.path(), 7).expect("read");
+            assert_eq!(staged.records().count(), there, "{positions:?}");
+        }
     }
 
     #[test]
