@@ -251,8 +251,10 @@ impl Plan {
                 let lost = positions.start.max(in_log + 1)..positions.end;
                 step.records = lost.end.saturating_sub(lost.start);
                 step.given_up.extend(Positions::of(&lost));
-                step.what =
-                    format!("cut there: {}; records given up: {}", error.message(), step.records);
+                step.what = format!(
+                    "cut before the event of position {}, which is none; records given up: {}",
+                    positions.start, step.records
+                );
                 plan.steps.push((Work::CutStage(error.offset().unwrap_or(0)), step));
             }
             Some(StageDamage::Flipped(flipped)) => {
