@@ -18,7 +18,7 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, OnceLock, RwLock, thread_local};
 use compact_str::CompactString;
 use std::cell::RefCell;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher as _};
 use std::sync::Arc;
 
 /// A string's number in this opening's dictionary.
@@ -70,7 +70,11 @@ type Text = OnceLock<CompactString>;
 pub(crate) struct Reader {
     table: Arc<Slots>,
     version: usize,
+    is_near: bool,
 }
+
+/// A table of so many bytes, with its texts, stays in the cache of a processor that works with it.
+const NEAR_BYTES: usize = 256 << 10;
 
 /// Dictionaries that a thread keeps a reader of.
 const READERS: usize = 4;
@@ -99,7 +103,7 @@ impl Dictionary {
 
     pub(crate) fn reader(&self) -> Reader {
         let version = self.version.load(Acquire);
-        Reader { table: self.table.read().clone(), version }
+        Reader::of(self.table.read().clone(), version)
     }
 
     /// The number of `text`, given anew if it has none.
@@ -111,7 +115,10 @@ impl Dictionary {
     /// The first step of looking up many strings: what the next ones need.
     #[inline]
     pub(crate) fn tag(&self, text: &str) -> u32 {
-        (self.hasher.hash_one(text.as_bytes()) >> 32) as u32
+        let mut hasher = self.hasher.build_hasher();
+        // By itself: there is nothing behind it that its length would have to tell it from.
+        hasher.write(text.as_bytes());
+        (hasher.finish() >> 32) as u32
     }
 
     /// The third step: has the text found there fetched.
@@ -218,7 +225,7 @@ impl Dictionary {
             let grown = Arc::new(reader.table.grown());
             *self.table.write() = grown.clone();
             self.version.fetch_add(1, Release);
-            *reader = Reader { table: grown, version: self.version.load(Acquire) };
+            *reader = Reader::of(grown, self.version.load(Acquire));
         }
         reader.table.insert(tag, sym.0);
         sym
@@ -226,6 +233,21 @@ impl Dictionary {
 }
 
 impl Reader {
+    fn of(table: Arc<Slots>, version: usize) -> Self {
+        Reader { is_near: table.bytes() <= NEAR_BYTES, table, version }
+    }
+
+    /// Whether a look-up costs less than what spares it cache misses.
+    #[inline]
+    pub(crate) fn is_near(&self) -> bool {
+        self.is_near
+    }
+
+    #[cfg(test)]
+    pub(crate) fn far(self) -> Self {
+        Reader { is_near: false, ..self }
+    }
+
     /// The second step: has the string's place in the table fetched.
     #[inline]
     pub(crate) fn prefetch(&self, tag: u32) {

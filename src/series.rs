@@ -325,7 +325,10 @@ impl SeriesMut<'_> {
         mark: u32,
     ) -> Observed {
         if event.half_width > 0 || self.head.more.is_some() {
-            return self.observe_more(shape, leaf, event, inputs, mark);
+            // Put together here, so that it need not be in memory where this is not called.
+            let StatesMut { stats, sketches } = self.states;
+            let series = SeriesMut { head: self.head, states: StatesMut { stats, sketches } };
+            return series.observe_more(shape, leaf, event, inputs, mark);
         }
         self.head.tally.observe(event.time, event.times);
         let grown = self.states.observe(event.times, inputs);

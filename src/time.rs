@@ -78,13 +78,15 @@ impl Timestamp {
     }
 
     /// This moment and `duration` later; saturates.
+    #[inline]
     pub fn saturating_add(self, duration: Duration) -> Self {
-        Timestamp(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+        Timestamp(self.0.saturating_add(micros_of(duration)))
     }
 
     /// This moment and `duration` earlier; saturates.
+    #[inline]
     pub fn saturating_sub(self, duration: Duration) -> Self {
-        Timestamp(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+        Timestamp(self.0.saturating_sub(micros_of(duration)))
     }
 
     /// Reads an RFC 3339 date and time with any offset.
@@ -99,6 +101,18 @@ impl Timestamp {
                     "{text:?} is not an RFC 3339 time like 2010-12-01T08:26:00Z ({e})"
                 ))
             })
+    }
+}
+
+/// A duration in microseconds, as far as these can be counted.
+#[inline]
+fn micros_of(duration: Duration) -> i64 {
+    const MICROS: u64 = 1_000_000;
+    let secs = duration.as_secs();
+    if secs < i64::MAX as u64 / MICROS {
+        (secs * MICROS + u64::from(duration.subsec_micros())) as i64
+    } else {
+        i64::MAX
     }
 }
 

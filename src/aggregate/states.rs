@@ -128,7 +128,7 @@ impl StatesMut<'_> {
     }
 
     /// Folds in an event that counts for so many; gives the bytes by which the states grew on the heap.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn observe<'m>(self, times: u64, inputs: impl Inputs<'m>) -> isize {
         let mut grown = 0;
         for (at, state) in self.stats.iter_mut().enumerate() {
@@ -141,13 +141,8 @@ impl StatesMut<'_> {
                 };
             }
         }
-        let mut grown = grown as isize;
-        for (at, state) in self.sketches.iter_mut().enumerate() {
-            let before = state.heap_bytes() as isize;
-            state.observe(inputs.input(at), times);
-            grown += state.heap_bytes() as isize - before;
-        }
-        grown
+        let grown = grown as isize;
+        if self.sketches.is_empty() { grown } else { grown + observe_in(self.sketches, times, inputs) }
     }
 
     /// Folds in what others have observed; gives the bytes by which the states grew on the heap.
@@ -175,6 +170,18 @@ impl StatesMut<'_> {
         self.stats.iter_mut().zip(states.stats).for_each(|(state, put)| *state = put);
         self.sketches.iter_mut().zip(states.sketches).for_each(|(state, put)| *state = put);
     }
+}
+
+/// Folds an event into sketches; apart, so that there is less to do where there are none.
+#[inline(never)]
+fn observe_in<'m>(sketches: &mut [Sketch], times: u64, inputs: impl Inputs<'m>) -> isize {
+    let mut grown = 0;
+    for (at, state) in sketches.iter_mut().enumerate() {
+        let before = state.heap_bytes() as isize;
+        state.observe(inputs.input(at), times);
+        grown += state.heap_bytes() as isize - before;
+    }
+    grown
 }
 
 /// What so many observations of a measure would leave, in as many steps as `times` has bits: a state

@@ -51,7 +51,7 @@ pub struct Summary {
 impl Stats {
     /// What [`observe`](Aggregate::observe) does, for a value that several states observe. Gives the
     /// bytes by which that grew on the heap.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn observe_measure(&mut self, measure: &Measure) -> usize {
         self.note(measure.value());
         self.sums.add_measure(measure)

@@ -153,7 +153,7 @@ impl Builder {
             let name = dims.sym(i, name, || dictionary.intern(reader, name));
             columns.text_bytes += value.len();
             let at = column_of(&mut columns.dims, i, name);
-            if let Some(sym) = waiting.push(dictionary, reader, (at + 1, row), value) {
+            if let Some(sym) = waiting.push(dictionary, &mut *reader, (at + 1, row), value) {
                 columns.dims[at].put(row, sym, Sym::NONE);
             }
         }
@@ -165,7 +165,7 @@ impl Builder {
         columns.text_bytes += event.name.len();
         if let Some(entity) = event.entity {
             columns.text_bytes += entity.len();
-            if let Some(sym) = waiting.push(dictionary, reader, (ENTITY, row), entity) {
+            if let Some(sym) = waiting.push(dictionary, &mut *reader, (ENTITY, row), entity) {
                 columns.put_entity(row, sym);
             }
         }

@@ -75,6 +75,11 @@ impl Extras {
         self.half_widths.get(row).copied().unwrap_or(0)
     }
 
+    /// Whether each event stands for one, at a time that is known.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.counts.is_empty() && self.half_widths.is_empty()
+    }
+
     /// Whether some event has any.
     pub(crate) fn is_used(&self) -> bool {
         self.origin.is_some()

@@ -199,6 +199,17 @@ impl<'a> Bound<'a> {
         Timestamp::from_micros(self.columns.times[row])
     }
 
+    /// The measure that each event of the batch brings to a view which keeps the statistics of one and
+    /// nothing else, where each event counts for one at a time that is known.
+    fn only_measure(&self, plan: &Plan) -> Option<&'a [Measure]> {
+        let shape = &plan.shape;
+        let is_plain = shape.calendar.grains.is_empty() && self.columns.extras.is_plain();
+        match *self.measures.as_slice() {
+            [Some(measures)] if is_plain && shape.kinds.sketches.is_empty() => Some(measures),
+            _ => None,
+        }
+    }
+
     /// What the states of the view observe of an event.
     #[inline]
     fn inputs(&self, row: usize) -> BoundRow<'_, 'a> {
@@ -210,6 +221,24 @@ impl<'a> Bound<'a> {
     fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan, leaf: &Leaf) {
         let event = occurrence(self.columns, row);
         shard.observe(slot, &plan.shape, leaf, event, self.inputs(row));
+    }
+
+    /// Folds events into series that keep the statistics of [one measure](Bound::only_measure). Apart from
+    /// who calls it, for it is the same for keys of any number of parts.
+    #[inline(never)]
+    fn observe_plain(
+        &self,
+        shard: &mut Shard,
+        slots: &[u32],
+        items: &[Placed],
+        plan: &Plan,
+        leaf: &Leaf,
+        measures: &[Measure],
+    ) {
+        for (slot, item) in slots.iter().zip(items) {
+            let row = item.row as usize;
+            shard.observe_one(*slot, &plan.shape, leaf, self.time(row), &measures[row]);
+        }
     }
 
     /// Folds events into series that have rings. Those that follow each other in the same series and
@@ -512,6 +541,7 @@ impl ViewTier {
                 None => return,
             }
         }
+        let plain = bound.only_measure(&self.plan);
         items.clear();
         let mut counts = [0_u32; super::SHARDS + 1];
         for (row, _) in columns.names.iter().enumerate() {
@@ -538,7 +568,9 @@ impl ViewTier {
                 for (item, slot) in items.iter().zip(slots.iter_mut()) {
                     *slot = shard.slot_at(*slot, item.hash, &key(item), &self.plan.shape);
                 }
-                if self.plan.shape.calendar.grains.is_empty() {
+                if let Some(measures) = plain {
+                    bound.observe_plain(shard, slots, items, &self.plan, leaf, measures);
+                } else if self.plan.shape.calendar.grains.is_empty() {
                     for (item, slot) in items.iter().zip(slots.iter()) {
                         bound.observe(shard, *slot, item.row as usize, &self.plan, leaf);
                     }

@@ -9,7 +9,8 @@
 //! counters need a quarter of one.
 //!
 //! Invariants
-//! 1. A chunk's values are initialised when it is made, and dropped with it. It does not move.
+//! 1. A chunk's values are initialised when it is made, and dropped with it. It does not move. (One that
+//!    is to grow is not cut from a block: it is a vector's.)
 //! 2. A block is cut from its beginning, each part once, and given back when nobody holds a part of it.
 //!
 //! Next: `tier/shard.rs`.
@@ -17,6 +18,7 @@
 use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{NonNull, slice_from_raw_parts_mut};
 use std::sync::Arc;
@@ -79,7 +81,8 @@ impl Drop for Block {
 pub(crate) struct Chunk<T> {
     start: NonNull<T>,
     len: usize,
-    _block: Arc<Block>,
+    /// What it is a part of; `None`: it is an allocation of its own.
+    block: Option<Arc<Block>>,
     _owned: PhantomData<T>,
 }
 
@@ -116,7 +119,38 @@ impl Room {
             // (invariant 2), and is aligned like the first. Should `make` panic, those before are leaked.
             unsafe { start.add(i).write(make()) };
         }
-        Chunk { start, len, _block: block, _owned: PhantomData }
+        Chunk { start, len, block: Some(block), _owned: PhantomData }
+    }
+}
+
+impl<T> From<Vec<T>> for Chunk<T> {
+    fn from(values: Vec<T>) -> Self {
+        let values = Box::leak(values.into_boxed_slice());
+        let (start, len) = (NonNull::from(&mut *values).cast(), values.len());
+        Chunk { start, len, block: None, _owned: PhantomData }
+    }
+}
+
+impl<T> From<Chunk<T>> for Vec<T> {
+    /// # Panics
+    /// Where the chunk is a part of a block.
+    fn from(chunk: Chunk<T>) -> Self {
+        assert!(chunk.block.is_none(), "the memory of a chunk's block is not its own");
+        let chunk = ManuallyDrop::new(chunk);
+        // SAFETY: as in `drop`, which is not called any more.
+        unsafe { chunk.boxed() }.into_vec()
+    }
+}
+
+impl<T> Chunk<T> {
+    /// The values of a chunk that is an allocation of its own.
+    ///
+    /// # Safety
+    /// It is not looked at again.
+    unsafe fn boxed(&self) -> Box<[T]> {
+        let values = slice_from_raw_parts_mut(self.start.as_ptr(), self.len);
+        // SAFETY: without a block they come from a box of as many, and the caller gives them up.
+        unsafe { Box::from_raw(values) }
     }
 }
 
@@ -140,6 +174,11 @@ impl<T> DerefMut for Chunk<T> {
 
 impl<T> Drop for Chunk<T> {
     fn drop(&mut self) {
+        if self.block.is_none() {
+            // SAFETY: nobody sees it any more.
+            drop(unsafe { self.boxed() });
+            return;
+        }
         // SAFETY: the values are initialised and nobody sees them any more. Their memory goes with the
         // block, which is dropped after this.
         unsafe { slice_from_raw_parts_mut(self.start.as_ptr(), self.len).drop_in_place() };

@@ -19,14 +19,15 @@
 use super::room::Room;
 use super::slab::Slab;
 use super::{Key, SHARDS, ShardTotals, hash_key};
-use crate::aggregate::{Inputs, Sketch, StatesMut, StatesRef, Stats};
+use crate::aggregate::{Inputs, Measure, Sketch, StatesMut, StatesRef, Stats};
 use crate::dictionary::Sym;
 use crate::series::{Cell, Head, Observed, Occurrence, Series, SeriesMut, SeriesRef, Shape};
 use crate::slots::{self, Slots};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::AcqRel;
-use crate::time::{Leaf, Stopwatch};
+use crate::time::{Leaf, Stopwatch, Timestamp};
 use std::collections::HashMap;
+use std::slice;
 use std::sync::Arc;
 
 pub(crate) const CLEAN: u32 = 0;
@@ -218,17 +219,17 @@ impl Shard {
 
     #[inline]
     fn entry(&mut self, slot: u32) -> &mut Entry {
-        &mut self.entries.get_mut(slot)[0]
+        self.entries.one_mut(slot)
     }
 
     #[inline]
     fn entry_of(&self, slot: u32) -> &Entry {
-        &self.entries.get(slot)[0]
+        self.entries.one(slot)
     }
 
     #[inline]
     fn series(&mut self, slot: u32) -> SeriesMut<'_> {
-        let head = &mut self.entries.get_mut(slot)[0].head;
+        let head = &mut self.entries.one_mut(slot).head;
         let stats = self.stats.get_mut(slot);
         SeriesMut { head, states: StatesMut { stats, sketches: self.sketches.get_mut(slot) } }
     }
@@ -403,27 +404,62 @@ impl Shard {
         event: Occurrence,
         inputs: impl Inputs<'m>,
     ) -> bool {
-        self.change(slot, |series, mark| series.observe(shape, leaf, event, inputs, mark))
+        self.change_series(slot, |series, mark| series.observe(shape, leaf, event, inputs, mark))
     }
 
     /// Folds in the cell of some events that lie in the leaf's buckets; says whether they were late.
     pub(crate) fn merge(&mut self, slot: u32, shape: &Shape, leaf: &Leaf, run: &Cell) -> bool {
-        self.change(slot, |series, mark| series.merge_run(run, shape, leaf, mark))
+        self.change_series(slot, |series, mark| series.merge_run(run, shape, leaf, mark))
+    }
+
+    /// Folds an event that counts for one into the series in `slot`, where series are the statistics of one
+    /// measure and nothing else: what [`observe`](Shard::observe) does, with less to find out.
+    #[inline(always)]
+    pub(crate) fn observe_one(
+        &mut self,
+        slot: u32,
+        shape: &Shape,
+        leaf: &Leaf,
+        time: Timestamp,
+        measure: &Measure,
+    ) {
+        self.change(slot, |head, stats, _, mark| {
+            let stats = slice::from_mut(stats.one_mut(slot));
+            let series = SeriesMut { head, states: StatesMut { stats, sketches: &mut [] } };
+            let event = Occurrence { time, half_width: 0, times: 1 };
+            series.observe(shape, leaf, event, |_: usize| measure, mark)
+        });
+    }
+
+    /// [`change`](Shard::change), of a series.
+    #[inline]
+    fn change_series(
+        &mut self,
+        slot: u32,
+        change: impl FnOnce(SeriesMut<'_>, u32) -> Observed,
+    ) -> bool {
+        self.change(slot, |head, stats, sketches, mark| {
+            let states = StatesMut { stats: stats.get_mut(slot), sketches: sketches.get_mut(slot) };
+            change(SeriesMut { head, states }, mark)
+        })
     }
 
     /// The only change that recording makes.
-    #[inline]
-    fn change(&mut self, slot: u32, change: impl FnOnce(SeriesMut<'_>, u32) -> Observed) -> bool {
-        let generation = self.generation;
-        if self.entry_of(slot).mark != generation {
+    #[inline(always)]
+    fn change(
+        &mut self,
+        slot: u32,
+        change: impl FnOnce(&mut Head, &mut Slab<Stats>, &mut Slab<Sketch>, u32) -> Observed,
+    ) -> bool {
+        let mark = self.generation;
+        let mut entry = self.entries.one_mut(slot);
+        if entry.mark != mark {
             self.first_touch(slot);
+            entry = self.entries.one_mut(slot);
         }
-        let entry = &mut self.entries.get_mut(slot)[0];
         entry.touched = true;
-        let (stats, sketches) = (self.stats.get_mut(slot), self.sketches.get_mut(slot));
-        let states = StatesMut { stats, sketches };
-        let series = SeriesMut { head: &mut entry.head, states };
-        let Observed { late, grown } = change(series, generation);
+        let Observed { late, grown } =
+            change(&mut entry.head, &mut self.stats, &mut self.sketches, mark);
         if grown != 0 {
             self.account(grown);
         }

@@ -1,7 +1,7 @@
 //! Slabs: some values for each slot of a shard, in chunks that do not move.
 //!
-//! Growing copies nothing but the first few values, which are in a vector that grows: a shard of one or
-//! two keys should not cost a whole chunk. A chunk is filled with blank values when it is made: one run
+//! Growing moves nothing but the first few values: a shard of one or two keys should not cost a whole
+//! chunk. A chunk is filled with blank values when it is made: one run
 //! through memory, while values that are made key by key would each be written into a cold line.
 //!
 //! Next: `tier/room.rs`.
@@ -14,14 +14,13 @@ const CHUNK: usize = 256;
 pub(crate) struct Slab<T> {
     /// Values of each slot.
     width: usize,
-    /// The first slots, as long as there are fewer than a chunk's.
-    few: Vec<T>,
+    /// The first one is shorter as long as there are fewer slots than in a chunk.
     chunks: Vec<Chunk<T>>,
 }
 
 impl<T> Slab<T> {
     pub(crate) fn new(width: usize) -> Self {
-        Slab { width, few: Vec::new(), chunks: Vec::new() }
+        Slab { width, chunks: Vec::new() }
     }
 
     pub(crate) fn width(&self) -> usize {
@@ -31,21 +30,35 @@ impl<T> Slab<T> {
     /// The values of a slot that there is.
     #[inline]
     pub(crate) fn get(&self, slot: u32) -> &[T] {
-        let slot = slot as usize;
-        match self.chunks.get(slot / CHUNK) {
-            Some(chunk) => &chunk[slot % CHUNK * self.width..][..self.width],
-            None => &self.few[slot * self.width..][..self.width],
+        if self.width == 0 {
+            return &[];
         }
+        let slot = slot as usize;
+        &self.chunks[slot / CHUNK][slot % CHUNK * self.width..][..self.width]
     }
 
     /// The same, to be changed.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> &mut [T] {
-        let slot = slot as usize;
-        match self.chunks.get_mut(slot / CHUNK) {
-            Some(chunk) => &mut chunk[slot % CHUNK * self.width..][..self.width],
-            None => &mut self.few[slot * self.width..][..self.width],
+        if self.width == 0 {
+            return &mut [];
         }
+        let slot = slot as usize;
+        &mut self.chunks[slot / CHUNK][slot % CHUNK * self.width..][..self.width]
+    }
+
+    /// The value of a slot that there is, where each has one.
+    #[inline]
+    pub(crate) fn one(&self, slot: u32) -> &T {
+        debug_assert_eq!(self.width, 1);
+        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(crate) fn one_mut(&mut self, slot: u32) -> &mut T {
+        debug_assert_eq!(self.width, 1);
+        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 
     /// Makes room for more slots, `blank(i)` being the `i`th value of each of them.
@@ -54,28 +67,35 @@ impl<T> Slab<T> {
         if width == 0 {
             return;
         }
-        let few = (self.few.len() / width * 4).max(4);
         let mut made = 0..;
         let mut blank = || blank(made.next().unwrap_or_default() % width);
-        if self.chunks.is_empty() && few < CHUNK {
-            self.few.reserve_exact(few * width - self.few.len());
-            self.few.resize_with(few * width, blank);
+        let slots = self.slots();
+        let few = if slots < CHUNK { (slots * 4).max(4) } else { CHUNK };
+        let mut first = match self.chunks.pop_if(|_| slots < CHUNK) {
+            Some(few) => Vec::from(few),
+            None => Vec::new(),
+        };
+        let chunk = if few < CHUNK {
+            first.reserve_exact(few * width - first.len());
+            first.resize_with(few * width, blank);
+            first.into()
         } else {
             // Whole slots, so the blank ones begin with their first value.
-            let mut first = std::mem::take(&mut self.few).into_iter();
-            let chunk = room.chunk(CHUNK * width, || first.next().unwrap_or_else(&mut blank));
-            self.chunks.push(chunk);
-        }
+            let mut first = first.into_iter();
+            room.chunk(CHUNK * width, || first.next().unwrap_or_else(&mut blank))
+        };
+        self.chunks.push(chunk);
     }
 
     /// What it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        (self.chunks.len() * CHUNK * self.width + self.few.capacity()) * size_of::<T>()
+        self.slots() * self.width * size_of::<T>()
     }
 
     /// Slots there are, blank ones included; none where a slot has no values.
     pub(crate) fn slots(&self) -> usize {
-        self.chunks.len() * CHUNK + self.few.len().checked_div(self.width).unwrap_or(0)
+        let Some(last) = self.chunks.last() else { return 0 };
+        (self.chunks.len() - 1) * CHUNK + last.len() / self.width
     }
 }
 

@@ -3,6 +3,7 @@
 //! A look-up is two cache misses away, one after the other. So the values that events bring are
 //! copied here and looked up some dozens at a time: when a text comes, its place in the table is
 //! asked for; when enough are together, the texts found there are asked for; then they are compared.
+//! Of a dictionary that is small enough to be [near](Reader::is_near) they are looked up at once.
 //!
 //! Invariant: the values of a column are put into it in the order of its rows. A column of which
 //! something waits gets nothing past that.
@@ -30,16 +31,16 @@ struct Item {
     text: Copied,
 }
 
+#[derive(Clone, Copy)]
 struct Last {
     /// The item whose text it is, [`NOWHERE`] where none waits.
     item: u32,
-    /// Where none waits: the text, and its sym, [`Sym::NONE`] where there was none yet.
-    text: Copied,
+    /// Where none waits: its sym, [`Sym::NONE`] where there was none yet.
     sym: Sym,
 }
 
 impl Last {
-    const NONE: Last = Last { item: NOWHERE, text: Copied::EMPTY, sym: Sym::NONE };
+    const NONE: Last = Last { item: NOWHERE, sym: Sym::NONE };
 }
 
 /// A text that most often lies in place.
@@ -98,17 +99,22 @@ impl Waiting {
     pub(super) fn push(
         &mut self,
         dictionary: &Dictionary,
-        reader: &Reader,
+        reader: &mut Reader,
         (column, row): (usize, usize),
         text: &str,
     ) -> Option<Sym> {
         if self.last.len() <= column {
-            self.last.resize_with(column + 1, || Last::NONE);
+            self.last.resize(column + 1, Last::NONE);
         }
         let (item, row, last) = (self.items.len() as u32, row as u32, &mut self.last[column]);
         let column = column as u32;
         if last.item == NOWHERE {
-            if last.sym != Sym::NONE && same_text(last.text.bytes(), text.as_bytes()) {
+            let is_last = |sym| same_text(dictionary.text(sym).as_bytes(), text.as_bytes());
+            if last.sym != Sym::NONE && is_last(last.sym) {
+                return Some(last.sym);
+            }
+            if reader.is_near() {
+                last.sym = dictionary.intern(reader, text);
                 return Some(last.sym);
             }
         } else if same_text(self.items[last.item as usize].text.bytes(), text.as_bytes()) {
@@ -147,7 +153,6 @@ impl Waiting {
         for last in last.iter_mut().filter(|last| last.item != NOWHERE) {
             let item = std::mem::replace(&mut last.item, NOWHERE) as usize;
             last.sym = syms[item];
-            last.text = std::mem::replace(&mut items[item].text, Copied::EMPTY);
         }
         items.clear();
     }
