@@ -728,7 +728,7 @@ mod tests {
                 let measure = Measure::new(*value);
                 let event = Occurrence { times: *times, ..Occurrence::at(time) };
                 late = each.as_mut().observe(&shape, &leaf, event, Value(&measure, &shape), 1).late;
-                cell.observe(time, *times, Value(&measure, &shape));
+                cell.observe_each(std::iter::once((time, *times, Value(&measure, &shape))));
             }
             prop_assert_eq!(together.as_mut().merge_run(&cell, &shape, &leaf, 1).late, late);
             prop_assert_eq!(together.bytes(), each.bytes());

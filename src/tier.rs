@@ -212,11 +212,11 @@ impl ViewTier {
         &self.shards
     }
 
-    /// The shard of a key, and its hash.
+    /// The shard of a key, and its hash: of one part, its sym.
     #[inline]
     pub(crate) fn place(&self, key: &[Sym]) -> (usize, u64) {
         if let [sym] = key {
-            return (sym.0 as usize % SHARDS, 0);
+            return (sym.0 as usize % SHARDS, u64::from(sym.0));
         }
         let hash = hash_key(key);
         // The upper half is the shard's.

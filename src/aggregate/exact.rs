@@ -527,12 +527,12 @@ impl<const N: usize, const FIRST: usize> Fixed<N, FIRST> {
     #[inline]
     fn of<const WORDS: usize>(magnitude: u128, position: usize, negative: bool) -> Self {
         let (words, at) = Self::placed(magnitude, position);
+        let mut limbs = [0; N];
+        limbs[at..][..WORDS].copy_from_slice(&words[..WORDS]);
         let fill = u64::from(negative).wrapping_neg();
         let mut carry = negative;
-        Self(std::array::from_fn(|limb| {
-            let word = |word: usize| if limb == at + word { words[word] } else { 0 };
-            let magnitude = (0..WORDS).fold(0, |all, i| all | word(i));
-            let (sum, over) = (magnitude ^ fill).overflowing_add(u64::from(carry));
+        Self(limbs.map(|limb| {
+            let (sum, over) = (limb ^ fill).overflowing_add(u64::from(carry));
             carry = over;
             sum
         }))

@@ -55,7 +55,12 @@ pub(super) struct Builder {
     now: Option<Timestamp>,
     /// When the first event came that has one, roughly: what is too far behind that is refused.
     begun: Option<Timestamp>,
+    /// What says to have happened by then, by that, is not.
+    accepted: Timestamp,
 }
+
+/// Behind no time that an event may have.
+const NOTHING: Timestamp = Timestamp::from_micros(i64::MIN);
 
 impl Batch {
     /// Adds an event. Its time, if it has none, is that of the first `push` since the batch was
@@ -107,6 +112,7 @@ impl Builder {
             at: 0,
             now: None,
             begun: None,
+            accepted: NOTHING,
         }
     }
 
@@ -116,7 +122,17 @@ impl Builder {
         Ok(())
     }
 
+    #[inline]
     fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
+        event.check()?;
+        match event.time {
+            Some(time) if (Timestamp::MIN..=self.accepted).contains(&time) => Ok(()),
+            _ => self.check_time(engine, event),
+        }
+    }
+
+    #[inline(never)]
+    fn check_time(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
         let clock = &engine.options.clock;
         if event.time.is_none() {
             self.now.get_or_insert_with(|| clock.now());
@@ -125,8 +141,10 @@ impl Builder {
         }
         // The batch may have been begun long ago.
         let begun = self.begun.or(self.now).unwrap_or_default();
-        let (_, latest) = check(engine, event, self.now, begun)?;
+        let (_, latest) = check_time(engine, event, self.now, begun)?;
         self.begun = self.begun.and(latest).or(self.begun);
+        let skew = engine.options.future_skew;
+        self.accepted = self.begun.map_or(NOTHING, |begun| begun.saturating_add(skew));
         Ok(())
     }
 
@@ -222,6 +240,7 @@ impl Builder {
         self.at = 0;
         self.now = None;
         self.begun = None;
+        self.accepted = NOTHING;
     }
 
     pub(super) fn chunks(&mut self, dictionary: &Dictionary) -> &mut [Columns] {
@@ -253,20 +272,19 @@ pub(super) fn check_single(
     event: &Event<'_>,
     now: Timestamp,
 ) -> Result<Timestamp> {
-    let checked = check(engine, event, None, now);
+    let checked = event.check().and_then(|()| check_time(engine, event, None, now));
     checked.map(|(time, _)| time).inspect_err(|_| engine.tallies.refused.add(1))
 }
 
-/// Checks an event, which happened at `now` if it does not say when, and comes not before `begun`. Gives
-/// its time, and the present if that had to be asked for.
+/// Checks the time of an event, which happened at `now` if it does not say when, and comes not before
+/// `begun`. Gives its time, and the present if that had to be asked for.
 #[inline]
-fn check(
+fn check_time(
     engine: &Engine,
     event: &Event<'_>,
     now: Option<Timestamp>,
     begun: Timestamp,
 ) -> Result<(Timestamp, Option<Timestamp>)> {
-    event.check()?;
     let skew = engine.options.future_skew;
     let checked = |time, present: Timestamp| {
         event.check_time(time, present.saturating_add(skew), skew).map(|()| time)

@@ -3,7 +3,9 @@
 //! Next: `series.rs`.
 
 use super::Shape;
-use crate::aggregate::{Aggregate, Count, Inputs, Kinds, Malformed, States, StatesRef};
+use crate::aggregate::{
+    Aggregate, Count, Inputs, Kinds, Malformed, States, StatesMut, StatesRef,
+};
 use crate::codec;
 use crate::time::Timestamp;
 
@@ -71,11 +73,20 @@ impl Cell {
         CellRef { tally: &self.tally, states: self.states.as_ref() }
     }
 
-    /// Folds in an event whose time is known.
+    /// Folds in events whose times are known: when each was, for how many it counts, what the states
+    /// observe of it.
     #[inline]
-    pub(crate) fn observe<'m>(&mut self, time: Timestamp, times: u64, inputs: impl Inputs<'m>) {
-        self.tally.observe(time, times);
-        self.states.as_mut().observe(times, inputs);
+    pub(crate) fn observe_each<'m, I: Inputs<'m>>(
+        &mut self,
+        events: impl Iterator<Item = (Timestamp, u64, I)>,
+    ) {
+        let (mut tally, states) = (self.tally, self.states.as_mut());
+        for (time, times, inputs) in events {
+            tally.observe(time, times);
+            StatesMut { stats: &mut *states.stats, sketches: &mut *states.sketches }
+                .observe(times, inputs);
+        }
+        self.tally = tally;
     }
 
     pub(crate) fn merge(&mut self, other: CellRef<'_>) {

@@ -44,7 +44,7 @@ pub(crate) struct Scratch {
     leaves: Vec<Leaf>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Placed {
     row: u32,
     shard: u32,
@@ -190,11 +190,6 @@ impl<'a> Bound<'a> {
     }
 
     #[inline]
-    fn takes(&self, row: usize) -> bool {
-        self.conditions.iter().all(|(column, values)| values.contains(&column[row]))
-    }
-
-    #[inline]
     fn time(&self, row: usize) -> Timestamp {
         Timestamp::from_micros(self.columns.times[row])
     }
@@ -271,21 +266,17 @@ impl<'a> Bound<'a> {
                 at += 1;
                 continue;
             }
+            let is_more = |(slot_of, item): (&u32, &Placed)| {
+                let row = item.row as usize;
+                *slot_of == slot && span.contains(&self.time(row)) && extras.half_width(row) == 0
+            };
+            let mut rest = slots[at..].iter().zip(&items[at..]);
+            at += rest.position(|next| !is_more(next)).unwrap_or(items.len() - at);
             let mut run = Cell::empty(shape);
-            loop {
-                let row = items[at].row as usize;
-                run.observe(self.time(row), extras.times(row), self.inputs(row));
-                at += 1;
-                let next = |item: &Placed| {
-                    let row = item.row as usize;
-                    slots[at] == slot
-                        && span.contains(&self.time(row))
-                        && extras.half_width(row) == 0
-                };
-                if !items.get(at).is_some_and(next) {
-                    break;
-                }
-            }
+            run.observe_each(items[begin..at].iter().map(|item| {
+                let row = item.row as usize;
+                (self.time(row), extras.times(row), self.inputs(row))
+            }));
             if shard.merge(slot, shape, leaf, &run) {
                 late.extend(items[begin..at].iter().map(|item| item.row));
             }
@@ -537,25 +528,33 @@ impl ViewTier {
         let mut parts: [&[Sym]; N] = [&[]; N];
         for (part, slot) in self.plan.key.iter().zip(&mut parts) {
             match column(columns, *part) {
-                Some(values) => *slot = values,
+                Some(values) => *slot = &values[..columns.len()],
                 None => return,
             }
         }
         let plain = bound.only_measure(&self.plan);
+        let conditions = bound.conditions.as_slice();
+        let takes =
+            |row: usize| conditions.iter().all(|(column, values)| values.contains(&column[row]));
         items.clear();
+        items.resize(columns.len(), Placed::default());
         let mut counts = [0_u32; super::SHARDS + 1];
-        for (row, _) in columns.names.iter().enumerate() {
+        let mut taken = 0;
+        for row in 0..columns.len() {
             let key: [Sym; N] = std::array::from_fn(|i| parts[i][row]);
-            if key.contains(&Sym::NONE) || !bound.takes(row) {
+            if key.contains(&Sym::NONE) || !takes(row) {
                 continue;
             }
             let (shard, hash) = self.place(&key);
             counts[shard + 1] += 1;
-            items.push(Placed { row: row as u32, shard: shard as u32, hash });
+            items[taken] = Placed { row: row as u32, shard: shard as u32, hash };
+            taken += 1;
         }
+        items.truncate(taken);
         let mut each = |shard: &mut Shard, items: &[Placed]| {
             let key = |item: &Placed| -> [Sym; N] {
-                std::array::from_fn(|i| parts[i][item.row as usize])
+                let part = |i: usize| parts[i][item.row as usize];
+                std::array::from_fn(|i| if N == 1 { Sym(item.hash as u32) } else { part(i) })
             };
             for items in items.chunks(BLOCK) {
                 if N > 0 {

@@ -304,13 +304,9 @@ impl Shard {
 
     #[inline]
     fn prefetch_entry(&self, slot: u32) {
-        slots::prefetch(self.entry_of(slot));
-        if let Some(state) = self.stats.get(slot).first() {
-            slots::prefetch(state);
-        }
-        if let Some(state) = self.sketches.get(slot).first() {
-            slots::prefetch(state);
-        }
+        self.entries.prefetch(slot);
+        self.stats.prefetch(slot);
+        self.sketches.prefetch(slot);
     }
 
     /// The slot of `key`, made if it is new.

@@ -7,6 +7,7 @@
 //! Next: `tier/room.rs`.
 
 use super::room::{Chunk, Room};
+use crate::slots;
 
 /// Slots of a chunk.
 const CHUNK: usize = 256;
@@ -59,6 +60,15 @@ impl<T> Slab<T> {
     pub(crate) fn one_mut(&mut self, slot: u32) -> &mut T {
         debug_assert_eq!(self.width, 1);
         &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+    }
+
+    /// Has the first value of a slot fetched, if it has one.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        let slot = slot as usize;
+        if let Some(chunk) = self.chunks.get(slot / CHUNK) {
+            chunk.get(slot % CHUNK * self.width).inspect(|value| slots::prefetch(*value));
+        }
     }
 
     /// Makes room for more slots, `blank(i)` being the `i`th value of each of them.

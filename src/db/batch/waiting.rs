@@ -35,12 +35,16 @@ struct Item {
 struct Last {
     /// The item whose text it is, [`NOWHERE`] where none waits.
     item: u32,
-    /// Where none waits: its sym, [`Sym::NONE`] where there was none yet.
+    /// Where none waits: its sym. [`Sym::NONE`] where one does, or there was none yet.
     sym: Sym,
 }
 
 impl Last {
     const NONE: Last = Last { item: NOWHERE, sym: Sym::NONE };
+}
+
+fn is_of(dictionary: &Dictionary, sym: Sym, text: &str) -> bool {
+    same_text(dictionary.text(sym).as_bytes(), text.as_bytes())
 }
 
 /// A text that most often lies in place.
@@ -100,30 +104,45 @@ impl Waiting {
         &mut self,
         dictionary: &Dictionary,
         reader: &mut Reader,
+        place: (usize, usize),
+        text: &str,
+    ) -> Option<Sym> {
+        match self.last.get(place.0) {
+            Some(last) if last.sym != Sym::NONE && is_of(dictionary, last.sym, text) => {
+                Some(last.sym)
+            }
+            _ => self.push_other(dictionary, reader, place, text),
+        }
+    }
+
+    /// The same of one that is not the last of its column, or not known to be.
+    #[inline(never)]
+    fn push_other(
+        &mut self,
+        dictionary: &Dictionary,
+        reader: &mut Reader,
         (column, row): (usize, usize),
         text: &str,
     ) -> Option<Sym> {
         if self.last.len() <= column {
             self.last.resize(column + 1, Last::NONE);
         }
-        let (item, row, last) = (self.items.len() as u32, row as u32, &mut self.last[column]);
-        let column = column as u32;
+        let last = &mut self.last[column];
         if last.item == NOWHERE {
-            let is_last = |sym| same_text(dictionary.text(sym).as_bytes(), text.as_bytes());
-            if last.sym != Sym::NONE && is_last(last.sym) {
-                return Some(last.sym);
-            }
             if reader.is_near() {
                 last.sym = dictionary.intern(reader, text);
                 return Some(last.sym);
             }
         } else if same_text(self.items[last.item as usize].text.bytes(), text.as_bytes()) {
+            let (column, row) = (column as u32, row as u32);
             self.items.push(Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY });
             return None;
         }
-        last.item = item;
+        let item = self.items.len() as u32;
+        *last = Last { item, sym: Sym::NONE };
         let tag = dictionary.tag(text);
         reader.prefetch(tag);
+        let (column, row) = (column as u32, row as u32);
         self.items.push(Item { column, row, tag, of: item, text: Copied::new(text) });
         None
     }
