@@ -301,28 +301,27 @@ impl<'a> Event<'a> {
     fn is_plainly_valid(&self) -> bool {
         let named = |name: &str| name.len().wrapping_sub(1) < Limits::NAME_BYTES;
         let (dims, measures) = (&*self.dims, &*self.measures);
-        let rare = self.entity.is_none() & self.id.is_none() & self.payload.is_none();
-        if !(named(self.name)
-            & rare
-            & (dims.len() <= Limits::DIMENSIONS)
-            & (measures.len() <= Limits::MEASURES)
-            & (self.times.0 != 0)
-            & (self.half_width == 0))
-        {
+        if !named(self.name) | (dims.len() > Limits::DIMENSIONS) || !self.has_plain_values() {
             return false;
         }
-        for (i, (name, value)) in dims.iter().enumerate() {
+        let are_named = dims.iter().enumerate().all(|(i, (name, _))| {
             // Of other names' lengths, most often: then no text is compared.
             let is_other = |other: &str| other.len() != name.len() || other != *name;
-            if !(named(name) & (value.len() <= Limits::VALUE_BYTES) && is_other(EVENT_DIMENSION)
-                && dims[..i].iter().all(|(other, _)| is_other(other)))
-            {
-                return false;
-            }
-        }
-        let mut measures = measures.iter();
-        measures.next().is_none_or(|(name, value)| named(name) & value.is_finite())
-            && measures.len() == 0
+            named(name)
+                && is_other(EVENT_DIMENSION)
+                && dims[..i].iter().all(|(other, _)| is_other(other))
+        });
+        are_named && measures.len() <= 1 && measures.iter().all(|(name, _)| named(name))
+    }
+
+    /// Whether nothing is wrong with it but perhaps a name, or how many there are; for events that have
+    /// what few do, no.
+    #[inline]
+    pub(crate) fn has_plain_values(&self) -> bool {
+        let has_rare = self.entity.is_some() | self.id.is_some() | self.payload.is_some();
+        !has_rare & (self.times.0 != 0) & (self.half_width == 0)
+            && self.dims.iter().all(|(_, value)| value.len() <= Limits::VALUE_BYTES)
+            && self.measures.iter().all(|(_, value)| value.is_finite())
     }
 
     #[inline(never)]

@@ -42,10 +42,7 @@ pub struct Batch {
 /// The columns of a batch, and what is needed to add to them.
 pub(super) struct Builder {
     reader: Reader,
-    /// The texts of names that came last, by their place in the event.
-    names: Recent,
-    dims: Recent,
-    measures: Recent,
+    form: Form,
     /// Values of the last events of chunk `at`.
     waiting: Waiting,
     /// Each becomes a frame. The ones behind `at` are empty.
@@ -104,9 +101,7 @@ impl Builder {
         let reader = dictionary.reader();
         Builder {
             reader,
-            names: Recent::default(),
-            dims: Recent::default(),
-            measures: Recent::default(),
+            form: Form::default(),
             waiting: Waiting::default(),
             chunks: vec![Columns::default()],
             at: 0,
@@ -117,14 +112,21 @@ impl Builder {
     }
 
     pub(super) fn push(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
-        self.check(engine, event).inspect_err(|_| engine.tallies.refused.add(1))?;
-        self.add(&engine.dictionary, event);
+        let is_known = self.form.has(event);
+        self.check(engine, event, is_known).inspect_err(|_| engine.tallies.refused.add(1))?;
+        if !is_known {
+            self.learn(&engine.dictionary, event);
+        }
+        self.add_known(&engine.dictionary, event, event.time.or(self.now).unwrap_or_default());
         Ok(())
     }
 
+    /// Checks an event, whose names need not be looked at where they are known.
     #[inline]
-    fn check(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
-        event.check()?;
+    fn check(&mut self, engine: &Engine, event: &Event<'_>, is_known: bool) -> Result<()> {
+        if !(is_known && event.has_plain_values()) {
+            event.check()?;
+        }
         match event.time {
             Some(time) if (Timestamp::MIN..=self.accepted).contains(&time) => Ok(()),
             _ => self.check_time(engine, event),
@@ -155,6 +157,26 @@ impl Builder {
 
     /// Adds an event that was checked and happened at `time`.
     pub(super) fn add_at(&mut self, dictionary: &Dictionary, event: &Event<'_>, time: Timestamp) {
+        if !self.form.has(event) {
+            self.learn(dictionary, event);
+        }
+        self.add_known(dictionary, event, time);
+    }
+
+    /// Takes the form of an event that was checked.
+    #[inline(never)]
+    fn learn(&mut self, dictionary: &Dictionary, event: &Event<'_>) {
+        let Builder { form, reader, .. } = self;
+        let mut intern = |text: &str| dictionary.intern(reader, text);
+        form.name.take(event.name, &mut intern);
+        let dims = event.dims.iter().map(|(name, _)| *name);
+        let measures = event.measures.iter().map(|(name, _)| *name);
+        take_names(&mut form.dims, dims, &mut intern);
+        take_names(&mut form.measures, measures, &mut intern);
+    }
+
+    /// Adds an event that was checked, has the form, and happened at `time`.
+    fn add_known(&mut self, dictionary: &Dictionary, event: &Event<'_>, time: Timestamp) {
         let full = self.is_full_for(event);
         if full || self.waiting.is_full() {
             self.look_up(dictionary);
@@ -162,31 +184,30 @@ impl Builder {
         if full {
             self.next_chunk();
         }
-        let Builder { reader, names, dims, measures, waiting, chunks, at, .. } = self;
+        let Builder { reader, form, waiting, chunks, at, .. } = self;
         let columns = &mut chunks[*at];
         let row = columns.len();
-        columns.names.push(names.sym(0, event.name, || dictionary.intern(reader, event.name)));
+        columns.names.push(form.name.sym);
         columns.times.push(time.micros());
-        for (i, (name, value)) in event.dims.iter().enumerate() {
-            let name = dims.sym(i, name, || dictionary.intern(reader, name));
-            columns.text_bytes += value.len();
-            let at = column_of(&mut columns.dims, i, name);
-            if let Some(sym) = waiting.push(dictionary, &mut *reader, (at + 1, row), value) {
+        let mut text_bytes = event.name.len();
+        for ((_, value), name) in event.dims.iter().zip(&mut form.dims) {
+            text_bytes += value.len();
+            let at = name.column_in(&mut columns.dims);
+            if let Some(sym) = waiting.push(dictionary, reader, (at + 1, row), value) {
                 columns.dims[at].put(row, sym, Sym::NONE);
             }
         }
-        for (i, (name, value)) in event.measures.iter().enumerate() {
-            let name = measures.sym(i, name, || dictionary.intern(reader, name));
-            let at = column_of(&mut columns.measures, i, name);
+        for ((_, value), name) in event.measures.iter().zip(&mut form.measures) {
+            let at = name.column_in(&mut columns.measures);
             columns.measures[at].put(row, *value, f64::NAN);
         }
-        columns.text_bytes += event.name.len();
         if let Some(entity) = event.entity {
-            columns.text_bytes += entity.len();
-            if let Some(sym) = waiting.push(dictionary, &mut *reader, (ENTITY, row), entity) {
+            text_bytes += entity.len();
+            if let Some(sym) = waiting.push(dictionary, reader, (ENTITY, row), entity) {
                 columns.put_entity(row, sym);
             }
         }
+        columns.text_bytes += text_bytes;
         if let Some(id) = event.id {
             columns.ids.set(row, id.as_bytes());
         }
@@ -205,7 +226,9 @@ impl Builder {
             || columns.bytes_estimate() > CHUNK_BYTES_MAX
     }
 
+    #[cold]
     fn next_chunk(&mut self) {
+        self.form.forget_columns();
         if self.chunks[self.at].is_empty() {
             // Full of columns that earlier events had.
             self.chunks[self.at] = Columns::default();
@@ -236,6 +259,7 @@ impl Builder {
 
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
+        self.form.forget_columns();
         self.chunks.iter_mut().for_each(Columns::clear);
         self.at = 0;
         self.now = None;
@@ -306,37 +330,84 @@ impl std::fmt::Debug for Batch {
     }
 }
 
-/// Strings seen last, by place. Events mostly have the same dimensions and measures in the same
-/// order as the one before, often the same values, and then comparing texts is all there is to do.
+/// The form of an event: what it is called, and its dimensions and measures, in their order; all of one
+/// event, so it has none of them twice. Events mostly have the form of the one before, or its first parts,
+/// and then comparing texts is all there is to do.
 #[derive(Default)]
-struct Recent(Vec<(String, Sym)>);
+struct Form {
+    name: Named,
+    dims: Vec<Named>,
+    measures: Vec<Named>,
+}
 
-impl Recent {
-    #[inline]
-    fn sym(&mut self, i: usize, text: &str, intern: impl FnOnce() -> Sym) -> Sym {
-        if self.0.len() <= i {
-            self.0.resize_with(i + 1, || (String::new(), Sym::NONE));
-        }
-        let (recent, sym) = &mut self.0[i];
-        if !same_text(recent.as_bytes(), text.as_bytes()) || *sym == Sym::NONE {
-            recent.clear();
-            recent.push_str(text);
-            *sym = intern();
-        }
-        *sym
+struct Named {
+    text: String,
+    sym: Sym,
+    /// Where its column was in the present chunk; [`usize::MAX`] where that is not known yet.
+    column: usize,
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        Named { text: String::new(), sym: Sym::NONE, column: usize::MAX }
     }
 }
 
-/// The place of the column called `name`, made when missing; the `i`th one is tried first.
-#[inline]
-fn column_of<T: Copy>(columns: &mut Vec<Column<T>>, i: usize, name: Sym) -> usize {
-    match columns.get(i) {
-        Some(column) if column.name == name => i,
-        _ => columns.iter().position(|column| column.name == name).unwrap_or_else(|| {
-            columns.push(Column::empty(name));
-            columns.len() - 1
-        }),
+impl Named {
+    #[inline]
+    fn is(&self, text: &str) -> bool {
+        same_text(self.text.as_bytes(), text.as_bytes())
     }
+
+    fn take(&mut self, text: &str, intern: &mut impl FnMut(&str) -> Sym) {
+        if !self.is(text) {
+            self.text.clear();
+            self.text.push_str(text);
+            self.sym = intern(text);
+            self.column = usize::MAX;
+        }
+    }
+
+    /// The place of its column, which is made when missing.
+    #[inline]
+    fn column_in<T: Copy>(&mut self, columns: &mut Vec<Column<T>>) -> usize {
+        if self.column == usize::MAX {
+            let found = columns.iter().position(|column| column.name == self.sym);
+            self.column = found.unwrap_or(columns.len());
+            if found.is_none() {
+                columns.push(Column::empty(self.sym));
+            }
+        }
+        self.column
+    }
+}
+
+impl Form {
+    /// Whether the event has it, or the first of its dimensions and measures.
+    #[inline]
+    fn has(&self, event: &Event<'_>) -> bool {
+        let (dims, measures) = (&*event.dims, &*event.measures);
+        self.name.sym != Sym::NONE
+            && self.name.is(event.name)
+            && dims.len() <= self.dims.len()
+            && measures.len() <= self.measures.len()
+            && dims.iter().zip(&self.dims).all(|((name, _), known)| known.is(name))
+            && measures.iter().zip(&self.measures).all(|((name, _), known)| known.is(name))
+    }
+
+    fn forget_columns(&mut self) {
+        let named = self.dims.iter_mut().chain(&mut self.measures);
+        named.for_each(|named| named.column = usize::MAX);
+    }
+}
+
+fn take_names<'a>(
+    known: &mut Vec<Named>,
+    names: impl ExactSizeIterator<Item = &'a str>,
+    intern: &mut impl FnMut(&str) -> Sym,
+) {
+    known.resize_with(names.len(), Named::default);
+    known.iter_mut().zip(names).for_each(|(known, name)| known.take(name, intern));
 }
 
 impl Db {

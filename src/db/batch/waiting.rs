@@ -99,7 +99,7 @@ impl Waiting {
 
     /// Notes the text of `row` in `column`; gives its sym if that is known and nothing of the column
     /// waits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(
         &mut self,
         dictionary: &Dictionary,
