@@ -99,6 +99,17 @@ fn short(word: u64) -> Option<(u64, usize)> {
     Some(((fours & 0x0fff_ffff) | (fours >> 32) << 28, len))
 }
 
+/// The same of a signed one.
+#[inline]
+pub(crate) fn short_i64(word: u64) -> Option<(i64, usize)> {
+    short(word).map(|(value, len)| (signed(value), len))
+}
+
+#[inline]
+fn signed(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
 fn take_u64_long(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0_u64;
     for (i, &byte) in bytes.iter().enumerate().take(10) {
@@ -122,8 +133,7 @@ pub(crate) fn take_u32(bytes: &mut &[u8]) -> Result<u32, Malformed> {
 }
 
 pub(crate) fn take_i64(bytes: &mut &[u8]) -> Result<i64, Malformed> {
-    let value = take_u64(bytes)?;
-    Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    take_u64(bytes).map(signed)
 }
 
 pub(crate) fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], Malformed> {

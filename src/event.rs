@@ -298,11 +298,14 @@ impl<'a> Event<'a> {
     /// Whether nothing is wrong with it, found out with the least to do. What few events have is left to
     /// [`check_closely`](Event::check_closely), which tells what is wrong.
     #[inline]
-    fn is_plainly_valid(&self) -> bool {
+    pub(crate) fn is_plainly_valid(&self) -> bool {
         let named = |name: &str| name.len().wrapping_sub(1) < Limits::NAME_BYTES;
         let (dims, measures) = (&*self.dims, &*self.measures);
         if !named(self.name) | (dims.len() > Limits::DIMENSIONS) || !self.has_plain_values() {
             return false;
+        }
+        if dims.is_empty() & measures.is_empty() {
+            return true;
         }
         let are_named = dims.iter().enumerate().all(|(i, (name, _))| {
             // Of other names' lengths, most often: then no text is compared.

@@ -27,6 +27,7 @@ pub(crate) use cell::{Cell, CellRef};
 use crate::aggregate::{Inputs, Kinds, Malformed, States, StatesMut, StatesRef};
 use crate::codec;
 use crate::ring::Ring;
+pub(crate) use crate::ring::packed::SumFrom;
 use crate::ring::packed::{self, Packed};
 pub(crate) use crate::ring::sliding::{Sliding, Sum};
 use crate::time::{Calendar, Leaf, Timestamp};
@@ -462,6 +463,12 @@ impl<'a> SeriesRef<'a> {
             self.head.packed.buckets_back(at).map(|(n, count)| (n, count, StatesRef::default()));
         let ring = self.rings().get(at).into_iter();
         packed.chain(ring.flat_map(Ring::buckets_back))
+    }
+
+    /// What the buckets of the `at`th grain sum to from `first` on, where its ring is packed and has one.
+    #[inline]
+    pub(crate) fn sum_packed(self, at: usize, first: i64, most: u64) -> Option<SumFrom> {
+        self.head.packed.sum_from(at, first, most)
     }
 
     /// Calls `see` with them until it breaks: the same in less time than one by one.

@@ -236,6 +236,7 @@ impl ViewTier {
     }
 
     /// Reads the series of `key` where it is.
+    #[inline]
     pub(crate) fn read<R>(&self, key: &[Sym], read: impl FnOnce(SeriesRef<'_>) -> R) -> Lookup<R> {
         let (shard, hash) = self.place(key);
         self.shards[shard].lock().read(hash, key, read)

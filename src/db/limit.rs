@@ -6,6 +6,7 @@ mod answer;
 mod asking;
 pub(super) mod keys;
 mod limiter;
+mod short;
 mod reservation;
 
 pub(super) use limiter::Policies;

@@ -363,6 +363,10 @@ impl Source for ViewSource {
         AskedKey::of(parts, |part| self.engine.dictionary.find(part))
     }
 
+    fn find(&self, part: &str) -> Option<Sym> {
+        self.engine.dictionary.find(part)
+    }
+
     fn spell(&self, key: &AskedKey) -> Vec<String> {
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {
@@ -385,6 +389,18 @@ impl Source for ViewSource {
     fn at_hand(&self, key: &AskedKey) -> Option<u64> {
         let is_ready = self.tier.is_at_once() && !self.tier.has_left();
         if is_ready { self.number_of(key) } else { None }
+    }
+
+    fn see_at_hand(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+        self.engine.check_open()?;
+        let dictionary = &self.engine.dictionary;
+        match key.syms(|part| dictionary.find(part)) {
+            Ok(syms) => match self.tier.read(syms, &mut *read) {
+                Lookup::Here(()) | Lookup::Nowhere => Ok(()),
+                Lookup::Partial | Lookup::Unknown => self.load(syms, read).map(drop),
+            },
+            Err(_) => self.see(key, read).map(drop),
+        }
     }
 
     fn number(&self, key: &AskedKey) -> u64 {

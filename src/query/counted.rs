@@ -353,10 +353,13 @@ impl<'q> Keyed<'q> {
         }
     }
 
-    /// Calls `see` with the series of every key that there is, by the definition that these were made for.
+    /// Calls `see` with the series of its key, if there is one, where that is [at hand](Keyed::at_hand).
     #[inline]
-    pub(super) fn see(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
-        self.each(see)
+    pub(super) fn see_at_hand(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+        match self.keys {
+            [key] => self.query.source.see_at_hand(key, see),
+            _ => self.each(see),
+        }
     }
 
     /// Calls `see` with the series of every key that there is.

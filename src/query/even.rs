@@ -10,7 +10,7 @@
 
 use super::counted::{Back, Keyed, Summed, fitting};
 use crate::error::Result;
-use crate::series::{ALWAYS, SeriesRef};
+use crate::series::{ALWAYS, SeriesRef, SumFrom};
 use crate::time::{Keep, TimeZone, Timestamp};
 use crate::view::View;
 use std::ops::ControlFlow;
@@ -83,33 +83,20 @@ impl Even {
             return None;
         }
         let mut summed = self.nothing(now);
-        let (mut newest, mut full) = (None, None);
-        let mut is_whole = true;
-        series.each_back(self.at, |number, count, _| {
-            if newest.is_none() {
-                is_whole = self.keep.oldest(number) <= first;
-            }
-            if number < first {
-                return ControlFlow::Break(());
-            }
-            newest = newest.or(Some(number));
-            summed.sum = summed.sum.saturating_add(count);
-            if summed.sum > most && full.is_none() {
-                full = Some(number);
-            }
-            ControlFlow::Continue(())
-        });
-        if !is_whole {
+        let found = series.sum_packed(self.at, first, most);
+        let Some(found) = found.or_else(|| sum_of_blocks(self.at, series, first, most)) else {
+            return Some(summed);
+        };
+        if self.keep.oldest(found.newest) > first {
             return None;
         }
         let last = series.last_span().end().micros();
-        let leaves = |number: Option<i64>| number.map_or(now, |number| self.leaves(number, last));
-        let clears = leaves(newest);
         // The newest bucket is the last to leave.
-        if clears <= now {
-            summed.sum = 0;
-        } else {
-            (summed.clears, summed.fits) = (clears, leaves(full).max(now));
+        let clears = self.leaves(found.newest, last);
+        if found.newest >= first && clears > now {
+            summed.sum = found.sum;
+            summed.clears = clears;
+            summed.fits = found.full.map_or(now, |full| self.leaves(full, last).max(now));
         }
         Some(summed)
     }
@@ -123,6 +110,23 @@ impl Even {
         };
         Summed::nothing(now, fresh_leaves, i64::MIN)
     }
+}
+
+/// [`SeriesRef::sum_packed`] of a ring that is not packed.
+#[inline(never)]
+fn sum_of_blocks(at: usize, series: SeriesRef<'_>, first: i64, most: u64) -> Option<SumFrom> {
+    let mut found = SumFrom { newest: series.newest(at)?, sum: 0, full: None };
+    series.each_back(at, |number, count, _| {
+        if number < first {
+            return ControlFlow::Break(());
+        }
+        found.sum = found.sum.saturating_add(count);
+        if found.sum > most && found.full.is_none() {
+            found.full = Some(number);
+        }
+        ControlFlow::Continue(())
+    });
+    Some(found)
 }
 
 impl Keyed<'_> {
@@ -140,7 +144,7 @@ impl Keyed<'_> {
     ) -> Result<Option<Summed>> {
         let now = now.micros();
         let mut summed = Some(even.nothing(now));
-        self.see(&mut |series| summed = even.sum(series, now, most))?;
+        self.see_at_hand(&mut |series| summed = even.sum(series, now, most))?;
         Ok(summed)
     }
 }

@@ -263,6 +263,12 @@ impl Query {
         Ok(self.source.key(parts))
     }
 
+    /// The key of this part, where keys are of one; `None`: it was not seen yet.
+    #[inline]
+    pub(crate) fn key_of_one(&self, part: &str) -> Option<AskedKey> {
+        self.source.find(part).map(AskedKey::One)
+    }
+
     /// The series of a key of it.
     pub(crate) fn series_of_key(&self, key: AskedKey) -> SeriesQuery {
         SeriesQuery::new(self.clone(), Keys::One(key))

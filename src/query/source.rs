@@ -33,6 +33,8 @@ pub(crate) trait Source: Send + Sync {
     fn now_roughly(&self) -> Timestamp;
     /// The key of these parts, to be asked for.
     fn key(&self, parts: &[&str]) -> AskedKey;
+    /// The sym of a part of keys, if it was seen since the engine was opened.
+    fn find(&self, part: &str) -> Option<Sym>;
     /// The parts of a key.
     fn spell(&self, key: &AskedKey) -> Vec<String>;
     /// Reads the series of a key once, if there is one; says whether there is.
@@ -47,6 +49,8 @@ pub(crate) trait Source: Send + Sync {
     /// Its [number](Source::number_of), where this view still answers and what is recorded [is in it at
     /// once](Source::apply_at_once).
     fn at_hand(&self, key: &AskedKey) -> Option<u64>;
+    /// [`see`](Source::see) of a key that is at hand.
+    fn see_at_hand(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()>;
     /// From now on a recorded event is in this view as soon as its call returns, whatever it waits for
     /// elsewhere.
     fn apply_at_once(&self) -> Result<()>;

@@ -93,6 +93,15 @@ impl Iterator for Tokens<'_> {
     }
 }
 
+/// What the buckets of a ring sum to from one of them on.
+pub(crate) struct SumFrom {
+    /// The newest bucket of the ring.
+    pub(crate) newest: i64,
+    pub(crate) sum: u64,
+    /// The bucket, counted from the newest one back, with which the sum is more than was asked about.
+    pub(crate) full: Option<i64>,
+}
+
 /// Whether all of `grains` together are few enough buckets to be packed.
 pub(crate) fn is_packable(grains: &[(Grain, Keep)]) -> bool {
     let buckets = grains.iter().try_fold(0_u32, |sum, (_, keep)| match keep {
@@ -147,15 +156,33 @@ impl Packed {
         late
     }
 
+    /// The number of the newest bucket of the ring that begins at `at`, if it has one, and where its tokens
+    /// begin.
+    #[inline]
+    fn newest_at(&self, at: usize) -> Option<(i64, usize)> {
+        let (begin, len) = (at + LEN_BYTES, self.len_at(at));
+        if len == 0 {
+            return None;
+        }
+        // Mostly there are as many bytes as a word has, with the length in front of it.
+        if let Some(word) = self.0[at..].first_chunk()
+            && let Some((newest, bytes)) = codec::short_i64(u64::from_le_bytes(*word) >> (8 * LEN_BYTES))
+            && bytes <= 8 - LEN_BYTES
+        {
+            return Some((newest, begin + bytes));
+        }
+        let mut bytes = &self.0[begin..begin + len];
+        let newest = codec::take_i64(&mut bytes).ok()?;
+        Some((newest, begin + len - bytes.len()))
+    }
+
     /// Counts in the ring that begins at `at`; false where it does not keep the bucket.
     #[inline]
     fn add_to(&mut self, at: usize, keep: Keep, number: i64, times: u64) -> bool {
         let ring = at + LEN_BYTES..at + LEN_BYTES + self.len_at(at);
-        let mut bytes = &self.0[ring.clone()];
-        if let Ok(newest) = codec::take_i64(&mut bytes)
+        if let Some((newest, first)) = self.newest_at(at)
             && newest == number
         {
-            let first = ring.end - bytes.len();
             // Most counts, and most sums, are of one byte.
             let count = u64::from(self.0[first]);
             if let Some(sum) = count.checked_add(times).filter(|sum| count.max(*sum) < 0x80) {
@@ -301,13 +328,16 @@ impl Packed {
         self.0[at..at + LEN_BYTES].copy_from_slice(&(len as u16).to_le_bytes());
     }
 
+    /// Where the `nth` ring begins.
+    #[inline]
+    fn begin(&self, nth: usize) -> Option<usize> {
+        let is_there = !self.0.is_empty();
+        is_there.then(|| (0..nth).fold(0, |at, _| at + LEN_BYTES + self.len_at(at)))
+    }
+
     /// The bytes of the `nth` ring behind its length.
     fn ring(&self, nth: usize) -> &[u8] {
-        if self.0.is_empty() {
-            return &[];
-        }
-        let at = (0..nth).fold(0, |at, _| at + LEN_BYTES + self.len_at(at));
-        &self.0[at + LEN_BYTES..][..self.len_at(at)]
+        self.begin(nth).map_or(&[], |at| &self.0[at + LEN_BYTES..][..self.len_at(at)])
     }
 
     /// The newest bucket seen in the `nth` grain.
@@ -331,6 +361,30 @@ impl Packed {
                 None
             }
         })
+    }
+
+    /// The sum of the counts of the `nth` grain's buckets from `first` on.
+    #[inline]
+    pub(crate) fn sum_from(&self, nth: usize, first: i64, most: u64) -> Option<SumFrom> {
+        let at = self.begin(nth)?;
+        let (newest, behind) = self.newest_at(at)?;
+        let mut tokens = Tokens(&self.0[behind..at + LEN_BYTES + self.len_at(at)]);
+        let (mut number, mut sum, mut full) = (newest, 0_u64, None);
+        while number >= first
+            && let Some(token) = tokens.next()
+        {
+            match token {
+                Token::Count(count) => {
+                    sum = sum.saturating_add(count);
+                    if sum > most && full.is_none() {
+                        full = Some(number);
+                    }
+                    number = number.wrapping_sub(1);
+                }
+                Token::Empty(n) => number = number.saturating_sub_unsigned(n),
+            }
+        }
+        Some(SumFrom { newest, sum, full })
     }
 
     /// Calls `see` with them until it breaks: the same in less time than one by one.

@@ -557,6 +557,7 @@ impl Shard {
         }
     }
 
+    #[inline]
     pub(crate) fn read<R>(
         &mut self,
         hash: u64,
@@ -565,16 +566,17 @@ impl Shard {
     ) -> Lookup<R> {
         match self.find(hash, key) {
             Some(slot) => {
-                let entry = self.entry(slot);
+                let entry = self.entries.one_mut(slot);
                 // Most often it is already, and what is not written stays in other processors' caches.
                 if !entry.touched {
                     entry.touched = true;
                 }
                 if entry.partial {
-                    Lookup::Partial
-                } else {
-                    Lookup::Here(read(self.series_of(slot)))
+                    return Lookup::Partial;
                 }
+                let (stats, sketches) = (self.stats.get(slot), self.sketches.get(slot));
+                let states = StatesRef { stats, sketches };
+                Lookup::Here(read(SeriesRef { head: &entry.head, states }))
             }
             None if self.everything_here => Lookup::Nowhere,
             None => Lookup::Unknown,

@@ -17,10 +17,11 @@
 use super::answer::since;
 use super::keys::{Locked, Subject};
 use super::limiter::{Active, BoundRule};
+use super::short::Short;
 use crate::db::{Builder, Db, Engine, Recorded};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::limit::{Asked, Denial, Judged, Plain, Question, Usage, Used, Verdict, Whom};
+use crate::limit::{Asked, Denial, Judged, Question, Usage, Used, Verdict, Whom};
 use crate::options::Durability;
 use crate::query::{AskedKey, Keyed};
 use crate::time::Timestamp;
@@ -98,7 +99,9 @@ impl<'a> Asking<'a> {
         durability: Durability,
     ) -> Result<Verdict> {
         check_of_now(event)?;
-        if let Some(verdict) = self.decide_shortly(event, durability)? {
+        if let Some(short) = self.short()
+            && let Some(verdict) = short.decide(event, durability)?
+        {
             return Ok(verdict);
         }
         let engine = self.db.engine();
@@ -123,69 +126,15 @@ impl<'a> Asking<'a> {
         Ok(self.lenient(verdict))
     }
 
-    /// [`check_and_record`](Asking::check_and_record) of one constraint and one key, where these can be asked
-    /// with the least to do. `None`: nothing was done; they are to be asked as any others.
-    #[inline]
-    fn decide_shortly(&self, event: &Event<'_>, durability: Durability) -> Result<Option<Verdict>> {
+    /// The short way, where there is one.
+    fn short(&self) -> Option<Short<'a>> {
         if self.len() != 1 {
-            return Ok(None);
+            return None;
         }
-        let Question { constraint, series: Some(series), refunds: None, even: Some(even) } =
-            self.question(0)
-        else {
-            return Ok(None);
+        let Question { constraint, series, refunds: None, even } = self.question(0) else {
+            return None;
         };
-        let (limit, cost) = (constraint.limit(), event.count());
-        let (Some(most), Some(key)) = (limit.checked_sub(cost), series.at_hand()) else {
-            return Ok(None);
-        };
-        let engine = self.db.engine();
-        let limits = &engine.limits;
-        // Who is denied writes nothing that threads share; the lock is for who is to record.
-        let times = limits.times(key);
-        let mut locked = None;
-        if limits.has_held() {
-            let Some(guard) = limits.lock_unreserved(key) else { return Ok(None) };
-            locked = Some(guard);
-        }
-        let (now, plain) = loop {
-            let now = engine.now();
-            if limits.steady(now) > now {
-                return Ok(None);
-            }
-            let Some(summed) = series.sum_evenly(even, now, most)? else { return Ok(None) };
-            let plain = Plain::new(limit, summed);
-            if plain.holds_from > now.micros() {
-                drop(locked);
-                if self.is_shadow() {
-                    return Ok(None);
-                }
-                if let Some(active) = self.policy {
-                    active.tallies.deny();
-                }
-                return Ok(Some(Verdict::Denied(plain.denial(constraint, now))));
-            }
-            if locked.is_some() {
-                break (now, plain);
-            }
-            let Some(guard) = limits.lock_unreserved(key) else { return Ok(None) };
-            let is_alone = guard.times() == times;
-            locked = Some(guard);
-            if is_alone {
-                break (now, plain);
-            }
-        };
-        let recorded = engine.record_at(event, now, now, durability)?;
-        drop(locked);
-        let used = plain.used.saturating_add(cost);
-        if let Some(active) = self.policy {
-            active.tallies.allow(active.policy.is_near(used, limit));
-        }
-        engine.acknowledge(recorded.position.get(), durability)?;
-        Ok(Some(Verdict::Allowed {
-            remaining: Some(limit.saturating_sub(used)),
-            resets_in: Some(since(now.micros(), plain.fresh_leaves)),
-        }))
+        Some(Short { db: self.db, constraint, series: series?, even: even?, policy: self.policy })
     }
 
     /// What a policy that refuses nothing says.

@@ -6,10 +6,11 @@
 //! 2. A limiter goes by the policy of now: one that was replaced says so.
 
 use super::asking::{Asking, Whose};
+use super::short::Short;
 use super::{Limit, Reservation};
 use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Limits, abridged};
+use crate::event::{EVENT_DIMENSION, Event, Limits, abridged};
 use crate::limit::{Asked, Denial, Question, Usage, Verdict, Whom, back, evenly};
 use crate::options::Durability;
 use crate::policy::{Constraint, Policy, Rule};
@@ -25,6 +26,7 @@ use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -314,7 +316,8 @@ impl Db {
         let constraint = rule.constraint().clone().in_zone(engine.zone());
         let even = query.as_ref().and_then(|query| evenly(&constraint, query));
         let constraints = std::array::from_fn(|_| Arc::new(constraint.clone()));
-        Ok(BoundRule { constraints, query, refunds, even })
+        let part = query.as_ref().and_then(|query| KeyPart::only(query.view()));
+        Ok(BoundRule { constraints, query, refunds, even, part })
     }
 }
 
@@ -341,6 +344,33 @@ pub(super) struct BoundRule {
     query: Option<Query>,
     refunds: Option<Query>,
     even: Option<Even>,
+    /// Where the view's key is of one part: which.
+    part: Option<KeyPart>,
+}
+
+/// A part of an event that keys are of.
+enum KeyPart {
+    Name,
+    Dimension(String),
+}
+
+impl KeyPart {
+    /// The only one of a view's key.
+    fn only(view: &View) -> Option<Self> {
+        match view.key() {
+            [part] if part == EVENT_DIMENSION => Some(KeyPart::Name),
+            [part] => Some(KeyPart::Dimension(part.clone())),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn of<'a>(&self, event: &Event<'a>) -> Option<&'a str> {
+        match self {
+            KeyPart::Name => Some(event.name),
+            KeyPart::Dimension(name) => event.dimension(name),
+        }
+    }
 }
 
 impl Limiter {
@@ -444,6 +474,11 @@ impl Limiter {
         event: &Event<'_>,
         durability: Durability,
     ) -> Result<Verdict> {
+        if !self.made.active.has_left.load(Acquire)
+            && let Some(verdict) = self.made.decide_shortly(&self.db, event, durability)?
+        {
+            return Ok(verdict);
+        }
         self.ask(event, |asking| asking.check_and_record(event, durability))
     }
 
@@ -543,6 +578,29 @@ impl BoundRule {
 }
 
 impl Bound {
+    /// Records an event if it may happen now, by the [short way](Short::decide). `None`: nothing was done.
+    #[inline]
+    fn decide_shortly(
+        &self,
+        db: &Db,
+        event: &Event<'_>,
+        durability: Durability,
+    ) -> Result<Option<Verdict>> {
+        let [rule] = self.rules.as_slice() else { return Ok(None) };
+        let (Some(query), None, Some(even)) = (&rule.query, &rule.refunds, &rule.even) else {
+            return Ok(None);
+        };
+        let Some(part) = rule.part.as_ref().and_then(|part| part.of(event)) else {
+            return Ok(None);
+        };
+        if event.time.is_some() || !event.is_plainly_valid() {
+            return Ok(None);
+        }
+        let Some(key) = query.key_of_one(part) else { return Ok(None) };
+        let (constraint, series) = (rule.constraint(), Keyed::new(query, slice::from_ref(&key)));
+        Short { db, constraint, series, even, policy: Some(&self.active) }.decide(event, durability)
+    }
+
     /// The event's key in a view.
     #[inline]
     fn key(&self, query: &Query, event: &Event<'_>) -> Result<AskedKey> {

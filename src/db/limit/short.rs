@@ -1,0 +1,90 @@
+//! The short way: one constraint "at most" of one key, where it can be asked with the least to do.
+//!
+//! Invariants
+//! 1. What is decided here is what `db/limit/asking.rs` decides, and what is recorded is under the same lock.
+//!    Where that is not certain beforehand, nothing was done, and it is asked there.
+//! 2. Who is denied writes nothing that threads share, but for the lock of the shard that is read.
+//!
+//! Next: `db/limit/asking.rs`.
+
+use super::answer::since;
+use super::limiter::Active;
+use crate::db::Db;
+use crate::error::Result;
+use crate::event::Event;
+use crate::limit::{Plain, Verdict};
+use crate::options::Durability;
+use crate::policy::Constraint;
+use crate::query::{Even, Keyed};
+use std::sync::Arc;
+
+/// What is asked.
+pub(super) struct Short<'a> {
+    pub(super) db: &'a Db,
+    pub(super) constraint: &'a Arc<Constraint>,
+    pub(super) series: Keyed<'a>,
+    pub(super) even: &'a Even,
+    pub(super) policy: Option<&'a Arc<Active>>,
+}
+
+impl Short<'_> {
+    /// Records an event that was checked, and says no time, if it may happen now. `None`: nothing was done.
+    #[inline]
+    pub(super) fn decide(
+        self,
+        event: &Event<'_>,
+        durability: Durability,
+    ) -> Result<Option<Verdict>> {
+        let Short { db, constraint, series, even, policy } = self;
+        let (limit, cost) = (constraint.limit(), event.count());
+        let (Some(most), Some(key)) = (limit.checked_sub(cost), series.at_hand()) else {
+            return Ok(None);
+        };
+        let engine = db.engine();
+        let limits = &engine.limits;
+        let times = limits.times(key);
+        let mut locked = None;
+        if limits.has_held() {
+            let Some(guard) = limits.lock_unreserved(key) else { return Ok(None) };
+            locked = Some(guard);
+        }
+        let (now, plain) = loop {
+            let now = engine.now();
+            if limits.steady(now) > now {
+                return Ok(None);
+            }
+            let Some(summed) = series.sum_evenly(even, now, most)? else { return Ok(None) };
+            let plain = Plain::new(limit, summed);
+            if plain.holds_from > now.micros() {
+                drop(locked);
+                if let Some(active) = policy {
+                    if active.policy.is_shadow() {
+                        return Ok(None);
+                    }
+                    active.tallies.deny();
+                }
+                return Ok(Some(Verdict::Denied(plain.denial(constraint, now))));
+            }
+            if locked.is_some() {
+                break (now, plain);
+            }
+            let Some(guard) = limits.lock_unreserved(key) else { return Ok(None) };
+            let is_alone = guard.times() == times;
+            locked = Some(guard);
+            if is_alone {
+                break (now, plain);
+            }
+        };
+        let recorded = engine.record_at(event, now, now, durability)?;
+        drop(locked);
+        let used = plain.used.saturating_add(cost);
+        if let Some(active) = policy {
+            active.tallies.allow(active.policy.is_near(used, limit));
+        }
+        engine.acknowledge(recorded.position.get(), durability)?;
+        Ok(Some(Verdict::Allowed {
+            remaining: Some(limit.saturating_sub(used)),
+            resets_in: Some(since(now.micros(), plain.fresh_leaves)),
+        }))
+    }
+}
