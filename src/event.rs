@@ -301,11 +301,8 @@ impl<'a> Event<'a> {
     pub(crate) fn is_plainly_valid(&self) -> bool {
         let named = |name: &str| name.len().wrapping_sub(1) < Limits::NAME_BYTES;
         let (dims, measures) = (&*self.dims, &*self.measures);
-        if !named(self.name) | (dims.len() > Limits::DIMENSIONS) || !self.has_plain_values() {
+        if dims.len() > Limits::DIMENSIONS || !self.has_plain_values() {
             return false;
-        }
-        if dims.is_empty() & measures.is_empty() {
-            return true;
         }
         let are_named = dims.iter().enumerate().all(|(i, (name, _))| {
             // Of other names' lengths, most often: then no text is compared.
@@ -317,12 +314,13 @@ impl<'a> Event<'a> {
         are_named && measures.len() <= 1 && measures.iter().all(|(name, _)| named(name))
     }
 
-    /// Whether nothing is wrong with it but perhaps a name, or how many there are; for events that have
-    /// what few do, no.
+    /// Whether nothing is wrong with it but perhaps the name of a dimension or measure, or how many of these
+    /// there are; for events that have what few do, no.
     #[inline]
     pub(crate) fn has_plain_values(&self) -> bool {
         let has_rare = self.entity.is_some() | self.id.is_some() | self.payload.is_some();
-        !has_rare & (self.times.0 != 0) & (self.half_width == 0)
+        let is_named = self.name.len().wrapping_sub(1) < Limits::NAME_BYTES;
+        is_named & !has_rare & (self.times.0 != 0) & (self.half_width == 0)
             && self.dims.iter().all(|(_, value)| value.len() <= Limits::VALUE_BYTES)
             && self.measures.iter().all(|(_, value)| value.is_finite())
     }

@@ -336,9 +336,11 @@ impl SeriesMut<'_> {
         let mut observed = Observed { late: false, grown };
         if shape.is_packed {
             let packed = &mut self.head.packed;
-            let before = packed.heap_bytes();
+            let (len, before) = (packed.len(), packed.heap_bytes());
             observed.late = packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
-            observed.grown += packed.heap_bytes() as isize - before as isize;
+            if packed.len() != len {
+                observed.grown += packed.heap_bytes() as isize - before as isize;
+            }
         }
         observed
     }

@@ -155,6 +155,12 @@ impl Builder {
         self.add_at(dictionary, event, event.time.or(self.now).unwrap_or_default());
     }
 
+    /// A text of the next event may be this one: that is tried before it is looked up.
+    #[inline]
+    pub(super) fn expect(&mut self, sym: Sym) {
+        self.waiting.expect(sym);
+    }
+
     /// Adds an event that was checked and happened at `time`.
     pub(super) fn add_at(&mut self, dictionary: &Dictionary, event: &Event<'_>, time: Timestamp) {
         if !self.form.has(event) {
@@ -168,7 +174,6 @@ impl Builder {
     fn learn(&mut self, dictionary: &Dictionary, event: &Event<'_>) {
         let Builder { form, reader, .. } = self;
         let mut intern = |text: &str| dictionary.intern(reader, text);
-        form.name.take(event.name, &mut intern);
         let dims = event.dims.iter().map(|(name, _)| *name);
         let measures = event.measures.iter().map(|(name, _)| *name);
         take_names(&mut form.dims, dims, &mut intern);
@@ -187,7 +192,7 @@ impl Builder {
         let Builder { reader, form, waiting, chunks, at, .. } = self;
         let columns = &mut chunks[*at];
         let row = columns.len();
-        columns.names.push(form.name.sym);
+        columns.names.push(waiting.name(dictionary, reader, event.name));
         columns.times.push(time.micros());
         let mut text_bytes = event.name.len();
         for ((_, value), name) in event.dims.iter().zip(&mut form.dims) {
@@ -241,7 +246,15 @@ impl Builder {
     }
 
     /// Puts the values that wait into their columns.
+    #[inline]
     fn look_up(&mut self, dictionary: &Dictionary) {
+        if !self.waiting.is_empty() {
+            self.look_up_all(dictionary);
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_all(&mut self, dictionary: &Dictionary) {
         let columns = &mut self.chunks[self.at];
         self.waiting.look_up(dictionary, &mut self.reader, |column, row, sym| match column {
             ENTITY => columns.put_entity(row, sym),
@@ -330,12 +343,11 @@ impl std::fmt::Debug for Batch {
     }
 }
 
-/// The form of an event: what it is called, and its dimensions and measures, in their order; all of one
-/// event, so it has none of them twice. Events mostly have the form of the one before, or its first parts,
-/// and then comparing texts is all there is to do.
+/// The form of an event: its dimensions and measures, in their order; all of one event, so it has none of
+/// them twice. Events mostly have the form of the one before, or its first parts, and then comparing texts
+/// is all there is to do.
 #[derive(Default)]
 struct Form {
-    name: Named,
     dims: Vec<Named>,
     measures: Vec<Named>,
 }
@@ -387,9 +399,7 @@ impl Form {
     #[inline]
     fn has(&self, event: &Event<'_>) -> bool {
         let (dims, measures) = (&*event.dims, &*event.measures);
-        self.name.sym != Sym::NONE
-            && self.name.is(event.name)
-            && dims.len() <= self.dims.len()
+        dims.len() <= self.dims.len()
             && measures.len() <= self.measures.len()
             && dims.iter().zip(&self.dims).all(|((name, _), known)| known.is(name))
             && measures.iter().zip(&self.measures).all(|((name, _), known)| known.is(name))

@@ -26,7 +26,7 @@
 
 use super::batch::{Builder, check_single};
 use super::{Engine, Live, Recorded};
-use crate::dictionary::Dictionary;
+use crate::dictionary::{Dictionary, Sym};
 use crate::error::Result;
 use crate::event::Event;
 use crate::log::Position;
@@ -167,10 +167,10 @@ impl Engine {
         let now = if event.time.is_none() { clock.now() } else { clock.now_roughly() };
         let time = check_single(self, event, now)?;
         self.limits.note_recording(now);
-        self.stage_at(event, time, event_bytes, now, durability)
+        self.stage_at(event, time, event_bytes, now, durability, Sym::NONE)
     }
 
-    /// Records an event that was checked and happened at `time`.
+    /// Records an event that was checked and happened at `time`; one of its texts may be known.
     pub(super) fn stage_at(
         &self,
         event: &Event<'_>,
@@ -178,6 +178,7 @@ impl Engine {
         event_bytes: u64,
         now: Timestamp,
         durability: Durability,
+        known: Sym,
     ) -> Result<Recorded> {
         let now = now.clamp(Timestamp::MIN, Timestamp::MAX);
         let live = self.enter()?;
@@ -216,6 +217,7 @@ impl Engine {
         let Gathered { builder, scratch, at_once, stage, bytes_max, applied_singly, .. } =
             &mut *gathered;
         stage.as_mut().expect("it was made above, and stays").put(position)?;
+        builder.expect(known);
         builder.add_at(&self.dictionary, event, time);
         *bytes_max += event_bytes;
         self.staging.last.store(position, Release);

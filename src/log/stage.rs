@@ -58,8 +58,8 @@ const ALIGN: usize = 8;
 pub(crate) struct Stage {
     file: Arc<dyn File>,
     path: PathBuf,
-    /// CRC-32 of the salt: where the checksum of every record begins.
-    salt_checksum: u32,
+    /// Of the salt: with it the checksum of every record begins.
+    salted: crc32fast::Hasher,
     bytes: u64,
     /// Where the next record goes.
     at: u64,
@@ -85,8 +85,8 @@ impl Stage {
             Ok(file)
         };
         let file = make().map_err(|e| Error::io("make the stage of the log", &path, e))?;
-        let (salt_checksum, at) = (checksum_of_salt(salt), HEADER_BYTES as u64);
-        Ok(Stage { file, path, salt_checksum, bytes, at, record: Vec::new() })
+        let (salted, at) = (salted(checksum_of_salt(salt)), HEADER_BYTES as u64);
+        Ok(Stage { file, path, salted, bytes, at, record: Vec::new() })
     }
 
     /// Begins a record: `write` appends the event to it. [`put`](Stage::put) brings it in, if it fits.
@@ -109,7 +109,7 @@ impl Stage {
         let event_bytes = (self.record.len() - RECORD_HEADER_BYTES) as u32;
         self.record[4..8].copy_from_slice(&event_bytes.to_le_bytes());
         self.record[8..16].copy_from_slice(&position.to_le_bytes());
-        let checksum = checksum(self.salt_checksum, &self.record[4..]);
+        let checksum = checksum(self.salted.clone(), &self.record[4..]);
         self.record[0..4].copy_from_slice(&checksum.to_le_bytes());
         self.record.resize(self.record.len().next_multiple_of(ALIGN), 0);
         self.file
@@ -266,7 +266,7 @@ impl Staged {
             let at = u64::from(word(8)) | u64::from(word(12)) << 32;
             let event = behind.get(..word(4) as usize)?;
             let whole = &rest[4..RECORD_HEADER_BYTES + event.len()];
-            let is_valid = word(0) == checksum(self.salt_checksum, whole);
+            let is_valid = word(0) == checksum(salted(self.salt_checksum), whole);
             // (There is no position 0, and nothing follows the last one.)
             if !is_valid
                 || matches!(at, 0 | u64::MAX)
@@ -317,12 +317,15 @@ fn checksum_of_salt(salt: u64) -> u32 {
     crc32fast::hash(&salt.to_le_bytes())
 }
 
+fn salted(of_salt: u32) -> crc32fast::Hasher {
+    crc32fast::Hasher::new_with_initial(of_salt)
+}
+
 /// The checksum of a record, which is given without it.
 #[inline]
-fn checksum(of_salt: u32, record: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(of_salt);
-    hasher.update(record);
-    hasher.finalize()
+fn checksum(mut salted: crc32fast::Hasher, record: &[u8]) -> u32 {
+    salted.update(record);
+    salted.finalize()
 }
 
 #[cfg(test)]

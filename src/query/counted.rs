@@ -11,6 +11,7 @@
 
 use super::window::KeptGrain;
 use super::{AskedKey, Query};
+use crate::dictionary::Sym;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, Length, TimeZone, Timestamp};
@@ -310,6 +311,15 @@ impl<'q> Keyed<'q> {
     #[inline]
     pub(crate) fn is_of_one(self) -> bool {
         self.keys.len() == 1
+    }
+
+    /// The sym of its key, where it is of one of one part that was seen; else none.
+    #[inline]
+    pub(crate) fn sym(self) -> Sym {
+        match self.keys {
+            [AskedKey::One(sym)] => *sym,
+            _ => Sym::NONE,
+        }
     }
 
     /// The same, key by key.

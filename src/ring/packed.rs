@@ -123,10 +123,17 @@ impl Packed {
         packed
     }
 
+    /// How many bytes it takes.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    #[inline]
     pub(crate) fn heap_bytes(&self) -> usize {
         if self.0.is_empty() { 0 } else { HEADER + room(self.0.len()) }
     }

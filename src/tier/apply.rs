@@ -333,6 +333,9 @@ impl ViewTier {
                 hash_of(sym, &self.dictionary)
             }
         };
+        if self.plan.sketched.is_empty() {
+            return SmallVec::new();
+        }
         self.plan.sketched.iter().map(hash).collect()
     }
 }

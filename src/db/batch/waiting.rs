@@ -14,8 +14,11 @@ use crate::dictionary::{Dictionary, Reader, Sym, same_text};
 const WAITING_MAX: usize = 96;
 const NOWHERE: u32 = u32::MAX;
 
-#[derive(Default)]
 pub(super) struct Waiting {
+    /// The name of the last event.
+    name: Sym,
+    /// What a text may be that comes next.
+    expected: Sym,
     items: Vec<Item>,
     /// What came last, by column: events often repeat the value of the one before.
     last: Vec<Last>,
@@ -43,8 +46,10 @@ impl Last {
     const NONE: Last = Last { item: NOWHERE, sym: Sym::NONE };
 }
 
+/// Whether a sym, if it is one, stands for the text.
+#[inline]
 fn is_of(dictionary: &Dictionary, sym: Sym, text: &str) -> bool {
-    same_text(dictionary.text(sym).as_bytes(), text.as_bytes())
+    sym != Sym::NONE && same_text(dictionary.text(sym).as_bytes(), text.as_bytes())
 }
 
 /// A text that most often lies in place.
@@ -92,7 +97,38 @@ impl Copied {
     }
 }
 
+impl Default for Waiting {
+    fn default() -> Self {
+        let (items, last, syms) = (Vec::new(), Vec::new(), Vec::new());
+        Waiting { name: Sym::NONE, expected: Sym::NONE, items, last, syms }
+    }
+}
+
 impl Waiting {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// A text that comes next may be this one.
+    #[inline]
+    pub(super) fn expect(&mut self, sym: Sym) {
+        self.expected = sym;
+    }
+
+    /// The sym of an event's name. These do not wait: most are that of the event before.
+    #[inline]
+    pub(super) fn name(&mut self, dictionary: &Dictionary, reader: &mut Reader, name: &str) -> Sym {
+        if !is_of(dictionary, self.name, name) {
+            self.name = if is_of(dictionary, self.expected, name) {
+                self.expected
+            } else {
+                dictionary.intern(reader, name)
+            };
+        }
+        self.name
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.items.len() >= WAITING_MAX
     }
@@ -108,9 +144,7 @@ impl Waiting {
         text: &str,
     ) -> Option<Sym> {
         match self.last.get(place.0) {
-            Some(last) if last.sym != Sym::NONE && is_of(dictionary, last.sym, text) => {
-                Some(last.sym)
-            }
+            Some(last) if is_of(dictionary, last.sym, text) => Some(last.sym),
             _ => self.push_other(dictionary, reader, place, text),
         }
     }
@@ -129,8 +163,10 @@ impl Waiting {
         }
         let last = &mut self.last[column];
         if last.item == NOWHERE {
-            if reader.is_near() {
-                last.sym = dictionary.intern(reader, text);
+            let is_expected = is_of(dictionary, self.expected, text);
+            if is_expected || reader.is_near() {
+                last.sym =
+                    if is_expected { self.expected } else { dictionary.intern(reader, text) };
                 return Some(last.sym);
             }
         } else if same_text(self.items[last.item as usize].text.bytes(), text.as_bytes()) {
@@ -154,7 +190,7 @@ impl Waiting {
         reader: &mut Reader,
         mut put: impl FnMut(usize, usize, Sym),
     ) {
-        let Waiting { items, last, syms } = self;
+        let Waiting { items, last, syms, .. } = self;
         let own = |(i, item): &(usize, &Item)| item.of as usize == *i;
         for (_, item) in items.iter().enumerate().filter(own) {
             dictionary.approach(reader, item.tag);

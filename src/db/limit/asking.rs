@@ -19,6 +19,7 @@ use super::keys::{Locked, Subject};
 use super::limiter::{Active, BoundRule};
 use super::short::Short;
 use crate::db::{Builder, Db, Engine, Recorded};
+use crate::dictionary::Sym;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limit::{Asked, Denial, Judged, Question, Usage, Used, Verdict, Whom};
@@ -119,7 +120,7 @@ impl<'a> Asking<'a> {
             return Ok(verdict);
         }
         let present = engine.options.clock.now_roughly();
-        let recorded = engine.record_at(event, now, present, durability)?;
+        let recorded = engine.record_at(event, now, present, durability, Sym::NONE)?;
         self.count(&verdict, &answer, cost, now);
         drop(locked);
         engine.acknowledge(recorded.position.get(), durability)?;
@@ -328,16 +329,17 @@ pub(super) fn check_of_now(event: &Event<'_>) -> Result<()> {
 
 impl Engine {
     /// Records an event that was checked and happens at `time`, without waiting for the disk; the store's
-    /// clock says `now`, or roughly that.
+    /// clock says `now`, or roughly that. One of its texts may be known.
     pub(super) fn record_at(
         &self,
         event: &Event<'_>,
         time: Timestamp,
         now: Timestamp,
         durability: Durability,
+        known: Sym,
     ) -> Result<Recorded> {
         if let Some(bytes) = self.is_staged(event, durability) {
-            return self.stage_at(event, time, bytes, now, durability);
+            return self.stage_at(event, time, bytes, now, durability, known);
         }
         let mut builder = Builder::new(&self.dictionary);
         builder.add_at(&self.dictionary, event, time);

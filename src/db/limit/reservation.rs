@@ -8,6 +8,7 @@
 use super::Limit;
 use super::asking::{check_of_now, subjects};
 use super::keys::{Hold, Locked, Subject};
+use crate::dictionary::Sym;
 use crate::db::Recorded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -142,7 +143,7 @@ impl Reservation {
         let now = limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         let present = engine.options.clock.now_roughly();
-        let recorded = engine.record_at(event, now, present, durability)?;
+        let recorded = engine.record_at(event, now, present, durability, Sym::NONE)?;
         if let Some(locked) = &mut locked {
             self.release(locked);
         }

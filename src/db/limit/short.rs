@@ -75,7 +75,7 @@ impl Short<'_> {
                 break (now, plain);
             }
         };
-        let recorded = engine.record_at(event, now, now, durability)?;
+        let recorded = engine.record_at(event, now, now, durability, series.sym())?;
         drop(locked);
         let used = plain.used.saturating_add(cost);
         if let Some(active) = policy {
