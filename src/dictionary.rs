@@ -31,12 +31,15 @@ impl Sym {
     pub(crate) const NONE: Sym = Sym(u32::MAX);
 }
 
-const CHUNKS: usize = 23;
-/// A model (`sync.rs`) is to see chunks begun and tables replaced, and the same hashes each time.
+/// Chunks of one length; those that follow are twice as long, so that a quarter is empty at most.
+const ALIKE: usize = 4;
+const CHUNKS: usize = 23 * ALIKE;
+/// Strings in the chunks of the first length. A model (`sync.rs`) is to see chunks begun and tables
+/// replaced, and the same hashes each time.
 #[cfg(not(loom))]
-const FIRST_CHUNK: usize = 1 << 10;
+const FIRST_CHUNKS: usize = 1 << 10;
 #[cfg(loom)]
-const FIRST_CHUNK: usize = 2;
+const FIRST_CHUNKS: usize = ALIKE;
 #[cfg(not(loom))]
 type Hasher = foldhash::quality::RandomState;
 #[cfg(loom)]
@@ -49,7 +52,7 @@ pub(crate) struct Dictionary {
     table: RwLock<Arc<Slots>>,
     /// Counts replacements of the table.
     version: AtomicUsize,
-    /// Chunk `c` holds `FIRST_CHUNK << c` strings; they never move.
+    /// They never move ([`locate`]).
     chunks: [OnceLock<Chunk>; CHUNKS],
     /// The number of strings; held while one is added.
     len: Mutex<u32>,
@@ -93,7 +96,7 @@ impl Dictionary {
         Dictionary {
             id: IDS.fetch_add(1, Relaxed),
             hasher: Hasher::default(),
-            table: RwLock::new(Arc::new(Slots::with_room(expected.max(FIRST_CHUNK)))),
+            table: RwLock::new(Arc::new(Slots::with_room(expected.max(FIRST_CHUNKS)))),
             version: AtomicUsize::new(0),
             chunks: std::array::from_fn(|_| OnceLock::new()),
             len: Mutex::new(0),
@@ -211,7 +214,7 @@ impl Dictionary {
         assert!(*len < u32::MAX - 1, "a dictionary numbers at most 2^32 - 2 strings");
         let sym = Sym(*len);
         let (chunk, at) = locate(sym);
-        let chunk = self.chunks[chunk].get_or_init(|| Chunk::of_len(FIRST_CHUNK << chunk));
+        let chunk = self.chunks[chunk].get_or_init(|| Chunk::of_len(len_of(chunk)));
         let text = std::str::from_utf8(text).expect("the bytes of a text, as the caller says");
         let text = CompactString::new(text);
         if text.is_heap_allocated() {
@@ -283,14 +286,36 @@ pub(crate) fn same_text(a: &[u8], b: &[u8]) -> bool {
 /// The chunk of a string and its place in it.
 #[inline]
 fn locate(sym: Sym) -> (usize, usize) {
-    let n = sym.0 as usize + FIRST_CHUNK;
-    let chunk = (n.ilog2() - FIRST_CHUNK.ilog2()) as usize;
-    (chunk, n - (FIRST_CHUNK << chunk))
+    let n = sym.0 as usize + FIRST_CHUNKS;
+    let len_bits = n.ilog2() - ALIKE.ilog2();
+    let doublings = (n.ilog2() - FIRST_CHUNKS.ilog2()) as usize;
+    // Behind its highest bit: which of those that are alike, and the place.
+    let chunk = doublings * ALIKE + ((n >> len_bits) & (ALIKE - 1));
+    (chunk, n & ((1 << len_bits) - 1))
+}
+
+/// How many strings a chunk holds.
+fn len_of(chunk: usize) -> usize {
+    (FIRST_CHUNKS / ALIKE) << (chunk / ALIKE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strings_lie_one_behind_the_other() {
+        let mut expected = (0, 0);
+        for sym in 0..100_000 {
+            assert_eq!(locate(Sym(sym)), expected, "of {sym}");
+            expected.1 += 1;
+            if expected.1 == len_of(expected.0) {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        let (last, at) = locate(Sym(u32::MAX - 1));
+        assert!(last < CHUNKS && at < len_of(last));
+    }
 
     #[test]
     fn threads_that_intern_the_same_strings_agree() {

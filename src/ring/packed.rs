@@ -23,28 +23,27 @@ use crate::codec::{self, Malformed};
 use crate::time::{Grain, Keep};
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, Range};
-use thin_vec::ThinVec;
 
 /// Buckets that the rings of a packed series keep together, at most.
 pub(crate) const BUCKETS_MAX: u32 = 1_024;
 /// The bytes of a ring's length.
 const LEN_BYTES: usize = 2;
+/// So few bytes lie in place, where they cost no more than the words that would say where others lie.
+const IN_PLACE: usize = 16;
 /// What an allocation grows by.
 const STEP: usize = 16;
-/// What lies before the bytes: their number and the room there is.
-const HEADER: usize = 16;
 
-/// The room that is made for so many bytes: what a block of the usual allocators has behind its own word and
-/// the header.
+/// The room that is made for so many bytes on the heap: what a block of the usual allocators has behind its
+/// own word.
 #[inline]
 fn room(bytes: usize) -> usize {
     const WORD: usize = 8;
-    (HEADER + WORD + bytes).next_multiple_of(STEP) - HEADER - WORD
+    (WORD + bytes).next_multiple_of(STEP) - WORD
 }
 
 /// The rings of a series that only counts.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Packed(ThinVec<u8>);
+pub(crate) struct Packed(SmallVec<[u8; IN_PLACE]>);
 
 /// A number as it is written.
 type Written = SmallVec<[u8; 24]>;
@@ -135,7 +134,7 @@ impl Packed {
 
     #[inline]
     pub(crate) fn heap_bytes(&self) -> usize {
-        if self.0.is_empty() { 0 } else { HEADER + room(self.0.len()) }
+        if self.0.len() <= IN_PLACE { 0 } else { room(self.0.len()) }
     }
 
     #[inline]
@@ -330,6 +329,9 @@ impl Packed {
         bytes.copy_within(place.end..old_len, behind);
         bytes[place.start..behind].copy_from_slice(with);
         bytes.truncate(old_len + with.len() - place.len());
+        if bytes.spilled() && bytes.len() <= IN_PLACE {
+            bytes.shrink_to_fit();
+        }
         let len = self.len_at(at) + with.len() - place.len();
         // 1,024 buckets of 11 bytes each.
         self.0[at..at + LEN_BYTES].copy_from_slice(&(len as u16).to_le_bytes());
@@ -445,7 +447,10 @@ impl Packed {
     }
 
     fn set(&mut self, bytes: &[u8]) {
-        self.0 = ThinVec::with_capacity(room(bytes.len()));
+        self.0 = SmallVec::new();
+        if bytes.len() > IN_PLACE {
+            self.0.reserve_exact(room(bytes.len()));
+        }
         self.0.extend_from_slice(bytes);
     }
 

@@ -5,8 +5,8 @@
 //! it is a sixth of that, and looking up misses the processor's table of pages less often. So chunks are
 //! cut from blocks of that size, which all shards of a view share, and the system is asked for large
 //! pages (it may not have any: then everything is as it would be otherwise). The first blocks are
-//! smaller, each twice the one before, for a large page is memory that is taken whole: ten thousand
-//! counters need a quarter of one.
+//! smaller, none more than a quarter of those before it together, for a large page is memory that is taken
+//! whole: ten thousand counters need half of one.
 //!
 //! Invariants
 //! 1. A chunk's values are initialised when it is made, and dropped with it. It does not move. (One that
@@ -36,6 +36,8 @@ pub(crate) struct Room(Mutex<Option<Cut>>);
 struct Cut {
     block: Arc<Block>,
     used: usize,
+    /// The bytes of this block and of those before it.
+    total: usize,
 }
 
 #[derive(Debug)]
@@ -101,10 +103,11 @@ impl Room {
             let cut = match &mut *cut {
                 Some(cut) if cut.used + bytes <= cut.block.layout.size() => cut,
                 full => {
-                    let twice = full.as_ref().map(|full| full.block.layout.size() * 2);
-                    let size = twice.unwrap_or(FIRST_BLOCK_BYTES).max(bytes.next_power_of_two());
-                    let block = Arc::new(Block::new(size.min(BLOCK_BYTES)));
-                    full.insert(Cut { block, used: 0 })
+                    let before = full.as_ref().map_or(0, |full| full.total);
+                    let quarter = 1 << (before / 4).max(FIRST_BLOCK_BYTES).ilog2();
+                    let size = quarter.max(bytes.next_power_of_two()).min(BLOCK_BYTES);
+                    let block = Arc::new(Block::new(size));
+                    full.insert(Cut { block, used: 0, total: before + size })
                 }
             };
             let at = cut.used;
