@@ -160,6 +160,7 @@ impl Dictionary {
         })
     }
 
+    #[inline]
     pub(crate) fn text(&self, sym: Sym) -> &str {
         let (chunk, at) = self.chunk(sym);
         chunk.texts[at].get().expect("invariant 2: a sym that was given out has its text")

@@ -341,14 +341,17 @@ impl Shard {
             self.used += 1;
             self.used - 1
         };
+        let has_sketches = self.sketches.width() > 0;
         let entry = self.entry(slot);
         // Blank, or empty since the key before it was removed.
         debug_assert_eq!(entry.head.count(), 0);
         (entry.partial, entry.stored) = (partial, stored);
         (entry.touched, entry.live, entry.mark) = (true, true, CLEAN);
-        entry.head.make_rings(shape);
-        let heap = self.series_of(slot).heap_bytes();
-        self.account(heap as isize);
+        if shape.has_rings() || has_sketches {
+            entry.head.make_rings(shape);
+            let heap = self.series_of(slot).heap_bytes();
+            self.account(heap as isize);
+        }
         self.live += 1;
         if let [sym] = key {
             self.by_sym[sym_place(*sym)] = slot;

@@ -16,7 +16,7 @@ const NOWHERE: u32 = u32::MAX;
 
 pub(super) struct Waiting {
     /// The name of the last event.
-    name: Sym,
+    name: Known,
     /// What a text may be that comes next.
     expected: Sym,
     items: Vec<Item>,
@@ -34,22 +34,30 @@ struct Item {
     text: Copied,
 }
 
-#[derive(Clone, Copy)]
 struct Last {
     /// The item whose text it is, [`NOWHERE`] where none waits.
     item: u32,
-    /// Where none waits: its sym. [`Sym::NONE`] where one does, or there was none yet.
-    sym: Sym,
+    /// Where none waits.
+    known: Known,
 }
 
 impl Last {
-    const NONE: Last = Last { item: NOWHERE, sym: Sym::NONE };
+    const NONE: Last = Last { item: NOWHERE, known: Known::NOTHING };
 }
 
-/// Whether a sym, if it is one, stands for the text.
-#[inline]
-fn is_of(dictionary: &Dictionary, sym: Sym, text: &str) -> bool {
-    sym != Sym::NONE && same_text(dictionary.text(sym).as_bytes(), text.as_bytes())
+/// A text and its sym, [`Sym::NONE`] where there was none yet.
+struct Known {
+    text: Copied,
+    sym: Sym,
+}
+
+impl Known {
+    const NOTHING: Known = Known { text: Copied::EMPTY, sym: Sym::NONE };
+
+    #[inline]
+    fn is(&self, text: &str) -> bool {
+        self.sym != Sym::NONE && same_text(self.text.bytes(), text.as_bytes())
+    }
 }
 
 /// A text that most often lies in place.
@@ -100,7 +108,7 @@ impl Copied {
 impl Default for Waiting {
     fn default() -> Self {
         let (items, last, syms) = (Vec::new(), Vec::new(), Vec::new());
-        Waiting { name: Sym::NONE, expected: Sym::NONE, items, last, syms }
+        Waiting { name: Known::NOTHING, expected: Sym::NONE, items, last, syms }
     }
 }
 
@@ -119,14 +127,20 @@ impl Waiting {
     /// The sym of an event's name. These do not wait: most are that of the event before.
     #[inline]
     pub(super) fn name(&mut self, dictionary: &Dictionary, reader: &mut Reader, name: &str) -> Sym {
-        if !is_of(dictionary, self.name, name) {
-            self.name = if is_of(dictionary, self.expected, name) {
-                self.expected
-            } else {
-                dictionary.intern(reader, name)
-            };
+        if !self.name.is(name) {
+            let sym = self.known(dictionary, name).unwrap_or_else(|| dictionary.intern(reader, name));
+            self.name = Known { text: Copied::new(name), sym };
         }
-        self.name
+        self.name.sym
+    }
+
+    /// The sym of what was expected, if the text is that.
+    #[inline]
+    fn known(&self, dictionary: &Dictionary, text: &str) -> Option<Sym> {
+        let expected = self.expected;
+        let is_so = expected != Sym::NONE
+            && same_text(dictionary.text(expected).as_bytes(), text.as_bytes());
+        is_so.then_some(expected)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -144,7 +158,7 @@ impl Waiting {
         text: &str,
     ) -> Option<Sym> {
         match self.last.get(place.0) {
-            Some(last) if is_of(dictionary, last.sym, text) => Some(last.sym),
+            Some(last) if last.known.is(text) => Some(last.known.sym),
             _ => self.push_other(dictionary, reader, place, text),
         }
     }
@@ -159,23 +173,23 @@ impl Waiting {
         text: &str,
     ) -> Option<Sym> {
         if self.last.len() <= column {
-            self.last.resize(column + 1, Last::NONE);
+            self.last.resize_with(column + 1, || Last::NONE);
         }
+        let item = self.items.len() as u32;
+        let known = self.known(dictionary, text);
         let last = &mut self.last[column];
         if last.item == NOWHERE {
-            let is_expected = is_of(dictionary, self.expected, text);
-            if is_expected || reader.is_near() {
-                last.sym =
-                    if is_expected { self.expected } else { dictionary.intern(reader, text) };
-                return Some(last.sym);
+            if known.is_some() || reader.is_near() {
+                let sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
+                last.known = Known { text: Copied::new(text), sym };
+                return Some(sym);
             }
         } else if same_text(self.items[last.item as usize].text.bytes(), text.as_bytes()) {
             let (column, row) = (column as u32, row as u32);
             self.items.push(Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY });
             return None;
         }
-        let item = self.items.len() as u32;
-        *last = Last { item, sym: Sym::NONE };
+        *last = Last { item, known: Known::NOTHING };
         let tag = dictionary.tag(text);
         reader.prefetch(tag);
         let (column, row) = (column as u32, row as u32);
@@ -207,7 +221,8 @@ impl Waiting {
         }
         for last in last.iter_mut().filter(|last| last.item != NOWHERE) {
             let item = std::mem::replace(&mut last.item, NOWHERE) as usize;
-            last.sym = syms[item];
+            let text = std::mem::replace(&mut items[item].text, Copied::EMPTY);
+            last.known = Known { text, sym: syms[item] };
         }
         items.clear();
     }
