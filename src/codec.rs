@@ -41,25 +41,39 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// a few instructions where a call costs more than the copy.
 #[inline]
 pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    #[inline]
-    fn ends<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) {
-        if let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) {
-            let start = out.len();
-            out.extend_from_slice(first);
-            out.extend_from_slice(last);
-            let end = start + bytes.len();
-            out[end - N..end].copy_from_slice(last);
-            out.truncate(end);
+    let Some(word) = word_of(bytes) else { return put_bytes(out, bytes) };
+    let mut both = [0; 1 + size_of::<u128>()];
+    both[0] = bytes.len() as u8;
+    both[1..].copy_from_slice(&word.to_le_bytes());
+    let end = out.len() + 1 + bytes.len();
+    out.extend_from_slice(&both);
+    out.truncate(end);
+}
+
+/// The bytes of a short text in one word, zeros behind them: from its two ends, which overlap. `None`: it is
+/// longer.
+#[inline]
+pub(crate) fn word_of(bytes: &[u8]) -> Option<u128> {
+    let len = bytes.len();
+    let word = match len {
+        0 => 0,
+        1..4 => {
+            let [middle, last] = [len / 2, len - 1].map(|at| u32::from(bytes[at]) << (8 * at));
+            u128::from(u32::from(bytes[0]) | middle | last)
         }
-    }
-    put_u64(out, bytes.len() as u64);
-    match bytes.len() {
-        0..4 => bytes.iter().for_each(|byte| out.push(*byte)),
-        4..=8 => ends::<4>(out, bytes),
-        9..=16 => ends::<8>(out, bytes),
-        17..=32 => ends::<16>(out, bytes),
-        _ => out.extend_from_slice(bytes),
-    }
+        4..=8 => {
+            let (first, last) = (bytes.first_chunk()?, bytes.last_chunk()?);
+            let last = u64::from(u32::from_le_bytes(*last)) << (8 * (len - 4));
+            u128::from(u64::from(u32::from_le_bytes(*first)) | last)
+        }
+        9..=16 => {
+            let (first, last) = (bytes.first_chunk()?, bytes.last_chunk()?);
+            let last = u128::from(u64::from_le_bytes(*last)) << (8 * (len - 8));
+            u128::from(u64::from_le_bytes(*first)) | last
+        }
+        _ => return None,
+    };
+    Some(word)
 }
 
 #[inline]

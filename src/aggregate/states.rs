@@ -142,7 +142,11 @@ impl StatesMut<'_> {
             }
         }
         let grown = grown as isize;
-        if self.sketches.is_empty() { grown } else { grown + observe_in(self.sketches, times, inputs) }
+        if self.sketches.is_empty() {
+            grown
+        } else {
+            grown + observe_in(self.sketches, times, inputs)
+        }
     }
 
     /// Folds in what others have observed; gives the bytes by which the states grew on the heap.

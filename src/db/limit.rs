@@ -6,8 +6,8 @@ mod answer;
 mod asking;
 pub(super) mod keys;
 mod limiter;
-mod short;
 mod reservation;
+mod short;
 
 pub(super) use limiter::Policies;
 pub use limiter::{Limiter, PolicyStatus};

@@ -172,7 +172,8 @@ impl Packed {
         }
         // Mostly there are as many bytes as a word has, with the length in front of it.
         if let Some(word) = self.0[at..].first_chunk()
-            && let Some((newest, bytes)) = codec::short_i64(u64::from_le_bytes(*word) >> (8 * LEN_BYTES))
+            && let Some((newest, bytes)) =
+                codec::short_i64(u64::from_le_bytes(*word) >> (8 * LEN_BYTES))
             && bytes <= 8 - LEN_BYTES
         {
             return Some((newest, begin + bytes));

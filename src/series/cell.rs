@@ -3,9 +3,7 @@
 //! Next: `series.rs`.
 
 use super::Shape;
-use crate::aggregate::{
-    Aggregate, Count, Inputs, Kinds, Malformed, States, StatesMut, StatesRef,
-};
+use crate::aggregate::{Aggregate, Count, Inputs, Kinds, Malformed, States, StatesMut, StatesRef};
 use crate::codec;
 use crate::time::Timestamp;
 

@@ -8,6 +8,7 @@
 //! Invariant: the values of a column are put into it in the order of its rows. A column of which
 //! something waits gets nothing past that.
 
+use crate::codec;
 use crate::dictionary::{Dictionary, Reader, Sym, same_text};
 
 /// As many texts as wait at most.
@@ -71,29 +72,16 @@ const SHORT_BYTES: usize = 22;
 impl Copied {
     const EMPTY: Copied = Copied::Short { bytes: [0; SHORT_BYTES], len: 0 };
 
-    /// In copies of lengths that the compiler knows: most texts are short, and then a call costs more
-    /// than the copy.
     #[inline]
     fn new(text: &str) -> Self {
-        fn ends<const N: usize>(from: &[u8]) -> Option<[u8; SHORT_BYTES]> {
-            let mut to = [0; SHORT_BYTES];
-            *to.first_chunk_mut::<N>()? = *from.first_chunk()?;
-            *to.get_mut(from.len() - N..from.len())?.first_chunk_mut::<N>()? =
-                *from.last_chunk()?;
-            Some(to)
-        }
         let from = text.as_bytes();
-        let bytes = match from.len() {
-            0..4 => Some(std::array::from_fn(|i| from.get(i).copied().unwrap_or(0))),
-            4..=8 => ends::<4>(from),
-            9..=16 => ends::<8>(from),
-            17..=SHORT_BYTES => ends::<16>(from),
-            _ => None,
-        };
-        match bytes {
-            Some(bytes) => Copied::Short { bytes, len: from.len() as u8 },
-            None => Copied::Long(text.into()),
+        let mut bytes = [0; SHORT_BYTES];
+        match codec::word_of(from) {
+            Some(word) => bytes[..size_of::<u128>()].copy_from_slice(&word.to_le_bytes()),
+            None if from.len() <= SHORT_BYTES => bytes[..from.len()].copy_from_slice(from),
+            None => return Copied::Long(text.into()),
         }
+        Copied::Short { bytes, len: from.len() as u8 }
     }
 
     #[inline]
@@ -128,7 +116,8 @@ impl Waiting {
     #[inline]
     pub(super) fn name(&mut self, dictionary: &Dictionary, reader: &mut Reader, name: &str) -> Sym {
         if !self.name.is(name) {
-            let sym = self.known(dictionary, name).unwrap_or_else(|| dictionary.intern(reader, name));
+            let sym =
+                self.known(dictionary, name).unwrap_or_else(|| dictionary.intern(reader, name));
             self.name = Known { text: Copied::new(name), sym };
         }
         self.name.sym

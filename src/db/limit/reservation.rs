@@ -8,8 +8,8 @@
 use super::Limit;
 use super::asking::{check_of_now, subjects};
 use super::keys::{Hold, Locked, Subject};
-use crate::dictionary::Sym;
 use crate::db::Recorded;
+use crate::dictionary::Sym;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::limit::{Denial, Verdict};
