@@ -281,6 +281,14 @@ mod tests {
         }
 
         #[test]
+        fn short_bytes_are_put_as_others(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let (mut short, mut any) = (vec![7], vec![7]);
+            put_short(&mut short, &bytes);
+            put_bytes(&mut any, &bytes);
+            prop_assert_eq!(short, any);
+        }
+
+        #[test]
         fn hostile_bytes_are_refused_without_a_panic(bytes: Vec<u8>) {
             let mut rest = bytes.as_slice();
             while let Ok(n) = take_u64(&mut rest) {

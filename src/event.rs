@@ -320,7 +320,10 @@ impl<'a> Event<'a> {
     pub(crate) fn has_plain_values(&self) -> bool {
         let has_rare = self.entity.is_some() | self.id.is_some() | self.payload.is_some();
         let is_named = self.name.len().wrapping_sub(1) < Limits::NAME_BYTES;
-        is_named & !has_rare & (self.times.0 != 0) & (self.half_width == 0)
+        is_named
+            && !has_rare
+            && self.times.0 != 0
+            && self.half_width == 0
             && self.dims.iter().all(|(_, value)| value.len() <= Limits::VALUE_BYTES)
             && self.measures.iter().all(|(_, value)| value.is_finite())
     }
@@ -453,5 +456,59 @@ pub(crate) fn abridged(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Names of dimensions and measures, good ones and bad.
+    fn names() -> impl Strategy<Value = String> {
+        let good = prop::sample::select(vec!["a", "b", "user", "event", "evens", "value", ""]);
+        let long = (Limits::NAME_BYTES - 1..Limits::NAME_BYTES + 2).prop_map(|len| "n".repeat(len));
+        prop_oneof![9 => good.prop_map(str::to_owned), 1 => long]
+    }
+
+    fn lengths_about(limit: usize) -> impl Strategy<Value = usize> {
+        prop_oneof![3 => 0_usize..3, 1 => limit - 1..limit + 2]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        /// That what is found out shortly is what looking closely finds.
+        #[test]
+        fn an_event_that_is_plainly_valid_is_valid(
+            name in names(),
+            dims in prop::collection::vec((names(), lengths_about(Limits::VALUE_BYTES)), 0..6),
+            more in prop_oneof![5 => Just(0_usize), 1 => 27_usize..34],
+            measures in prop::collection::vec((names(), any::<f64>()), 0..3),
+            rare in prop::option::weighted(0.2, (0..3, lengths_about(Limits::ID_BYTES))),
+            times in 0_u64..3,
+            half_width in prop_oneof![5 => Just(0_u64), 1 => 0_u64..9, 1 => Just(u64::MAX)],
+        ) {
+            let values: Vec<_> = dims.iter().map(|(_, len)| "v".repeat(*len)).collect();
+            let others: Vec<_> = (0..more).map(|i| format!("other{i}")).collect();
+            let text = "t".repeat(rare.map_or(0, |(_, len)| len));
+            let mut event = Event::new(&name);
+            for ((name, _), value) in dims.iter().zip(&values) {
+                event = event.dim(name, value);
+            }
+            for other in &others {
+                event = event.dim(other, "v");
+            }
+            for (name, value) in &measures {
+                event = event.measure(name, *value);
+            }
+            event = match rare {
+                Some((0, _)) => event.entity(&text),
+                Some((1, _)) => event.id(&text),
+                Some(_) => event.payload(text.as_bytes()),
+                None => event,
+            };
+            (event.times, event.half_width) = (Times(times), half_width);
+            prop_assert_eq!(event.check().is_ok(), event.check_closely().is_ok());
+        }
     }
 }

@@ -128,7 +128,7 @@ impl StatesMut<'_> {
     }
 
     /// Folds in an event that counts for so many; gives the bytes by which the states grew on the heap.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn observe<'m>(self, times: u64, inputs: impl Inputs<'m>) -> isize {
         let mut grown = 0;
         for (at, state) in self.stats.iter_mut().enumerate() {

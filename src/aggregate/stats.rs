@@ -52,6 +52,7 @@ impl Stats {
     /// What [`observe`](Aggregate::observe) does, for a value that several states observe. Gives the
     /// bytes by which that grew on the heap.
     #[inline(always)]
+    #[expect(clippy::inline_always, reason = "for each event in each view: a call costs as much")]
     pub(crate) fn observe_measure(&mut self, measure: &Measure) -> usize {
         self.note(measure.value());
         self.sums.add_measure(measure)

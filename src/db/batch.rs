@@ -427,3 +427,109 @@ impl Db {
         Batch { engine: self.engine().clone(), builder }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Values of an event's dimensions and measures by their names, and an entity.
+    type Told = (usize, Vec<(usize, String)>, Vec<(usize, f64)>, Option<String>);
+
+    const NAMES: [&str; 6] =
+        ["user", "product", "category", "country", "a", "of a longer name yet"];
+
+    fn told() -> impl Strategy<Value = Told> {
+        // Few values, so that they repeat; of all lengths that are copied in ways of their own.
+        let value = || {
+            prop::sample::select(vec!["", "a", "b", "xyz", "12345", "123456789", "x"])
+                .prop_flat_map(|text| (1_usize..9).prop_map(move |times| text.repeat(times)))
+        };
+        let dims =
+            prop::sample::subsequence((0..NAMES.len()).collect::<Vec<_>>(), 0..4).prop_shuffle();
+        let dims = dims.prop_flat_map(move |names| {
+            let of = names.len();
+            (Just(names), prop::collection::vec(value(), of))
+                .prop_map(|(names, values)| names.into_iter().zip(values).collect::<Vec<_>>())
+        });
+        let measures = prop::sample::subsequence(vec![0_usize, 1, 4], 0..3)
+            .prop_map(|names| names.into_iter().map(|name| (name, name as f64 + 0.5)).collect());
+        (0..NAMES.len(), dims, measures, prop::option::weighted(0.2, value()))
+    }
+
+    fn event((name, dims, measures, entity): &Told) -> Event<'_> {
+        let mut event = Event::new(NAMES[*name]).at(Timestamp::from_secs(*name as i64));
+        for (name, value) in dims {
+            event = event.dim(NAMES[*name], value);
+        }
+        for (name, value) in measures {
+            event = event.measure(NAMES[*name], *value);
+        }
+        match entity {
+            Some(entity) => event.entity(entity),
+            None => event,
+        }
+    }
+
+    /// As columns tell it: dimensions and measures in any order.
+    fn sorted(event: &Event<'_>) -> (String, Vec<String>, Vec<String>, Option<String>) {
+        let mut dims: Vec<_> = event.dims.iter().map(|dim| format!("{dim:?}")).collect();
+        let mut measures: Vec<_> = event.measures.iter().map(|one| format!("{one:?}")).collect();
+        dims.sort_unstable();
+        measures.sort_unstable();
+        (event.name.to_owned(), dims, measures, event.entity.map(str::to_owned))
+    }
+
+    proptest! {
+        /// Of a dictionary that is near and of one that is not, which becomes either in between.
+        #[test]
+        fn a_builder_tells_the_events_that_were_added(
+            rounds in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec((told(), any::<bool>()), 0..150)),
+                1..4,
+            ),
+        ) {
+            let dictionary = Dictionary::new(0);
+            let mut builder = Builder::new(&dictionary);
+            for (is_far, told) in &rounds {
+                let reader = dictionary.reader();
+                builder.reader = if *is_far { reader.far() } else { reader };
+                for (told, is_expected) in told {
+                    let event = event(told);
+                    let value = event.dims.first().and_then(|(_, value)| dictionary.find(value));
+                    builder.expect(value.filter(|_| *is_expected).unwrap_or(Sym::NONE));
+                    builder.add(&dictionary, &event);
+                }
+                let chunks = builder.chunks(&dictionary);
+                let text = |sym: Sym| dictionary.text(sym);
+                let rows = chunks.iter().flat_map(|columns| (0..columns.len()).map(move |row| (columns, row)));
+                let found: Vec<_> =
+                    rows.map(|(columns, row)| sorted(&columns.event(row, &text).unwrap())).collect();
+                let wanted: Vec<_> = told.iter().map(|(told, _)| sorted(&event(told))).collect();
+                prop_assert_eq!(found, wanted);
+                builder.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn columns_beyond_a_frames_begin_another_chunk() {
+        let dictionary = Dictionary::new(0);
+        let mut builder = Builder::new(&dictionary);
+        let names: Vec<String> = (0..FRAME_COLUMNS_MAX + 40).map(|i| format!("dim{i}")).collect();
+        let events = || {
+            names.chunks(7).map(|names| {
+                names.iter().fold(Event::new("e"), |event, name| event.dim(name, name))
+            })
+        };
+        events().for_each(|event| builder.add(&dictionary, &event));
+        let chunks = builder.chunks(&dictionary);
+        assert_eq!(chunks.len(), 2);
+        let text = |sym: Sym| dictionary.text(sym);
+        let rows =
+            chunks.iter().flat_map(|columns| (0..columns.len()).map(move |row| (columns, row)));
+        let found: Vec<_> =
+            rows.map(|(columns, row)| sorted(&columns.event(row, &text).unwrap())).collect();
+        assert_eq!(found, events().map(|event| sorted(&event)).collect::<Vec<_>>());
+    }
+}

@@ -517,3 +517,49 @@ fn check(mut ring: &[u8], keep: Keep) -> Result<(), Malformed> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Rings whose newest bucket's number takes any number of bytes, alone and behind each other.
+        #[test]
+        fn sums_are_those_of_the_buckets(
+            rings in prop::collection::vec(
+                (any::<i64>(), 0_u32..64, prop::collection::vec((1_u64..5, 1_u64..400), 0..6)),
+                1..4,
+            ),
+            back in -3_i64..40,
+            most in 0_u64..900,
+        ) {
+            let buckets = |(newest, shift, gaps): &(i64, u32, Vec<(u64, u64)>)| {
+                let mut number = newest >> shift;
+                let bucket = |(gap, count): &(u64, u64)| {
+                    let bucket = (number, *count);
+                    number = number.saturating_sub_unsigned(*gap);
+                    bucket
+                };
+                gaps.iter().map(bucket).collect::<Vec<_>>()
+            };
+            let rings: Vec<_> = rings.iter().map(buckets).collect();
+            let packed = Packed::of(rings.iter().map(|ring| ring.iter().copied()));
+            prop_assume!(rings.iter().flatten().all(|(number, _)| *number > i64::MIN + 99));
+            for (nth, ring) in rings.iter().enumerate() {
+                let newest = ring.first().map(|(number, _)| *number);
+                prop_assert_eq!(packed.newest(nth), newest);
+                let first = newest.unwrap_or(0).saturating_sub(back);
+                let found = packed.sum_from(nth, first, most);
+                prop_assert_eq!(found.as_ref().map(|found| found.newest), newest);
+                let Some(found) = found else { continue };
+                let (mut sum, mut full) = (0, None);
+                for (number, count) in ring.iter().filter(|(number, _)| *number >= first) {
+                    sum += count;
+                    full = full.or((sum > most).then_some(*number));
+                }
+                prop_assert_eq!((found.sum, found.full), (sum, full));
+            }
+        }
+    }
+}

@@ -543,7 +543,7 @@ impl ViewTier {
         items.resize(columns.len(), Placed::default());
         let mut counts = [0_u32; super::SHARDS + 1];
         let mut taken = 0;
-        for row in 0..columns.len() {
+        for (row, _) in columns.names.iter().enumerate() {
             let key: [Sym; N] = std::array::from_fn(|i| parts[i][row]);
             if key.contains(&Sym::NONE) || !takes(row) {
                 continue;

@@ -413,7 +413,7 @@ impl Shard {
 
     /// Folds an event that counts for one into the series in `slot`, where series are the statistics of one
     /// measure and nothing else: what [`observe`](Shard::observe) does, with less to find out.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn observe_one(
         &mut self,
         slot: u32,
@@ -444,7 +444,7 @@ impl Shard {
     }
 
     /// The only change that recording makes.
-    #[inline(always)]
+    #[inline]
     fn change(
         &mut self,
         slot: u32,

@@ -139,6 +139,7 @@ impl Waiting {
     /// Notes the text of `row` in `column`; gives its sym if that is known and nothing of the column
     /// waits.
     #[inline(always)]
+    #[expect(clippy::inline_always, reason = "for each value of each event: a call costs as much")]
     pub(super) fn push(
         &mut self,
         dictionary: &Dictionary,
