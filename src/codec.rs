@@ -41,19 +41,21 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// a few instructions where a call costs more than the copy.
 #[inline]
 pub(crate) fn put_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    let Some(word) = word_of(bytes) else { return put_bytes(out, bytes) };
-    let mut both = [0; 1 + size_of::<u128>()];
-    both[0] = bytes.len() as u8;
-    both[1..].copy_from_slice(&word.to_le_bytes());
+    let Some(short) = short_bytes(bytes) else { return put_bytes(out, bytes) };
+    let mut both = [bytes.len() as u8; 1 + SHORT_BYTES];
+    both[1..].copy_from_slice(&short);
     let end = out.len() + 1 + bytes.len();
     out.extend_from_slice(&both);
     out.truncate(end);
 }
 
-/// The bytes of a short text in one word, zeros behind them: from its two ends, which overlap. `None`: it is
-/// longer.
+/// So many bytes a short text has at most.
+pub(crate) const SHORT_BYTES: usize = size_of::<u128>();
+
+/// A short text and zeros behind it, copied as one word that is made of its two ends, which overlap. `None`:
+/// it is longer.
 #[inline]
-pub(crate) fn word_of(bytes: &[u8]) -> Option<u128> {
+pub(crate) fn short_bytes(bytes: &[u8]) -> Option<[u8; SHORT_BYTES]> {
     let len = bytes.len();
     let word = match len {
         0 => 0,
@@ -73,7 +75,7 @@ pub(crate) fn word_of(bytes: &[u8]) -> Option<u128> {
         }
         _ => return None,
     };
-    Some(word)
+    Some(word.to_le_bytes())
 }
 
 #[inline]

@@ -31,7 +31,8 @@ impl Sym {
     pub(crate) const NONE: Sym = Sym(u32::MAX);
 }
 
-/// Chunks of one length; those that follow are twice as long, so that a quarter is empty at most.
+/// Chunks of one length; those that follow are twice as long, so that of many strings' places a fifth is empty
+/// at most.
 const ALIKE: usize = 4;
 const CHUNKS: usize = 23 * ALIKE;
 /// Strings in the chunks of the first length. A model (`sync.rs`) is to see chunks begun and tables

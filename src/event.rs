@@ -299,7 +299,6 @@ impl<'a> Event<'a> {
     /// [`check_closely`](Event::check_closely), which tells what is wrong.
     #[inline]
     pub(crate) fn is_plainly_valid(&self) -> bool {
-        let named = |name: &str| name.len().wrapping_sub(1) < Limits::NAME_BYTES;
         let (dims, measures) = (&*self.dims, &*self.measures);
         if dims.len() > Limits::DIMENSIONS || !self.has_plain_values() {
             return false;
@@ -307,11 +306,11 @@ impl<'a> Event<'a> {
         let are_named = dims.iter().enumerate().all(|(i, (name, _))| {
             // Of other names' lengths, most often: then no text is compared.
             let is_other = |other: &str| other.len() != name.len() || other != *name;
-            named(name)
+            is_name(name)
                 && is_other(EVENT_DIMENSION)
                 && dims[..i].iter().all(|(other, _)| is_other(other))
         });
-        are_named && measures.len() <= 1 && measures.iter().all(|(name, _)| named(name))
+        are_named && measures.len() <= 1 && measures.iter().all(|(name, _)| is_name(name))
     }
 
     /// Whether nothing is wrong with it but perhaps the name of a dimension or measure, or how many of these
@@ -319,8 +318,7 @@ impl<'a> Event<'a> {
     #[inline]
     pub(crate) fn has_plain_values(&self) -> bool {
         let has_rare = self.entity.is_some() | self.id.is_some() | self.payload.is_some();
-        let is_named = self.name.len().wrapping_sub(1) < Limits::NAME_BYTES;
-        is_named
+        is_name(self.name)
             && !has_rare
             && self.times.0 != 0
             && self.half_width == 0
@@ -330,7 +328,7 @@ impl<'a> Event<'a> {
 
     #[inline(never)]
     fn check_closely(&self) -> Result<()> {
-        if self.name.is_empty() || self.name.len() > Limits::NAME_BYTES {
+        if !is_name(self.name) {
             return Err(self.refuse_name("event name", self.name));
         }
         if self.dims.len() > Limits::DIMENSIONS {
@@ -348,7 +346,7 @@ impl<'a> Event<'a> {
             )));
         }
         for (i, &(name, value)) in self.dims.iter().enumerate() {
-            if name.is_empty() || name.len() > Limits::NAME_BYTES {
+            if !is_name(name) {
                 return Err(self.refuse_name("dimension name", name));
             }
             if value.len() > Limits::VALUE_BYTES {
@@ -368,7 +366,7 @@ impl<'a> Event<'a> {
             }
         }
         for (i, &(name, value)) in self.measures.iter().enumerate() {
-            if name.is_empty() || name.len() > Limits::NAME_BYTES {
+            if !is_name(name) {
                 return Err(self.refuse_name("measure name", name));
             }
             if !value.is_finite() {
@@ -449,6 +447,12 @@ impl<'a> Event<'a> {
             format!("{what} {} is {} bytes long; {limit} are allowed", abridged(text), text.len())
         })
     }
+}
+
+/// Whether a text is as long as a name can be.
+#[inline]
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= Limits::NAME_BYTES
 }
 
 /// `text` in quotes, cut after 40 characters, for messages.

@@ -108,12 +108,9 @@ impl Timestamp {
 #[inline]
 fn micros_of(duration: Duration) -> i64 {
     const MICROS: u64 = 1_000_000;
-    let secs = duration.as_secs();
-    if secs < i64::MAX as u64 / MICROS {
-        (secs * MICROS + u64::from(duration.subsec_micros())) as i64
-    } else {
-        i64::MAX
-    }
+    let micros = duration.as_secs().saturating_mul(MICROS);
+    let micros = micros.saturating_add(u64::from(duration.subsec_micros()));
+    i64::try_from(micros).unwrap_or(i64::MAX)
 }
 
 impl fmt::Display for Timestamp {
@@ -144,5 +141,26 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Timestamp::parse_rfc3339(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn moments_are_added_up_as_far_as_they_can_be_counted(
+            micros: i64,
+            secs in prop_oneof![any::<u64>(), 9_223_372_036_850_u64..9_223_372_036_859, 0_u64..99],
+            nanos in 0_u32..1_000_000_000,
+        ) {
+            let duration = Duration::new(secs, nanos);
+            let by = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+            let moment = Timestamp::from_micros(micros);
+            prop_assert_eq!(moment.saturating_add(duration).micros(), micros.saturating_add(by));
+            prop_assert_eq!(moment.saturating_sub(duration).micros(), micros.saturating_sub(by));
+        }
     }
 }

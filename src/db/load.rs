@@ -395,10 +395,7 @@ impl Source for ViewSource {
         self.engine.check_open()?;
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {
-            Ok(syms) => match self.tier.read(syms, &mut *read) {
-                Lookup::Here(()) | Lookup::Nowhere => Ok(()),
-                Lookup::Partial | Lookup::Unknown => self.load(syms, read).map(drop),
-            },
+            Ok(syms) => self.load(syms, read).map(drop),
             Err(_) => self.see(key, read).map(drop),
         }
     }

@@ -276,6 +276,9 @@ impl Packed {
         }
         self.splice(at, kept_to..end, &[]);
         self.splice(at, head, &written);
+        if self.0.spilled() && self.0.len() <= IN_PLACE {
+            self.0.shrink_to_fit();
+        }
     }
 
     /// Counts in the bucket that is so many behind the newest, whose count is at `first`.
@@ -330,9 +333,6 @@ impl Packed {
         bytes.copy_within(place.end..old_len, behind);
         bytes[place.start..behind].copy_from_slice(with);
         bytes.truncate(old_len + with.len() - place.len());
-        if bytes.spilled() && bytes.len() <= IN_PLACE {
-            bytes.shrink_to_fit();
-        }
         let len = self.len_at(at) + with.len() - place.len();
         // 1,024 buckets of 11 bytes each.
         self.0[at..at + LEN_BYTES].copy_from_slice(&(len as u16).to_le_bytes());
@@ -524,6 +524,41 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn counts_go_where_a_map_has_them(
+            begin in prop_oneof![any::<i64>(), -300_i64..300],
+            shift in 0_u32..64,
+            keep in prop::collection::vec(1_u32..40, 1..4),
+            events in prop::collection::vec((-50_i64..9, prop_oneof![1_u64..3, 1_u64..400]), 1..60),
+        ) {
+            let grains: Vec<_> = keep.iter().map(|n| (Grain::Hour, Keep::Last(*n))).collect();
+            let begin = (begin >> shift).clamp(i64::MIN / 4, i64::MAX / 4);
+            let mut packed = Packed::default();
+            let mut maps = vec![std::collections::BTreeMap::<i64, u64>::new(); grains.len()];
+            for (n, (ago, times)) in events.into_iter().enumerate() {
+                // One ring beside the other, each at its own numbers.
+                let number = |nth: usize| begin + n as i64 / 3 - ago + nth as i64 * 1_000_000;
+                let late = packed.add(&grains, (0..grains.len()).map(number), times);
+                let mut is_late = false;
+                for (nth, ((_, keep), map)) in grains.iter().zip(&mut maps).enumerate() {
+                    *map.entry(number(nth)).or_default() += times;
+                    let newest = *map.keys().next_back().unwrap();
+                    is_late |= number(nth) < keep.oldest(newest);
+                    map.retain(|number, _| *number >= keep.oldest(newest));
+                    let buckets: Vec<_> = packed.buckets_back(nth).collect();
+                    let wanted: Vec<_> = map.iter().rev().map(|(n, count)| (*n, *count)).collect();
+                    prop_assert_eq!(buckets, wanted);
+                    prop_assert_eq!(packed.newest(nth), Some(newest));
+                }
+                prop_assert_eq!(late, is_late);
+                let on_heap = packed.0.spilled();
+                prop_assert_eq!(packed.heap_bytes() > 0, on_heap, "{} bytes", packed.len());
+                let mut bytes = Vec::new();
+                packed.encode(&mut bytes);
+                prop_assert_eq!(Packed::decode(&mut &*bytes, &grains), Ok(packed.clone()));
+            }
+        }
+
         /// Rings whose newest bucket's number takes any number of bytes, alone and behind each other.
         #[test]
         fn sums_are_those_of_the_buckets(

@@ -270,6 +270,7 @@ impl<'a> Bound<'a> {
                 let row = item.row as usize;
                 *slot_of == slot && span.contains(&self.time(row)) && extras.half_width(row) == 0
             };
+            at += 1;
             let mut rest = slots[at..].iter().zip(&items[at..]);
             at += rest.position(|next| !is_more(next)).unwrap_or(items.len() - at);
             let mut run = Cell::empty(shape);

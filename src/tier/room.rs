@@ -5,8 +5,8 @@
 //! it is a sixth of that, and looking up misses the processor's table of pages less often. So chunks are
 //! cut from blocks of that size, which all shards of a view share, and the system is asked for large
 //! pages (it may not have any: then everything is as it would be otherwise). The first blocks are
-//! smaller, none more than a quarter of those before it together, for a large page is memory that is taken
-//! whole: ten thousand counters need half of one.
+//! smaller, and later ones a quarter of those before them together at most, for a large page is memory that
+//! is taken whole: ten thousand counters need half of one.
 //!
 //! Invariants
 //! 1. A chunk's values are initialised when it is made, and dropped with it. It does not move. (One that
@@ -128,9 +128,8 @@ impl Room {
 
 impl<T> From<Vec<T>> for Chunk<T> {
     fn from(values: Vec<T>) -> Self {
-        let values = Box::leak(values.into_boxed_slice());
-        let (start, len) = (NonNull::from(&mut *values).cast(), values.len());
-        Chunk { start, len, block: None, _owned: PhantomData }
+        let all = NonNull::from(Box::leak(values.into_boxed_slice()));
+        Chunk { start: all.cast(), len: all.len(), block: None, _owned: PhantomData }
     }
 }
 
@@ -199,6 +198,19 @@ mod tests {
         fn drop(&mut self) {
             self.1.set(self.1.get() - 1);
         }
+    }
+
+    #[test]
+    fn a_chunk_of_its_own_gives_back_what_is_in_it() {
+        let left = Cell::new(3);
+        let chunk = Chunk::from((0..3).map(|n| Counted(n, &left)).collect::<Vec<_>>());
+        let values = Vec::from(chunk);
+        assert_eq!((values[2].0, left.get()), (2, 3));
+        let chunk = Chunk::from(values);
+        assert_eq!((chunk[1].0, chunk.len()), (1, 3));
+        drop(chunk);
+        assert_eq!(left.get(), 0);
+        assert!(Vec::<u64>::from(Chunk::from(Vec::new())).is_empty());
     }
 
     #[test]

@@ -182,6 +182,102 @@ fn a_batch_begun_long_ago_measures_the_future_from_now() {
     assert_eq!(db.record_batch(&mut batch).unwrap().recorded, 2);
 }
 
+/// What is known of the event before spares looking at names again, and at nothing else.
+#[test]
+fn an_event_like_the_one_before_it_is_checked_no_less() {
+    let root = tempfile::tempdir().unwrap();
+    let skew = options().future_skew(Duration::MAX);
+    let db = skew.open(root.path().join("db")).unwrap();
+    define_all(&db);
+    let good = || Event::new("sale").at(now());
+    let whole = || good().dim("user", "ann").dim("product", "tea").value(1.0);
+    let long = "v".repeat(Limits::VALUE_BYTES + 1);
+    let wrong = [
+        good().dim("user", &long),
+        good().dim("user", "ann").dim("product", &long),
+        good().dim("user", "ann").dim("user", "bob"),
+        good().dim("product", "ann").dim("event", "tea"),
+        good().dim("", "ann"),
+        good().value(f64::NAN),
+        whole().measure("value", 2.0),
+        whole().times(0),
+        whole().entity(""),
+        whole().id(""),
+        Event::new("").at(now()).dim("user", "ann"),
+        Event::new(&long).at(now()),
+        whole().at(Timestamp::MAX.saturating_add(MICRO)),
+        whole().at(Timestamp::MIN.saturating_sub(MICRO)),
+    ];
+    let mut batch = db.batch();
+    for wrong in &wrong {
+        batch.push(&whole()).unwrap();
+        let before = batch.len();
+        let error = batch.push(wrong).unwrap_err();
+        assert_eq!((error.kind(), batch.len()), (ErrorKind::Invalid, before), "{error}");
+        batch.push(&good().dim("user", "ann")).unwrap();
+        batch.push(&good().dim("product", "tea").dim("user", "bob").value(0.5)).unwrap();
+    }
+    let n = wrong.len() as u64;
+    assert_eq!(db.record_batch(&mut batch).unwrap().recorded, 3 * n);
+    let users: Vec<_> =
+        rows(&db, "by_user").iter().map(|row| (row.key[0].clone(), row.count)).collect();
+    assert_eq!(users, [("ann".to_owned(), 2 * n), ("bob".to_owned(), n)]);
+    assert_eq!(rows(&db, "all")[0].summary().unwrap().sum, 1.5 * n as f64);
+    assert_eq!(db.statistics().refused, n);
+}
+
+/// Batches of which each event counts for one at a time that is known take a shorter way.
+#[test]
+fn a_batch_leaves_what_its_events_do_one_by_one_whatever_they_stand_for() {
+    let root = tempfile::tempdir().unwrap();
+    let views = [
+        View::new("one").by(["user"]).stats("value"),
+        View::new("two").by(["user", "product"]).stats("value").stats("price"),
+        View::new("none").by(["product"]),
+        View::new("some").stats("price").only_events(["sale"]),
+        View::new("users").by(["user"]).stats("value").distinct("product"),
+    ];
+    let open = |name: &str| {
+        let db = options().open(root.path().join(name)).unwrap();
+        views.iter().for_each(|view| db.define(view.clone()).unwrap());
+        db
+    };
+    for rare in [0, 1, 2, 3] {
+        let (single, together) = (open(&format!("single{rare}")), open(&format!("batch{rare}")));
+        let mut batch = together.batch();
+        for n in 0..300_u64 {
+            let user = format!("user{}", n * n % 17);
+            let time = now().saturating_sub(Duration::from_secs(n * 7_919 % 1_000));
+            let mut event = Event::new(["sale", "visit"][(n % 5 == 4) as usize]).dim("user", &user);
+            event = if rare == 2 && n % 9 == 0 {
+                event.at_about(time, Duration::from_secs(n))
+            } else {
+                event.at(time)
+            };
+            if rare == 1 && n % 11 == 3 {
+                event = event.times(n);
+            }
+            if n % 3 > 0 {
+                event =
+                    event.dim("product", ["tea", "pot"][(n % 2) as usize]).measure("price", 0.1);
+            }
+            if rare == 3 || n % 4 > 0 {
+                event = event.value(n as f64 - 100.0);
+            }
+            single.record(&event).unwrap();
+            batch.push(&event).unwrap();
+            if n % 97 == 96 {
+                together.record_batch(&mut batch).unwrap();
+            }
+        }
+        together.record_batch(&mut batch).unwrap();
+        for view in &views {
+            let (single, together) = (rows(&single, view.name()), rows(&together, view.name()));
+            assert_eq!(single, together, "{} of {rare}", view.name());
+        }
+    }
+}
+
 #[test]
 fn a_batch_that_refused_an_event_goes_on_without_it() {
     let root = tempfile::tempdir().unwrap();

@@ -443,3 +443,32 @@ mod faults {
         }
     }
 }
+
+#[test]
+fn the_name_of_an_event_can_be_the_key() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(Timestamp::from_secs(1_700_000_000));
+    let view = View::new("names").by(["event"]).grain(Grain::Second, Keep::Last(62));
+    let options = Options::new().clock(clock.clone()).view(view);
+    let db = options.open(root.path().join("db")).unwrap();
+    let minute = Window::rolling(Duration::from_mins(1));
+    db.set_policy(Policy::new("calls").at_most("names", 2, minute)).unwrap();
+    let limiter = db.limiter("calls").unwrap();
+    let ask = |name: &str| limiter.check_and_record(&Event::new(name)).unwrap();
+    for name in ["a", "b", "a"] {
+        assert!(ask(name).is_allowed());
+        clock.advance(Duration::from_secs(1));
+    }
+    assert!(!ask("a").is_allowed() && !ask("a").is_allowed() && ask("b").is_allowed());
+    // The first one's second is over at its end, and so long ago a minute later.
+    clock.advance(Duration::from_secs(57));
+    assert!(!ask("a").is_allowed());
+    clock.advance(Duration::from_secs(1));
+    assert!(ask("a").is_allowed());
+    // What is wrong, or says a time, is told as by any other way.
+    for wrong in [Event::new(""), Event::new("a").at(Timestamp::from_secs(7))] {
+        assert_eq!(limiter.check_and_record(&wrong).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    assert_eq!(limiter.usage(&Event::new("a")).unwrap()[0].used, 2);
+    assert_eq!((status(&db).allowed, status(&db).denied), (5, 3));
+}

@@ -76,8 +76,8 @@ impl Copied {
     fn new(text: &str) -> Self {
         let from = text.as_bytes();
         let mut bytes = [0; SHORT_BYTES];
-        match codec::word_of(from) {
-            Some(word) => bytes[..size_of::<u128>()].copy_from_slice(&word.to_le_bytes()),
+        match codec::short_bytes(from) {
+            Some(short) => bytes[..codec::SHORT_BYTES].copy_from_slice(&short),
             None if from.len() <= SHORT_BYTES => bytes[..from.len()].copy_from_slice(from),
             None => return Copied::Long(text.into()),
         }

@@ -127,9 +127,9 @@ impl<'a> Asking<'a> {
         Ok(self.lenient(verdict))
     }
 
-    /// The short way, where there is one.
+    /// The short way, where there is one; a limiter has tried that of a key of one part.
     fn short(&self) -> Option<Short<'a>> {
-        if self.len() != 1 {
+        if self.len() != 1 || matches!(self.whose, Whose::Limiter(_, [AskedKey::One(_)])) {
             return None;
         }
         let Question { constraint, series, refunds: None, even } = self.question(0) else {

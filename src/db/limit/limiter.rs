@@ -10,7 +10,7 @@ use super::short::Short;
 use super::{Limit, Reservation};
 use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{EVENT_DIMENSION, Event, Limits, abridged};
+use crate::event::{Event, Limits, abridged};
 use crate::limit::{Asked, Denial, Question, Usage, Verdict, Whom, back, evenly};
 use crate::options::Durability;
 use crate::policy::{Constraint, Policy, Rule};
@@ -316,7 +316,10 @@ impl Db {
         let constraint = rule.constraint().clone().in_zone(engine.zone());
         let even = query.as_ref().and_then(|query| evenly(&constraint, query));
         let constraints = std::array::from_fn(|_| Arc::new(constraint.clone()));
-        let part = query.as_ref().and_then(|query| KeyPart::only(query.view()));
+        let part = query.as_ref().and_then(|query| match query.view().key() {
+            [part] => Some(part.clone()),
+            _ => None,
+        });
         Ok(BoundRule { constraints, query, refunds, even, part })
     }
 }
@@ -345,32 +348,7 @@ pub(super) struct BoundRule {
     refunds: Option<Query>,
     even: Option<Even>,
     /// Where the view's key is of one part: which.
-    part: Option<KeyPart>,
-}
-
-/// A part of an event that keys are of.
-enum KeyPart {
-    Name,
-    Dimension(String),
-}
-
-impl KeyPart {
-    /// The only one of a view's key.
-    fn only(view: &View) -> Option<Self> {
-        match view.key() {
-            [part] if part == EVENT_DIMENSION => Some(KeyPart::Name),
-            [part] => Some(KeyPart::Dimension(part.clone())),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    fn of<'a>(&self, event: &Event<'a>) -> Option<&'a str> {
-        match self {
-            KeyPart::Name => Some(event.name),
-            KeyPart::Dimension(name) => event.dimension(name),
-        }
-    }
+    part: Option<String>,
 }
 
 impl Limiter {
@@ -590,7 +568,7 @@ impl Bound {
         let (Some(query), None, Some(even)) = (&rule.query, &rule.refunds, &rule.even) else {
             return Ok(None);
         };
-        let Some(part) = rule.part.as_ref().and_then(|part| part.of(event)) else {
+        let Some(part) = rule.part.as_ref().and_then(|part| event.part(part)) else {
             return Ok(None);
         };
         if event.time.is_some() || !event.is_plainly_valid() {

@@ -3,7 +3,8 @@
 //! Invariants
 //! 1. What is decided here is what `db/limit/asking.rs` decides, and what is recorded is under the same lock.
 //!    Where that is not certain beforehand, nothing was done, and it is asked there.
-//! 2. Who is denied writes nothing that threads share, but for the lock of the shard that is read.
+//! 2. While nothing is reserved, who is denied writes nothing that all threads share but the lock of the
+//!    shard that is read.
 //!
 //! Next: `db/limit/asking.rs`.
 
