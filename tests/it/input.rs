@@ -239,7 +239,9 @@ fn a_batch_leaves_what_its_events_do_one_by_one_whatever_they_stand_for() {
     ];
     let open = |name: &str| {
         let db = options().open(root.path().join(name)).unwrap();
-        views.iter().for_each(|view| db.define(view.clone()).unwrap());
+        for view in &views {
+            db.define(view.clone()).unwrap();
+        }
         db
     };
     for rare in [0, 1, 2, 3] {
