@@ -250,7 +250,8 @@ fn a_batch_leaves_what_its_events_do_one_by_one_whatever_they_stand_for() {
         for n in 0..300_u64 {
             let user = format!("user{}", n * n % 17);
             let time = now().saturating_sub(Duration::from_secs(n * 7_919 % 1_000));
-            let mut event = Event::new(["sale", "visit"][(n % 5 == 4) as usize]).dim("user", &user);
+            let mut event =
+                Event::new(["sale", "visit"][usize::from(n % 5 == 4)]).dim("user", &user);
             event = if rare == 2 && n % 9 == 0 {
                 event.at_about(time, Duration::from_secs(n))
             } else {
