@@ -159,6 +159,9 @@ impl Packed {
             late |= !self.add_to(at, *keep, number, times);
             at += LEN_BYTES + self.len_at(at);
         }
+        if self.0.len() <= IN_PLACE && self.0.spilled() {
+            self.0.shrink_to_fit();
+        }
         late
     }
 
@@ -276,9 +279,6 @@ impl Packed {
         }
         self.splice(at, kept_to..end, &[]);
         self.splice(at, head, &written);
-        if self.0.spilled() && self.0.len() <= IN_PLACE {
-            self.0.shrink_to_fit();
-        }
     }
 
     /// Counts in the bucket that is so many behind the newest, whose count is at `first`.
@@ -345,22 +345,24 @@ impl Packed {
         is_there.then(|| (0..nth).fold(0, |at, _| at + LEN_BYTES + self.len_at(at)))
     }
 
-    /// The bytes of the `nth` ring behind its length.
-    fn ring(&self, nth: usize) -> &[u8] {
-        self.begin(nth).map_or(&[], |at| &self.0[at + LEN_BYTES..][..self.len_at(at)])
+    /// The newest bucket of the `nth` ring, if it has one, and its tokens.
+    #[inline]
+    fn tokens(&self, nth: usize) -> Option<(i64, Tokens<'_>)> {
+        let at = self.begin(nth)?;
+        let (newest, behind) = self.newest_at(at)?;
+        Some((newest, Tokens(&self.0[behind..at + LEN_BYTES + self.len_at(at)])))
     }
 
     /// The newest bucket seen in the `nth` grain.
     pub(crate) fn newest(&self, nth: usize) -> Option<i64> {
-        codec::take_i64(&mut self.ring(nth)).ok()
+        self.tokens(nth).map(|(newest, _)| newest)
     }
 
     /// The buckets of the `nth` grain with events in them, newest first.
     #[inline]
     pub(crate) fn buckets_back(&self, nth: usize) -> impl Iterator<Item = (i64, u64)> {
-        let mut bytes = self.ring(nth);
-        let mut number = codec::take_i64(&mut bytes).unwrap_or(0);
-        Tokens(bytes).filter_map(move |token| match token {
+        let (mut number, tokens) = self.tokens(nth).unwrap_or((0, Tokens(&[])));
+        tokens.filter_map(move |token| match token {
             Token::Count(count) => {
                 let bucket = (number, count);
                 number = number.wrapping_sub(1);
@@ -376,9 +378,7 @@ impl Packed {
     /// The sum of the counts of the `nth` grain's buckets from `first` on.
     #[inline]
     pub(crate) fn sum_from(&self, nth: usize, first: i64, most: u64) -> Option<SumFrom> {
-        let at = self.begin(nth)?;
-        let (newest, behind) = self.newest_at(at)?;
-        let mut tokens = Tokens(&self.0[behind..at + LEN_BYTES + self.len_at(at)]);
+        let (newest, mut tokens) = self.tokens(nth)?;
         let (mut number, mut sum, mut full) = (newest, 0_u64, None);
         while number >= first
             && let Some(token) = tokens.next()
@@ -400,15 +400,13 @@ impl Packed {
     /// Calls `see` with them until it breaks: the same in less time than one by one.
     #[inline]
     pub(crate) fn each_back(&self, nth: usize, mut see: impl FnMut(i64, u64) -> ControlFlow<()>) {
-        let mut bytes = self.ring(nth);
-        let Ok(mut number) = codec::take_i64(&mut bytes) else { return };
-        while let Ok(count) = codec::take_u64(&mut bytes) {
-            let mut step = 1;
-            if count == 0 {
-                step = codec::take_u64(&mut bytes).unwrap_or(0);
-            } else if see(number, count).is_break() {
-                return;
-            }
+        let Some((mut number, tokens)) = self.tokens(nth) else { return };
+        for token in tokens {
+            let step = match token {
+                Token::Empty(n) => n,
+                Token::Count(count) if see(number, count).is_break() => return,
+                Token::Count(_) => 1,
+            };
             number = number.wrapping_sub_unsigned(step);
         }
     }
