@@ -247,8 +247,11 @@ fn a_batch_leaves_what_its_events_do_one_by_one_whatever_they_stand_for() {
     for rare in [0, 1, 2, 3] {
         let (single, together) = (open(&format!("single{rare}")), open(&format!("batch{rare}")));
         let mut batch = together.batch();
+        let mut counts = BTreeMap::new();
         for n in 0..300_u64 {
             let user = format!("user{}", n * n % 17);
+            *counts.entry(user.clone()).or_insert(0) +=
+                if rare == 1 && n % 11 == 3 { n } else { 1 };
             let time = now().saturating_sub(Duration::from_secs(n * 7_919 % 1_000));
             let mut event =
                 Event::new(["sale", "visit"][usize::from(n % 5 == 4)]).dim("user", &user);
@@ -274,6 +277,11 @@ fn a_batch_leaves_what_its_events_do_one_by_one_whatever_they_stand_for() {
             }
         }
         together.record_batch(&mut batch).unwrap();
+        let rows_of_one = rows(&together, "one").into_iter();
+        assert_eq!(
+            rows_of_one.map(|row| (row.key[0].clone(), row.count)).collect::<BTreeMap<_, _>>(),
+            counts
+        );
         for view in &views {
             let (single, together) = (rows(&single, view.name()), rows(&together, view.name()));
             assert_eq!(single, together, "{} of {rare}", view.name());
