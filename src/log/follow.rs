@@ -134,7 +134,7 @@ impl Follower {
                         self.given_up.get_or_insert(lost);
                     }
                     self.position = self.position.max(frame.next_position - 1);
-                    self.durable = self.durable.max(header.synced);
+                    self.durable = self.durable.max(header.claim());
                     if header.kind == FrameKind::Seal {
                         self.frames = None;
                         self.number += 1;
@@ -203,7 +203,7 @@ impl Follower {
             claimed = claimed.max(if thorough {
                 Frames::new(later).claims_behind()?
             } else {
-                reader::first_frame(&later).ok().flatten().map_or(0, |header| header.synced)
+                reader::first_frame(&later).ok().flatten().map_or(0, |header| header.claim())
             });
         }
         Ok(claimed)

@@ -128,6 +128,12 @@ impl Header {
         self.position.saturating_add(u64::from(self.records)).saturating_sub(1)
     }
 
+    /// Up to which position all was synced when it was written: by what it says, but nothing that is behind
+    /// it. (Only a forged one says more.)
+    pub(crate) fn claim(&self) -> u64 {
+        self.synced.min(self.last_position())
+    }
+
     pub(crate) fn encode(&self, offset: u64, salt: u64) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[0..4].copy_from_slice(&MAGIC);

@@ -172,7 +172,7 @@ impl Frames {
     /// The greatest `synced` that any valid header at or behind the present place claims.
     pub(crate) fn claims_behind(&self) -> Result<u64> {
         let mut greatest = 0;
-        self.look_behind(&mut |_, header| greatest = greatest.max(header.synced))?;
+        self.look_behind(&mut |_, header| greatest = greatest.max(header.claim()))?;
         Ok(greatest)
     }
 }

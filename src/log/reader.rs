@@ -192,7 +192,8 @@ pub(crate) fn recover(
         // No seal: this is the end of the log, or damage (see above).
         let position = expected.unwrap_or(resume.position + 1);
         let mut claimed = resume.position;
-        let used_end = frames.look_behind(&mut |_, header| claimed = claimed.max(header.synced))?;
+        let used_end =
+            frames.look_behind(&mut |_, header| claimed = claimed.max(header.claim()))?;
         if number == resume.segment && at < resume.offset {
             claimed = claimed.max(position);
         }
@@ -257,7 +258,7 @@ impl Proved {
     }
 
     fn pass(&mut self, header: &Header, end: (u64, u64)) {
-        self.claimed = self.claimed.max(header.synced);
+        self.claimed = self.claimed.max(header.claim());
         // A frame without records proves others and is proved by none.
         if header.records > 0 {
             self.behind.push_back((header.last_position(), end));

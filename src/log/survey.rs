@@ -178,7 +178,8 @@ pub(crate) fn survey(
         progress(bytes_of(home, number));
         surveyor.survey.segments.push(surveyed);
     }
-    let next = surveyor.expected.unwrap_or(resume.position + 1).max(surveyor.claimed + 1);
+    let claimed = surveyor.claimed.saturating_add(1);
+    let next = surveyor.expected.unwrap_or(resume.position + 1).max(claimed);
     surveyor.close_loss(next);
     surveyor.survey.next = next;
     Ok(surveyor.survey)
@@ -324,7 +325,7 @@ impl Surveyor<'_> {
             let used_end = (*used_end).max(at);
             let behind = &headers[headers.partition_point(|(place, _)| *place < at)..];
             let position = self.expected.unwrap_or(self.resume.position + 1);
-            let synced = behind.iter().map(|(_, header)| header.synced).max().unwrap_or(0);
+            let synced = behind.iter().map(|(_, header)| header.claim()).max().unwrap_or(0);
             let is_damage = self.is_proved(number, at, position)
                 || synced >= position
                 || self.claims_of_later(number)? >= position;
@@ -408,7 +409,8 @@ impl Surveyor<'_> {
         if defined {
             self.close_loss(header.position);
             let retired = header.position.min(self.resume.position + 1);
-            let positions = self.expected.unwrap_or(retired)..header.last_position() + 1;
+            let behind_last = header.last_position().saturating_add(1);
+            let positions = self.expected.unwrap_or(retired)..behind_last;
             found.first = found.first.or(Some(positions.start));
             self.expected = Some(positions.end);
             found.push(at..behind, PieceState::Damaged { positions, definitions, why });
@@ -452,7 +454,7 @@ impl Surveyor<'_> {
         }
         found.sealed = frame.header.kind == FrameKind::Seal;
         self.expected = Some(frame.next_position);
-        self.claimed = self.claimed.max(frame.header.synced);
+        self.claimed = self.claimed.max(frame.header.claim());
         let mut state = match mended {
             Some((byte, bit)) => PieceState::Mended { byte, bit },
             None => PieceState::Kept,

@@ -15,7 +15,7 @@ pub(crate) mod store;
 use crate::directory;
 use catalog::{Catalog, Filled};
 use log::{Frame, frames, kind};
-use quipu::{Db, Error, ErrorKind, Event, Options, Policy, Retention, View};
+use quipu::{Db, Depth, Error, ErrorKind, Event, Options, Policy, Retention, View};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -217,6 +217,26 @@ fn a_frame_that_counts_records_it_cannot_have_is_refused() {
 }
 
 /// Its rows would have been deleted as those of the dropped one.
+/// Only of what is up to it can a frame say that it was synced.
+#[test]
+fn a_frame_that_says_more_was_synced_than_there_was_says_no_more_than_that() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, path, segment) = killed(root.path());
+    for synced in [u64::MAX, u64::MAX - 1, 7] {
+        let witness = Frame { kind: kind::WITNESS, synced, ..Frame::default() };
+        fs::write(&path, with_frame(&segment, witness)).unwrap();
+        let report = quipu::verify(&dir, Depth::Refold, |_| {}).unwrap();
+        assert!(report.is_intact(), "{synced}: {report:?}");
+        assert_eq!(report.last_position.get(), 6, "{synced}");
+        let other = root.path().join(synced.to_string());
+        crate::model::copy_dir(&dir, &other);
+        let db = options().open(&other).unwrap();
+        assert_eq!(db.query("all").unwrap().totals().unwrap().count, 5, "{synced}");
+        record(&db, 1);
+        assert_eq!(db.position().get(), 7, "{synced}");
+    }
+}
+
 #[test]
 fn a_drop_of_what_nobody_defined_takes_no_later_view_with_it() {
     let root = tempfile::tempdir().unwrap();
