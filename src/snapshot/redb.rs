@@ -19,6 +19,12 @@
 //! that only asks writes nothing at all. A store that is missing is made the same way: in memory,
 //! then under another name, which is changed when the file is whole and synced.
 //!
+//! After an operation on its file that failed, redb refuses everything until it is opened again. So it is
+//! opened again, by the next one who asks, held back as at first: reading goes on where nothing can be
+//! written, and the commit that failed, or another, is tried when there is room again. The file may show a
+//! header by then whose sync failed, and no sync makes up for that; it is written anew before anything
+//! is put in a place that the header on the disk may still need.
+//!
 //! redb knows nothing of readers in other processes. So the owner holds the lock of the file while it
 //! changes it, and others copy it under a shared one ([`RedbStorage::open_copy`]): a copy is the state
 //! of one commit, whole.
@@ -55,14 +61,25 @@ pub(crate) struct RedbStorage {
     path: PathBuf,
     held: Arc<Held>,
     /// Taken away by `close`.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Instance>>,
     /// Every page was compared with its checksum, or written by this opening.
     checked: AtomicBool,
 }
 
-/// redb's file, through the seam.
+/// redb, as it was opened once.
 #[derive(Debug)]
-struct Backend(Arc<Held>);
+struct Instance {
+    database: Database,
+    /// An operation on its file failed: it is of no use any more.
+    failed: Arc<AtomicBool>,
+}
+
+/// redb's file, through the seam, for one instance.
+#[derive(Debug)]
+struct Backend {
+    held: Arc<Held>,
+    failed: Arc<AtomicBool>,
+}
 
 /// A file whose changes are held back in memory until they are released.
 #[derive(Debug)]
@@ -84,6 +101,8 @@ enum HeldState {
         len: u64,
         /// In the order in which they came.
         writes: Vec<(u64, Vec<u8>)>,
+        /// The header that the file shows may not be on the disk.
+        doubtful: bool,
     },
     Released(Arc<dyn File>),
 }
@@ -93,7 +112,7 @@ impl Held {
         let state = self.state.read();
         let (file, len, writes) = match &*state {
             HeldState::Released(file) => return self.sums.read(&**file, offset, out),
-            HeldState::Back { file, len, writes } => (file, *len, writes),
+            HeldState::Back { file, len, writes, .. } => (file, *len, writes),
         };
         let end = offset + out.len() as u64;
         if end > len {
@@ -120,8 +139,14 @@ impl Held {
         // Before the state is locked: who reads here does not wait for those who copy the file.
         let mut hold = self.file().map(|file| disk::hold(&file, Sharing::Nobody)).transpose()?;
         let mut state = self.state.write();
-        let HeldState::Back { file, len, writes } = &*state else { return Ok(hold) };
+        let HeldState::Back { file, len, writes, doubtful } = &*state else { return Ok(hold) };
         let target = if let Some(file) = file {
+            if *doubtful {
+                let mut header = [0; HEADER_BYTES];
+                self.sums.read(&**file, 0, &mut header)?;
+                self.sums.write(&**file, 0, &header)?;
+                file.sync()?;
+            }
             write_out(file, &self.sums, *len, writes)?;
             file.clone()
         } else {
@@ -144,6 +169,16 @@ impl Held {
         };
         *state = HeldState::Released(target);
         Ok(hold)
+    }
+
+    /// Holds back again what is written from now on, after something failed.
+    fn hold_back(&self) -> io::Result<()> {
+        let mut state = self.state.write();
+        if let HeldState::Released(file) = &*state {
+            let (file, len) = (Some(file.clone()), file.len()?);
+            *state = HeldState::Back { file, len, writes: Vec::new(), doubtful: true };
+        }
+        Ok(())
     }
 
     /// The file as the last commit left it; none where there was no commit yet.
@@ -175,20 +210,31 @@ fn write_out(
     target.sync()
 }
 
+impl Backend {
+    /// An operation on the file. From the first one on that fails there are no others: an instance that
+    /// is still read from must not see what the next one writes.
+    fn attempt<R>(&self, operation: impl FnOnce(&Held) -> io::Result<R>) -> io::Result<R> {
+        if self.failed.load(SeqCst) {
+            return Err(io::Error::other("an earlier operation on the file failed"));
+        }
+        operation(&self.held).inspect_err(|_| self.failed.store(true, SeqCst))
+    }
+}
+
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        match &*self.0.state.read() {
+        self.attempt(|held| match &*held.state.read() {
             HeldState::Back { len, .. } => Ok(*len),
             HeldState::Released(file) => file.len(),
-        }
+        })
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.attempt(|held| held.read(offset, out))
     }
 
     fn set_len(&self, new: u64) -> io::Result<()> {
-        match &mut *self.0.state.write() {
+        self.attempt(|held| match &mut *held.state.write() {
             HeldState::Back { len, writes, .. } => {
                 if new < *len {
                     // What is cut off must read as zero should the file grow again.
@@ -197,28 +243,32 @@ impl redb::StorageBackend for Backend {
                 *len = new;
                 Ok(())
             }
-            HeldState::Released(file) => self.0.sums.set_len(&**file, new),
-        }
+            HeldState::Released(file) => held.sums.set_len(&**file, new),
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        match &*self.0.state.read() {
+        self.attempt(|held| match &*held.state.read() {
             HeldState::Back { .. } => Ok(()),
             HeldState::Released(file) => file.sync(),
-        }
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        match &mut *self.0.state.write() {
+        self.attempt(|held| match &mut *held.state.write() {
             HeldState::Back { len, writes, .. } => {
                 *len = (*len).max(offset + data.len() as u64);
                 writes.push((offset, data.to_vec()));
                 Ok(())
             }
-            HeldState::Released(file) => self.0.sums.write(&**file, offset, data),
-        }
+            HeldState::Released(file) => held.sums.write(&**file, offset, data),
+        })
     }
 }
+
+/// redb's header is in the first ones.
+const HEADER_BYTES: usize = 4_096;
+
 /// As much of the file changes with each commit: redb's header, with its transaction numbers.
 const STAMP_BYTES: usize = 512;
 
@@ -344,17 +394,12 @@ impl RedbStorage {
         sums: Arc<Sums>,
     ) -> Result<Self> {
         let is_new = file.is_none();
-        let state = RwLock::new(HeldState::Back { file, len, writes: Vec::new() });
+        let writes = Vec::new();
+        let state = RwLock::new(HeldState::Back { file, len, writes, doubtful: false });
         let (disk, path_buf) = (disk.clone(), path.to_owned());
         let panicked = AtomicBool::new(false);
         let held = Arc::new(Held { disk, path: path_buf, state, sums, panicked });
-        let database = guarded(&held, || {
-            Database::builder()
-                .set_cache_size(CACHE_BYTES)
-                .create_with_backend(Backend(held.clone()))
-                .map_err(|e| failed(path, redb::Error::from(e)))
-        })?;
-        let database = RwLock::new(Some(database));
+        let database = RwLock::new(Some(Instance::open(&held)?));
         let checked = AtomicBool::new(is_new);
         let storage = RedbStorage { path: path.to_owned(), held, database, checked };
         if is_new {
@@ -367,9 +412,10 @@ impl RedbStorage {
     /// Reads every page and compares it with redb's own checksums; whether all is in order. Held
     /// back as the store is, nothing of it reaches the file. No snapshot may be open.
     pub(crate) fn check_integrity(&self) -> Result<bool> {
-        let mut database = self.database.write();
-        let database = database.as_mut().ok_or_else(Error::closed)?;
+        let mut instance = self.database.write();
+        let instance = instance.as_mut().ok_or_else(Error::closed)?;
         guarded(&self.held, || {
+            let Instance { database, .. } = instance;
             database.check_integrity().map_err(|e| failed(&self.path, redb::Error::from(e)))
         })
     }
@@ -430,9 +476,43 @@ impl RedbStorage {
     }
 
     fn with<R>(&self, run: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R> {
-        let database = self.database.read();
-        let database = database.as_ref().ok_or_else(Error::closed)?;
-        guarded(&self.held, || run(database).map_err(|e| failed(&self.path, e)))
+        self.recover()?;
+        let instance = self.database.read();
+        let instance = instance.as_ref().ok_or_else(Error::closed)?;
+        guarded(&self.held, || run(&instance.database).map_err(|e| failed(&self.path, e)))
+    }
+
+    /// Opens redb again if it failed.
+    fn recover(&self) -> Result<()> {
+        let failed = |instance: &Option<Instance>| {
+            instance.as_ref().is_some_and(|instance| instance.failed.load(SeqCst))
+        };
+        if !failed(&self.database.read()) || self.held.panicked.load(SeqCst) {
+            return Ok(());
+        }
+        let mut instance = self.database.write();
+        // Somebody else may have been here in between.
+        if failed(&instance) {
+            tracing::warn!(path = %self.path.display(), "the snapshot is opened again after an error");
+            self.held.hold_back().map_err(|e| Error::io("open the snapshot", &self.path, e))?;
+            // The old one does nothing any more when it is dropped.
+            *instance = Some(Instance::open(&self.held)?);
+        }
+        Ok(())
+    }
+}
+
+impl Instance {
+    fn open(held: &Arc<Held>) -> Result<Self> {
+        let failed = Arc::new(AtomicBool::new(false));
+        let backend = Backend { held: held.clone(), failed: failed.clone() };
+        guarded(held, || {
+            let database = Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_backend(backend)
+                .map_err(|e| self::failed(&held.path, redb::Error::from(e)))?;
+            Ok(Instance { database, failed })
+        })
     }
 }
 
@@ -451,6 +531,8 @@ impl Storage for RedbStorage {
             Self::check_with(&self.held.disk, &self.path, &self.held.sums)?;
             self.checked.store(true, SeqCst);
         }
+        // Before what it holds back is written.
+        self.recover()?;
         let _hold =
             self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
         self.write(changes)

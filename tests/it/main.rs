@@ -60,5 +60,7 @@ mod together;
 #[cfg(feature = "tower")]
 mod tower;
 mod trailing;
+#[cfg(feature = "simulation")]
+mod unwell;
 mod views;
 mod zones;
