@@ -115,7 +115,7 @@ fn compared(which: usize, change: impl Fn(&mut Fact)) -> Option<String> {
     }
     change(&mut facts[20]);
     let model = Model { facts, defined: BTreeMap::from([(which, 0)]), ..Model::default() };
-    let panic = catch_unwind(AssertUnwindSafe(|| model.check(db))).err()?;
+    let panic = catch_unwind(AssertUnwindSafe(|| model.check(db).unwrap())).err()?;
     Some(panic.downcast_ref::<String>().expect("it says what").clone())
 }
 

@@ -384,7 +384,7 @@ fn check_reader(reader: &ReadOnlyDb, mut history: History, bounds: &Mark) -> usi
     }
     assert_eq!(reader.views().expect("answers").len(), views.len());
     limited::check_policies(&history, &reader.policies().expect("answers"));
-    model.check(reader);
+    model.check(reader).expect("answers");
     found
 }
 
@@ -863,7 +863,7 @@ impl<'a> Run<'a> {
         }
         let mut model = self.history.model();
         model.defined.retain(|which, _| !unfilled.contains(which));
-        model.check(self.engine().db());
+        model.check(self.engine().db())?;
         self.check_limits()
     }
 

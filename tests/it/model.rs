@@ -163,12 +163,12 @@ fn run(ops: &[Op], budget: usize) {
                     assert_eq!(count, model.expected(0).get(&vec![user]).map(|row| row.count));
                 }
             }
-            Op::Check => model.check(&db),
+            Op::Check => model.check(&db).unwrap(),
         }
     }
-    model.check(&db);
+    model.check(&db).unwrap();
     db.close().unwrap();
-    model.check(&open(&path));
+    model.check(&open(&path)).unwrap();
 }
 
 proptest! {

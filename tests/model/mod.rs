@@ -211,13 +211,16 @@ impl Model {
     }
 
     /// Compares everything that the engine can be asked with the model.
-    pub(crate) fn check(&self, db: &impl Asked) {
+    ///
+    /// # Errors
+    /// What the engine says instead of an answer.
+    pub(crate) fn check(&self, db: &impl Asked) -> Result<(), Error> {
         assert_eq!(db.events(), self.facts.len() as u64);
         for &which in self.defined.keys() {
             let expected = self.expected(which);
-            let query = db.query(view(which).name()).unwrap();
+            let query = db.query(view(which).name())?;
             assert_eq!(query.time_zone(), self.zone);
-            let rows: Vec<_> = query.rows().unwrap().map(Result::unwrap).collect();
+            let rows = query.rows()?.collect::<Result<Vec<_>, _>>()?;
             assert_eq!(
                 rows.iter().map(|row| &row.key).collect::<Vec<_>>(),
                 expected.keys().collect::<Vec<_>>(),
@@ -238,30 +241,29 @@ impl Model {
                 }
             }
             let mut unordered = Vec::new();
-            query
-                .for_each(|row| {
-                    unordered.push(row);
-                    ControlFlow::Continue(())
-                })
-                .unwrap();
+            query.for_each(|row| {
+                unordered.push(row);
+                ControlFlow::Continue(())
+            })?;
             unordered.sort_by(|a, b| a.key.cmp(&b.key));
             assert_eq!(unordered, rows, "unordered, view {which}");
-            assert_eq!(query.key_count().unwrap(), expected.len() as u64, "view {which}");
-            self.check_totals(which, &query, &expected);
+            assert_eq!(query.key_count()?, expected.len() as u64, "view {which}");
+            self.check_totals(which, &query, &expected)?;
             let mut ranked: Vec<_> =
                 expected.iter().map(|(key, row)| (std::cmp::Reverse(row.count), key)).collect();
             ranked.sort();
-            let top = query.top(4, Component::Count).unwrap();
+            let top = query.top(4, Component::Count)?;
             let top: Vec<_> = top.iter().map(|row| &row.key).collect();
             assert_eq!(top, ranked.iter().take(4).map(|(_, key)| *key).collect::<Vec<_>>());
             for (key, want) in &expected {
-                self.check_key(which, &query, key, want);
+                self.check_key(which, &query, key, want)?;
             }
             assert_eq!(
-                query.get(&vec!["nobody"; view(which).key().len()]).unwrap().is_some(),
+                query.get(&vec!["nobody"; view(which).key().len()])?.is_some(),
                 which == 3 && !expected.is_empty()
             );
         }
+        Ok(())
     }
 
     /// All keys together.
@@ -270,9 +272,9 @@ impl Model {
         which: usize,
         query: &Query,
         expected: &BTreeMap<Vec<String>, Expected>,
-    ) {
+    ) -> Result<(), Error> {
         let total: u64 = expected.values().map(|row| row.count).sum();
-        let totals = query.totals().unwrap();
+        let totals = query.totals()?;
         assert_eq!(totals.count, total);
         if which == SKETCHES {
             let mut all = Observed::nothing();
@@ -280,18 +282,25 @@ impl Model {
             facts.filter(|fact| key(which, fact).is_some()).for_each(|fact| all.observe(fact));
             all.check(&totals.sketches, query.view(), "all keys");
         }
+        Ok(())
     }
 
     /// One key, asked for by itself.
-    fn check_key(&self, which: usize, query: &Query, key: &[String], want: &Expected) {
+    fn check_key(
+        &self,
+        which: usize,
+        query: &Query,
+        key: &[String],
+        want: &Expected,
+    ) -> Result<(), Error> {
         let key: Vec<&str> = key.iter().map(String::as_str).collect();
-        let row = query.get(&key).unwrap().unwrap();
+        let row = query.get(&key)?.unwrap();
         assert_eq!(row.count, want.count);
         if let Some(sketches) = &want.sketches {
             sketches.check(&row.sketches, query.view(), &format!("{key:?} alone"));
         }
-        let series = query.series(&key).unwrap();
-        let seen = [series.first_seen().unwrap(), series.last_seen().unwrap()];
+        let series = query.series(&key)?;
+        let seen = [series.first_seen()?, series.last_seen()?];
         for (seen, (start, end)) in seen.into_iter().zip([want.first, want.last]) {
             let Seen { time, half_width, .. } = seen.unwrap();
             let width = end.abs_diff(start);
@@ -302,8 +311,8 @@ impl Model {
                 "when {key:?} was seen in view {which}"
             );
         }
-        let Some((grain, _)) = kept(which) else { return };
-        let buckets = query.buckets(&key, grain).unwrap();
+        let Some((grain, _)) = kept(which) else { return Ok(()) };
+        let buckets = query.buckets(&key, grain)?;
         let numbers = buckets.iter().map(|bucket| self.zone.bucket(grain, bucket.start));
         assert_eq!(
             numbers.collect::<Vec<_>>(),
@@ -321,6 +330,7 @@ impl Model {
                 sketches.check(&bucket.sketches, query.view(), &format!("{key:?}, {number}"));
             }
         }
+        Ok(())
     }
 }
 
