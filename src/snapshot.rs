@@ -14,6 +14,7 @@
 
 mod check;
 mod guest;
+mod held;
 mod memory;
 mod redb;
 mod sums;

@@ -548,9 +548,10 @@ impl<'a> Verification<'a> {
         let mut rows = Rows::new(site.catalog.as_ref(), self.depth);
         let path = site.place();
         let Some(storage) = &site.storage else { return Ok(rows) };
-        let snapshot = storage.snapshot()?;
         for table in Table::ALL {
             let mut found = Vec::new();
+            // For each its own: what goes wrong with one may end the one that was made before.
+            let snapshot = storage.snapshot()?;
             let read = storage.each(table, &mut |key, value| {
                 self.report.rows += 1;
                 found.extend(rows.check(&*snapshot, table, key, value).err());

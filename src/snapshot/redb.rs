@@ -29,6 +29,7 @@
 //! changes it, and others copy it under a shared one ([`RedbStorage::open_copy`]): a copy is the state
 //! of one commit, whole.
 
+use super::held::Held;
 use super::sums::Sums;
 use super::{Changes, Row, Snapshot, Start, Storage, Table, message_of};
 use crate::disk::{self, Access, Disk, File, Hold, Sharing};
@@ -81,193 +82,44 @@ struct Backend {
     failed: Arc<AtomicBool>,
 }
 
-/// A file whose changes are held back in memory until they are released.
-#[derive(Debug)]
-struct Held {
-    disk: Arc<dyn Disk>,
-    path: PathBuf,
-    state: RwLock<HeldState>,
-    /// What the file's blocks were.
-    sums: Arc<Sums>,
-    /// redb panicked. Its own locks may be poisoned, and dropping it would panic while it unwinds.
-    panicked: AtomicBool,
-}
-
-#[derive(Debug)]
-enum HeldState {
-    Back {
-        /// What is there already; nothing where the store is made anew.
-        file: Option<Arc<dyn File>>,
-        len: u64,
-        /// In the order in which they came.
-        writes: Vec<(u64, Vec<u8>)>,
-        /// The header that the file shows may not be on the disk.
-        doubtful: bool,
-    },
-    Released(Arc<dyn File>),
-}
-
-impl Held {
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state.read();
-        let (file, len, writes) = match &*state {
-            HeldState::Released(file) => return self.sums.read(&**file, offset, out),
-            HeldState::Back { file, len, writes, .. } => (file, *len, writes),
-        };
-        let end = offset + out.len() as u64;
-        if end > len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        // What lies behind the file's own end is zero until it is written.
-        out.fill(0);
-        if let Some(file) = file {
-            let in_file = file.len()?.clamp(offset, end) - offset;
-            self.sums.read(&**file, offset, &mut out[..in_file as usize])?;
-        }
-        for (at, bytes) in writes {
-            let (from, to) = ((*at).max(offset), (at + bytes.len() as u64).min(end));
-            if from < to {
-                out[(from - offset) as usize..(to - offset) as usize]
-                    .copy_from_slice(&bytes[(from - at) as usize..(to - at) as usize]);
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the holding back. The file is locked until what this gives is dropped.
-    fn release(&self) -> io::Result<Option<Hold>> {
-        // Before the state is locked: who reads here does not wait for those who copy the file.
-        let mut hold = self.file().map(|file| disk::hold(&file, Sharing::Nobody)).transpose()?;
-        let mut state = self.state.write();
-        let HeldState::Back { file, len, writes, doubtful } = &*state else { return Ok(hold) };
-        let target = if let Some(file) = file {
-            if *doubtful {
-                let mut header = [0; HEADER_BYTES];
-                self.sums.read(&**file, 0, &mut header)?;
-                self.sums.write(&**file, 0, &header)?;
-                file.sync()?;
-            }
-            write_out(file, &self.sums, *len, writes)?;
-            file.clone()
-        } else {
-            let unfinished = self.path.with_extension("redb.new");
-            if self.disk.exists(&unfinished)? {
-                self.disk.remove(&unfinished)?;
-            }
-            let target = self.disk.create(&unfinished)?;
-            hold = Some(disk::hold(&target, Sharing::Nobody)?);
-            let written = write_out(&target, &self.sums, *len, writes).and_then(|()| {
-                self.disk.rename(&unfinished, &self.path)?;
-                self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))
-            });
-            if written.is_err() {
-                // A half-made file would only hold the space that is missing.
-                let _ = self.disk.remove(&unfinished);
-            }
-            written?;
-            target
-        };
-        *state = HeldState::Released(target);
-        Ok(hold)
-    }
-
-    /// Holds back again what is written from now on, after something failed.
-    fn hold_back(&self) -> io::Result<()> {
-        let mut state = self.state.write();
-        if let HeldState::Released(file) = &*state {
-            let (file, len) = (Some(file.clone()), file.len()?);
-            *state = HeldState::Back { file, len, writes: Vec::new(), doubtful: true };
-        }
-        Ok(())
-    }
-
-    /// The file as the last commit left it; none where there was no commit yet.
-    fn file(&self) -> Option<Arc<dyn File>> {
-        match &*self.state.read() {
-            HeldState::Back { file, .. } => file.clone(),
-            HeldState::Released(file) => Some(file.clone()),
-        }
-    }
-}
-
-/// Writes what was held back, in its order, and makes it durable.
-fn write_out(
-    target: &Arc<dyn File>,
-    sums: &Sums,
-    len: u64,
-    writes: &[(u64, Vec<u8>)],
-) -> io::Result<()> {
-    if target.len()? != len {
-        sums.set_len(&**target, len)?;
-    }
-    for (offset, bytes) in writes {
-        sums.write(&**target, *offset, bytes)?;
-    }
-    // A write that came before the file was made shorter may have made it longer again.
-    if target.len()? != len {
-        sums.set_len(&**target, len)?;
-    }
-    target.sync()
-}
-
 impl Backend {
-    /// An operation on the file. From the first one on that fails there are no others: an instance that
-    /// is still read from must not see what the next one writes.
-    fn attempt<R>(&self, operation: impl FnOnce(&Held) -> io::Result<R>) -> io::Result<R> {
+    /// From the first operation on the file that fails there are no others: an instance that is still read
+    /// from must not see what the next one writes. To be called with the state held, without which there is
+    /// no next one.
+    fn attempt<R>(&self, operation: impl FnOnce(&Sums) -> io::Result<R>) -> io::Result<R> {
         if self.failed.load(SeqCst) {
             return Err(io::Error::other("an earlier operation on the file failed"));
         }
-        operation(&self.held).inspect_err(|_| self.failed.store(true, SeqCst))
+        operation(&self.held.sums).inspect_err(|_| self.failed.store(true, SeqCst))
     }
 }
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.attempt(|held| match &*held.state.read() {
-            HeldState::Back { len, .. } => Ok(*len),
-            HeldState::Released(file) => file.len(),
-        })
+        let state = self.held.state.read();
+        self.attempt(|_| state.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.attempt(|held| held.read(offset, out))
+        let state = self.held.state.read();
+        self.attempt(|sums| state.read(sums, offset, out))
     }
 
     fn set_len(&self, new: u64) -> io::Result<()> {
-        self.attempt(|held| match &mut *held.state.write() {
-            HeldState::Back { len, writes, .. } => {
-                if new < *len {
-                    // What is cut off must read as zero should the file grow again.
-                    writes.push((new, vec![0; (*len - new) as usize]));
-                }
-                *len = new;
-                Ok(())
-            }
-            HeldState::Released(file) => held.sums.set_len(&**file, new),
-        })
+        let mut state = self.held.state.write();
+        self.attempt(|sums| state.set_len(sums, new))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.attempt(|held| match &*held.state.read() {
-            HeldState::Back { .. } => Ok(()),
-            HeldState::Released(file) => file.sync(),
-        })
+        let state = self.held.state.read();
+        self.attempt(|_| state.sync())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.attempt(|held| match &mut *held.state.write() {
-            HeldState::Back { len, writes, .. } => {
-                *len = (*len).max(offset + data.len() as u64);
-                writes.push((offset, data.to_vec()));
-                Ok(())
-            }
-            HeldState::Released(file) => held.sums.write(&**file, offset, data),
-        })
+        let mut state = self.held.state.write();
+        self.attempt(|sums| state.write(sums, offset, data))
     }
 }
-
-/// redb's header is in the first ones.
-const HEADER_BYTES: usize = 4_096;
 
 /// As much of the file changes with each commit: redb's header, with its transaction numbers.
 const STAMP_BYTES: usize = 512;
@@ -324,6 +176,7 @@ impl RedbStorage {
     fn check_with(disk: &Arc<dyn Disk>, path: &Path, sums: &Arc<Sums>) -> Result<()> {
         // In an instance of its own: redb wants to be alone for it, and mends what it finds.
         if Self::opened(disk, path, Access::Read, sums.clone())?.check_integrity()? {
+            sums.prove();
             return Ok(());
         }
         let message = "the snapshot is damaged: its pages are not what its checksums say";
@@ -394,24 +247,21 @@ impl RedbStorage {
         sums: Arc<Sums>,
     ) -> Result<Self> {
         let is_new = file.is_none();
-        let writes = Vec::new();
-        let state = RwLock::new(HeldState::Back { file, len, writes, doubtful: false });
-        let (disk, path_buf) = (disk.clone(), path.to_owned());
-        let panicked = AtomicBool::new(false);
-        let held = Arc::new(Held { disk, path: path_buf, state, sums, panicked });
-        let database = RwLock::new(Some(Instance::open(&held)?));
-        let checked = AtomicBool::new(is_new);
-        let storage = RedbStorage { path: path.to_owned(), held, database, checked };
+        let held = Arc::new(Held::new(disk, path, file, len, sums));
+        let instance = Instance::open(&held)?;
         if is_new {
             // Tables exist from the start, so that reading never meets a missing one.
-            storage.write(&Changes::default())?;
+            guarded(&held, || instance.write(&Changes::default()).map_err(|e| failed(path, e)))?;
         }
-        Ok(storage)
+        let database = RwLock::new(Some(instance));
+        let checked = AtomicBool::new(is_new);
+        Ok(RedbStorage { path: path.to_owned(), held, database, checked })
     }
 
     /// Reads every page and compares it with redb's own checksums; whether all is in order. Held
     /// back as the store is, nothing of it reaches the file. No snapshot may be open.
     pub(crate) fn check_integrity(&self) -> Result<bool> {
+        self.recover()?;
         let mut instance = self.database.write();
         let instance = instance.as_mut().ok_or_else(Error::closed)?;
         guarded(&self.held, || {
@@ -455,50 +305,64 @@ impl RedbStorage {
         self.held.file()
     }
 
-    fn write(&self, changes: &Changes) -> Result<()> {
-        self.with(|database| {
-            let mut transaction = database.begin_write()?;
-            transaction.set_durability(Durability::Immediate)?;
-            transaction.set_two_phase_commit(true);
-            transaction.set_quick_repair(true);
-            for table in Table::ALL {
-                let mut rows = transaction.open_table(definition(table))?;
-                for (key, value) in &changes.0[table as usize] {
-                    match value {
-                        Some(value) => rows.insert(key.as_slice(), value.as_slice())?,
-                        None => rows.remove(key.as_slice())?,
-                    };
-                }
-            }
-            transaction.commit()?;
-            Ok(())
-        })
-    }
-
     fn with<R>(&self, run: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R> {
         self.recover()?;
         let instance = self.database.read();
+        let Instance { database, failed } = instance.as_ref().ok_or_else(Error::closed)?;
+        let result = guarded(&self.held, || run(database).map_err(|e| self::failed(&self.path, e)));
+        result.inspect_err(|error| self.held.doubt(failed, self.checked.load(SeqCst), error))
+    }
+
+    /// Ends the holding back; nobody else may change the file until what this gives is dropped.
+    fn release(&self) -> Result<Option<Hold>> {
+        // Before what it holds back is written.
+        self.recover()?;
+        self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))
+    }
+
+    /// Commits to the released file.
+    fn write(&self, changes: &Changes) -> Result<()> {
+        let instance = self.database.read();
         let instance = instance.as_ref().ok_or_else(Error::closed)?;
-        guarded(&self.held, || run(&instance.database).map_err(|e| failed(&self.path, e)))
+        // Who reads may have failed since, and opened redb again: what it writes would be held back, and
+        // is not told to be durable. From here on nobody does.
+        if instance.failed.load(SeqCst) || self.held.released().is_none() {
+            let error = io::Error::other("somebody who read it failed meanwhile");
+            return Err(Error::io("write the snapshot", &self.path, error));
+        }
+        let write = || instance.write(changes).map_err(|e| failed(&self.path, e));
+        // redb wants to be opened again after some other errors, too.
+        guarded(&self.held, write).inspect_err(|_| instance.failed.store(true, SeqCst))
     }
 
     /// Opens redb again if it failed.
     fn recover(&self) -> Result<()> {
-        let failed = |instance: &Option<Instance>| {
+        let has_failed = |instance: &Option<Instance>| {
             instance.as_ref().is_some_and(|instance| instance.failed.load(SeqCst))
         };
-        if !failed(&self.database.read()) || self.held.panicked.load(SeqCst) {
+        if !has_failed(&self.database.read()) {
             return Ok(());
         }
         let mut instance = self.database.write();
         // Somebody else may have been here in between.
-        if failed(&instance) {
-            tracing::warn!(path = %self.path.display(), "the snapshot is opened again after an error");
-            self.held.hold_back().map_err(|e| Error::io("open the snapshot", &self.path, e))?;
-            // The old one does nothing any more when it is dropped.
-            *instance = Some(Instance::open(&self.held)?);
+        if !has_failed(&instance) {
+            return Ok(());
         }
-        Ok(())
+        tracing::warn!(path = %self.path.display(), "the snapshot is opened again after an error");
+        let next = self
+            .held
+            .hold_back()
+            .and_then(|()| Instance::open(&self.held).inspect_err(|_| self.held.let_go()))?;
+        let before = instance.replace(next);
+        if self.held.panicked.swap(false, SeqCst) {
+            std::mem::forget(before);
+            return Ok(());
+        }
+        // It does nothing any more to the file.
+        guarded(&self.held, || {
+            drop(before);
+            Ok(())
+        })
     }
 }
 
@@ -514,16 +378,35 @@ impl Instance {
             Ok(Instance { database, failed })
         })
     }
+
+    fn write(&self, changes: &Changes) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        for table in Table::ALL {
+            let mut rows = transaction.open_table(definition(table))?;
+            for (key, value) in &changes.0[table as usize] {
+                match value {
+                    Some(value) => rows.insert(key.as_slice(), value.as_slice())?,
+                    None => rows.remove(key.as_slice())?,
+                };
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
 }
 
 impl Storage for RedbStorage {
     fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
-        let transaction = self.with(|database| Ok(database.begin_read()?))?;
-        Ok(Box::new(RedbSnapshot {
-            held: &self.held,
-            checked: self.checked.load(SeqCst),
-            transaction,
-        }))
+        self.recover()?;
+        let instance = self.database.read();
+        let Instance { database, failed } = instance.as_ref().ok_or_else(Error::closed)?;
+        let (failed, checked) = (failed.clone(), self.checked.load(SeqCst));
+        let begin = || database.begin_read().map_err(|e| self::failed(&self.path, e.into()));
+        let transaction = guarded(&self.held, begin)?;
+        Ok(Box::new(RedbSnapshot { held: &self.held, failed, checked, transaction }))
     }
 
     fn commit(&self, changes: &Changes) -> Result<()> {
@@ -531,20 +414,13 @@ impl Storage for RedbStorage {
             Self::check_with(&self.held.disk, &self.path, &self.held.sums)?;
             self.checked.store(true, SeqCst);
         }
-        // Before what it holds back is written.
-        self.recover()?;
-        let _hold =
-            self.held.release().map_err(|e| Error::io("write the snapshot", &self.path, e))?;
+        let _hold = self.release()?;
         self.write(changes)
     }
 
     fn close(&self) -> Result<()> {
         // redb writes when it is closed, if it has written before.
-        let written = match &*self.held.state.read() {
-            HeldState::Back { .. } => None,
-            HeldState::Released(file) => Some(file.clone()),
-        };
-        let hold = written.map(|file| disk::hold(&file, Sharing::Nobody)).transpose();
+        let hold = self.held.released().map(|file| disk::hold(&file, Sharing::Nobody)).transpose();
         let _hold = hold.map_err(|e| Error::io("close the snapshot", &self.path, e))?;
         let database = self.database.write().take();
         if self.held.panicked.load(SeqCst) {
@@ -552,7 +428,7 @@ impl Storage for RedbStorage {
             std::mem::forget(database);
             return Ok(());
         }
-        if matches!(*self.held.state.read(), HeldState::Back { .. }) {
+        if self.held.released().is_none() {
             // Nothing was written, so nothing is to be finished. redb would, with a commit of its own,
             // in memory, over pages that nobody has checked; it does not while its thread unwinds.
             let _ = catch_unwind(AssertUnwindSafe(move || {
@@ -618,6 +494,8 @@ impl RedbStorage {
 
 struct RedbSnapshot<'a> {
     held: &'a Held,
+    /// The instance's.
+    failed: Arc<AtomicBool>,
     checked: bool,
     transaction: redb::ReadTransaction,
 }
@@ -629,13 +507,14 @@ impl RedbSnapshot<'_> {
         run: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<R, redb::Error>,
     ) -> Result<R> {
         let path = &self.held.path;
-        guarded(self.held, || {
+        let result = guarded(self.held, || {
             let rows = self
                 .transaction
                 .open_table(definition(table))
                 .map_err(|e| failed(path, redb::Error::from(e)))?;
             run(&rows).map_err(|e| failed(path, e))
-        })
+        });
+        result.inspect_err(|error| self.held.doubt(&self.failed, self.checked, error))
     }
 }
 
@@ -722,5 +601,83 @@ fn failed(path: &Path, error: redb::Error) -> Error {
         other => Error::new(ErrorKind::Io, format!("the snapshot cannot be used: {other}"))
             .at(path, None)
             .because(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::{Fault, OperationKind, SimulatedDisk};
+
+    fn open(disk: &SimulatedDisk) -> RedbStorage {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        RedbStorage::open(&disk, Path::new("store")).expect("it opens")
+    }
+
+    fn rows(from: u32, to: u32) -> Changes {
+        let mut changes = Changes::default();
+        let row = |n: u32| (n.to_be_bytes().to_vec(), Some(vec![7; 500]));
+        changes.of_mut(Table::Series).extend((from..to).map(row));
+        changes
+    }
+
+    fn has(storage: &RedbStorage, n: u32) -> Result<bool> {
+        let row = storage.snapshot()?.get(Table::Series, &n.to_be_bytes())?;
+        Ok(row.is_some())
+    }
+
+    /// Has a read of the file fail.
+    fn fail(disk: &SimulatedDisk, storage: &RedbStorage, n: u32) {
+        let is_read = |kind| kind == OperationKind::Read;
+        disk.plan(move |op| is_read(op.kind).then_some(Fault::Error(io::ErrorKind::Other)));
+        has(storage, n).expect_err("what was not read yet cannot be read");
+        disk.heal();
+    }
+
+    /// Between the end of the holding back and the commit somebody fails to read, and may have opened redb
+    /// again: what is committed then would lie in memory.
+    #[test]
+    fn what_is_held_back_is_never_told_to_be_committed() {
+        for reopens in [false, true] {
+            let disk = SimulatedDisk::new(1);
+            open(&disk).commit(&rows(0, 2_000)).expect("written");
+            let storage = open(&disk);
+            let hold = storage.release().expect("released");
+            fail(&disk, &storage, 1_000);
+            if reopens {
+                assert!(has(&storage, 1_000).expect("read again"));
+            }
+            storage.write(&rows(2_000, 2_001)).expect_err("it would be held back");
+            drop(hold);
+            storage.commit(&rows(2_000, 2_001)).expect("written now");
+            let crashed = open(&disk.power_cut(crate::simulation::Survival::None));
+            assert!(has(&crashed, 2_000).expect("read"));
+        }
+    }
+
+    /// Who still reads from before sees what was there, or nothing.
+    #[test]
+    fn an_instance_that_failed_does_not_see_what_the_next_one_writes() {
+        let disk = SimulatedDisk::new(2);
+        open(&disk).commit(&rows(0, 2_000)).expect("written");
+        let storage = open(&disk);
+        storage.commit(&rows(0, 1)).expect("written");
+        let before = storage.snapshot().expect("a snapshot");
+        fail(&disk, &storage, 1_000);
+        for _ in 0..4 {
+            let mut changes = Changes::default();
+            let gone = |n: u32| (n.to_be_bytes().to_vec(), None);
+            changes.of_mut(Table::Series).extend((0..2_000).map(gone));
+            storage.commit(&changes).expect("written");
+            storage.commit(&rows(0, 2_000)).expect("written");
+        }
+        for n in (0..2_000).rev() {
+            match before.get(Table::Series, &u32::to_be_bytes(n)) {
+                Ok(row) => assert_eq!(row, Some(vec![7; 500])),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Io),
+            }
+        }
+        drop(before);
+        assert!(has(&storage, 3).expect("read"));
     }
 }

@@ -7,7 +7,9 @@
 //! Invariants
 //! 1. A block has a sum from the first time on that it was read or written as a whole; from a write that
 //!    failed on, or covers it in part, it has none until it is read.
-//! 2. Who writes has the file for itself: no block is read while it changes.
+//! 2. A sum is *proved* if the block was written, or was read by a check of the whole file. One that was only
+//!    read may have been read wrongly the first time: what differs from it is told, and it is forgotten.
+//! 3. Who writes has the file for itself: no block is read while it changes.
 //!
 //! Cost: 8 bytes and, each time it is read or written, some 0.2 us for each 4 KiB.
 
@@ -23,6 +25,8 @@ const BLOCK: u64 = 4_096;
 
 /// A sum is known: above the bits of the checksum.
 const KNOWN: u64 = 1 << 32;
+/// Invariant 2.
+const PROVED: u64 = 1 << 33;
 
 #[derive(Debug, Default)]
 pub(super) struct Sums(RwLock<Vec<AtomicU64>>);
@@ -66,8 +70,12 @@ impl Sums {
             let known = &sums[block as usize];
             // Of two who read it first both have read the same, or the second is told.
             if let Err(before) = known.compare_exchange(0, sum, Relaxed, Relaxed)
-                && before != sum
+                && before | PROVED != sum | PROVED
             {
+                if before & PROVED == 0 {
+                    // Of the two the one before may be the wrong one.
+                    let _ = known.compare_exchange(before, 0, Relaxed, Relaxed);
+                }
                 let (from, to) = (block * BLOCK, (block + 1) * BLOCK);
                 let what = format!("bytes {from} to {to} are read otherwise than they were before");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -88,9 +96,25 @@ impl Sums {
         for block in whole(offset, bytes.len()) {
             let from = (block * BLOCK - offset) as usize;
             let sum = crc32fast::hash(&bytes[from..from + BLOCK as usize]);
-            sums[block as usize].store(KNOWN | u64::from(sum), Relaxed);
+            sums[block as usize].store(KNOWN | PROVED | u64::from(sum), Relaxed);
         }
         Ok(())
+    }
+
+    /// Forgets what is not proved.
+    pub(super) fn doubt(&self) {
+        let sums = self.0.read();
+        for sum in sums.iter().filter(|sum| sum.load(Relaxed) & PROVED == 0) {
+            sum.store(0, Relaxed);
+        }
+    }
+
+    /// Notes that what was read up to now is right.
+    pub(super) fn prove(&self) {
+        let sums = self.0.read();
+        for sum in sums.iter().filter(|sum| sum.load(Relaxed) & KNOWN != 0) {
+            sum.fetch_or(PROVED, Relaxed);
+        }
     }
 
     /// Makes the file longer or shorter.
@@ -114,7 +138,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::disk::{Access, Disk};
-    use crate::simulation::{Fault, OperationKind, SimulatedDisk};
+    use crate::simulation::{Fault, Operation, OperationKind, SimulatedDisk};
     use std::path::Path;
     use std::sync::Arc;
 
@@ -146,6 +170,37 @@ mod tests {
             assert!(error.to_string().contains("are read otherwise"), "{error}");
             disk.plan(|_| None);
             read(from, len).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_first_read_that_was_wrong_is_not_believed_for_ever() {
+        let (disk, file, _) = kept();
+        file.write_at(0, &[7; BLOCK as usize]).unwrap();
+        let flip = |op: &Operation| (op.kind == OperationKind::Read).then_some(Fault::FlippedBit);
+        let read = |sums: &Sums| {
+            let mut out = vec![0; BLOCK as usize];
+            sums.read(&*file, 0, &mut out).map(|()| out == [7; BLOCK as usize])
+        };
+        for is_doubted in [false, true] {
+            let sums = Sums::default();
+            disk.plan(flip);
+            assert!(!read(&sums).unwrap(), "nothing is known to tell it by");
+            disk.heal();
+            if is_doubted {
+                sums.doubt();
+            } else {
+                read(&sums).unwrap_err();
+            }
+            assert!(read(&sums).unwrap());
+            sums.prove();
+            sums.doubt();
+            disk.plan(flip);
+            for _ in 0..2 {
+                read(&sums).unwrap_err();
+            }
+            disk.heal();
+            assert!(read(&sums).unwrap(), "what is proved stays known");
         }
     }
 
