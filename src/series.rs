@@ -24,7 +24,7 @@ pub(crate) mod convert;
 
 pub(crate) use cell::{Cell, CellRef};
 
-use crate::aggregate::{Inputs, Kinds, Malformed, States, StatesMut, StatesRef};
+use crate::aggregate::{Inputs, Kinds, Malformed, Measure, States, StatesMut, StatesRef, Stats};
 use crate::codec;
 use crate::ring::Ring;
 pub(crate) use crate::ring::packed::SumFrom;
@@ -34,6 +34,7 @@ use crate::time::{Calendar, Leaf, Timestamp};
 use cell::Tally;
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, RangeInclusive};
+use std::slice;
 use std::sync::Arc;
 
 /// What a view's series are made of.
@@ -134,6 +135,39 @@ pub(crate) struct Observed {
 }
 
 impl Head {
+    /// Folds in events that count for one each at a time that is known, where the series is the statistics of
+    /// one measure and nothing else: what [`SeriesMut::observe`] does, with less to find out.
+    #[inline]
+    pub(crate) fn observe_plain<'m>(
+        &mut self,
+        stats: &mut Stats,
+        shape: &Shape,
+        leaf: &Leaf,
+        events: impl Iterator<Item = (Timestamp, &'m Measure)>,
+        mark: u32,
+    ) -> Observed {
+        let mut observed = Observed::default();
+        if self.more.is_some() {
+            for (time, measure) in events {
+                let states = StatesMut { stats: slice::from_mut(stats), sketches: &mut [] };
+                let series = SeriesMut { head: self, states };
+                let event = Occurrence { time, half_width: 0, times: 1 };
+                let inputs = |_: usize| measure;
+                observed.grown += series.observe_more(shape, leaf, event, inputs, mark).grown;
+            }
+            return observed;
+        }
+        let mut tally = self.tally;
+        for (time, measure) in events {
+            tally.observe(time, 1);
+            if !measure.value().is_nan() {
+                observed.grown += stats.observe_measure(measure) as isize;
+            }
+        }
+        self.tally = tally;
+        observed
+    }
+
     /// Makes a ring for each grain, unless they are there.
     #[inline]
     pub(crate) fn make_rings(&mut self, shape: &Shape) {

@@ -604,7 +604,7 @@ fn failed(path: &Path, error: redb::Error) -> Error {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "simulation"))]
 mod tests {
     use super::*;
     use crate::simulation::{Fault, OperationKind, SimulatedDisk};

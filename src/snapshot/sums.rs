@@ -134,7 +134,7 @@ impl Sums {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "simulation"))]
 mod tests {
     use super::*;
     use crate::disk::{Access, Disk};

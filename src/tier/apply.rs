@@ -1,7 +1,7 @@
 //! Applying a batch: columns of events to series, a view at a time, a shard at a time.
 //!
-//! For each view the events it takes are grouped by shard before any lock is taken; then each
-//! shard is locked once. Shards that another thread holds are left for later, so that two threads
+//! For each view the events it takes are grouped by shard before any lock is taken, neighbours of one key
+//! as one; then each shard is locked once. Shards that another thread holds are left for later, so that two threads
 //! with the same hot keys do not queue behind each other. Inside a shard some events go together,
 //! step by step: have the places in the table fetched, then the entries found there, then look up,
 //! then change. Events do not depend on each other, so the processor waits for several of their
@@ -44,11 +44,20 @@ pub(crate) struct Scratch {
     leaves: Vec<Leaf>,
 }
 
+/// Neighbouring events of one key, and where that goes.
 #[derive(Clone, Copy, Default)]
 struct Placed {
     row: u32,
-    shard: u32,
+    len: u16,
+    shard: u16,
     hash: u64,
+}
+
+impl Placed {
+    #[inline]
+    fn rows(self) -> Range<usize> {
+        self.row as usize..self.row as usize + usize::from(self.len)
+    }
 }
 
 impl Scratch {
@@ -211,11 +220,22 @@ impl<'a> Bound<'a> {
         BoundRow { bound: self, row }
     }
 
-    /// Folds an event into a series without rings.
+    /// Folds events into series without rings.
     #[inline]
-    fn observe(&self, shard: &mut Shard, slot: u32, row: usize, plan: &Plan, leaf: &Leaf) {
-        let event = occurrence(self.columns, row);
-        shard.observe(slot, &plan.shape, leaf, event, self.inputs(row));
+    fn observe(
+        &self,
+        shard: &mut Shard,
+        slots: &[u32],
+        items: &[Placed],
+        plan: &Plan,
+        leaf: &Leaf,
+    ) {
+        for (slot, item) in slots.iter().zip(items) {
+            for row in item.rows() {
+                let event = occurrence(self.columns, row);
+                shard.observe(*slot, &plan.shape, leaf, event, self.inputs(row));
+            }
+        }
     }
 
     /// Folds events into series that keep the statistics of [one measure](Bound::only_measure). Apart from
@@ -231,8 +251,10 @@ impl<'a> Bound<'a> {
         measures: &[Measure],
     ) {
         for (slot, item) in slots.iter().zip(items) {
-            let row = item.row as usize;
-            shard.observe_one(*slot, &plan.shape, leaf, self.time(row), &measures[row]);
+            let rows = item.rows();
+            let events = self.columns.times[rows.clone()].iter().zip(&measures[rows]);
+            let events = events.map(|(time, measure)| (Timestamp::from_micros(*time), measure));
+            shard.observe_plain(*slot, &plan.shape, leaf, events);
         }
     }
 
@@ -252,34 +274,44 @@ impl<'a> Bound<'a> {
         let shape = &plan.shape;
         // A sketch observes faster than it merges.
         let by_itself = !shape.kinds.sketches.is_empty();
-        let mut at = 0;
-        while let Some(first) = items.get(at) {
-            let (begin, slot) = (at, slots[at]);
-            leaf.turn_to(&shape.calendar, self.time(first.row as usize));
-            let span = leaf.span();
-            let extras = &self.columns.extras;
-            if by_itself || extras.half_width(first.row as usize) > 0 {
-                let row = first.row as usize;
-                let event = occurrence(self.columns, row);
-                let is_late = shard.observe(slot, shape, leaf, event, self.inputs(row));
-                late.extend(is_late.then_some(first.row));
-                at += 1;
+        let extras = &self.columns.extras;
+        // The item that is next, and how many of its events were folded.
+        let (mut at, mut folded) = (0, 0);
+        let rest = |at: usize, folded: usize| {
+            let Range { start, end } = items[at].rows();
+            start + folded..end
+        };
+        while at < items.len() {
+            let (begin, slot, first) = ((at, folded), slots[at], rest(at, folded).start);
+            leaf.turn_to(&shape.calendar, self.time(first));
+            if by_itself || extras.half_width(first) > 0 {
+                let event = occurrence(self.columns, first);
+                let is_late = shard.observe(slot, shape, leaf, event, self.inputs(first));
+                late.extend(is_late.then_some(first as u32));
+                (at, folded) =
+                    if first + 1 == items[at].rows().end { (at + 1, 0) } else { (at, folded + 1) };
                 continue;
             }
-            let is_more = |(slot_of, item): (&u32, &Placed)| {
-                let row = item.row as usize;
-                *slot_of == slot && span.contains(&self.time(row)) && extras.half_width(row) == 0
-            };
-            at += 1;
-            let mut rest = slots[at..].iter().zip(&items[at..]);
-            at += rest.position(|next| !is_more(next)).unwrap_or(items.len() - at);
-            let mut run = Cell::empty(shape);
-            run.observe_each(items[begin..at].iter().map(|item| {
-                let row = item.row as usize;
-                (self.time(row), extras.times(row), self.inputs(row))
-            }));
+            let span = leaf.span();
+            let is_more =
+                |row: usize| span.contains(&self.time(row)) && extras.half_width(row) == 0;
+            let (mut run, mut count) = (Cell::empty(shape), 0);
+            while at < items.len() && slots[at] == slot {
+                let Range { start, end } = rest(at, folded);
+                let upto = (start..end).find(|row| !is_more(*row)).unwrap_or(end);
+                let event = |row: usize| (self.time(row), extras.times(row), self.inputs(row));
+                run.observe_each((start..upto).map(event));
+                count += upto - start;
+                if upto < end {
+                    folded += upto - start;
+                    break;
+                }
+                (at, folded) = (at + 1, 0);
+            }
             if shard.merge(slot, shape, leaf, &run) {
-                late.extend(items[begin..at].iter().map(|item| item.row));
+                let rows =
+                    items[begin.0..items.len().min(at + 1)].iter().flat_map(|item| item.rows());
+                late.extend(rows.skip(begin.1).take(count).map(|row| row as u32));
             }
         }
     }
@@ -543,16 +575,22 @@ impl ViewTier {
         items.clear();
         items.resize(columns.len(), Placed::default());
         let mut counts = [0_u32; super::SHARDS + 1];
-        let mut taken = 0;
+        let (mut taken, mut last, mut behind_last) = (0, [Sym::NONE; N], usize::MAX);
         for (row, _) in columns.names.iter().enumerate() {
             let key: [Sym; N] = std::array::from_fn(|i| parts[i][row]);
             if key.contains(&Sym::NONE) || !takes(row) {
                 continue;
             }
-            let (shard, hash) = self.place(&key);
-            counts[shard + 1] += 1;
-            items[taken] = Placed { row: row as u32, shard: shard as u32, hash };
-            taken += 1;
+            if row == behind_last && key == last && items[taken - 1].len < u16::MAX {
+                items[taken - 1].len += 1;
+            } else {
+                let (shard, hash) = self.place(&key);
+                counts[shard + 1] += 1;
+                items[taken] = Placed { row: row as u32, len: 1, shard: shard as u16, hash };
+                taken += 1;
+                last = key;
+            }
+            behind_last = row + 1;
         }
         items.truncate(taken);
         let mut each = |shard: &mut Shard, items: &[Placed]| {
@@ -574,9 +612,7 @@ impl ViewTier {
                 if let Some(measures) = plain {
                     bound.observe_plain(shard, slots, items, &self.plan, leaf, measures);
                 } else if self.plan.shape.calendar.grains.is_empty() {
-                    for (item, slot) in items.iter().zip(slots.iter()) {
-                        bound.observe(shard, *slot, item.row as usize, &self.plan, leaf);
-                    }
+                    bound.observe(shard, slots, items, &self.plan, leaf);
                 } else {
                     bound.observe_runs(shard, slots, items, &self.plan, leaf, late);
                 }
@@ -585,7 +621,7 @@ impl ViewTier {
         if let [first, rest @ ..] = items.as_slice()
             && rest.iter().all(|item| item.shard == first.shard)
         {
-            each(&mut self.shards[first.shard as usize].lock(), items);
+            each(&mut self.shards[usize::from(first.shard)].lock(), items);
             return;
         }
         // Counting sort: afterwards `counts[s]` is where shard `s` ends, and `s + 1` begins.
@@ -594,9 +630,9 @@ impl ViewTier {
         }
         let starts = counts;
         grouped.clear();
-        grouped.resize(items.len(), Placed { row: 0, shard: 0, hash: 0 });
+        grouped.resize(items.len(), Placed::default());
         for item in items.iter() {
-            let at = &mut counts[item.shard as usize];
+            let at = &mut counts[usize::from(item.shard)];
             grouped[*at as usize] = *item;
             *at += 1;
         }

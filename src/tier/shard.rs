@@ -27,7 +27,6 @@ use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::AcqRel;
 use crate::time::{Leaf, Stopwatch, Timestamp};
 use std::collections::HashMap;
-use std::slice;
 use std::sync::Arc;
 
 pub(crate) const CLEAN: u32 = 0;
@@ -411,22 +410,18 @@ impl Shard {
         self.change_series(slot, |series, mark| series.merge_run(run, shape, leaf, mark))
     }
 
-    /// Folds an event that counts for one into the series in `slot`, where series are the statistics of one
+    /// Folds events that count for one each into the series in `slot`, where series are the statistics of one
     /// measure and nothing else: what [`observe`](Shard::observe) does, with less to find out.
     #[inline]
-    pub(crate) fn observe_one(
+    pub(crate) fn observe_plain<'m>(
         &mut self,
         slot: u32,
         shape: &Shape,
         leaf: &Leaf,
-        time: Timestamp,
-        measure: &Measure,
+        events: impl Iterator<Item = (Timestamp, &'m Measure)>,
     ) {
         self.change(slot, |head, stats, _, mark| {
-            let stats = slice::from_mut(stats.one_mut(slot));
-            let series = SeriesMut { head, states: StatesMut { stats, sketches: &mut [] } };
-            let event = Occurrence { time, half_width: 0, times: 1 };
-            series.observe(shape, leaf, event, |_: usize| measure, mark)
+            head.observe_plain(stats.one_mut(slot), shape, leaf, events, mark)
         });
     }
 

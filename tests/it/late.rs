@@ -95,6 +95,70 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Batches in which one user has many events one after the other, in one bucket and in several, now
+    /// and then at a time that is not known well.
+    #[test]
+    fn a_batch_is_told_how_many_of_it_are_late(
+        batches in prop::collection::vec(
+            prop::collection::vec((0_u8..4, 1_usize..20, -9_i64..9, 0_i64..7_200, 0_u8..12), 1..30),
+            1..4,
+        ),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let db = open(&root.path().join("db"));
+        let mut newest = Newest::default();
+        let mut present = BEGIN;
+        // By user: events, and by bucket those that were not late there.
+        let mut counts: HashMap<u8, (u64, HashMap<i64, u64>)> = HashMap::new();
+        for steps in batches {
+            let mut batch = db.batch();
+            let mut late = 0;
+            for (user, times, hours, apart, then) in steps {
+                present += (hours + 3).max(0) * HOUR / 4;
+                let back = if hours < -5 { hours * 11 * HOUR } else { hours.min(0) * HOUR / 3 };
+                let name = format!("u{user}");
+                for nth in 0..times {
+                    let micros = present + back + nth as i64 * apart * 100_000;
+                    let event = Event::new("e").dim("user", &name).value(0.5);
+                    let event = match then {
+                        // Within the bucket: half of a minute to both sides of its middle.
+                        0 => event.at_about(
+                            Timestamp::from_micros(micros.div_euclid(HOUR) * HOUR + HOUR / 2),
+                            std::time::Duration::from_secs(30),
+                        ),
+                        _ => event.at(Timestamp::from_micros(micros)),
+                    };
+                    batch.push(&event).unwrap();
+                    late += u64::from(newest.is_late(user, micros));
+                    let bucket = micros.div_euclid(HOUR);
+                    let (count, buckets) = counts.entry(user).or_default();
+                    *count += 1;
+                    if bucket > newest.0[&(0, user)] - 6 {
+                        *buckets.entry(bucket).or_default() += 1;
+                    }
+                }
+            }
+            prop_assert_eq!(db.record_batch(&mut batch).unwrap().late, late);
+        }
+        let query = db.query("by_user").unwrap();
+        for (user, (count, mut buckets)) in counts {
+            let name = format!("u{user}");
+            prop_assert_eq!(query.get(&[&name]).unwrap().unwrap().count, count);
+            buckets.retain(|bucket, _| *bucket > newest.0[&(0, user)] - 6);
+            let found = query.buckets(&[&name], Grain::Hour).unwrap();
+            let found = found.iter().map(|b| (b.start.micros() / HOUR, b.count));
+            prop_assert_eq!(found.collect::<HashMap<_, _>>(), buckets);
+        }
+        let all = query.totals().unwrap().count;
+        let query = db.query("all").unwrap();
+        let row = query.get(&[]).unwrap().unwrap();
+        prop_assert_eq!((row.count, row.summary().unwrap().sum), (all, all as f64 / 2.0));
+    }
+}
+
 fn at(hours: i64) -> Timestamp {
     Timestamp::from_micros(BEGIN + hours * HOUR)
 }

@@ -237,7 +237,7 @@ fn a_sync_that_failed_is_not_built_upon() {
         let disk = SimulatedDisk::new(nth);
         let db = begin(&disk);
         for key in [0, KEYS / 2, KEYS - 2] {
-            record(&db, key..key + 1);
+            record(&db, key..=key);
             db.checkpoint().unwrap();
         }
         record(&db, 0..40);
