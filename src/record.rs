@@ -346,7 +346,7 @@ impl Columns {
             let (blocks, rest) = syms.as_chunks::<8>();
             let mut last = Sym::NONE;
             for block in blocks {
-                if !block.iter().fold(true, |are_same, sym| are_same & (*sym == last)) {
+                if block.iter().fold(0, |other, sym| other | (sym.0 ^ last.0)) != 0 {
                     last = each_of(block);
                 }
             }
