@@ -125,24 +125,18 @@ impl Builder {
 
     pub(super) fn push(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
         let is_plain = event.is_plain();
-        if !(is_plain && is_name(event.name) && self.form.has_plain(event)) {
-            self.check_closely(engine, event)?;
+        let is_known = is_plain && is_name(event.name) && self.form.has_plain(event);
+        if !is_known {
+            event.check().inspect_err(|_| engine.tallies.refused.add(1))?;
         }
         let time = match event.time {
             Some(time) if (Timestamp::MIN..=self.accepted).contains(&time) => time,
             _ => self.check_time(engine, event)?,
         };
-        self.add_known(&engine.dictionary, event, time, is_plain);
-        Ok(())
-    }
-
-    /// Checks all of an event but its time; takes its form.
-    #[inline(never)]
-    fn check_closely(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
-        event.check().inspect_err(|_| engine.tallies.refused.add(1))?;
-        if !self.form.has(event) {
+        if !is_known && !self.form.has(event) {
             self.learn(&engine.dictionary, event);
         }
+        self.add_known(&engine.dictionary, event, time, is_plain);
         Ok(())
     }
 
@@ -216,13 +210,20 @@ impl Builder {
         columns.text_bytes += event.name.len();
         for ((_, value), name) in event.dims.iter().zip(&mut form.dims.all) {
             columns.text_bytes += value.len();
-            let (at, column) = name.column_in(&mut columns.dims, room);
-            if let Some(sym) = waiting.push(dictionary, reader, (at + 1, row), value) {
+            let column = match columns.dims.get_mut(name.column) {
+                Some(column) if column.name == name.sym => column,
+                _ => name.find_column(&mut columns.dims, room),
+            };
+            let place = (name.column + 1, row);
+            if let Some(sym) = waiting.push(dictionary, reader, place, value) {
                 column.put(row, sym, Sym::NONE);
             }
         }
         for ((_, value), name) in event.measures.iter().zip(&mut form.measures.all) {
-            let (_, column) = name.column_in(&mut columns.measures, room);
+            let column = match columns.measures.get_mut(name.column) {
+                Some(column) if column.name == name.sym => column,
+                _ => name.find_column(&mut columns.measures, room),
+            };
             column.put(row, *value, f64::NAN);
         }
         if !is_plain {
@@ -433,34 +434,25 @@ impl Named {
         }
     }
 
-    /// The place of its column, which is made when missing.
-    #[inline]
-    fn column_in<'c, T: Copy>(
+    /// Its column, which is made when missing, and where that is.
+    #[inline(never)]
+    fn find_column<'c, T: Copy>(
         &mut self,
         columns: &'c mut Vec<Column<T>>,
         room: &mut usize,
-    ) -> (usize, &'c mut Column<T>) {
-        let at = match columns.get(self.column) {
-            Some(column) if column.name == self.sym => self.column,
-            _ => self.find_column(columns, room),
-        };
-        (at, &mut columns[at])
-    }
-
-    #[inline(never)]
-    fn find_column<T: Copy>(&mut self, columns: &mut Vec<Column<T>>, room: &mut usize) -> usize {
+    ) -> &'c mut Column<T> {
         let found = columns.iter().position(|column| column.name == self.sym);
         self.column = found.unwrap_or(columns.len());
         if found.is_none() {
             columns.push(Column::empty(self.sym));
             *room = 0;
         }
-        self.column
+        &mut columns[self.column]
     }
 }
 
 impl Names {
-    /// Whether these are all of them, or the first ones.
+    /// Whether these are all of them, or the first ones, with values that are fine.
     #[inline]
     fn begin_with<V>(&self, parts: &[(&str, V)], is_fine: impl Fn(&V) -> bool) -> bool {
         let mut all = parts.iter().zip(&self.all);

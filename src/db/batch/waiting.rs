@@ -84,13 +84,16 @@ impl Waiting {
     }
 
     /// The sym of what was expected, if the text is that.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "most often nothing is expected")]
+    #[inline]
     fn known(&self, dictionary: &Dictionary, text: &str) -> Option<Sym> {
-        let expected = self.expected;
-        let is_so = expected != Sym::NONE
-            && same_text(dictionary.text(expected).as_bytes(), text.as_bytes());
-        is_so.then_some(expected)
+        // Of a batch's events nothing is.
+        if self.expected == Sym::NONE { None } else { self.expected_if(dictionary, text) }
+    }
+
+    #[inline(never)]
+    fn expected_if(&self, dictionary: &Dictionary, text: &str) -> Option<Sym> {
+        let expected = dictionary.text(self.expected);
+        same_text(expected.as_bytes(), text.as_bytes()).then_some(self.expected)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -117,38 +120,52 @@ impl Waiting {
         }
     }
 
-    /// The same of one that is not the last of its column, or not known to be; [`Sym::NONE`] where it waits.
+    /// The same of one that is not the last of its column, or not known to be; [`Sym::NONE`] where it
+    /// waits.
     #[inline(never)]
     fn push_other(
         &mut self,
         dictionary: &Dictionary,
         reader: &mut Reader,
+        place: (usize, usize),
+        text: &str,
+    ) -> Sym {
+        let known = self.known(dictionary, text);
+        match self.last.get_mut(place.0) {
+            Some(last) if last.item == NOWHERE && (known.is_some() || reader.is_near()) => {
+                last.sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
+                last.text.set(text);
+                last.sym
+            }
+            Some(_) => self.wait(dictionary, reader, place, text),
+            None => {
+                self.last.resize_with(place.0 + 1, || Last::NONE);
+                self.push_other(dictionary, reader, place, text)
+            }
+        }
+    }
+
+    /// Has the text wait, or the place if the one before in its column waits and is the same.
+    #[inline(never)]
+    fn wait(
+        &mut self,
+        dictionary: &Dictionary,
+        reader: &Reader,
         (column, row): (usize, usize),
         text: &str,
     ) -> Sym {
-        if self.last.len() <= column {
-            self.last.resize_with(column + 1, || Last::NONE);
-        }
         let item = self.items.len() as u32;
-        let known = self.known(dictionary, text);
         let last = &mut self.last[column];
-        if last.item == NOWHERE {
-            if known.is_some() || reader.is_near() {
-                let sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
-                last.sym = sym;
-                last.text.set(text);
-                return sym;
-            }
-        } else if self.items[last.item as usize].text.is(text) {
-            let (column, row) = (column as u32, row as u32);
-            self.items.push(Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY });
-            return Sym::NONE;
-        }
-        *last = Last { item, ..Last::NONE };
-        let tag = dictionary.tag(text);
-        reader.prefetch(tag);
         let (column, row) = (column as u32, row as u32);
-        self.items.push(Item { column, row, tag, of: item, text: Copied::new(text) });
+        let item = if last.item != NOWHERE && self.items[last.item as usize].text.is(text) {
+            Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY }
+        } else {
+            *last = Last { item, ..Last::NONE };
+            let tag = dictionary.tag(text);
+            reader.prefetch(tag);
+            Item { column, row, tag, of: item, text: Copied::new(text) }
+        };
+        self.items.push(item);
         Sym::NONE
     }
 
