@@ -29,7 +29,49 @@ pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
 }
 
 pub(crate) fn put_i64(out: &mut Vec<u8>, value: i64) {
-    put_u64(out, ((value << 1) ^ (value >> 63)) as u64);
+    put_u64(out, zigzag(value));
+}
+
+#[inline]
+pub(crate) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+fn put_in(bytes: &mut [u8], mut at: usize, mut value: u64) -> usize {
+    while value >= 0x80 {
+        bytes[at] = value as u8 | 0x80;
+        at += 1;
+        value >>= 7;
+    }
+    bytes[at] = value as u8;
+    at + 1
+}
+
+/// Appends integers as [`put_u64`] does, a block of bytes at a time: `out` is not asked for room for each byte.
+#[inline]
+pub(crate) fn put_all(out: &mut Vec<u8>, values: impl Iterator<Item = u64>) {
+    const LONGEST: usize = 10;
+    const FULL: usize = 128 - LONGEST;
+    let mut block = [0; FULL + LONGEST];
+    let mut len = 0;
+    for value in values {
+        if len > FULL {
+            out.extend_from_slice(&block[..len]);
+            len = 0;
+        }
+        // Most take a byte or two.
+        if value < 1 << 7 {
+            block[len] = value as u8;
+            len += 1;
+        } else if value < 1 << 14 {
+            block[len] = value as u8 | 0x80;
+            block[len + 1] = (value >> 7) as u8;
+            len += 2;
+        } else {
+            len = put_in(&mut block, len, value);
+        }
+    }
+    out.extend_from_slice(&block[..len]);
 }
 
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -280,6 +322,17 @@ mod tests {
             let (mut once, mut one_by_one) = (all.as_slice(), all.as_slice());
             prop_assert_eq!(take_u64(&mut once), take_u64_long(&mut one_by_one));
             prop_assert_eq!(once, one_by_one);
+        }
+
+        #[test]
+        fn integers_are_put_together_as_one_by_one(
+            integers in prop::collection::vec((any::<u64>(), 0_u32..64), 0..200),
+        ) {
+            let integers = integers.iter().map(|(value, bits)| value >> bits);
+            let (mut all, mut one_by_one) = (vec![7], vec![7]);
+            put_all(&mut all, integers.clone());
+            integers.for_each(|value| put_u64(&mut one_by_one, value));
+            prop_assert_eq!(all, one_by_one);
         }
 
         #[test]

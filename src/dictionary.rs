@@ -272,17 +272,20 @@ impl Chunk {
 /// Whether two texts are equal. Most are short, and then a call costs more than the comparison.
 #[inline]
 pub(crate) fn same_text(a: &[u8], b: &[u8]) -> bool {
-    fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
-        a.first_chunk::<N>() == b.first_chunk() && a.last_chunk::<N>() == b.last_chunk()
-    }
     a.len() == b.len()
         && match a.len() {
+            4..=8 => same_ends::<4>(a, b),
+            9..=16 => same_ends::<8>(a, b),
+            17..=32 => same_ends::<16>(a, b),
             0..4 => a.iter().eq(b),
-            4..=8 => ends::<4>(a, b),
-            9..=16 => ends::<8>(a, b),
-            17..=32 => ends::<16>(a, b),
             _ => a == b,
         }
+}
+
+/// Whether two texts of one length, from `N` bytes to twice that, are equal.
+#[inline]
+pub(crate) fn same_ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+    a.first_chunk::<N>() == b.first_chunk() && a.last_chunk::<N>() == b.last_chunk()
 }
 
 /// The chunk of a string and its place in it.

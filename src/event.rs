@@ -300,7 +300,10 @@ impl<'a> Event<'a> {
     #[inline]
     pub(crate) fn is_plainly_valid(&self) -> bool {
         let (dims, measures) = (&*self.dims, &*self.measures);
-        if dims.len() > Limits::DIMENSIONS || !self.has_plain_values() {
+        let have_plain_values = dims.iter().all(|(_, value)| value.len() <= Limits::VALUE_BYTES)
+            && measures.iter().all(|(_, value)| value.is_finite());
+        let is_plain = is_name(self.name) && !self.has_rare() && self.times.0 != 0;
+        if dims.len() > Limits::DIMENSIONS || !is_plain || !have_plain_values {
             return false;
         }
         let are_named = dims.iter().enumerate().all(|(i, (name, _))| {
@@ -313,17 +316,15 @@ impl<'a> Event<'a> {
         are_named && measures.len() <= 1 && measures.iter().all(|(name, _)| is_name(name))
     }
 
-    /// Whether nothing is wrong with it but perhaps the name of a dimension or measure, or how many of these
-    /// there are; for events that have what few do, no.
+    /// Whether it has nothing that few events do.
     #[inline]
-    pub(crate) fn has_plain_values(&self) -> bool {
-        let has_rare = self.entity.is_some() | self.id.is_some() | self.payload.is_some();
-        is_name(self.name)
-            && !has_rare
-            && self.times.0 != 0
-            && self.half_width == 0
-            && self.dims.iter().all(|(_, value)| value.len() <= Limits::VALUE_BYTES)
-            && self.measures.iter().all(|(_, value)| value.is_finite())
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.has_rare() && self.times == Times(1)
+    }
+
+    #[inline]
+    fn has_rare(&self) -> bool {
+        self.entity.is_some() | self.id.is_some() | self.payload.is_some() || self.half_width != 0
     }
 
     #[inline(never)]
@@ -451,7 +452,7 @@ impl<'a> Event<'a> {
 
 /// Whether a text is as long as a name can be.
 #[inline]
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= Limits::NAME_BYTES
 }
 

@@ -331,12 +331,26 @@ impl Columns {
     pub(crate) fn each_sym(&self, mut see: impl FnMut(Sym)) {
         let mut each = |syms: &[Sym]| {
             let mut before = Sym::NONE;
-            for &sym in syms {
-                if sym != before && sym != Sym::NONE {
-                    see(sym);
+            let mut each_of = |some: &[Sym]| {
+                for &sym in some {
+                    if sym != before {
+                        before = sym;
+                        if sym != Sym::NONE {
+                            see(sym);
+                        }
+                    }
                 }
-                before = sym;
+                before
+            };
+            // Most columns have long runs: several syms are compared at once.
+            let (blocks, rest) = syms.as_chunks::<8>();
+            let mut last = Sym::NONE;
+            for block in blocks {
+                if block.iter().fold(0, |other, sym| other | (sym.0 ^ last.0)) != 0 {
+                    last = each_of(block);
+                }
             }
+            each_of(rest);
         };
         each(&self.names);
         each(&self.entities);
@@ -401,10 +415,12 @@ impl Columns {
         debug_assert!(self.dims.iter().all(|column| column.values.len() == self.len()));
         put_syms(out, &self.names);
         let mut previous = base;
-        for &time in &self.times {
-            codec::put_i64(out, time.wrapping_sub(previous));
-            previous = time;
-        }
+        let steps = self.times.iter().map(|time| {
+            let step = time.wrapping_sub(previous);
+            previous = *time;
+            codec::zigzag(step)
+        });
+        codec::put_all(out, steps);
         codec::put_u64(out, self.dims.len() as u64);
         for column in &self.dims {
             codec::put_u64(out, u64::from(column.name.0));
@@ -413,15 +429,12 @@ impl Columns {
         codec::put_u64(out, self.measures.len() as u64);
         for column in &self.measures {
             codec::put_u64(out, u64::from(column.name.0));
-            put_presence(out, self.len(), |row| !column.values[row].is_nan());
-            for value in column.values.iter().filter(|value| !value.is_nan()) {
-                out.extend_from_slice(&value.to_le_bytes());
-            }
+            put_floats(out, &column.values);
         }
         put_syms(out, &self.entities);
         for blobs in [&self.ids, &self.payloads] {
             let n = if blobs.is_empty() { 0 } else { self.len() };
-            put_presence(out, n, |row| blobs.present[row]);
+            put_presence(out, &blobs.present[..n], |present| *present);
             (0..n).filter_map(|row| blobs.get(row)).for_each(|blob| codec::put_bytes(out, blob));
         }
         self.extras.encode(out);
@@ -525,9 +538,14 @@ impl<T: Copy> Column<T> {
     #[inline]
     pub(crate) fn put(&mut self, row: usize, value: T, none: T) {
         if self.values.len() < row {
-            self.values.resize(row, none);
+            self.pad(row, none);
         }
         self.values.push(value);
+    }
+
+    #[inline(never)]
+    fn pad(&mut self, rows: usize, none: T) {
+        self.values.resize(rows, none);
     }
 }
 
@@ -536,20 +554,25 @@ const ALL_PRESENT: u8 = 1;
 const SOME_PRESENT: u8 = 2;
 const ALL_SAME: u8 = 3;
 
-fn put_presence(out: &mut Vec<u8>, n: usize, present: impl Fn(usize) -> bool) {
-    let count = (0..n).filter(|row| present(*row)).count();
+/// Says which values there are; gives whether all are.
+#[inline]
+fn put_presence<T>(out: &mut Vec<u8>, values: &[T], is_present: impl Fn(&T) -> bool) -> bool {
+    let count = values.iter().filter(|value| is_present(*value)).count();
     match count {
         0 => out.push(NONE_PRESENT),
-        _ if count == n => out.push(ALL_PRESENT),
+        _ if count == values.len() => {
+            out.push(ALL_PRESENT);
+            return true;
+        }
         _ => {
             out.push(SOME_PRESENT);
-            let start = out.len();
-            out.resize(start + n.div_ceil(8), 0);
-            for row in (0..n).filter(|row| present(*row)) {
-                out[start + row / 8] |= 1 << (row % 8);
-            }
+            let bit = |(i, value): (usize, &T)| u8::from(is_present(value)) << i;
+            let bits =
+                |values: &[T]| values.iter().enumerate().map(bit).fold(0, |all, bit| all | bit);
+            out.extend(values.chunks(8).map(bits));
         }
     }
+    false
 }
 
 fn put_syms(out: &mut Vec<u8>, syms: &[Sym]) {
@@ -561,9 +584,24 @@ fn put_syms(out: &mut Vec<u8>, syms: &[Sym]) {
         codec::put_u64(out, u64::from(first.0));
         return;
     }
-    put_presence(out, syms.len(), |row| syms[row] != Sym::NONE);
-    for sym in syms.iter().filter(|sym| **sym != Sym::NONE) {
-        codec::put_u64(out, u64::from(sym.0));
+    let number = |sym: &Sym| u64::from(sym.0);
+    if put_presence(out, syms, |sym| *sym != Sym::NONE) {
+        codec::put_all(out, syms.iter().map(number));
+    } else {
+        codec::put_all(out, syms.iter().filter(|sym| **sym != Sym::NONE).map(number));
+    }
+}
+
+fn put_floats(out: &mut Vec<u8>, floats: &[f64]) {
+    if put_presence(out, floats, |float| !float.is_nan()) {
+        let start = out.len();
+        out.resize(start + size_of_val(floats), 0);
+        let (room, _) = out[start..].as_chunks_mut();
+        room.iter_mut().zip(floats).for_each(|(room, float)| *room = float.to_le_bytes());
+        return;
+    }
+    for float in floats.iter().filter(|float| !float.is_nan()) {
+        out.extend_from_slice(&float.to_le_bytes());
     }
 }
 

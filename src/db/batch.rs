@@ -2,14 +2,16 @@
 //!
 //! Invariant: an event that is refused leaves nothing in the batch.
 
+mod copied;
 mod waiting;
 
 use super::{Db, Engine};
-use crate::dictionary::{Dictionary, Reader, Sym, same_text};
+use crate::dictionary::{Dictionary, Reader, Sym};
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, Limits, is_name};
 use crate::record::{Column, Columns, FRAME_COLUMNS_MAX, FRAME_EVENTS_MAX};
 use crate::time::Timestamp;
+use copied::Copied;
 use std::sync::Arc;
 use waiting::Waiting;
 
@@ -17,6 +19,12 @@ use waiting::Waiting;
 const ENTITY: usize = 0;
 /// A chunk is closed when it has grown to this.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
+
+/// More than [`Columns::bytes_estimate`] grows by with an event that brings no column and no payload.
+const EVENT_BYTES_MAX: usize = Limits::NAME_BYTES
+    + Limits::DIMENSIONS * Limits::VALUE_BYTES
+    + 2 * Limits::ID_BYTES
+    + 16 * FRAME_COLUMNS_MAX;
 
 /// Events to be recorded together: the fast path. Made by [`Db::batch`], recorded by
 /// [`Db::record_batch`], which empties it and keeps its allocations for the next round.
@@ -48,6 +56,8 @@ pub(super) struct Builder {
     /// Each becomes a frame. The ones behind `at` are empty.
     chunks: Vec<Columns>,
     at: usize,
+    /// So many events that bring no column have room in the chunk for certain.
+    room: usize,
     /// The time of events that have none; the clock's when it is first needed.
     now: Option<Timestamp>,
     /// When the first event came that has one, roughly: what is too far behind that is refused.
@@ -72,6 +82,7 @@ impl Batch {
     }
 
     /// The number of events in the batch.
+    #[inline]
     pub fn len(&self) -> usize {
         self.builder.len()
     }
@@ -105,6 +116,7 @@ impl Builder {
             waiting: Waiting::default(),
             chunks: vec![Columns::default()],
             at: 0,
+            room: 0,
             now: None,
             begun: None,
             accepted: NOTHING,
@@ -112,29 +124,25 @@ impl Builder {
     }
 
     pub(super) fn push(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
-        let is_known = self.form.has(event);
-        self.check(engine, event, is_known).inspect_err(|_| engine.tallies.refused.add(1))?;
+        let is_plain = event.is_plain();
+        let is_known = is_plain && is_name(event.name) && self.form.has_plain(event);
         if !is_known {
+            event.check().inspect_err(|_| engine.tallies.refused.add(1))?;
+        }
+        let time = match event.time {
+            Some(time) if (Timestamp::MIN..=self.accepted).contains(&time) => time,
+            _ => self.check_time(engine, event)?,
+        };
+        if !is_known && !self.form.has(event) {
             self.learn(&engine.dictionary, event);
         }
-        self.add_known(&engine.dictionary, event, event.time.or(self.now).unwrap_or_default());
+        self.add_known(&engine.dictionary, event, time, is_plain);
         Ok(())
     }
 
-    /// Checks an event, whose names need not be looked at where they are known.
-    #[inline]
-    fn check(&mut self, engine: &Engine, event: &Event<'_>, is_known: bool) -> Result<()> {
-        if !(is_known && event.has_plain_values()) {
-            event.check()?;
-        }
-        match event.time {
-            Some(time) if (Timestamp::MIN..=self.accepted).contains(&time) => Ok(()),
-            _ => self.check_time(engine, event),
-        }
-    }
-
+    /// Checks the time of an event, and gives it.
     #[inline(never)]
-    fn check_time(&mut self, engine: &Engine, event: &Event<'_>) -> Result<()> {
+    fn check_time(&mut self, engine: &Engine, event: &Event<'_>) -> Result<Timestamp> {
         let clock = &engine.options.clock;
         if event.time.is_none() {
             self.now.get_or_insert_with(|| clock.now());
@@ -143,12 +151,13 @@ impl Builder {
         }
         // The batch may have been begun long ago.
         let begun = self.begun.or(self.now).unwrap_or_default();
-        let (_, latest) = check_time(engine, event, self.now, begun)?;
+        let (time, latest) = check_time(engine, event, self.now, begun)
+            .inspect_err(|_| engine.tallies.refused.add(1))?;
         self.begun = self.begun.and(latest).or(self.begun);
         let skew = engine.options.future_skew;
         let latest = |begun: Timestamp| begun.saturating_add(skew).min(Timestamp::MAX);
         self.accepted = self.begun.map_or(NOTHING, latest);
-        Ok(())
+        Ok(time)
     }
 
     /// Adds an event that was checked.
@@ -167,7 +176,7 @@ impl Builder {
         if !self.form.has(event) {
             self.learn(dictionary, event);
         }
-        self.add_known(dictionary, event, time);
+        self.add_known(dictionary, event, time, event.is_plain());
     }
 
     /// Takes the form of an event that was checked.
@@ -180,45 +189,87 @@ impl Builder {
     }
 
     /// Adds an event that was checked, has the form, and happened at `time`.
-    fn add_known(&mut self, dictionary: &Dictionary, event: &Event<'_>, time: Timestamp) {
-        let full = self.is_full_for(event);
-        if full || self.waiting.is_full() {
-            self.look_up(dictionary);
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call for each event, from two places")]
+    fn add_known(
+        &mut self,
+        dictionary: &Dictionary,
+        event: &Event<'_>,
+        time: Timestamp,
+        is_plain: bool,
+    ) {
+        if self.room == 0 || self.waiting.is_full() {
+            self.make_room(dictionary, event);
         }
-        if full {
-            self.next_chunk();
-        }
-        let Builder { reader, form, waiting, chunks, at, .. } = self;
+        self.room = self.room.saturating_sub(1);
+        let Builder { reader, form, waiting, chunks, at, room, .. } = self;
         let columns = &mut chunks[*at];
         let row = columns.len();
         columns.names.push(waiting.name(dictionary, reader, event.name));
         columns.times.push(time.micros());
-        let mut text_bytes = event.name.len();
+        columns.text_bytes += event.name.len();
         for ((_, value), name) in event.dims.iter().zip(&mut form.dims.all) {
-            text_bytes += value.len();
-            let at = name.column_in(&mut columns.dims);
-            if let Some(sym) = waiting.push(dictionary, reader, (at + 1, row), value) {
-                columns.dims[at].put(row, sym, Sym::NONE);
+            columns.text_bytes += value.len();
+            let column = match columns.dims.get_mut(name.column) {
+                Some(column) if column.name == name.sym => column,
+                _ => name.find_column(&mut columns.dims, room),
+            };
+            let place = (name.column + 1, row);
+            if let Some(sym) = waiting.push(dictionary, reader, place, value) {
+                column.put(row, sym, Sym::NONE);
             }
         }
         for ((_, value), name) in event.measures.iter().zip(&mut form.measures.all) {
-            let at = name.column_in(&mut columns.measures);
-            columns.measures[at].put(row, *value, f64::NAN);
+            let column = match columns.measures.get_mut(name.column) {
+                Some(column) if column.name == name.sym => column,
+                _ => name.find_column(&mut columns.measures, room),
+            };
+            column.put(row, *value, f64::NAN);
         }
+        if !is_plain {
+            self.add_rare(dictionary, row, event);
+        }
+    }
+
+    /// Adds what few events have.
+    #[inline(never)]
+    fn add_rare(&mut self, dictionary: &Dictionary, row: usize, event: &Event<'_>) {
+        let Builder { reader, waiting, chunks, at, room, .. } = self;
+        let columns = &mut chunks[*at];
         if let Some(entity) = event.entity {
-            text_bytes += entity.len();
+            columns.text_bytes += entity.len();
             if let Some(sym) = waiting.push(dictionary, reader, (ENTITY, row), entity) {
                 columns.put_entity(row, sym);
             }
         }
-        columns.text_bytes += text_bytes;
         if let Some(id) = event.id {
             columns.ids.set(row, id.as_bytes());
         }
         if let Some(payload) = event.payload {
             columns.payloads.set(row, payload);
+            *room = 0;
         }
         columns.extras.put(row, event.times, event.half_width);
+    }
+
+    /// Goes on to the next chunk if this one must not take the event.
+    #[inline(never)]
+    fn make_room(&mut self, dictionary: &Dictionary, event: &Event<'_>) {
+        let is_full = self.is_full_for(event);
+        if is_full || self.waiting.is_full() {
+            self.look_up(dictionary);
+        }
+        if is_full {
+            self.next_chunk();
+        }
+        let columns = &self.chunks[self.at];
+        let bytes = CHUNK_BYTES_MAX.saturating_sub(columns.bytes_estimate());
+        let has_columns = columns.dims.len() + Limits::DIMENSIONS <= FRAME_COLUMNS_MAX
+            && columns.measures.len() + Limits::MEASURES <= FRAME_COLUMNS_MAX;
+        self.room = match bytes / EVENT_BYTES_MAX {
+            events if has_columns => events.min(FRAME_EVENTS_MAX - columns.len()),
+            _ => 0,
+        };
     }
 
     /// Whether the present chunk must not take the event.
@@ -260,8 +311,12 @@ impl Builder {
         });
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.chunks.iter().map(Columns::len).sum()
+        match &*self.chunks {
+            [columns] => columns.len(),
+            chunks => chunks.iter().map(Columns::len).sum(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -272,6 +327,7 @@ impl Builder {
         self.waiting.clear();
         self.chunks.iter_mut().for_each(Columns::clear);
         self.at = 0;
+        self.room = 0;
         self.now = None;
         self.begun = None;
         self.accepted = NOTHING;
@@ -358,7 +414,7 @@ struct Names {
 }
 
 struct Named {
-    text: String,
+    text: Copied,
     sym: Sym,
     /// Where its column was, which is looked at first.
     column: usize,
@@ -366,43 +422,42 @@ struct Named {
 
 impl Default for Named {
     fn default() -> Self {
-        Named { text: String::new(), sym: Sym::NONE, column: 0 }
+        Named { text: Copied::NOTHING, sym: Sym::NONE, column: 0 }
     }
 }
 
 impl Named {
-    #[inline]
-    fn is(&self, text: &str) -> bool {
-        same_text(self.text.as_bytes(), text.as_bytes())
-    }
-
     fn take(&mut self, text: &str, intern: &mut impl FnMut(&str) -> Sym) {
-        if !self.is(text) {
-            self.text.clear();
-            self.text.push_str(text);
+        if !self.text.is(text) {
+            self.text.set(text);
             self.sym = intern(text);
         }
     }
 
-    /// The place of its column, which is made when missing.
-    #[inline]
-    fn column_in<T: Copy>(&mut self, columns: &mut Vec<Column<T>>) -> usize {
-        if columns.get(self.column).is_none_or(|column| column.name != self.sym) {
-            let found = columns.iter().position(|column| column.name == self.sym);
-            self.column = found.unwrap_or(columns.len());
-            if found.is_none() {
-                columns.push(Column::empty(self.sym));
-            }
+    /// Its column, which is made when missing, and where that is.
+    #[inline(never)]
+    fn find_column<'c, T: Copy>(
+        &mut self,
+        columns: &'c mut Vec<Column<T>>,
+        room: &mut usize,
+    ) -> &'c mut Column<T> {
+        let found = columns.iter().position(|column| column.name == self.sym);
+        self.column = found.unwrap_or(columns.len());
+        if found.is_none() {
+            columns.push(Column::empty(self.sym));
+            *room = 0;
         }
-        self.column
+        &mut columns[self.column]
     }
 }
 
 impl Names {
-    /// Whether these are all of them, or the first ones.
+    /// Whether these are all of them, or the first ones, with values that are fine.
     #[inline]
-    fn begin_with<'n>(&self, names: impl ExactSizeIterator<Item = &'n str>) -> bool {
-        names.len() <= self.len && names.zip(&self.all).all(|(name, known)| known.is(name))
+    fn begin_with<V>(&self, parts: &[(&str, V)], is_fine: impl Fn(&V) -> bool) -> bool {
+        let mut all = parts.iter().zip(&self.all);
+        parts.len() <= self.len
+            && all.all(|((name, value), known)| known.text.is(name) && is_fine(value))
     }
 
     fn take<'n>(
@@ -420,8 +475,16 @@ impl Form {
     /// Whether the event has it, or the first of its dimensions and measures.
     #[inline]
     fn has(&self, event: &Event<'_>) -> bool {
-        self.dims.begin_with(event.dims.iter().map(|(name, _)| *name))
-            && self.measures.begin_with(event.measures.iter().map(|(name, _)| *name))
+        self.dims.begin_with(&event.dims, |_| true)
+            && self.measures.begin_with(&event.measures, |_| true)
+    }
+
+    /// The same, and that nothing is wrong with the values of its dimensions and measures.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "for each event")]
+    fn has_plain(&self, event: &Event<'_>) -> bool {
+        self.dims.begin_with(&event.dims, |value| value.len() <= Limits::VALUE_BYTES)
+            && self.measures.begin_with(&event.measures, |value| value.is_finite())
     }
 }
 
@@ -513,6 +576,35 @@ mod tests {
                 let wanted: Vec<_> = told.iter().map(|(told, ..)| sorted(&event(told))).collect();
                 prop_assert_eq!(found, wanted);
                 builder.clear();
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        /// What has room for certain is not looked at for each event; the chunks are as if it were.
+        #[test]
+        fn a_chunk_ends_where_it_is_full(
+            runs in prop::collection::vec(
+                (0_usize..400, 1_usize..33, 0_usize..=Limits::VALUE_BYTES, 0_usize..200),
+                1..60,
+            ),
+        ) {
+            let dictionary = Dictionary::new(0);
+            let mut builder = Builder::new(&dictionary);
+            let names: Vec<_> = (0..440).map(|i| format!("dim{i}")).collect();
+            let payload = vec![0; Limits::PAYLOAD_BYTES / 4];
+            for (first, dims, value_bytes, events) in runs {
+                let value = "v".repeat(value_bytes);
+                let names = &names[first..first + dims];
+                let event = names.iter().fold(Event::new("e"), |event, name| event.dim(name, &value));
+                for i in 0..events {
+                    let event = event.clone();
+                    let event = if i % 150 == 140 { event.payload(&payload) } else { event };
+                    let (at, is_full) = (builder.at, builder.is_full_for(&event));
+                    builder.add(&dictionary, &event);
+                    prop_assert_eq!(builder.at - at, usize::from(is_full));
+                }
             }
         }
     }

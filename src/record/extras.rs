@@ -122,7 +122,7 @@ impl Extras {
         for (tag, values, none) in self.columns() {
             if is_used(values, none) {
                 out.push(tag);
-                put_presence(out, values.len(), |row| values[row] != none);
+                put_presence(out, values, |value| *value != none);
                 let present = values.iter().filter(|value| **value != none);
                 present.for_each(|value| codec::put_u64(out, *value));
             }

@@ -8,7 +8,7 @@
 //! Invariant: the values of a column are put into it in the order of its rows. A column of which
 //! something waits gets nothing past that.
 
-use crate::codec;
+use super::copied::Copied;
 use crate::dictionary::{Dictionary, Reader, Sym, same_text};
 
 /// As many texts as wait at most.
@@ -17,7 +17,7 @@ const NOWHERE: u32 = u32::MAX;
 
 pub(super) struct Waiting {
     /// The name of the last event.
-    name: Known,
+    name: Last,
     /// What a text may be that comes next.
     expected: Sym,
     items: Vec<Item>,
@@ -36,67 +36,21 @@ struct Item {
 }
 
 struct Last {
+    /// [`Copied::NOTHING`] where one waits, or none came yet.
+    text: Copied,
+    sym: Sym,
     /// The item whose text it is, [`NOWHERE`] where none waits.
     item: u32,
-    /// Where none waits.
-    known: Known,
 }
 
 impl Last {
-    const NONE: Last = Last { item: NOWHERE, known: Known::NOTHING };
-}
-
-/// A text and its sym, [`Sym::NONE`] where there was none yet.
-struct Known {
-    text: Copied,
-    sym: Sym,
-}
-
-impl Known {
-    const NOTHING: Known = Known { text: Copied::EMPTY, sym: Sym::NONE };
-
-    #[inline]
-    fn is(&self, text: &str) -> bool {
-        self.sym != Sym::NONE && same_text(self.text.bytes(), text.as_bytes())
-    }
-}
-
-/// A text that most often lies in place.
-enum Copied {
-    Short { bytes: [u8; SHORT_BYTES], len: u8 },
-    Long(Box<str>),
-}
-
-const SHORT_BYTES: usize = 22;
-
-impl Copied {
-    const EMPTY: Copied = Copied::Short { bytes: [0; SHORT_BYTES], len: 0 };
-
-    #[inline]
-    fn new(text: &str) -> Self {
-        let from = text.as_bytes();
-        let mut bytes = [0; SHORT_BYTES];
-        match codec::short_bytes(from) {
-            Some(short) => bytes[..codec::SHORT_BYTES].copy_from_slice(&short),
-            None if from.len() <= SHORT_BYTES => bytes[..from.len()].copy_from_slice(from),
-            None => return Copied::Long(text.into()),
-        }
-        Copied::Short { bytes, len: from.len() as u8 }
-    }
-
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Copied::Short { bytes, len } => &bytes[..*len as usize],
-            Copied::Long(text) => text.as_bytes(),
-        }
-    }
+    const NONE: Last = Last { text: Copied::NOTHING, sym: Sym::NONE, item: NOWHERE };
 }
 
 impl Default for Waiting {
     fn default() -> Self {
         let (items, last, syms) = (Vec::new(), Vec::new(), Vec::new());
-        Waiting { name: Known::NOTHING, expected: Sym::NONE, items, last, syms }
+        Waiting { name: Last::NONE, expected: Sym::NONE, items, last, syms }
     }
 }
 
@@ -115,21 +69,31 @@ impl Waiting {
     /// The sym of an event's name. These do not wait: most are that of the event before.
     #[inline]
     pub(super) fn name(&mut self, dictionary: &Dictionary, reader: &mut Reader, name: &str) -> Sym {
-        if !self.name.is(name) {
-            let sym =
-                self.known(dictionary, name).unwrap_or_else(|| dictionary.intern(reader, name));
-            self.name = Known { text: Copied::new(name), sym };
+        if self.name.text.is(name) {
+            return self.name.sym;
         }
+        self.other_name(dictionary, reader, name)
+    }
+
+    #[inline(never)]
+    fn other_name(&mut self, dictionary: &Dictionary, reader: &mut Reader, name: &str) -> Sym {
+        let known = self.known(dictionary, name);
+        self.name.sym = known.unwrap_or_else(|| dictionary.intern(reader, name));
+        self.name.text.set(name);
         self.name.sym
     }
 
     /// The sym of what was expected, if the text is that.
     #[inline]
     fn known(&self, dictionary: &Dictionary, text: &str) -> Option<Sym> {
-        let expected = self.expected;
-        let is_so = expected != Sym::NONE
-            && same_text(dictionary.text(expected).as_bytes(), text.as_bytes());
-        is_so.then_some(expected)
+        // Of a batch's events nothing is.
+        if self.expected == Sym::NONE { None } else { self.expected_if(dictionary, text) }
+    }
+
+    #[inline(never)]
+    fn expected_if(&self, dictionary: &Dictionary, text: &str) -> Option<Sym> {
+        let expected = dictionary.text(self.expected);
+        same_text(expected.as_bytes(), text.as_bytes()).then_some(self.expected)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -148,43 +112,61 @@ impl Waiting {
         text: &str,
     ) -> Option<Sym> {
         match self.last.get(place.0) {
-            Some(last) if last.known.is(text) => Some(last.known.sym),
-            _ => self.push_other(dictionary, reader, place, text),
+            Some(last) if last.text.is(text) => Some(last.sym),
+            _ => {
+                let sym = self.push_other(dictionary, reader, place, text);
+                (sym != Sym::NONE).then_some(sym)
+            }
         }
     }
 
-    /// The same of one that is not the last of its column, or not known to be.
+    /// The same of one that is not the last of its column, or not known to be; [`Sym::NONE`] where it
+    /// waits.
     #[inline(never)]
     fn push_other(
         &mut self,
         dictionary: &Dictionary,
         reader: &mut Reader,
+        place: (usize, usize),
+        text: &str,
+    ) -> Sym {
+        let known = self.known(dictionary, text);
+        match self.last.get_mut(place.0) {
+            Some(last) if last.item == NOWHERE && (known.is_some() || reader.is_near()) => {
+                last.sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
+                last.text.set(text);
+                last.sym
+            }
+            Some(_) => self.wait(dictionary, reader, place, text),
+            None => {
+                self.last.resize_with(place.0 + 1, || Last::NONE);
+                self.push_other(dictionary, reader, place, text)
+            }
+        }
+    }
+
+    /// Has the text wait, or the place if the one before in its column waits and is the same.
+    #[inline(never)]
+    fn wait(
+        &mut self,
+        dictionary: &Dictionary,
+        reader: &Reader,
         (column, row): (usize, usize),
         text: &str,
-    ) -> Option<Sym> {
-        if self.last.len() <= column {
-            self.last.resize_with(column + 1, || Last::NONE);
-        }
+    ) -> Sym {
         let item = self.items.len() as u32;
-        let known = self.known(dictionary, text);
         let last = &mut self.last[column];
-        if last.item == NOWHERE {
-            if known.is_some() || reader.is_near() {
-                let sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
-                last.known = Known { text: Copied::new(text), sym };
-                return Some(sym);
-            }
-        } else if same_text(self.items[last.item as usize].text.bytes(), text.as_bytes()) {
-            let (column, row) = (column as u32, row as u32);
-            self.items.push(Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY });
-            return None;
-        }
-        *last = Last { item, known: Known::NOTHING };
-        let tag = dictionary.tag(text);
-        reader.prefetch(tag);
         let (column, row) = (column as u32, row as u32);
-        self.items.push(Item { column, row, tag, of: item, text: Copied::new(text) });
-        None
+        let item = if last.item != NOWHERE && self.items[last.item as usize].text.is(text) {
+            Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY }
+        } else {
+            *last = Last { item, ..Last::NONE };
+            let tag = dictionary.tag(text);
+            reader.prefetch(tag);
+            Item { column, row, tag, of: item, text: Copied::new(text) }
+        };
+        self.items.push(item);
+        Sym::NONE
     }
 
     /// Looks up what waits; `put` gets column, row and sym.
@@ -211,8 +193,8 @@ impl Waiting {
         }
         for last in last.iter_mut().filter(|last| last.item != NOWHERE) {
             let item = std::mem::replace(&mut last.item, NOWHERE) as usize;
-            let text = std::mem::replace(&mut items[item].text, Copied::EMPTY);
-            last.known = Known { text, sym: syms[item] };
+            last.text = std::mem::replace(&mut items[item].text, Copied::EMPTY);
+            last.sym = syms[item];
         }
         items.clear();
     }
@@ -221,19 +203,6 @@ impl Waiting {
     pub(super) fn clear(&mut self) {
         if !self.items.is_empty() {
             *self = Waiting::default();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_says_what_the_text_did() {
-        for len in 0..40 {
-            let text: String = ('a'..='z').cycle().take(len).collect();
-            assert_eq!(Copied::new(&text).bytes(), text.as_bytes());
         }
     }
 }
