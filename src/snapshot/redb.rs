@@ -604,7 +604,8 @@ fn failed(path: &Path, error: redb::Error) -> Error {
     }
 }
 
-#[cfg(all(test, feature = "simulation"))]
+#[cfg(test)]
+#[cfg(feature = "simulation")]
 mod tests {
     use super::*;
     use crate::simulation::{Fault, OperationKind, SimulatedDisk};

@@ -134,7 +134,8 @@ impl Sums {
     }
 }
 
-#[cfg(all(test, feature = "simulation"))]
+#[cfg(test)]
+#[cfg(feature = "simulation")]
 mod tests {
     use super::*;
     use crate::disk::{Access, Disk};
