@@ -206,8 +206,8 @@ impl Columns {
         self.names.is_empty()
     }
 
-    /// Forgets the events and keeps the allocations. Columns that have stayed empty since the last
-    /// time are forgotten too, so that a rare dimension does not stay for ever.
+    /// Forgets the events and keeps the allocations. (Of a column that no event had the next time that is
+    /// forgotten, too: [`square`](Columns::square).)
     pub(crate) fn clear(&mut self) {
         if self.names.is_empty() {
             return;
@@ -215,9 +215,7 @@ impl Columns {
         self.text_bytes = 0;
         self.names.clear();
         self.times.clear();
-        self.dims.retain(|column| !column.values.is_empty());
         self.dims.iter_mut().for_each(|column| column.values.clear());
-        self.measures.retain(|column| !column.values.is_empty());
         self.measures.iter_mut().for_each(|column| column.values.clear());
         self.entities.clear();
         self.ids.clear();
@@ -225,9 +223,11 @@ impl Columns {
         self.extras.clear();
     }
 
-    /// Makes every column as long as there are events.
+    /// Makes every column as long as there are events; those that none of them has are left out.
     pub(crate) fn square(&mut self) {
         let n = self.len();
+        self.dims.retain(|column| n == 0 || !column.values.is_empty());
+        self.measures.retain(|column| n == 0 || !column.values.is_empty());
         self.dims.iter_mut().for_each(|column| column.values.resize(n, Sym::NONE));
         self.measures.iter_mut().for_each(|column| column.values.resize(n, f64::NAN));
         if !self.entities.is_empty() {

@@ -255,11 +255,12 @@ impl Builder {
     /// Goes on to the next chunk if this one must not take the event.
     #[inline(never)]
     fn make_room(&mut self, dictionary: &Dictionary, event: &Event<'_>) {
-        let is_full = self.is_full_for(event);
-        if is_full || self.waiting.is_full() {
+        if self.waiting.is_full() {
             self.look_up(dictionary);
         }
-        if is_full {
+        // The next one may have as many columns from the last time.
+        while self.is_full_for(event) {
+            self.look_up(dictionary);
             self.next_chunk();
         }
         let columns = &self.chunks[self.at];

@@ -132,3 +132,46 @@ fn an_empty_batch_at_sync_makes_the_position_it_gives_durable() {
     assert_eq!((outcome.recorded, outcome.position.get()), (0, 3));
     assert_eq!(db.durable_position(), outcome.position);
 }
+
+/// A batch that is used again keeps its columns: a second frame of it began with those of the last time, got
+/// more than a frame may have, and the log could not be read any more.
+#[test]
+fn columns_of_the_last_time_are_in_no_frame() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("db");
+    let db = options().view(View::new("all")).open(&path).unwrap();
+    let mut batch = db.batch();
+    let mut expected = 0;
+    for round in 0..3 {
+        for _ in 0..8_192 {
+            batch.push(&Event::new("e").dim("a", "a")).unwrap();
+        }
+        let names: Vec<String> = (0..250).map(|n| format!("round {round} {n}")).collect();
+        for names in names.chunks(10) {
+            let event = names.iter().fold(Event::new("e"), |event, name| event.dim(name, "x"));
+            let event = names.iter().take(3).fold(event, |event, name| event.measure(name, 1.0));
+            batch.push(&event).unwrap();
+        }
+        expected += batch.len() as u64;
+        db.record_batch(&mut batch).unwrap();
+    }
+    // What is rare is not written for ever.
+    let names: Vec<String> = (0..30).map(|n| format!("rare {n}")).collect();
+    let rare = names.iter().fold(Event::new("e"), |event, name| event.dim(name, "x"));
+    let rare = names.iter().fold(rare, |event, name| event.measure(name, 1.0));
+    let mut bytes = Vec::new();
+    for event in [Event::new("e"), rare, Event::new("e"), Event::new("e")] {
+        let before = db.statistics().log_bytes_since_checkpoint;
+        batch.push(&event).unwrap();
+        db.record_batch(&mut batch).unwrap();
+        bytes.push(db.statistics().log_bytes_since_checkpoint - before);
+    }
+    assert!(bytes[1] > 500, "{bytes:?}");
+    assert_eq!((bytes[2], bytes[3]), (bytes[0], bytes[0]));
+    expected += 4;
+    db.sync().unwrap();
+    let image = root.path().join("image");
+    crate::directory::crash_image(&path, &image);
+    let db = options().open(&image).unwrap();
+    assert_eq!(db.query("all").unwrap().totals().unwrap().count, expected);
+}
