@@ -133,7 +133,7 @@ fn one_thread(name: &str, sales: &[Sale]) {
         by_batch.push(time);
         if round == 0 {
             agree(&plain, &store.db);
-            bytes = store.db.statistics().log_bytes as usize;
+            bytes = store.db.statistics().log_bytes_since_checkpoint as usize;
         }
         by_close.push(cpu(|| store.db.close().expect("closed")).0);
         drop((plain, store));

@@ -122,7 +122,35 @@ impl StatesRef<'_> {
     }
 }
 
+/// Folds in the measure of an event that counts for so many, if it has it; gives the bytes by which that grew
+/// on the heap.
+#[inline]
+fn observe_measure(stats: &mut Stats, measure: &Measure, times: u64) -> usize {
+    if measure.value().is_nan() {
+        0
+    } else if times == 1 {
+        stats.observe_measure(measure)
+    } else {
+        observe_times(stats, measure, times)
+    }
+}
+
 impl StatesMut<'_> {
+    /// Folds in events: for how many each counts, and what is observed of it.
+    #[inline]
+    pub(crate) fn observe_each<'m, I: Inputs<'m>>(self, events: impl Iterator<Item = (u64, I)>) {
+        if let ([stats], []) = (&mut *self.stats, &*self.sketches) {
+            for (times, inputs) in events {
+                observe_measure(stats, inputs.measure(0), times);
+            }
+            return;
+        }
+        for (times, inputs) in events {
+            StatesMut { stats: &mut *self.stats, sketches: &mut *self.sketches }
+                .observe(times, inputs);
+        }
+    }
+
     pub(crate) fn as_ref(&self) -> StatesRef<'_> {
         StatesRef { stats: self.stats, sketches: self.sketches }
     }
@@ -132,14 +160,7 @@ impl StatesMut<'_> {
     pub(crate) fn observe<'m>(self, times: u64, inputs: impl Inputs<'m>) -> isize {
         let mut grown = 0;
         for (at, state) in self.stats.iter_mut().enumerate() {
-            let measure = inputs.measure(at);
-            if !measure.value().is_nan() {
-                grown += if times == 1 {
-                    state.observe_measure(measure)
-                } else {
-                    observe_times(state, measure, times)
-                };
-            }
+            grown += observe_measure(state, inputs.measure(at), times);
         }
         let grown = grown as isize;
         if self.sketches.is_empty() {

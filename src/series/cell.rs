@@ -3,7 +3,7 @@
 //! Next: `series.rs`.
 
 use super::Shape;
-use crate::aggregate::{Aggregate, Count, Inputs, Kinds, Malformed, States, StatesMut, StatesRef};
+use crate::aggregate::{Aggregate, Count, Inputs, Kinds, Malformed, States, StatesRef};
 use crate::codec;
 use crate::time::Timestamp;
 
@@ -78,12 +78,11 @@ impl Cell {
         &mut self,
         events: impl Iterator<Item = (Timestamp, u64, I)>,
     ) {
-        let (mut tally, states) = (self.tally, self.states.as_mut());
-        for (time, times, inputs) in events {
+        let mut tally = self.tally;
+        self.states.as_mut().observe_each(events.map(|(time, times, inputs)| {
             tally.observe(time, times);
-            StatesMut { stats: &mut *states.stats, sketches: &mut *states.sketches }
-                .observe(times, inputs);
-        }
+            (times, inputs)
+        }));
         self.tally = tally;
     }
 

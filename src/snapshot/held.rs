@@ -26,6 +26,8 @@ const HEADER_BYTES: usize = 4_096;
 pub(super) struct Held {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
+    /// There will be commits; else it is only looked at.
+    is_written: bool,
     pub(super) state: RwLock<HeldState>,
     /// What the file's blocks were.
     pub(super) sums: Arc<Sums>,
@@ -112,15 +114,13 @@ impl HeldState {
             HeldState::Back { len, writes, .. } => (len, writes),
             HeldState::Released(file) => return sums.write(&**file, offset, data),
         };
-        let end = offset + data.len() as u64;
-        *len = (*len).max(end);
-        // An opening writes little more than the header, and there may be many of them.
-        let touched = |(at, bytes): &(u64, Vec<u8>)| *at < end && offset < at + bytes.len() as u64;
-        match writes.iter_mut().rfind(|write| touched(write)) {
-            Some((at, bytes)) if (*at, bytes.len()) == (offset, data.len()) => {
-                bytes.copy_from_slice(data);
-            }
-            _ => writes.push((offset, data.to_vec())),
+        *len = (*len).max(offset + data.len() as u64);
+        // An opening writes the header several times, and there may be many of them. The first write
+        // stays: it may be the doubtful header.
+        let last = writes.iter_mut().skip(1).last();
+        match last.filter(|(at, bytes)| (*at, bytes.len()) == (offset, data.len())) {
+            Some((_, bytes)) => bytes.copy_from_slice(data),
+            None => writes.push((offset, data.to_vec())),
         }
         Ok(())
     }
@@ -132,12 +132,14 @@ impl Held {
         disk: &Arc<dyn Disk>,
         path: &Path,
         file: Option<Arc<dyn File>>,
-        len: u64,
         sums: Arc<Sums>,
-    ) -> Self {
+        is_written: bool,
+    ) -> io::Result<Self> {
+        let len = file.as_ref().map_or(Ok(0), |file| file.len())?;
         let state = HeldState::Back { file, len, writes: Vec::new(), doubtful: false };
         let (disk, path, state) = (disk.clone(), path.to_owned(), RwLock::new(state));
-        Held { disk, path, state, sums, panicked: AtomicBool::new(false) }
+        let panicked = AtomicBool::new(false);
+        Ok(Held { disk, path, is_written, state, sums, panicked })
     }
 
     /// The file, if nothing is held back.
@@ -187,6 +189,7 @@ impl Held {
     pub(super) fn hold_back(&self) -> Result<()> {
         let fail = |e| Error::io("open the snapshot", &self.path, e);
         let mut state = self.state.write();
+        self.sums.doubt();
         let HeldState::Released(file) = &*state else { return Ok(()) };
         let len = file.len().map_err(fail)?;
         if len < HEADER_BYTES as u64 {
@@ -201,7 +204,6 @@ impl Held {
             let message = "the header of the snapshot is read in two ways";
             return Err(Error::corruption(&self.path, 0, message));
         }
-        self.sums.doubt();
         let writes = vec![(0, header)];
         *state = HeldState::Back { file: Some(file.clone()), len, writes, doubtful: true };
         Ok(())
@@ -216,10 +218,11 @@ impl Held {
     }
 
     /// Notes whether an instance, of a file that was checked or not, is of no use after this error: what it
-    /// has in its memory may have been read wrongly.
+    /// has in its memory may have been read wrongly. Where nothing is ever written, that harms nobody, and
+    /// who looks for damage goes on.
     pub(super) fn doubt(&self, failed: &AtomicBool, is_checked: bool, error: &Error) {
         let is_doubtful = error.kind() == ErrorKind::Corruption && !is_checked;
-        if is_doubtful || self.panicked.load(SeqCst) {
+        if self.is_written && (is_doubtful || self.panicked.load(SeqCst)) {
             failed.store(true, SeqCst);
         }
     }

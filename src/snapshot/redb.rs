@@ -196,8 +196,7 @@ impl RedbStorage {
         } else {
             None
         };
-        let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(fail)?;
-        Self::open_held(disk, path, file, len, sums)
+        Self::open_held(disk, path, file, sums, access == Access::Write)
     }
 
     /// Opens a copy of the store at `path`, which another process may own; what changes there later
@@ -211,43 +210,34 @@ impl RedbStorage {
     ) -> Result<(Self, Option<StoreHold>)> {
         let fail = |e| Error::io("copy the snapshot", path, e);
         let Some(hold) = StoreHold::take(disk, path)? else {
-            return Ok((Self::open_held(disk, path, None, 0, Arc::default())?, None));
+            return Ok((Self::open_held(disk, path, None, Arc::default(), false)?, None));
         };
         let len = hold.file.len().map_err(fail)?;
         let copy = disk.scratch().map_err(fail)?;
         disk::each_block(&*hold.file, path, 0..len, "copy the snapshot", &mut |at, block| {
             copy.write_at(at, block).map_err(fail)
         })?;
-        Ok((Self::open_held(disk, path, Some(copy), len, Arc::default())?, Some(hold)))
+        Ok((Self::open_held(disk, path, Some(copy), Arc::default(), false)?, Some(hold)))
+    }
+
+    /// A store that will be made at `path`, where nothing is when it is first committed to.
+    pub(crate) fn anew(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        Self::open_held(disk, path, None, Arc::default(), true)
     }
 
     fn open_held(
         disk: &Arc<dyn Disk>,
         path: &Path,
         file: Option<Arc<dyn File>>,
-        len: u64,
         sums: Arc<Sums>,
-    ) -> Result<Self> {
-        if file.is_some() && len == 0 {
-            return Err(Error::corruption(path, 0, "the snapshot is empty"));
-        }
-        Self::held_back(disk, path, file, len, sums)
-    }
-
-    /// A store that will be made at `path`, where nothing is when it is first committed to.
-    pub(crate) fn anew(disk: &Arc<dyn Disk>, path: &Path) -> Result<Self> {
-        Self::held_back(disk, path, None, 0, Arc::default())
-    }
-
-    fn held_back(
-        disk: &Arc<dyn Disk>,
-        path: &Path,
-        file: Option<Arc<dyn File>>,
-        len: u64,
-        sums: Arc<Sums>,
+        is_written: bool,
     ) -> Result<Self> {
         let is_new = file.is_none();
-        let held = Arc::new(Held::new(disk, path, file, len, sums));
+        let held = Held::new(disk, path, file, sums, is_written);
+        let held = Arc::new(held.map_err(|e| Error::io("open the snapshot", path, e))?);
+        if !is_new && held.state.read().len().is_ok_and(|len| len == 0) {
+            return Err(Error::corruption(path, 0, "the snapshot is empty"));
+        }
         let instance = Instance::open(&held)?;
         if is_new {
             // Tables exist from the start, so that reading never meets a missing one.
@@ -335,6 +325,11 @@ impl RedbStorage {
         guarded(&self.held, write).inspect_err(|_| instance.failed.store(true, SeqCst))
     }
 
+    /// Has redb opened again before anything else is done.
+    fn fail(&self) {
+        self.database.read().iter().for_each(|instance| instance.failed.store(true, SeqCst));
+    }
+
     /// Opens redb again if it failed.
     fn recover(&self) -> Result<()> {
         let has_failed = |instance: &Option<Instance>| {
@@ -359,10 +354,14 @@ impl RedbStorage {
             return Ok(());
         }
         // It does nothing any more to the file.
-        guarded(&self.held, || {
+        let dropped = guarded(&self.held, || {
             drop(before);
             Ok(())
-        })
+        });
+        if let Err(error) = dropped {
+            tracing::debug!(%error, "a failed snapshot was let go");
+        }
+        Ok(())
     }
 }
 
@@ -411,7 +410,9 @@ impl Storage for RedbStorage {
 
     fn commit(&self, changes: &Changes) -> Result<()> {
         if !self.checked.load(SeqCst) {
-            Self::check_with(&self.held.disk, &self.path, &self.held.sums)?;
+            let checked = Self::check_with(&self.held.disk, &self.path, &self.held.sums);
+            // What is read rightly next time may lie wrongly in redb's memory.
+            checked.inspect_err(|_| self.fail())?;
             self.checked.store(true, SeqCst);
         }
         let _hold = self.release()?;

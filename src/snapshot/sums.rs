@@ -112,8 +112,10 @@ impl Sums {
     /// Notes that what was read up to now is right.
     pub(super) fn prove(&self) {
         let sums = self.0.read();
-        for sum in sums.iter().filter(|sum| sum.load(Relaxed) & KNOWN != 0) {
-            sum.fetch_or(PROVED, Relaxed);
+        for sum in &*sums {
+            // One that is forgotten meanwhile stays so.
+            let proved = |sum| (sum & KNOWN != 0).then_some(sum | PROVED);
+            let _ = sum.fetch_update(Relaxed, Relaxed, proved);
         }
     }
 

@@ -298,7 +298,9 @@ impl<'a> Bound<'a> {
             let (mut run, mut count) = (Cell::empty(shape), 0);
             while at < items.len() && slots[at] == slot {
                 let Range { start, end } = rest(at, folded);
-                let upto = (start..end).find(|row| !is_more(*row)).unwrap_or(end);
+                // The first of all in any case.
+                let mut rows = start + usize::from(count == 0)..end;
+                let upto = rows.find(|row| !is_more(*row)).unwrap_or(end);
                 let event = |row: usize| (self.time(row), extras.times(row), self.inputs(row));
                 run.observe_each((start..upto).map(event));
                 count += upto - start;
