@@ -14,7 +14,7 @@ mod common;
 use common::events::{Sale, retail, synthetic};
 use common::measure::{cpu, median, wall};
 use common::report::{Target, heading, line, ns_each};
-use common::{Store, five_views, record_in_batches};
+use common::{Store, five_views, record_each_in_batches};
 use quipu::{Db, Options};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -98,7 +98,7 @@ fn durable(sales: &[Sale], record: impl FnOnce(&Db, &[Sale])) -> (Duration, Stor
 }
 
 fn batches(db: &Db, sales: &[Sale]) {
-    record_in_batches(db, sales.iter().map(Sale::event));
+    record_each_in_batches(db, sales, Sale::event);
 }
 
 /// What the checksums of so many pieces of so many bytes take; for an event, in nanoseconds.

@@ -459,6 +459,12 @@ impl File for OsFile {
             let len = self.file.metadata()?.len().saturating_sub(start).min(WINDOW_BYTES);
             let mut options = memmap2::MmapOptions::new();
             window.map = options.offset(start).len(len as usize).map_raw(&self.file).ok();
+            #[cfg(unix)]
+            if let Some(map) = &window.map {
+                // It is only written to: what the system reads ahead for a first touch, megabytes of zeros
+                // maybe, nobody wants. Advice: where it is not taken, that touch is slower.
+                let _ = map.advise(memmap2::Advice::Random);
+            }
             window.start = start;
         }
         let at = (offset - start) as usize;

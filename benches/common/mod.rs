@@ -49,9 +49,19 @@ pub(crate) fn without_checkpoints() -> Options {
 
 /// Records through one reused batch.
 pub(crate) fn record_in_batches<'a>(db: &Db, events: impl Iterator<Item = quipu::Event<'a>>) {
+    record_each_in_batches(db, events, |event| event);
+}
+
+/// Records what `event` makes of each through one reused batch, as most do: an event goes into the batch where
+/// it is made, and is not moved on its way there.
+pub(crate) fn record_each_in_batches<'a, T>(
+    db: &Db,
+    all: impl IntoIterator<Item = T>,
+    event: impl Fn(T) -> quipu::Event<'a>,
+) {
     let mut batch = db.batch();
-    for event in events {
-        batch.push(&event).expect("a valid event");
+    for one in all {
+        batch.push(&event(one)).expect("a valid event");
         if batch.len() == BATCH {
             db.record_batch(&mut batch).expect("recorded");
         }

@@ -574,8 +574,8 @@ impl ViewTier {
         let conditions = bound.conditions.as_slice();
         let takes =
             |row: usize| conditions.iter().all(|(column, values)| values.contains(&column[row]));
-        items.clear();
-        items.resize(columns.len(), Placed::default());
+        // What is in there of earlier batches is not looked at.
+        items.resize(columns.len().max(items.len()), Placed::default());
         let mut counts = [0_u32; super::SHARDS + 1];
         let (mut taken, mut last, mut behind_last) = (0, [Sym::NONE; N], usize::MAX);
         for (row, _) in columns.names.iter().enumerate() {
@@ -594,7 +594,7 @@ impl ViewTier {
             }
             behind_last = row + 1;
         }
-        items.truncate(taken);
+        let items = &items[..taken];
         let mut each = |shard: &mut Shard, items: &[Placed]| {
             let key = |item: &Placed| -> [Sym; N] {
                 let part = |i: usize| parts[i][item.row as usize];
@@ -620,7 +620,7 @@ impl ViewTier {
                 }
             }
         };
-        if let [first, rest @ ..] = items.as_slice()
+        if let [first, rest @ ..] = items
             && rest.iter().all(|item| item.shard == first.shard)
         {
             each(&mut self.shards[usize::from(first.shard)].lock(), items);
@@ -631,9 +631,8 @@ impl ViewTier {
             counts[shard + 1] += counts[shard];
         }
         let starts = counts;
-        grouped.clear();
-        grouped.resize(items.len(), Placed::default());
-        for item in items.iter() {
+        grouped.resize(items.len().max(grouped.len()), Placed::default());
+        for item in items {
             let at = &mut counts[usize::from(item.shard)];
             grouped[*at as usize] = *item;
             *at += 1;
