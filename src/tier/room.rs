@@ -9,8 +9,8 @@
 //! is taken whole: ten thousand counters need half of one.
 //!
 //! Invariants
-//! 1. A chunk's values are initialised when it is made, and dropped with it. It does not move. (One that
-//!    is to grow is not cut from a block: it is a vector's.)
+//! 1. A chunk's values are initialised one after the other, and dropped with it. It does not move. (One that
+//!    is to grow beyond its capacity is not cut from a block: it is a vector's.)
 //! 2. A block is cut from its beginning, each part once, and given back when nobody holds a part of it.
 //!
 //! Next: `tier/shard.rs`.
@@ -82,7 +82,9 @@ impl Drop for Block {
 #[derive(Debug)]
 pub(crate) struct Chunk<T> {
     start: NonNull<T>,
+    /// Values that there are, from the first.
     len: usize,
+    capacity: usize,
     /// What it is a part of; `None`: it is an allocation of its own.
     block: Option<Arc<Block>>,
     _owned: PhantomData<T>,
@@ -94,9 +96,9 @@ unsafe impl<T: Send> Send for Chunk<T> {}
 unsafe impl<T: Sync> Sync for Chunk<T> {}
 
 impl Room {
-    /// A chunk of `len` values, which must fit into a block.
-    pub(crate) fn chunk<T>(&self, len: usize, mut make: impl FnMut() -> T) -> Chunk<T> {
-        let bytes = (len * size_of::<T>()).next_multiple_of(64);
+    /// A chunk without values that has room for so many, which must fit into a block.
+    pub(crate) fn chunk<T>(&self, capacity: usize) -> Chunk<T> {
+        let bytes = (capacity * size_of::<T>()).next_multiple_of(64);
         assert!(bytes <= BLOCK_BYTES && align_of::<T>() <= 64, "a chunk is a part of a block");
         let (block, at) = {
             let mut cut = self.0.lock();
@@ -117,19 +119,15 @@ impl Room {
         // SAFETY: `at` lies inside of the block (checked above), at a multiple of 64 from its
         // beginning, which is aligned to more than that.
         let start = unsafe { block.start.add(at) }.cast::<T>();
-        for i in 0..len {
-            // SAFETY: the `i`th value lies inside of the part that was cut here for this chunk alone
-            // (invariant 2), and is aligned like the first. Should `make` panic, those before are leaked.
-            unsafe { start.add(i).write(make()) };
-        }
-        Chunk { start, len, block: Some(block), _owned: PhantomData }
+        Chunk { start, len: 0, capacity, block: Some(block), _owned: PhantomData }
     }
 }
 
 impl<T> From<Vec<T>> for Chunk<T> {
     fn from(values: Vec<T>) -> Self {
         let all = NonNull::from(Box::leak(values.into_boxed_slice()));
-        Chunk { start: all.cast(), len: all.len(), block: None, _owned: PhantomData }
+        let (start, len) = (all.cast(), all.len());
+        Chunk { start, len, capacity: len, block: None, _owned: PhantomData }
     }
 }
 
@@ -145,6 +143,26 @@ impl<T> From<Chunk<T>> for Vec<T> {
 }
 
 impl<T> Chunk<T> {
+    /// So many values there is still room for.
+    pub(crate) fn spare(&self) -> usize {
+        self.capacity - self.len
+    }
+
+    /// Adds values.
+    ///
+    /// # Panics
+    /// Where there is no room for so many.
+    pub(crate) fn fill(&mut self, n: usize, mut make: impl FnMut() -> T) {
+        assert!(n <= self.spare(), "a chunk does not grow beyond its capacity");
+        for _ in 0..n {
+            // SAFETY: the place lies inside of the part that was cut for this chunk alone (room's
+            // invariant 2), behind its values, and is aligned like the first. It is counted once it is
+            // written: should `make` panic, those before it are the chunk's.
+            unsafe { self.start.add(self.len).write(make()) };
+            self.len += 1;
+        }
+    }
+
     /// The values of a chunk that is an allocation of its own.
     ///
     /// # Safety
@@ -221,24 +239,34 @@ mod tests {
         let all = if cfg!(miri) { 6 } else { 300 };
         let mut chunks = Vec::new();
         for n in 0..all {
-            let mut at = n * 10_000;
-            chunks.push(rooms[n as usize % 2].chunk(len, || {
+            let mut at = n as u64 * 10_000;
+            let mut chunk = rooms[n as usize % 2].chunk(len);
+            let mut next = || {
                 at += 1;
                 left.set(left.get() + 1);
                 Counted(at, &left)
-            }));
+            };
+            chunk.fill(len / 4, &mut next);
+            assert_eq!(chunk.spare(), len - len / 4);
+            // Every third one is dropped with some of its values only.
+            if n % 3 > 0 {
+                chunk.fill(len - len / 4, next);
+            }
+            chunks.push(chunk);
         }
-        assert_eq!(left.get(), all as usize * len);
+        let filled = |n: i32| if n % 3 > 0 { len } else { len / 4 };
+        assert_eq!(left.get(), (0..all).map(filled).sum::<usize>());
         for chunk in &mut chunks {
             chunk[7].0 += 1;
         }
         drop(rooms);
         for (n, chunk) in chunks.iter().enumerate() {
-            let base = n as u64 * 10_000;
-            assert_eq!((chunk[0].0, chunk[7].0, chunk[999].0), (base + 1, base + 9, base + 1_000));
+            let (base, len) = (n as u64 * 10_000, filled(n as i32));
+            assert_eq!((chunk[0].0, chunk[7].0, chunk.len()), (base + 1, base + 9, len));
+            assert_eq!(chunk[len - 1].0, base + len as u64);
         }
         chunks.drain(..all as usize / 2);
-        assert_eq!(left.get(), all as usize / 2 * len);
+        assert_eq!(left.get(), (all / 2..all).map(filled).sum::<usize>());
         drop(chunks);
         assert_eq!(left.get(), 0);
     }

@@ -336,7 +336,8 @@ impl Shard {
             if self.used as usize == self.entries.slots() {
                 self.add_blanks(shape);
             }
-            self.keys.extend_from_slice(key);
+            // Sym by sym, for a copy of the slice would be a call.
+            key.iter().for_each(|sym| self.keys.push(*sym));
             self.used += 1;
             self.used - 1
         };

@@ -1,8 +1,9 @@
 //! Slabs: some values for each slot of a shard, in chunks that do not move.
 //!
 //! Growing moves nothing but the first few values: a shard of one or two keys should not cost a whole
-//! chunk. A chunk is filled with blank values when it is made: one run
-//! through memory, while values that are made key by key would each be written into a cold line.
+//! chunk. A chunk is filled with blank values some slots at a time: one run through memory, while values that
+//! are made key by key would each be written into a cold line, and those of a whole chunk would be cold
+//! again before their keys come.
 //!
 //! Next: `tier/room.rs`.
 
@@ -11,6 +12,8 @@ use crate::slots;
 
 /// Slots of a chunk.
 const CHUNK: usize = 256;
+/// Slots that are filled with blank values together.
+const STEP: usize = 16;
 
 pub(crate) struct Slab<T> {
     /// Values of each slot.
@@ -79,6 +82,12 @@ impl<T> Slab<T> {
         }
         let mut made = 0..;
         let mut blank = || blank(made.next().unwrap_or_default() % width);
+        if let Some(last) = self.chunks.last_mut()
+            && last.spare() > 0
+        {
+            last.fill(STEP * width, blank);
+            return;
+        }
         let slots = self.slots();
         let few = if slots < CHUNK { (slots * 4).max(4) } else { CHUNK };
         let mut first = match self.chunks.pop_if(|_| slots < CHUNK) {
@@ -91,15 +100,18 @@ impl<T> Slab<T> {
             first.into()
         } else {
             // Whole slots, so the blank ones begin with their first value.
-            let mut first = first.into_iter();
-            room.chunk(CHUNK * width, || first.next().unwrap_or_else(&mut blank))
+            let (mut first, mut chunk) = (first.into_iter(), room.chunk(CHUNK * width));
+            let filled = (slots % CHUNK + STEP) * width;
+            chunk.fill(filled, || first.next().unwrap_or_else(&mut blank));
+            chunk
         };
         self.chunks.push(chunk);
     }
 
     /// What it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.slots() * self.width * size_of::<T>()
+        let spare = self.chunks.last().map_or(0, Chunk::spare);
+        (self.slots() * self.width + spare) * size_of::<T>()
     }
 
     /// Slots there are, blank ones included; none where a slot has no values.
