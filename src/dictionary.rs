@@ -10,7 +10,7 @@
 //! Looking up takes no lock. A batch keeps a [`Reader`], and a thread those of the dictionaries that it looked
 //! in last, so that the shared pointer to the table is touched only when the table has grown; a batch looks up many strings in steps
 //! ([`tag`](Dictionary::tag), [`prefetch`](Reader::prefetch), [`approach`](Dictionary::approach),
-//! [`intern_tagged`](Dictionary::intern_tagged)), because each is two cache misses away.
+//! [`intern_approached`](Dictionary::intern_approached)), because each is two cache misses away.
 
 use crate::slots::{self, Slots};
 use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -78,7 +78,7 @@ pub(crate) struct Reader {
 }
 
 /// A table of so many bytes, with its texts, stays in the cache of a processor that works with it.
-const NEAR_BYTES: usize = 256 << 10;
+const NEAR_BYTES: usize = 16 << 10;
 
 /// Dictionaries that a thread keeps a reader of.
 const READERS: usize = 4;
@@ -125,19 +125,35 @@ impl Dictionary {
         (hasher.finish() >> 32) as u32
     }
 
-    /// The third step: has the text found there fetched.
+    /// The third step: has the text found there fetched. Gives its number, [`Sym::NONE`] where there is none.
     #[inline]
-    pub(crate) fn approach(&self, reader: &Reader, tag: u32) {
-        reader.table.find(tag, |number| {
+    pub(crate) fn approach(&self, reader: &Reader, tag: u32) -> Sym {
+        let found = reader.table.find(tag, |number| {
             let (chunk, at) = self.chunk(Sym(number));
             slots::prefetch(&chunk.texts[at]);
             true
         });
+        found.map_or(Sym::NONE, Sym)
     }
 
-    /// The last step, and the only one that is needed. The bytes are those of a text.
+    /// The last step; the bytes are those of a text.
     #[inline]
-    pub(crate) fn intern_tagged(&self, reader: &mut Reader, tag: u32, text: &[u8]) -> Sym {
+    pub(crate) fn intern_approached(
+        &self,
+        reader: &mut Reader,
+        likely: Sym,
+        tag: u32,
+        text: &[u8],
+    ) -> Sym {
+        if likely != Sym::NONE && same_text(self.text(likely).as_bytes(), text) {
+            return likely;
+        }
+        self.intern_tagged(reader, tag, text)
+    }
+
+    /// The only step that is needed. The bytes are those of a text.
+    #[inline]
+    fn intern_tagged(&self, reader: &mut Reader, tag: u32, text: &[u8]) -> Sym {
         match self.find_in(&reader.table, tag, text) {
             Some(sym) => sym,
             None => self.add(reader, tag, text),

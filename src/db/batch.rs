@@ -215,9 +215,7 @@ impl Builder {
                 _ => name.find_column(&mut columns.dims, room),
             };
             let place = (name.column + 1, row);
-            if let Some(sym) = waiting.push(dictionary, reader, place, value) {
-                column.put(row, sym, Sym::NONE);
-            }
+            column.put(row, waiting.push(dictionary, reader, place, value), Sym::NONE);
         }
         for ((_, value), name) in event.measures.iter().zip(&mut form.measures.all) {
             let column = match columns.measures.get_mut(name.column) {
@@ -238,9 +236,7 @@ impl Builder {
         let columns = &mut chunks[*at];
         if let Some(entity) = event.entity {
             columns.text_bytes += entity.len();
-            if let Some(sym) = waiting.push(dictionary, reader, (ENTITY, row), entity) {
-                columns.put_entity(row, sym);
-            }
+            columns.put_entity(row, waiting.push(dictionary, reader, (ENTITY, row), entity));
         }
         if let Some(id) = event.id {
             columns.ids.set(row, id.as_bytes());
@@ -306,9 +302,14 @@ impl Builder {
     #[inline(never)]
     fn look_up_all(&mut self, dictionary: &Dictionary) {
         let columns = &mut self.chunks[self.at];
-        self.waiting.look_up(dictionary, &mut self.reader, |column, row, sym| match column {
-            ENTITY => columns.put_entity(row, sym),
-            _ => columns.dims[column - 1].put(row, sym, Sym::NONE),
+        self.waiting.look_up(dictionary, &mut self.reader, |column, since, syms| {
+            let values = match column {
+                ENTITY => &mut columns.entities,
+                _ => &mut columns.dims[column - 1].values,
+            };
+            for sym in values[since..].iter_mut().filter(|sym| **sym != Sym::NONE) {
+                *sym = syms[sym.0 as usize];
+            }
         });
     }
 

@@ -5,15 +5,14 @@
 //! asked for; when enough are together, the texts found there are asked for; then they are compared.
 //! Of a dictionary that is small enough to be [near](Reader::is_near) they are looked up at once.
 //!
-//! Invariant: the values of a column are put into it in the order of its rows. A column of which
-//! something waits gets nothing past that.
+//! Invariant: a column of which something waits has in its rows, from the first that does, numbers of what
+//! waits in place of syms, until all of it is looked up.
 
 use super::copied::Copied;
 use crate::dictionary::{Dictionary, Reader, Sym, same_text};
 
 /// As many texts as wait at most.
 const WAITING_MAX: usize = 96;
-const NOWHERE: u32 = u32::MAX;
 
 pub(super) struct Waiting {
     /// The name of the last event.
@@ -26,25 +25,23 @@ pub(super) struct Waiting {
     syms: Vec<Sym>,
 }
 
+/// A text that waits.
 struct Item {
-    column: u32,
-    row: u32,
     tag: u32,
-    /// The item whose text it is: this one, or the one before in the same column.
-    of: u32,
     text: Copied,
 }
 
 struct Last {
-    /// [`Copied::NOTHING`] where one waits, or none came yet.
+    /// [`Copied::NOTHING`] where none came yet.
     text: Copied,
+    /// What goes into the column for it: its number where it waits.
     sym: Sym,
-    /// The item whose text it is, [`NOWHERE`] where none waits.
-    item: u32,
+    /// The row from which on something waits, if anything does.
+    since: Option<usize>,
 }
 
 impl Last {
-    const NONE: Last = Last { text: Copied::NOTHING, sym: Sym::NONE, item: NOWHERE };
+    const NONE: Last = Last { text: Copied::NOTHING, sym: Sym::NONE, since: None };
 }
 
 impl Default for Waiting {
@@ -100,101 +97,67 @@ impl Waiting {
         self.items.len() >= WAITING_MAX
     }
 
-    /// Notes the text of `row` in `column`; gives its sym if that is known and nothing of the column
-    /// waits.
+    /// What goes into `column` for the text of this row: its sym, or its number if it waits.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "for each value of each event: a call costs as much")]
     pub(super) fn push(
         &mut self,
         dictionary: &Dictionary,
         reader: &mut Reader,
-        place: (usize, usize),
+        (column, row): (usize, usize),
         text: &str,
-    ) -> Option<Sym> {
-        match self.last.get(place.0) {
-            Some(last) if last.text.is(text) => Some(last.sym),
-            _ => {
-                let sym = self.push_other(dictionary, reader, place, text);
-                (sym != Sym::NONE).then_some(sym)
-            }
+    ) -> Sym {
+        match self.last.get(column) {
+            Some(last) if last.text.is(text) => last.sym,
+            _ => self.push_other(dictionary, reader, (column, row), text),
         }
     }
 
-    /// The same of one that is not the last of its column, or not known to be; [`Sym::NONE`] where it
-    /// waits.
+    /// The same of one that is not the last of its column.
     #[inline(never)]
     fn push_other(
         &mut self,
         dictionary: &Dictionary,
         reader: &mut Reader,
-        place: (usize, usize),
-        text: &str,
-    ) -> Sym {
-        let known = self.known(dictionary, text);
-        match self.last.get_mut(place.0) {
-            Some(last) if last.item == NOWHERE && (known.is_some() || reader.is_near()) => {
-                last.sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
-                last.text.set(text);
-                last.sym
-            }
-            Some(_) => self.wait(dictionary, reader, place, text),
-            None => {
-                self.last.resize_with(place.0 + 1, || Last::NONE);
-                self.push_other(dictionary, reader, place, text)
-            }
-        }
-    }
-
-    /// Has the text wait, or the place if the one before in its column waits and is the same.
-    #[inline(never)]
-    fn wait(
-        &mut self,
-        dictionary: &Dictionary,
-        reader: &Reader,
         (column, row): (usize, usize),
         text: &str,
     ) -> Sym {
-        let item = self.items.len() as u32;
+        let known = self.known(dictionary, text);
+        if self.last.len() <= column {
+            self.last.resize_with(column + 1, || Last::NONE);
+        }
         let last = &mut self.last[column];
-        let (column, row) = (column as u32, row as u32);
-        let item = if last.item != NOWHERE && self.items[last.item as usize].text.is(text) {
-            Item { column, row, tag: 0, of: last.item, text: Copied::EMPTY }
+        last.text.set(text);
+        if last.since.is_none() && (known.is_some() || reader.is_near()) {
+            last.sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
         } else {
-            *last = Last { item, ..Last::NONE };
+            last.since = last.since.or(Some(row));
+            last.sym = Sym(self.items.len() as u32);
             let tag = dictionary.tag(text);
             reader.prefetch(tag);
-            Item { column, row, tag, of: item, text: Copied::new(text) }
-        };
-        self.items.push(item);
-        Sym::NONE
+            self.items.push(Item { tag, text: Copied::new(text) });
+        }
+        last.sym
     }
 
-    /// Looks up what waits; `put` gets column, row and sym.
+    /// Looks up what waits, and puts it in the place of its numbers; `put` gets a column, the first row in
+    /// which it has numbers, and what these stand for.
     pub(super) fn look_up(
         &mut self,
         dictionary: &Dictionary,
         reader: &mut Reader,
-        mut put: impl FnMut(usize, usize, Sym),
+        mut put: impl FnMut(usize, usize, &[Sym]),
     ) {
         let Waiting { items, last, syms, .. } = self;
-        let own = |(i, item): &(usize, &Item)| item.of as usize == *i;
-        for (_, item) in items.iter().enumerate().filter(own) {
-            dictionary.approach(reader, item.tag);
-        }
         syms.clear();
-        for (i, item) in items.iter().enumerate() {
-            let sym = if item.of as usize == i {
-                dictionary.intern_tagged(reader, item.tag, item.text.bytes())
-            } else {
-                syms[item.of as usize]
-            };
-            syms.push(sym);
-            put(item.column as usize, item.row as usize, sym);
+        syms.extend(items.iter().map(|item| dictionary.approach(reader, item.tag)));
+        for (item, sym) in items.iter().zip(syms.iter_mut()) {
+            *sym = dictionary.intern_approached(reader, *sym, item.tag, item.text.bytes());
         }
-        for last in last.iter_mut().filter(|last| last.item != NOWHERE) {
-            let item = std::mem::replace(&mut last.item, NOWHERE) as usize;
-            last.text = std::mem::replace(&mut items[item].text, Copied::EMPTY);
-            last.sym = syms[item];
+        for (column, last) in last.iter_mut().enumerate() {
+            let Some(since) = last.since.take() else { continue };
+            last.sym = syms[last.sym.0 as usize];
+            put(column, since, syms);
         }
         items.clear();
     }
