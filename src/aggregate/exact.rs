@@ -172,7 +172,7 @@ impl Sums {
     pub(crate) fn add_measure(&mut self, measure: &Measure) -> usize {
         if let State::Narrow(pair) = &mut self.0
             && measure.narrow
-            && pair.merge(&measure.pair)
+            && pair.add_pair(&measure.pair)
         {
             return 0;
         }
@@ -485,6 +485,14 @@ impl<const S: usize, const S_FIRST: usize, const Q: usize, const Q_FIRST: usize>
 }
 
 impl Narrow {
+    /// What [`merge`](Pair::merge) does, of a pair in the same windows: for each event in each view.
+    #[inline]
+    fn add_pair(&mut self, other: &Self) -> bool {
+        self.sum.add_same(&other.sum);
+        self.squares.add_same(&other.squares);
+        self.has_room()
+    }
+
     /// A term that lies in the windows, and its square. Without a branch: much is taken apart.
     #[inline]
     fn of(term: Term) -> Self {
@@ -555,6 +563,15 @@ impl<const N: usize, const FIRST: usize> Fixed<N, FIRST> {
     #[inline]
     fn merge<const M: usize, const OTHER_FIRST: usize>(&mut self, other: &Fixed<M, OTHER_FIRST>) {
         add_limbs(&mut self.0[OTHER_FIRST - FIRST..], &other.0, other.fill(), false);
+    }
+
+    /// The same of a number in the same window: a chain of additions, without a branch.
+    #[inline]
+    fn add_same(&mut self, other: &Self) {
+        let mut carry = false;
+        for limb in 0..N {
+            (self.0[limb], carry) = self.0[limb].carrying_add(other.0[limb], carry);
+        }
     }
 
     #[inline]
@@ -680,8 +697,7 @@ const fn bits_of(limbs: usize) -> i32 {
 }
 
 /// `limbs += words + carry`, where `fill` stands above `words` for ever. What leaves `limbs` at
-/// the top is dropped, and there are at least as many as `words`. Every sum of two's complement
-/// numbers in this file is made here.
+/// the top is dropped, and there are at least as many as `words`.
 #[inline]
 fn add_limbs<const WORDS: usize>(
     limbs: &mut [u64],

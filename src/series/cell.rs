@@ -3,7 +3,7 @@
 //! Next: `series.rs`.
 
 use super::Shape;
-use crate::aggregate::{Aggregate, Count, Inputs, Kinds, Malformed, States, StatesRef};
+use crate::aggregate::{Aggregate, Count, Inputs, Kinds, Malformed, Measure, States, StatesRef};
 use crate::codec;
 use crate::time::Timestamp;
 
@@ -83,6 +83,23 @@ impl Cell {
             tally.observe(time, times);
             (times, inputs)
         }));
+        self.tally = tally;
+    }
+
+    /// The same of events that count for one each, where the states are the statistics of one measure.
+    #[inline]
+    pub(crate) fn observe_plain<'m>(
+        &mut self,
+        events: impl Iterator<Item = (Timestamp, &'m Measure)>,
+    ) {
+        let mut tally = self.tally;
+        let states = self.states.as_mut();
+        for (time, measure) in events {
+            tally.observe(time, 1);
+            if !measure.value().is_nan() {
+                states.stats[0].observe_measure(measure);
+            }
+        }
         self.tally = tally;
     }
 

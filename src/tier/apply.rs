@@ -206,12 +206,22 @@ impl<'a> Bound<'a> {
     /// The measure that each event of the batch brings to a view which keeps the statistics of one and
     /// nothing else, where each event counts for one at a time that is known.
     fn only_measure(&self, plan: &Plan) -> Option<&'a [Measure]> {
-        let shape = &plan.shape;
-        let is_plain = shape.calendar.grains.is_empty() && self.columns.extras.is_plain();
+        let is_plain = plan.shape.kinds.sketches.is_empty() && self.columns.extras.is_plain();
         match *self.measures.as_slice() {
-            [Some(measures)] if is_plain && shape.kinds.sketches.is_empty() => Some(measures),
+            [Some(measures)] if is_plain => Some(measures),
             _ => None,
         }
+    }
+
+    /// The times of some events, and what they bring of a measure.
+    #[inline]
+    fn plain<'m>(
+        &self,
+        measures: &'m [Measure],
+        rows: Range<usize>,
+    ) -> impl Iterator<Item = (Timestamp, &'m Measure)> {
+        let times = self.columns.times[rows.clone()].iter();
+        times.map(|time| Timestamp::from_micros(*time)).zip(&measures[rows])
     }
 
     /// What the states of the view observe of an event.
@@ -251,10 +261,7 @@ impl<'a> Bound<'a> {
         measures: &[Measure],
     ) {
         for (slot, item) in slots.iter().zip(items) {
-            let rows = item.rows();
-            let events = self.columns.times[rows.clone()].iter().zip(&measures[rows]);
-            let events = events.map(|(time, measure)| (Timestamp::from_micros(*time), measure));
-            shard.observe_plain(*slot, &plan.shape, leaf, events);
+            shard.observe_plain(*slot, &plan.shape, leaf, self.plain(measures, item.rows()));
         }
     }
 
@@ -269,6 +276,7 @@ impl<'a> Bound<'a> {
         items: &[Placed],
         plan: &Plan,
         leaf: &mut Leaf,
+        measures: Option<&[Measure]>,
         late: &mut Vec<u32>,
     ) {
         let shape = &plan.shape;
@@ -301,8 +309,12 @@ impl<'a> Bound<'a> {
                 // The first of all in any case.
                 let mut rows = start + usize::from(count == 0)..end;
                 let upto = rows.find(|row| !is_more(*row)).unwrap_or(end);
-                let event = |row: usize| (self.time(row), extras.times(row), self.inputs(row));
-                run.observe_each((start..upto).map(event));
+                if let Some(measures) = measures {
+                    run.observe_plain(self.plain(measures, start..upto));
+                } else {
+                    let event = |row: usize| (self.time(row), extras.times(row), self.inputs(row));
+                    run.observe_each((start..upto).map(event));
+                }
                 count += upto - start;
                 if upto < end {
                     folded += upto - start;
@@ -578,7 +590,17 @@ impl ViewTier {
         items.resize(columns.len().max(items.len()), Placed::default());
         let mut counts = [0_u32; super::SHARDS + 1];
         let (mut taken, mut last, mut behind_last) = (0, [Sym::NONE; N], usize::MAX);
-        for (row, _) in columns.names.iter().enumerate() {
+        let mut rows = 0..columns.len();
+        if N == 0
+            && conditions.is_empty()
+            && let Ok(len) = u16::try_from(rows.end)
+        {
+            // All of them are of the one key.
+            let (shard, hash) = self.place(&[]);
+            items[0] = Placed { row: 0, len, shard: shard as u16, hash };
+            (taken, rows) = (1, 0..0);
+        }
+        for row in rows {
             let key: [Sym; N] = std::array::from_fn(|i| parts[i][row]);
             if key.contains(&Sym::NONE) || !takes(row) {
                 continue;
@@ -611,12 +633,15 @@ impl ViewTier {
                 for (item, slot) in items.iter().zip(slots.iter_mut()) {
                     *slot = shard.slot_at(*slot, item.hash, &key(item), &self.plan.shape);
                 }
-                if let Some(measures) = plain {
-                    bound.observe_plain(shard, slots, items, &self.plan, leaf, measures);
-                } else if self.plan.shape.calendar.grains.is_empty() {
-                    bound.observe(shard, slots, items, &self.plan, leaf);
-                } else {
-                    bound.observe_runs(shard, slots, items, &self.plan, leaf, late);
+                let has_grains = !self.plan.shape.calendar.grains.is_empty();
+                match plain {
+                    _ if has_grains => {
+                        bound.observe_runs(shard, slots, items, &self.plan, leaf, plain, late);
+                    }
+                    Some(measures) => {
+                        bound.observe_plain(shard, slots, items, &self.plan, leaf, measures);
+                    }
+                    None => bound.observe(shard, slots, items, &self.plan, leaf),
                 }
             }
         };

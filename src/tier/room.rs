@@ -83,8 +83,8 @@ impl Drop for Block {
 pub(crate) struct Chunk<T> {
     start: NonNull<T>,
     /// Values that there are, from the first.
-    len: usize,
-    capacity: usize,
+    len: u32,
+    capacity: u32,
     /// What it is a part of; `None`: it is an allocation of its own.
     block: Option<Arc<Block>>,
     _owned: PhantomData<T>,
@@ -119,14 +119,14 @@ impl Room {
         // SAFETY: `at` lies inside of the block (checked above), at a multiple of 64 from its
         // beginning, which is aligned to more than that.
         let start = unsafe { block.start.add(at) }.cast::<T>();
-        Chunk { start, len: 0, capacity, block: Some(block), _owned: PhantomData }
+        Chunk { start, len: 0, capacity: capacity as u32, block: Some(block), _owned: PhantomData }
     }
 }
 
 impl<T> From<Vec<T>> for Chunk<T> {
     fn from(values: Vec<T>) -> Self {
         let all = NonNull::from(Box::leak(values.into_boxed_slice()));
-        let (start, len) = (all.cast(), all.len());
+        let (start, len) = (all.cast(), all.len() as u32);
         Chunk { start, len, capacity: len, block: None, _owned: PhantomData }
     }
 }
@@ -145,7 +145,7 @@ impl<T> From<Chunk<T>> for Vec<T> {
 impl<T> Chunk<T> {
     /// So many values there is still room for.
     pub(crate) fn spare(&self) -> usize {
-        self.capacity - self.len
+        (self.capacity - self.len) as usize
     }
 
     /// Adds values.
@@ -158,9 +158,19 @@ impl<T> Chunk<T> {
             // SAFETY: the place lies inside of the part that was cut for this chunk alone (room's
             // invariant 2), behind its values, and is aligned like the first. It is counted once it is
             // written: should `make` panic, those before it are the chunk's.
-            unsafe { self.start.add(self.len).write(make()) };
+            unsafe { self.start.add(self.len as usize).write(make()) };
             self.len += 1;
         }
+        // Where the next ones go is far away as yet.
+        let next = n.min(self.spare());
+        // SAFETY: the places lie inside of the same part, and what is not initialised may be anything.
+        let next = unsafe {
+            std::slice::from_raw_parts(
+                self.start.add(self.len as usize).as_ptr().cast::<std::mem::MaybeUninit<T>>(),
+                next,
+            )
+        };
+        crate::slots::prefetch(next);
     }
 
     /// The values of a chunk that is an allocation of its own.
@@ -168,7 +178,7 @@ impl<T> Chunk<T> {
     /// # Safety
     /// It is not looked at again.
     unsafe fn boxed(&self) -> Box<[T]> {
-        let values = slice_from_raw_parts_mut(self.start.as_ptr(), self.len);
+        let values = slice_from_raw_parts_mut(self.start.as_ptr(), self.len as usize);
         // SAFETY: without a block they come from a box of as many, and the caller gives them up.
         unsafe { Box::from_raw(values) }
     }
@@ -180,7 +190,7 @@ impl<T> Deref for Chunk<T> {
     #[inline]
     fn deref(&self) -> &[T] {
         // SAFETY: `len` values were written from `start` on (invariant 1), and live as long as this.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
     }
 }
 
@@ -188,7 +198,7 @@ impl<T> DerefMut for Chunk<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as for `deref`; the part is this chunk's alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len as usize) }
     }
 }
 
@@ -201,7 +211,7 @@ impl<T> Drop for Chunk<T> {
         }
         // SAFETY: the values are initialised and nobody sees them any more. Their memory goes with the
         // block, which is dropped after this.
-        unsafe { slice_from_raw_parts_mut(self.start.as_ptr(), self.len).drop_in_place() };
+        unsafe { slice_from_raw_parts_mut(self.start.as_ptr(), self.len as usize).drop_in_place() };
     }
 }
 

@@ -308,12 +308,14 @@ impl Shard {
         self.sketches.prefetch(slot);
     }
 
-    /// The slot of `key`, made if it is new.
+    /// The slot of `key`, made if it is new, which is its first touch.
     fn slot_of(&mut self, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
-        match self.find(hash, key) {
-            Some(slot) => slot,
-            None => self.insert(hash, key, !self.everything_here, false, shape),
+        if let Some(slot) = self.find(hash, key) {
+            return slot;
         }
+        let slot = self.insert(hash, key, !self.everything_here, false, shape);
+        self.first_touch(slot);
+        slot
     }
 
     #[cold]
