@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 /// it spills to some 900 bytes. An observation costs a few nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
-    measured: u64,
     min: f64,
+    /// Between the two: side by side they would be compared at once, in four times as many instructions.
+    measured: u64,
     max: f64,
     sums: Sums,
 }
@@ -60,8 +61,9 @@ impl Stats {
 
     #[inline]
     fn note(&mut self, value: f64) {
-        // Minus zero becomes zero.
-        let value = value + 0.0;
+        // Minus zero becomes zero. (Of a sum with zero the compiler would compare the value as it was, and not
+        // see that what follows is an instruction each.)
+        let value = if value == 0.0 { 0.0 } else { value };
         self.measured = self.measured.saturating_add(1);
         self.min = if value < self.min { value } else { self.min };
         self.max = if value > self.max { value } else { self.max };

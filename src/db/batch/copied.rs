@@ -23,13 +23,6 @@ impl Copied {
     pub(super) const NOTHING: Copied = Copied { len: usize::MAX, ..Copied::EMPTY };
 
     #[inline]
-    pub(super) fn new(text: &str) -> Self {
-        let mut copied = Copied::EMPTY;
-        copied.set(text);
-        copied
-    }
-
-    #[inline]
     pub(super) fn set(&mut self, text: &str) {
         /// Of the ends of a text of `N` bytes at least and twice that at most.
         fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {

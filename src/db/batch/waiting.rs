@@ -19,6 +19,8 @@ pub(super) struct Waiting {
     name: Last,
     /// What a text may be that comes next.
     expected: Sym,
+    /// So many of the items wait; the others are there to be used again.
+    waiting: usize,
     items: Vec<Item>,
     /// What came last, by column: events often repeat the value of the one before.
     last: Vec<Last>,
@@ -47,14 +49,14 @@ impl Last {
 impl Default for Waiting {
     fn default() -> Self {
         let (items, last, syms) = (Vec::new(), Vec::new(), Vec::new());
-        Waiting { name: Last::NONE, expected: Sym::NONE, items, last, syms }
+        Waiting { name: Last::NONE, expected: Sym::NONE, waiting: 0, items, last, syms }
     }
 }
 
 impl Waiting {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.waiting == 0
     }
 
     /// A text that comes next may be this one.
@@ -94,7 +96,7 @@ impl Waiting {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= WAITING_MAX
+        self.waiting >= WAITING_MAX
     }
 
     /// What goes into `column` for the text of this row: its sym, or its number if it waits.
@@ -132,10 +134,16 @@ impl Waiting {
             last.sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
         } else {
             last.since = last.since.or(Some(row));
-            last.sym = Sym(self.items.len() as u32);
-            let tag = dictionary.tag(text);
-            reader.prefetch(tag);
-            self.items.push(Item { tag, text: Copied::new(text) });
+            last.sym = Sym(self.waiting as u32);
+            if self.waiting == self.items.len() {
+                self.items.push(Item { tag: 0, text: Copied::EMPTY });
+            }
+            // In its place, for a copy would wait until the parts that the text was put in are together.
+            let item = &mut self.items[self.waiting];
+            self.waiting += 1;
+            item.text.set(text);
+            item.tag = dictionary.tag(text);
+            reader.prefetch(item.tag);
         }
         last.sym
     }
@@ -148,7 +156,8 @@ impl Waiting {
         reader: &mut Reader,
         mut put: impl FnMut(usize, usize, &[Sym]),
     ) {
-        let Waiting { items, last, syms, .. } = self;
+        let Waiting { waiting, items, last, syms, .. } = self;
+        let items = &items[..std::mem::take(waiting)];
         syms.clear();
         syms.extend(items.iter().map(|item| dictionary.approach(reader, item.tag)));
         for (item, sym) in items.iter().zip(syms.iter_mut()) {
@@ -159,12 +168,11 @@ impl Waiting {
             last.sym = syms[last.sym.0 as usize];
             put(column, since, syms);
         }
-        items.clear();
     }
 
     /// Forgets what waits.
     pub(super) fn clear(&mut self) {
-        if !self.items.is_empty() {
+        if self.waiting > 0 {
             *self = Waiting::default();
         }
     }
