@@ -13,8 +13,8 @@ use std::time::Duration;
 const KEYS: [&str; 3] = ["alice", "bob", "a key of thirty-six bytes, like a uuid"];
 /// Longer ones are not remembered.
 const LONG: [&str; 2] = [
-    "exactly sixty-six bytes of text, which is what a line has room for",
-    "exactly sixty-seven bytes of text, which is more than it has room f",
+    "sixty-two bytes of text, which is what there is room for......",
+    "sixty-three bytes of text, which is one more than is kept......",
 ];
 
 fn go_on(_: Progress) -> ControlFlow<()> {
