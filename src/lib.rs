@@ -83,6 +83,7 @@ mod options;
 mod slots;
 mod sync;
 mod time;
+mod versions;
 
 // Files.
 mod disk;

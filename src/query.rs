@@ -25,7 +25,7 @@ pub use across::Across;
 pub use answer::{Bucket, Estimate, Row, Seen, SpanTotal, Total};
 pub use component::{Component, Percent};
 pub(crate) use counted::{Around, Back, Keyed, Part, Summed, check_kept};
-pub(crate) use even::Even;
+pub(crate) use even::{Even, Standing};
 pub use range::RangeQuery;
 pub use series::SeriesQuery;
 pub use several::{Balance, Trend};

@@ -27,6 +27,7 @@ use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, OnceLock};
 use crate::time::{TimeZone, Timestamp};
+use crate::versions::{Version, Versions};
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
 use room::Room;
@@ -36,6 +37,9 @@ use std::sync::Arc;
 
 /// Shards of a view that has a key; one without has a single series and a single shard.
 pub(crate) const SHARDS: usize = 16;
+
+/// Places of a shard that have versions; its slots have them in turn.
+const PLACES: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 256 };
 
 pub(crate) type Key = SmallVec<[Sym; 4]>;
 
@@ -49,8 +53,9 @@ pub(crate) struct ViewTier {
     /// From which bucket of each grain on all series know theirs, where they were converted from those of
     /// another definition (`series/convert.rs`).
     converted: OnceLock<Box<[i64]>>,
-    /// It is no view of the engine any more: dropped, or another one has taken its place.
-    has_left: AtomicBool,
+    /// Of its series, by slot; over when it is no view of the engine any more: dropped, or another one
+    /// has taken its place.
+    versions: Arc<Versions>,
     /// Single events are applied to it when they come.
     at_once: AtomicBool,
     /// Held by the call that does the backfill.
@@ -126,7 +131,7 @@ impl ViewTier {
             let shard = Shard::new(arity, shape, expected, stored_rows > 0, room.clone());
             CachePadded::new(Mutex::new(shard))
         };
-        let shards = std::iter::repeat_with(shard).take(shards).collect();
+        let shards: Box<[_]> = std::iter::repeat_with(shard).take(shards).collect();
         ViewTier {
             id,
             view,
@@ -135,7 +140,7 @@ impl ViewTier {
             defined_at: AtomicU64::new(defined_at),
             backfill: Mutex::new(backfill),
             converted: OnceLock::new(),
-            has_left: AtomicBool::new(false),
+            versions: Arc::new(Versions::new(shards.len() * PLACES as usize)),
             at_once: AtomicBool::new(false),
             backfilling: Mutex::new(()),
             scans: AtomicUsize::new(0),
@@ -192,7 +197,7 @@ impl ViewTier {
     }
 
     pub(crate) fn leave(&self) {
-        self.has_left.store(true, Release);
+        self.versions.end();
     }
 
     pub(crate) fn is_at_once(&self) -> bool {
@@ -205,7 +210,11 @@ impl ViewTier {
     }
 
     pub(crate) fn has_left(&self) -> bool {
-        self.has_left.load(Acquire)
+        self.versions.is_over()
+    }
+
+    pub(crate) fn versions(&self) -> &Arc<Versions> {
+        &self.versions
     }
 
     pub(crate) fn shards(&self) -> &[CachePadded<Mutex<Shard>>] {
@@ -240,6 +249,26 @@ impl ViewTier {
     pub(crate) fn read<R>(&self, key: &[Sym], read: impl FnOnce(SeriesRef<'_>) -> R) -> Lookup<R> {
         let (shard, hash) = self.place(key);
         self.shards[shard].lock().read(hash, key, read)
+    }
+
+    /// The same; where `read` says so gives the version that it was read at.
+    #[inline]
+    pub(crate) fn read_at_version(
+        &self,
+        key: &[Sym],
+        read: impl FnOnce(SeriesRef<'_>) -> bool,
+    ) -> Lookup<Option<Version>> {
+        let (at, hash) = self.place(key);
+        let mut shard = self.shards[at].lock();
+        match shard.read(hash, key, read) {
+            Lookup::Here(true) => {
+                Lookup::Here(shard.version(hash, key, &self.versions, at as u32 * PLACES))
+            }
+            Lookup::Here(false) => Lookup::Here(None),
+            Lookup::Partial => Lookup::Partial,
+            Lookup::Unknown => Lookup::Unknown,
+            Lookup::Nowhere => Lookup::Nowhere,
+        }
     }
 
     /// Brings in the row of `key` with the number of its cut (`None`: there is no row), unless the
@@ -379,5 +408,81 @@ impl Tally {
 
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Column, Columns};
+    use apply::{Scratch, apply_all};
+
+    /// Records an event of a user.
+    fn record(tier: &Arc<ViewTier>, user: &str) -> Sym {
+        let (texts, name) = (&tier.dictionary, tier.view.key()[0].as_str());
+        let mut reader = texts.reader();
+        let [event, name, user] = ["event", name, user].map(|text| texts.intern(&mut reader, text));
+        let columns = Columns {
+            names: vec![event],
+            times: vec![1],
+            dims: vec![Column { name, values: vec![user] }],
+            ..Columns::default()
+        };
+        apply_all(std::slice::from_ref(tier), &columns, &mut Scratch::default());
+        user
+    }
+
+    fn by_user() -> Arc<ViewTier> {
+        let (texts, view) = (Arc::new(Dictionary::new(0)), View::new("by_user").by(["user"]));
+        let (zone, asked) = (TimeZone::UTC, Backfill::NotAsked);
+        Arc::new(ViewTier::new(1, view, zone, 0, asked, &texts, 0, 0))
+    }
+
+    fn version(tier: &ViewTier, user: Sym) -> Version {
+        match tier.read_at_version(&[user], |_| true) {
+            Lookup::Here(Some(version)) => version,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_series_that_is_recorded_or_evicted_has_another_version_and_one_that_is_stored_has_not() {
+        let tier = by_user();
+        let (ann, bob) = (record(&tier, "ann"), record(&tier, "bob"));
+        let seen = [ann, bob].map(|user| version(&tier, user));
+        let is_current = || seen.map(|version| tier.versions().is_current(version));
+        assert_eq!(is_current(), [true, true]);
+        record(&tier, "ann");
+        assert_eq!(is_current(), [false, true]);
+        let seen = [ann, bob].map(|user| version(&tier, user));
+        let is_current = || seen.map(|version| tier.versions().is_current(version));
+        for shard in tier.shards() {
+            let (mut shard, mut captured) = (shard.lock(), Vec::new());
+            shard.cut(1);
+            while shard.walk(9, &mut captured) {}
+            shard.settle(captured.iter().map(|captured| captured.slot), 1, false);
+        }
+        assert_eq!(is_current(), [true, true]);
+        // The first round of the hand finds them touched.
+        for evicted in [0, 2] {
+            let all = tier.shards().iter().map(|shard| shard.lock().evict(9)).sum::<usize>();
+            assert_eq!(all, evicted);
+            assert_eq!(is_current(), [evicted == 0; 2]);
+        }
+        // In a slot that was another's.
+        record(&tier, "bob");
+        assert_eq!(is_current(), [false, false]);
+    }
+
+    #[test]
+    fn nothing_of_a_view_that_has_left_is_current() {
+        let tier = by_user();
+        let ann = record(&tier, "ann");
+        let before = version(&tier, ann);
+        assert!(tier.versions().is_current(before) && !tier.has_left());
+        tier.leave();
+        assert!(tier.has_left());
+        let behind = version(&tier, ann);
+        assert!([before, behind].iter().all(|seen| !tier.versions().is_current(*seen)));
     }
 }

@@ -4,6 +4,7 @@
 
 mod answer;
 mod asking;
+mod denials;
 pub(super) mod keys;
 mod limiter;
 mod reservation;

@@ -22,6 +22,7 @@ use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier, hash_key};
 use crate::time::{TimeZone, Timestamp};
+use crate::versions::{Version, Versions};
 use crate::view::View;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -391,13 +392,27 @@ impl Source for ViewSource {
         if is_ready { self.number_of(key) } else { None }
     }
 
-    fn see_at_hand(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+    fn see_at_hand(
+        &self,
+        key: &AskedKey,
+        read: &mut dyn FnMut(SeriesRef<'_>) -> bool,
+    ) -> Result<Option<Version>> {
         self.engine.check_open()?;
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {
-            Ok(syms) => self.load(syms, read).map(drop),
-            Err(_) => self.see(key, read).map(drop),
+            Ok(syms) => match self.tier.read_at_version(syms, &mut *read) {
+                Lookup::Here(version) => Ok(version),
+                Lookup::Nowhere => Ok(None),
+                Lookup::Partial | Lookup::Unknown => {
+                    self.load(syms, &mut |series| _ = read(series)).map(|_| None)
+                }
+            },
+            Err(_) => self.see(key, &mut |series| _ = read(series)).map(|_| None),
         }
+    }
+
+    fn versions(&self) -> &Arc<Versions> {
+        self.tier.versions()
     }
 
     fn number(&self, key: &AskedKey) -> u64 {

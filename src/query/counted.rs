@@ -15,6 +15,7 @@ use crate::dictionary::Sym;
 use crate::error::{Error, ErrorKind, Result};
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, Length, TimeZone, Timestamp};
+use crate::versions::Version;
 use crate::view::View;
 use std::ops::{ControlFlow, RangeInclusive};
 
@@ -363,12 +364,16 @@ impl<'q> Keyed<'q> {
         }
     }
 
-    /// Calls `see` with the series of its key, if there is one, where that is [at hand](Keyed::at_hand).
+    /// Calls `see` with the series of its key, if there is one, where that is [at hand](Keyed::at_hand); see
+    /// [`Source::see_at_hand`](super::Source::see_at_hand).
     #[inline]
-    pub(super) fn see_at_hand(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+    pub(super) fn see_at_hand(
+        self,
+        see: &mut dyn FnMut(SeriesRef<'_>) -> bool,
+    ) -> Result<Option<Version>> {
         match self.keys {
             [key] => self.query.source.see_at_hand(key, see),
-            _ => self.each(see),
+            _ => self.each(&mut |series| _ = see(series)).map(|()| None),
         }
     }
 

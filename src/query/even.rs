@@ -5,6 +5,8 @@
 //!
 //! Invariants
 //! 1. A sum is what [`Keyed::sum_back`] finds, or there is none.
+//! 2. As long as the series is not changed, nothing of a sum changes before the oldest bucket that counts
+//!    leaves, but for what depends on the present by itself: nothing else leaves before, nothing enters.
 //!
 //! Next: `query/counted.rs`.
 
@@ -12,6 +14,7 @@ use super::counted::{Back, Keyed, Summed, fitting};
 use crate::error::Result;
 use crate::series::{ALWAYS, SeriesRef, SumFrom};
 use crate::time::{Keep, TimeZone, Timestamp};
+use crate::versions::Version;
 use crate::view::View;
 use std::ops::ControlFlow;
 
@@ -24,6 +27,15 @@ pub(crate) struct Even {
     /// The length of a bucket, in microseconds.
     unit: i64,
     span: Span,
+}
+
+/// For how long a sum stands (invariant 2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// The first moment at which it does not any more.
+    pub(crate) until: i64,
+    /// As long as this one is current.
+    pub(crate) version: Version,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +87,9 @@ impl Even {
         }
     }
 
-    /// What counts of a series now. `None`: its ring does not say all.
+    /// What counts of a series now, and until when (invariant 2). `None`: its ring does not say all.
     #[inline]
-    fn sum(&self, series: SeriesRef<'_>, now: i64, most: u64) -> Option<Summed> {
+    fn sum(&self, series: SeriesRef<'_>, now: i64, most: u64) -> Option<(Summed, i64)> {
         let first = self.first(now);
         if series.known(self.at) != ALWAYS {
             return None;
@@ -85,7 +97,7 @@ impl Even {
         let mut summed = self.nothing(now);
         let found = series.sum_packed(self.at, first, most);
         let Some(found) = found.or_else(|| sum_of_blocks(self.at, series, first, most)) else {
-            return Some(summed);
+            return Some((summed, now));
         };
         if self.keep.oldest(found.newest) > first {
             return None;
@@ -93,12 +105,14 @@ impl Even {
         let last = series.last_span().end().micros();
         // The newest bucket is the last to leave.
         let clears = self.leaves(found.newest, last);
+        let mut until = now;
         if found.newest >= first && clears > now {
             summed.sum = found.sum;
             summed.clears = clears;
             summed.fits = found.full.map_or(now, |full| self.leaves(full, last).max(now));
+            until = self.leaves(found.oldest, last);
         }
-        Some(summed)
+        Some((summed, until))
     }
 
     /// Where nothing counts.
@@ -115,7 +129,8 @@ impl Even {
 /// [`SeriesRef::sum_packed`] of a ring that is not packed.
 #[inline(never)]
 fn sum_of_blocks(at: usize, series: SeriesRef<'_>, first: i64, most: u64) -> Option<SumFrom> {
-    let mut found = SumFrom { newest: series.newest(at)?, sum: 0, full: None };
+    let newest = series.newest(at)?;
+    let mut found = SumFrom { newest, sum: 0, full: None, oldest: newest };
     series.each_back(at, |number, count, _| {
         if number < first {
             return ControlFlow::Break(());
@@ -124,6 +139,7 @@ fn sum_of_blocks(at: usize, series: SeriesRef<'_>, first: i64, most: u64) -> Opt
         if found.sum > most && found.full.is_none() {
             found.full = Some(number);
         }
+        found.oldest = number;
         ControlFlow::Continue(())
     });
     Some(found)
@@ -144,8 +160,32 @@ impl Keyed<'_> {
     ) -> Result<Option<Summed>> {
         let now = now.micros();
         let mut summed = Some(even.nothing(now));
-        self.see_at_hand(&mut |series| summed = even.sum(series, now, most))?;
+        self.see_at_hand(&mut |series| {
+            summed = even.sum(series, now, most).map(|(summed, _)| summed);
+            false
+        })?;
         Ok(summed)
+    }
+
+    /// The same; and where more counts than `most`, for how long that stands, if that can be told.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub(crate) fn sum_at_version(
+        self,
+        even: &Even,
+        now: Timestamp,
+        most: u64,
+    ) -> Result<Option<(Summed, Option<Standing>)>> {
+        let now = now.micros();
+        let mut found = Some((even.nothing(now), now));
+        let version = self.see_at_hand(&mut |series| {
+            found = even.sum(series, now, most);
+            found.is_some_and(|(summed, _)| summed.fits > now)
+        })?;
+        let standing = |until: i64| version.map(|version| Standing { until, version });
+        Ok(found.map(|(summed, until)| (summed, standing(until))))
     }
 }
 
@@ -217,7 +257,19 @@ mod tests {
                 let sum = back.sum(&of, series.as_ref(), now, most).expect("nothing was converted");
                 Summed { fresh_leaves: back.fresh_leaves(&of, now), ..sum }
             });
-            prop_assert_eq!(even.sum(series.as_ref(), now, most), want);
+            let sum = |now: i64| even.sum(series.as_ref(), now, most);
+            prop_assert_eq!(sum(now).map(|(summed, _)| summed), want);
+            // What does not fit stands until then.
+            let Some((summed, until)) = sum(now).filter(|(summed, _)| summed.fits > now) else {
+                return Ok(());
+            };
+            prop_assert!(now < until && until <= summed.fits);
+            for later in [now + 1, now + (until - now) / 2, until - 1] {
+                let later = sum(later.clamp(now, until - 1)).map(|(later, until)| {
+                    (Summed { fresh_leaves: summed.fresh_leaves, ..later }, until)
+                });
+                prop_assert_eq!(later, Some((summed, until)));
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{AskedKey, Depth, KeyRef, Keyed, Query};
 use crate::error::Result;
 use crate::series::SeriesRef;
 use crate::time::{Grain, TimeZone, Timestamp};
+use crate::versions::Versions;
 use crate::view::View;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -267,6 +268,11 @@ impl Query {
     #[inline]
     pub(crate) fn key_of_one(&self, part: &str) -> Option<AskedKey> {
         self.source.find(part).map(AskedKey::One)
+    }
+
+    /// Of its series.
+    pub(crate) fn versions(&self) -> &Arc<Versions> {
+        self.source.versions()
     }
 
     /// The series of a key of it.

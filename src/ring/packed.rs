@@ -99,6 +99,8 @@ pub(crate) struct SumFrom {
     pub(crate) sum: u64,
     /// The bucket, counted from the newest one back, with which the sum is more than was asked about.
     pub(crate) full: Option<i64>,
+    /// The oldest of them; the newest of the ring where there are none.
+    pub(crate) oldest: i64,
 }
 
 /// Whether all of `grains` together are few enough buckets to be packed.
@@ -379,7 +381,7 @@ impl Packed {
     #[inline]
     pub(crate) fn sum_from(&self, nth: usize, first: i64, most: u64) -> Option<SumFrom> {
         let (newest, mut tokens) = self.tokens(nth)?;
-        let (mut number, mut sum, mut full) = (newest, 0_u64, None);
+        let (mut number, mut sum, mut full, mut oldest) = (newest, 0_u64, None, newest);
         while number >= first
             && let Some(token) = tokens.next()
         {
@@ -389,12 +391,13 @@ impl Packed {
                     if sum > most && full.is_none() {
                         full = Some(number);
                     }
+                    oldest = number;
                     number = number.wrapping_sub(1);
                 }
                 Token::Empty(n) => number = number.saturating_sub_unsigned(n),
             }
         }
-        Some(SumFrom { newest, sum, full })
+        Some(SumFrom { newest, sum, full, oldest })
     }
 
     /// Calls `see` with them until it breaks: the same in less time than one by one.

@@ -24,7 +24,7 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::{Gate, OnceLock};
 use crate::tier::apply::{Scratch, apply_all};
-use crate::tier::shard::{Capture, Captured};
+use crate::tier::shard::{Capture, Captured, Lookup};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::TimeZone;
 use crate::{Db, Durability, Event, Options, TestClock, Timestamp, View};
@@ -324,6 +324,42 @@ fn a_whole_series_is_captured_as_it_was_at_the_cut() {
 #[test]
 fn a_part_of_a_series_is_captured_as_it_was_at_the_cut() {
     first_touch("first touch, parts of series", 1);
+}
+
+/// Two users, one after the other, are recorded while another thread reads them: whose version is current
+/// then is as it was read, and who sees that the second was recorded sees that the first was.
+#[test]
+fn a_version_is_current_while_what_was_read_is_so() {
+    explore("versions", None, || {
+        let dictionary = Arc::new(Dictionary::new(0));
+        let tier = tier(&dictionary, 0);
+        let users = ["a", "b"];
+        let events = events(&dictionary, &users);
+        let syms = users.map(|user| dictionary.find(user).expect("recorded"));
+        let record = |tier: &Arc<ViewTier>, event: &Columns| {
+            apply_all(std::slice::from_ref(tier), event, &mut Scratch::default());
+        };
+        events.iter().for_each(|event| record(&tier, event));
+        let recorder = {
+            let tier = tier.clone();
+            spawn(move || events.iter().for_each(|event| record(&tier, event)))
+        };
+        let read = syms.map(|sym| {
+            let mut count = 0;
+            let found = tier.read_at_version(&[sym], |series| {
+                count = series.total().count();
+                true
+            });
+            let Lookup::Here(Some(version)) = found else { panic!("it is here") };
+            (count, version)
+        });
+        let is_current = |(_, version)| tier.versions().is_current(version);
+        if read[1].0 == 2 || !is_current(read[1]) {
+            assert!(read[0].0 == 2 || !is_current(read[0]), "recorded before");
+        }
+        recorder.join().expect("done");
+        assert_eq!(read.map(is_current), read.map(|(count, _)| count == 2));
+    });
 }
 
 fn open(disk: &SimulatedDisk) -> Stepped {

@@ -13,12 +13,15 @@
 //!    and not by the log's position: a backfill changes series between two cuts at one position.)
 //! 4. `everything_here`: no key of the shard has a stored row without being resident, so an absent
 //!    key is a new key and nothing has to be read to know that.
+//! 5. Each change of a series and each end of an entry raises the version of its slot's place (`versions.rs`),
+//!    once somebody took one of the shard along. Completing an entry changes nothing that can be read, and evicting
+//!    one neither; but its slot may be another key's then.
 //!
 //! Next: `tier/apply.rs`; where entries lie: `tier/slab.rs`.
 
 use super::room::Room;
 use super::slab::Slab;
-use super::{Key, SHARDS, ShardTotals, hash_key};
+use super::{Key, PLACES, SHARDS, ShardTotals, hash_key};
 use crate::aggregate::{Inputs, Measure, Sketch, StatesMut, StatesRef, Stats};
 use crate::dictionary::Sym;
 use crate::series::{Cell, Head, Observed, Occurrence, Series, SeriesMut, SeriesRef, Shape};
@@ -26,6 +29,7 @@ use crate::slots::{self, Slots};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::AcqRel;
 use crate::time::{Leaf, Stopwatch, Timestamp};
+use crate::versions::{Version, Versions};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -79,6 +83,26 @@ pub(crate) struct Shard {
     resize_micros: u64,
     /// Where the eviction's sweep goes on.
     hand: u32,
+    /// Invariant 5.
+    watched: Option<Watched>,
+}
+
+/// The versions of a shard.
+struct Watched {
+    versions: Arc<Versions>,
+    first: u32,
+}
+
+impl Watched {
+    #[inline]
+    fn place(&self, slot: u32) -> u32 {
+        self.first + slot % PLACES
+    }
+
+    #[inline]
+    fn raise(&self, slot: u32) {
+        self.versions.raise(self.place(slot));
+    }
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts; a byte each is paid for")]
@@ -213,6 +237,7 @@ impl Shard {
             resizes: 0,
             resize_micros: 0,
             hand: 0,
+            watched: None,
         }
     }
 
@@ -455,6 +480,9 @@ impl Shard {
             entry = self.entries.one_mut(slot);
         }
         entry.touched = true;
+        if let Some(watched) = &self.watched {
+            watched.raise(slot);
+        }
         let Observed { late, grown } =
             change(&mut entry.head, &mut self.stats, &mut self.sketches, mark);
         if grown != 0 {
@@ -584,6 +612,21 @@ impl Shard {
         }
     }
 
+    /// The version of a key's slot; from now on changes of the shard raise them. The places of its slots begin
+    /// with `first`. `None`: the key is not here.
+    pub(crate) fn version(
+        &mut self,
+        hash: u64,
+        key: &[Sym],
+        versions: &Arc<Versions>,
+        first: u32,
+    ) -> Option<Version> {
+        let slot = self.find(hash, key)?;
+        let watch = || Watched { versions: versions.clone(), first };
+        let watched = self.watched.get_or_insert_with(watch);
+        Some(watched.versions.take(watched.place(slot)))
+    }
+
     /// Completes `key` with its stored row of cut `as_of`, and reads it; `None` if there is
     /// neither row nor entry.
     pub(crate) fn install<R>(
@@ -639,6 +682,9 @@ impl Shard {
     }
 
     fn remove(&mut self, slot: u32) {
+        if let Some(watched) = &self.watched {
+            watched.raise(slot);
+        }
         self.live -= 1;
         if let [sym] = *self.key(slot) {
             self.by_sym[sym_place(sym)] = NO_SLOT;

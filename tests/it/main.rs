@@ -31,6 +31,7 @@ mod interchange;
 mod kll;
 mod late;
 mod limit_cases;
+mod limit_denials;
 mod limits;
 mod matrix;
 mod membership;

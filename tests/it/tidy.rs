@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dictionary", WORDS),
     ("codec", WORDS),
     ("slots", WORDS),
+    ("versions", WORDS),
     // 1 algebra
     ("aggregate", WORDS),
     ("series", &["aggregate", "ring"]),
@@ -67,8 +68,18 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Everybody may use these.
-const WORDS: &[&str] =
-    &["codec", "dictionary", "error", "event", "key", "options", "slots", "sync", "time"];
+const WORDS: &[&str] = &[
+    "codec",
+    "dictionary",
+    "error",
+    "event",
+    "key",
+    "options",
+    "slots",
+    "sync",
+    "time",
+    "versions",
+];
 
 /// An arrow against the layers, and why it is there.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[

@@ -135,7 +135,8 @@ impl<'a> Asking<'a> {
         let Question { constraint, series, refunds: None, even } = self.question(0) else {
             return None;
         };
-        Some(Short { db: self.db, constraint, series: series?, even: even?, policy: self.policy })
+        let (db, policy) = (self.db, self.policy);
+        Some(Short { db, constraint, series: series?, even: even?, policy, asker: None })
     }
 
     /// What a policy that refuses nothing says.

@@ -6,6 +6,7 @@
 //! 2. A limiter goes by the policy of now: one that was replaced says so.
 
 use super::asking::{Asking, Whose};
+use super::denials::{Asker, Denials};
 use super::short::Short;
 use super::{Limit, Reservation};
 use crate::db::Db;
@@ -20,6 +21,7 @@ use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::sync::{RwLock, STRIPES, stripe};
 use crate::time::{TimeZone, Timestamp};
+use crate::versions::Versions;
 use crate::view::View;
 use crossbeam::utils::CachePadded;
 use smallvec::SmallVec;
@@ -287,7 +289,7 @@ impl Db {
 
     fn bind_all(&self, active: Arc<Active>) -> Result<Bound> {
         let rules = active.policy.rules().iter().map(|rule| self.bind(rule, &active.policy));
-        Ok(Bound { rules: rules.collect::<Result<_>>()?, active })
+        Ok(Bound { rules: rules.collect::<Result<_>>()?, active, denials: Denials::new() })
     }
 
     fn bind(&self, rule: &Rule, policy: &Policy) -> Result<BoundRule> {
@@ -320,7 +322,8 @@ impl Db {
             [part] => Some(part.clone()),
             _ => None,
         });
-        Ok(BoundRule { constraints, query, refunds, even, part })
+        let versions = query.as_ref().map(|query| query.versions().clone());
+        Ok(BoundRule { constraints, query, refunds, even, part, versions })
     }
 }
 
@@ -338,6 +341,7 @@ pub struct Limiter {
 struct Bound {
     active: Arc<Active>,
     rules: SmallVec<[BoundRule; 2]>,
+    denials: Denials,
 }
 
 pub(super) struct BoundRule {
@@ -349,6 +353,8 @@ pub(super) struct BoundRule {
     even: Option<Even>,
     /// Where the view's key is of one part: which.
     part: Option<String>,
+    /// Of the view's series.
+    versions: Option<Arc<Versions>>,
 }
 
 impl Limiter {
@@ -574,9 +580,39 @@ impl Bound {
         if event.time.is_some() || !event.is_plainly_valid() {
             return Ok(None);
         }
+        let asker = Asker { denials: &self.denials, text: part };
+        if let Some(verdict) = self.deny_again(db, rule, asker, event.count()) {
+            return Ok(Some(verdict));
+        }
         let Some(key) = query.key_of_one(part) else { return Ok(None) };
         let (constraint, series) = (rule.constraint(), Keyed::new(query, slice::from_ref(&key)));
-        Short { db, constraint, series, even, policy: Some(&self.active) }.decide(event, durability)
+        let (policy, asker) = (Some(&self.active), Some(asker));
+        Short { db, constraint, series, even, policy, asker }.decide(event, durability)
+    }
+
+    /// Denies what was denied before, where that is the answer still (`db/limit/denials.rs`).
+    #[inline]
+    fn deny_again(
+        &self,
+        db: &Db,
+        rule: &BoundRule,
+        asker: Asker<'_>,
+        cost: u64,
+    ) -> Option<Verdict> {
+        let engine = db.engine();
+        let limits = &engine.limits;
+        if limits.has_held() || engine.check_open().is_err() {
+            return None;
+        }
+        let denied = asker.recall(cost, rule.versions.as_ref()?)?;
+        let now = engine.now();
+        if limits.steady(now) > now {
+            return None;
+        }
+        let constraint = rule.constraint();
+        let plain = denied.at(now, constraint.limit())?;
+        self.active.tallies.deny();
+        Some(Verdict::Denied(plain.denial(constraint, now)))
     }
 
     /// The event's key in a view.

@@ -4,11 +4,12 @@
 //! 1. What is decided here is what `db/limit/asking.rs` decides, and what is recorded is under the same lock.
 //!    Where that is not certain beforehand, nothing was done, and it is asked there.
 //! 2. While nothing is reserved, who is denied writes nothing that all threads share but the lock of the
-//!    shard that is read.
+//!    shard that is read, and a version of its that nobody took along since it was raised.
 //!
-//! Next: `db/limit/asking.rs`.
+//! Next: `db/limit/denials.rs`, then `db/limit/asking.rs`.
 
 use super::answer::since;
+use super::denials::Asker;
 use super::limiter::Active;
 use crate::db::Db;
 use crate::error::Result;
@@ -26,6 +27,8 @@ pub(super) struct Short<'a> {
     pub(super) series: Keyed<'a>,
     pub(super) even: &'a Even,
     pub(super) policy: Option<&'a Arc<Active>>,
+    /// Who is to remember what is denied.
+    pub(super) asker: Option<Asker<'a>>,
 }
 
 impl Short<'_> {
@@ -36,7 +39,7 @@ impl Short<'_> {
         event: &Event<'_>,
         durability: Durability,
     ) -> Result<Option<Verdict>> {
-        let Short { db, constraint, series, even, policy } = self;
+        let Short { db, constraint, series, even, policy, asker } = self;
         let (limit, cost) = (constraint.limit(), event.count());
         let (Some(most), Some(key)) = (limit.checked_sub(cost), series.at_hand()) else {
             return Ok(None);
@@ -54,7 +57,11 @@ impl Short<'_> {
             if limits.steady(now) > now {
                 return Ok(None);
             }
-            let Some(summed) = series.sum_evenly(even, now, most)? else { return Ok(None) };
+            let summed = match asker {
+                Some(_) => series.sum_at_version(even, now, most)?,
+                None => series.sum_evenly(even, now, most)?.map(|summed| (summed, None)),
+            };
+            let Some((summed, standing)) = summed else { return Ok(None) };
             let plain = Plain::new(limit, summed);
             if plain.holds_from > now.micros() {
                 drop(locked);
@@ -63,6 +70,9 @@ impl Short<'_> {
                         return Ok(None);
                     }
                     active.tallies.deny();
+                }
+                if let (Some(asker), Some(standing)) = (asker, standing) {
+                    asker.remember(&plain, cost, now, standing);
                 }
                 return Ok(Some(Verdict::Denied(plain.denial(constraint, now))));
             }
