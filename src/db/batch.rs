@@ -555,13 +555,16 @@ mod tests {
         #[test]
         fn a_builder_tells_the_events_that_were_added(
             rounds in prop::collection::vec(
-                prop::collection::vec((told(), any::<bool>(), prop::bool::weighted(0.7)), 0..150),
-                1..4,
+                (
+                    prop::collection::vec((told(), any::<bool>(), prop::bool::weighted(0.7)), 0..150),
+                    prop::bool::weighted(0.2),
+                ),
+                1..5,
             ),
         ) {
             let dictionary = Dictionary::new(0);
             let mut builder = Builder::new(&dictionary);
-            for told in &rounds {
+            for (told, is_forgotten) in &rounds {
                 for (told, is_expected, is_far) in told {
                     let reader = dictionary.reader();
                     builder.reader = if *is_far { reader.far() } else { reader };
@@ -569,6 +572,11 @@ mod tests {
                     let value = event.dims.first().and_then(|(_, value)| dictionary.find(value));
                     builder.expect(value.filter(|_| *is_expected).unwrap_or(Sym::NONE));
                     builder.add(&dictionary, &event);
+                }
+                if *is_forgotten {
+                    // With what waits.
+                    builder.clear();
+                    continue;
                 }
                 let chunks = builder.chunks(&dictionary);
                 let text = |sym: Sym| dictionary.text(sym);

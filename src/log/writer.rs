@@ -117,8 +117,6 @@ pub(crate) struct Draft {
     body_checksum: crc32fast::Hasher,
     /// The epoch against which `undefined` was made.
     epoch: u32,
-    /// Syms that are known to be defined in it, a bit each: it forgets none.
-    defined: Vec<u64>,
     /// Syms that the epoch may not define yet; all others used are defined there for sure.
     undefined: Vec<Sym>,
     written_at: i64,
@@ -140,22 +138,12 @@ impl Draft {
 
     fn look_for_undefined(&mut self, columns: &Columns, writer: &Writer) {
         self.undefined.clear();
-        let (dictionary, epoch) = (&*writer.dictionary, writer.epoch.load(Acquire));
-        if self.epoch != epoch {
-            self.epoch = epoch;
-            self.defined.clear();
-        }
+        self.epoch = writer.epoch.load(Acquire);
+        let (dictionary, epoch) = (&*writer.dictionary, self.epoch);
         columns.each_sym(|sym| {
-            let (at, bit) = (sym.0 as usize / 64, 1 << (sym.0 % 64));
-            if self.defined.get(at).is_some_and(|word| word & bit != 0) {
-                return;
-            }
             if dictionary.defined_in(sym) != epoch {
                 self.undefined.push(sym);
-                return;
             }
-            self.defined.resize(self.defined.len().max(at + 1), 0);
-            self.defined[at] |= bit;
         });
         self.undefined.sort_unstable();
         self.undefined.dedup();

@@ -276,10 +276,9 @@ impl<'a> Bound<'a> {
         items: &[Placed],
         plan: &Plan,
         leaf: &mut Leaf,
-        measures: Option<&[Measure]>,
         late: &mut Vec<u32>,
     ) {
-        let shape = &plan.shape;
+        let (shape, measures) = (&plan.shape, self.only_measure(plan));
         // A sketch observes faster than it merges.
         let by_itself = !shape.kinds.sketches.is_empty();
         let extras = &self.columns.extras;
@@ -595,7 +594,7 @@ impl ViewTier {
             && conditions.is_empty()
             && let Ok(len) = u16::try_from(rows.end)
         {
-            // All of them are of the one key.
+            // All of them, and there are some, are of the one key.
             let (shard, hash) = self.place(&[]);
             items[0] = Placed { row: 0, len, shard: shard as u16, hash };
             (taken, rows) = (1, 0..0);
@@ -633,15 +632,12 @@ impl ViewTier {
                 for (item, slot) in items.iter().zip(slots.iter_mut()) {
                     *slot = shard.slot_at(*slot, item.hash, &key(item), &self.plan.shape);
                 }
-                let has_grains = !self.plan.shape.calendar.grains.is_empty();
-                match plain {
-                    _ if has_grains => {
-                        bound.observe_runs(shard, slots, items, &self.plan, leaf, plain, late);
-                    }
-                    Some(measures) => {
-                        bound.observe_plain(shard, slots, items, &self.plan, leaf, measures);
-                    }
-                    None => bound.observe(shard, slots, items, &self.plan, leaf),
+                if !self.plan.shape.calendar.grains.is_empty() {
+                    bound.observe_runs(shard, slots, items, &self.plan, leaf, late);
+                } else if let Some(measures) = plain {
+                    bound.observe_plain(shard, slots, items, &self.plan, leaf, measures);
+                } else {
+                    bound.observe(shard, slots, items, &self.plan, leaf);
                 }
             }
         };

@@ -119,14 +119,21 @@ impl Room {
         // SAFETY: `at` lies inside of the block (checked above), at a multiple of 64 from its
         // beginning, which is aligned to more than that.
         let start = unsafe { block.start.add(at) }.cast::<T>();
-        Chunk { start, len: 0, capacity: capacity as u32, block: Some(block), _owned: PhantomData }
+        Chunk {
+            start,
+            len: 0,
+            capacity: u32::try_from(capacity).expect("fewer than its bytes"),
+            block: Some(block),
+            _owned: PhantomData,
+        }
     }
 }
 
 impl<T> From<Vec<T>> for Chunk<T> {
     fn from(values: Vec<T>) -> Self {
         let all = NonNull::from(Box::leak(values.into_boxed_slice()));
-        let (start, len) = (all.cast(), all.len() as u32);
+        let len = u32::try_from(all.len()).expect("a few values");
+        let start = all.cast();
         Chunk { start, len, capacity: len, block: None, _owned: PhantomData }
     }
 }

@@ -364,7 +364,9 @@ impl Shard {
                 self.add_blanks(shape);
             }
             // Sym by sym, for a copy of the slice would be a call.
-            key.iter().for_each(|sym| self.keys.push(*sym));
+            for sym in key {
+                self.keys.push(*sym);
+            }
             self.used += 1;
             self.used - 1
         };

@@ -14,6 +14,8 @@ use crate::slots;
 const CHUNK: usize = 256;
 /// Slots that are filled with blank values together.
 const STEP: usize = 16;
+// A chunk that takes over the first few, of which there are four or four times as many, is filled up in whole steps.
+const _: () = assert!(CHUNK.is_multiple_of(STEP) && (CHUNK / 4).is_multiple_of(STEP));
 
 pub(crate) struct Slab<T> {
     /// Values of each slot.

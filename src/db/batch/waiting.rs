@@ -20,7 +20,7 @@ pub(super) struct Waiting {
     /// What a text may be that comes next.
     expected: Sym,
     /// So many of the items wait; the others are there to be used again.
-    waiting: usize,
+    len: usize,
     items: Vec<Item>,
     /// What came last, by column: events often repeat the value of the one before.
     last: Vec<Last>,
@@ -49,14 +49,14 @@ impl Last {
 impl Default for Waiting {
     fn default() -> Self {
         let (items, last, syms) = (Vec::new(), Vec::new(), Vec::new());
-        Waiting { name: Last::NONE, expected: Sym::NONE, waiting: 0, items, last, syms }
+        Waiting { name: Last::NONE, expected: Sym::NONE, len: 0, items, last, syms }
     }
 }
 
 impl Waiting {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting == 0
+        self.len == 0
     }
 
     /// A text that comes next may be this one.
@@ -96,7 +96,7 @@ impl Waiting {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.waiting >= WAITING_MAX
+        self.len >= WAITING_MAX
     }
 
     /// What goes into `column` for the text of this row: its sym, or its number if it waits.
@@ -134,13 +134,13 @@ impl Waiting {
             last.sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
         } else {
             last.since = last.since.or(Some(row));
-            last.sym = Sym(self.waiting as u32);
-            if self.waiting == self.items.len() {
+            last.sym = Sym(self.len as u32);
+            if self.len == self.items.len() {
                 self.items.push(Item { tag: 0, text: Copied::EMPTY });
             }
             // In its place, for a copy would wait until the parts that the text was put in are together.
-            let item = &mut self.items[self.waiting];
-            self.waiting += 1;
+            let item = &mut self.items[self.len];
+            self.len += 1;
             item.text.set(text);
             item.tag = dictionary.tag(text);
             reader.prefetch(item.tag);
@@ -156,8 +156,8 @@ impl Waiting {
         reader: &mut Reader,
         mut put: impl FnMut(usize, usize, &[Sym]),
     ) {
-        let Waiting { waiting, items, last, syms, .. } = self;
-        let items = &items[..std::mem::take(waiting)];
+        let Waiting { len, items, last, syms, .. } = self;
+        let items = &items[..*len];
         syms.clear();
         syms.extend(items.iter().map(|item| dictionary.approach(reader, item.tag)));
         for (item, sym) in items.iter().zip(syms.iter_mut()) {
@@ -168,11 +168,12 @@ impl Waiting {
             last.sym = syms[last.sym.0 as usize];
             put(column, since, syms);
         }
+        *len = 0;
     }
 
     /// Forgets what waits.
     pub(super) fn clear(&mut self) {
-        if self.waiting > 0 {
+        if self.len > 0 {
             *self = Waiting::default();
         }
     }

@@ -458,9 +458,7 @@ impl Limiter {
         event: &Event<'_>,
         durability: Durability,
     ) -> Result<Verdict> {
-        if !self.made.active.has_left.load(Acquire)
-            && let Some(verdict) = self.made.decide_shortly(&self.db, event, durability)?
-        {
+        if let Some(verdict) = self.current()?.decide_shortly(&self.db, event, durability)? {
             return Ok(verdict);
         }
         self.ask(event, |asking| asking.check_and_record(event, durability))
