@@ -339,6 +339,24 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_not_taken_for_another_of_its_tag() {
+        let dictionary = Dictionary::new(0);
+        let mut reader = dictionary.reader();
+        let (tag, [a, b]) = (7, [b"aa", b"ab"]);
+        let nothing = dictionary.approach(&reader, tag);
+        assert_eq!(nothing, Sym::NONE);
+        let of_a = dictionary.intern_approached(&mut reader, nothing, tag, a);
+        let likely = dictionary.approach(&reader, tag);
+        assert_eq!(likely, of_a);
+        let of_b = dictionary.intern_approached(&mut reader, likely, tag, b);
+        assert_ne!(of_b, of_a);
+        for (text, sym) in [(a, of_a), (b, of_b)] {
+            let likely = dictionary.approach(&reader, tag);
+            assert_eq!(dictionary.intern_approached(&mut reader, likely, tag, text), sym);
+        }
+    }
+
+    #[test]
     fn threads_that_intern_the_same_strings_agree() {
         // Miri runs a thousand times slower.
         let strings = if cfg!(miri) { 300 } else { 20_000 };

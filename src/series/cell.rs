@@ -158,3 +158,26 @@ impl<'a> CellRef<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn plain_events_are_observed_as_any_are(
+            events in prop::collection::vec((-90_i64..90, prop::option::of(-9.0..9.0_f64)), 0..30),
+        ) {
+            let kinds = Kinds { stats: 1, sketches: Vec::new() };
+            let (mut plain, mut each) = (Cell::of_kinds(&kinds), Cell::of_kinds(&kinds));
+            let measured = |(second, value): &(i64, Option<f64>)| {
+                (Timestamp::from_secs(*second), value.map_or(Measure::NONE, Measure::new))
+            };
+            let events: Vec<_> = events.iter().map(measured).collect();
+            plain.observe_plain(events.iter().map(|(time, measure)| (*time, measure)));
+            each.observe_each(events.iter().map(|(time, measure)| (*time, 1, move |_: usize| measure)));
+            prop_assert_eq!(plain, each);
+        }
+    }
+}
