@@ -248,7 +248,7 @@ impl<'a> Bound<'a> {
         }
     }
 
-    /// Folds events into series that keep the statistics of [one measure](Bound::only_measure). Apart from
+    /// Folds events into series without rings that keep the statistics of [one measure](Bound::only_measure). Apart from
     /// who calls it, for it is the same for keys of any number of parts.
     #[inline(never)]
     fn observe_plain(

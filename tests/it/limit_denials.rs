@@ -337,6 +337,11 @@ fn the_second_denial_of_a_limit_is_given_without_a_look_and_the_one_behind_a_cha
     }
     assert!(limiter.check_and_record(&call(LONG[1])).unwrap().is_allowed());
     assert_eq!((used(LONG[1]), used(LONG[1])), (2, 3), "too long to be remembered");
+    // The limiter that was kept goes by a policy that was set since as it did by the first.
+    db.set_policy(Policy::new("api").at_most("calls", 2, minute())).unwrap();
+    let first = used(KEYS[0]);
+    assert_eq!(used(KEYS[0]), first, "it is given again");
+    assert_eq!(used(KEYS[0]), first + 2, "there was a change since");
 }
 
 /// More keys than a thread remembers, twice; some of them all the time.
