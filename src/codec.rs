@@ -128,6 +128,10 @@ pub(crate) fn take_u64(bytes: &mut &[u8]) -> Result<u64, Malformed> {
         *bytes = rest;
         return Ok(u64::from(*first));
     }
+    if let [first, second @ 1..0x80, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Ok(u64::from(first & 0x7f) | u64::from(*second) << 7);
+    }
     if let Some((value, len)) =
         bytes.first_chunk().and_then(|word| short(u64::from_le_bytes(*word)))
     {

@@ -49,7 +49,7 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// A new, empty file for reading and writing; it must not exist.
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
     /// An existing file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -86,7 +86,7 @@ pub(crate) trait Disk: Debug + Send + Sync {
     }
 
     /// A new file of `len` zeros (invariant 3).
-    fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Arc<dyn File>> {
+    fn prepare(&self, path: &Path, len: u64, filling: Filling) -> io::Result<Box<dyn File>> {
         let file = self.create(path)?;
         let durable = file.fill(len, filling).and_then(|()| self.sync_dir(parent(path)));
         if let Err(e) = durable {
@@ -134,6 +134,10 @@ pub(crate) trait File: Debug + Send + Sync {
     fn read_some(&self, offset: u64, out: &mut [u8]) -> io::Result<usize>;
     /// Writes some of the bytes, as `read_some` reads them.
     fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+    /// Writes all the bytes, with less to do for who has the file for himself.
+    fn write_alone(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)
+    }
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes an empty file one of `len` zeros with every block allocated, all of it durable.
     fn fill(&self, len: u64, filling: Filling) -> io::Result<()>;
@@ -329,8 +333,8 @@ struct OsFile {
 }
 
 impl OsFile {
-    fn shared(file: fs::File) -> Arc<dyn File> {
-        Arc::new(OsFile { file, window: OnceLock::new() })
+    fn new(file: fs::File) -> Self {
+        OsFile { file, window: OnceLock::new() }
     }
 }
 
@@ -339,6 +343,42 @@ impl OsFile {
 struct Window {
     start: u64,
     map: Option<memmap2::MmapRaw>,
+}
+
+impl Window {
+    /// Writes some bytes of the file, which are few; who holds the window is the only one who writes through it.
+    #[inline]
+    fn write(&mut self, file: &fs::File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let start = offset / WINDOW_BYTES * WINDOW_BYTES;
+        if self.map.is_none() || self.start != start {
+            // Unmapped first: the pages then cost a later sync nothing.
+            self.map = None;
+            let len = file.metadata()?.len().saturating_sub(start).min(WINDOW_BYTES);
+            let mut options = memmap2::MmapOptions::new();
+            self.map = options.offset(start).len(len as usize).map_raw(file).ok();
+            #[cfg(unix)]
+            if let Some(map) = &self.map {
+                // It is only written to: what the system reads ahead for a first touch, megabytes of zeros
+                // maybe, nobody wants. Advice: where it is not taken, that touch is slower.
+                let _ = map.advise(memmap2::Advice::Random);
+            }
+            self.start = start;
+        }
+        let at = (offset - start) as usize;
+        let inside = |map: &&memmap2::MmapRaw| at + bytes.len() <= map.len();
+        let Some(map) = self.map.as_ref().filter(inside) else {
+            // There is no map, or the end of this one lies inside of what is written.
+            return file.write_at(bytes, offset);
+        };
+        // SAFETY: the range lies inside the mapping (checked above). The file is the engine's own,
+        // under its lock, and is not made shorter while it is written. No reference into the
+        // mapping exists anywhere, reads go through `read_at`, and the window's lock keeps other
+        // writes away.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.as_mut_ptr().add(at), bytes.len());
+        }
+        Ok(bytes.len())
+    }
 }
 
 impl Disk for OsDisk {
@@ -362,15 +402,15 @@ impl Disk for OsDisk {
         fs::File::open(dir)?.sync_all()
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(OsFile::shared(file))
+        Ok(Box::new(OsFile::new(file)))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let write = access == Access::Write;
         let file = fs::OpenOptions::new().read(true).write(write).open(path)?;
-        Ok(OsFile::shared(file))
+        Ok(Arc::new(OsFile::new(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -431,7 +471,7 @@ impl Disk for OsDisk {
                         io::Error::new(e.kind(), format!("{e} (a file at {})", path.display()))
                     })?;
                     fs::remove_file(&path)?;
-                    return Ok(file);
+                    return Ok(file.into());
                 }
             }
         }
@@ -451,36 +491,19 @@ impl File for OsFile {
         let Some(window) = self.window.get().filter(|_| bytes.len() < MAPPED_BYTES_MAX) else {
             return self.file.write_at(bytes, offset);
         };
-        let mut window = window.lock();
-        let start = offset / WINDOW_BYTES * WINDOW_BYTES;
-        if window.map.is_none() || window.start != start {
-            // Unmapped first: the pages then cost a later sync nothing.
-            window.map = None;
-            let len = self.file.metadata()?.len().saturating_sub(start).min(WINDOW_BYTES);
-            let mut options = memmap2::MmapOptions::new();
-            window.map = options.offset(start).len(len as usize).map_raw(&self.file).ok();
-            #[cfg(unix)]
-            if let Some(map) = &window.map {
-                // It is only written to: what the system reads ahead for a first touch, megabytes of zeros
-                // maybe, nobody wants. Advice: where it is not taken, that touch is slower.
-                let _ = map.advise(memmap2::Advice::Random);
-            }
-            window.start = start;
+        window.lock().write(&self.file, offset, bytes)
+    }
+
+    #[inline]
+    fn write_alone(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(window) = self.window.get_mut()
+            && bytes.len() < MAPPED_BYTES_MAX
+            && let Ok(written) = window.get_mut().write(&self.file, offset, bytes)
+            && written == bytes.len()
+        {
+            return Ok(());
         }
-        let at = (offset - start) as usize;
-        let inside = |map: &&memmap2::MmapRaw| at + bytes.len() <= map.len();
-        let Some(map) = window.map.as_ref().filter(inside) else {
-            // There is no map, or the end of this one lies inside of what is written.
-            return self.file.write_at(bytes, offset);
-        };
-        // SAFETY: the range lies inside the mapping (checked above). The file is the engine's own,
-        // under its lock, and is not made shorter while it is written. No reference into the
-        // mapping exists anywhere, reads go through `read_at`, and the window's lock keeps other
-        // writes away.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.as_mut_ptr().add(at), bytes.len());
-        }
-        Ok(bytes.len())
+        self.write_at(offset, bytes)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -277,7 +277,7 @@ fn replace(disk: &dyn Disk, dir: &Path, names: (&str, &str), bytes: &[u8]) -> io
         file.set_len(0)?;
         file
     } else {
-        disk.create(&unfinished)?
+        disk.create(&unfinished)?.into()
     };
     file.write_at(0, bytes)?;
     file.sync()?;

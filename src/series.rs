@@ -21,10 +21,12 @@
 
 mod cell;
 pub(crate) mod convert;
+mod head;
 
 pub(crate) use cell::{Cell, CellRef};
+pub(crate) use head::Head;
 
-use crate::aggregate::{Inputs, Kinds, Malformed, Measure, States, StatesMut, StatesRef, Stats};
+use crate::aggregate::{Inputs, Kinds, Malformed, States, StatesMut, StatesRef};
 use crate::codec;
 use crate::ring::Ring;
 pub(crate) use crate::ring::packed::SumFrom;
@@ -34,7 +36,6 @@ use crate::time::{Calendar, Leaf, Timestamp};
 use cell::Tally;
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, RangeInclusive};
-use std::slice;
 use std::sync::Arc;
 
 /// What a view's series are made of.
@@ -74,17 +75,6 @@ impl Occurrence {
     }
 }
 
-/// A series but for its states, which lie elsewhere: most views keep none, and then no entry of theirs
-/// should have room for any.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Head {
-    tally: Tally,
-    /// The rings of a shape that is packed.
-    packed: Packed,
-    /// What only some series have, behind one word: each byte here is paid for each key.
-    more: Option<Box<More>>,
-}
-
 /// A series by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
@@ -106,24 +96,8 @@ pub(crate) struct SeriesMut<'a> {
     pub(crate) states: StatesMut<'a>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct More {
-    /// One ring per grain of a shape that is not packed.
-    rings: Vec<Ring>,
-    loose: Option<Loose>,
-    /// From which bucket of each grain on its buckets are known; nothing: from the first one on.
-    known: Box<[i64]>,
-}
-
 /// Buckets that are known from the first one on.
 pub(crate) const ALWAYS: i64 = i64::MIN;
-
-/// The inner ends of the first and the last time, where they are spans: the totals have the outer ones.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Loose {
-    first_end: Timestamp,
-    last_start: Timestamp,
-}
 
 /// What became of an event in a series.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,112 +106,6 @@ pub(crate) struct Observed {
     pub(crate) late: bool,
     /// Memory by which the series grew on the heap, in bytes; negative when buckets rotated out.
     pub(crate) grown: isize,
-}
-
-impl Head {
-    /// Folds in events that count for one each at a time that is known, where the series is the statistics of
-    /// one measure and nothing else: what [`SeriesMut::observe`] does, with less to find out.
-    #[inline]
-    pub(crate) fn observe_plain<'m>(
-        &mut self,
-        stats: &mut Stats,
-        shape: &Shape,
-        leaf: &Leaf,
-        events: impl Iterator<Item = (Timestamp, &'m Measure)>,
-        mark: u32,
-    ) -> Observed {
-        let mut observed = Observed::default();
-        if self.more.is_some() {
-            for (time, measure) in events {
-                let states = StatesMut { stats: slice::from_mut(stats), sketches: &mut [] };
-                let series = SeriesMut { head: self, states };
-                let event = Occurrence { time, half_width: 0, times: 1 };
-                let inputs = |_: usize| measure;
-                observed.grown += series.observe_more(shape, leaf, event, inputs, mark).grown;
-            }
-            return observed;
-        }
-        let mut tally = self.tally;
-        for (time, measure) in events {
-            tally.observe(time, 1);
-            if !measure.value().is_nan() {
-                observed.grown += stats.observe_measure(measure) as isize;
-            }
-        }
-        self.tally = tally;
-        observed
-    }
-
-    /// Makes a ring for each grain, unless they are there.
-    #[inline]
-    pub(crate) fn make_rings(&mut self, shape: &Shape) {
-        if shape.has_rings() && self.rings().is_empty() {
-            self.more().rings = vec![Ring::default(); shape.calendar.grains.len()];
-        }
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.tally.count.get()
-    }
-
-    fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
-    }
-
-    /// A head of the same shape that has observed nothing.
-    fn emptied(&self) -> Self {
-        let rings = vec![Ring::default(); self.rings().len()];
-        let more = (!rings.is_empty()).then(|| Box::new(More { rings, ..More::default() }));
-        Head { more, ..Head::default() }
-    }
-
-    fn rings(&self) -> &[Ring] {
-        self.more.as_ref().map_or(&[], |more| &more.rings)
-    }
-
-    fn rings_mut(&mut self) -> &mut [Ring] {
-        self.more.as_mut().map_or(&mut [], |more| &mut more.rings)
-    }
-
-    /// The latest that the first event can have been, and the earliest the last one.
-    fn inner_ends(&self) -> (Timestamp, Timestamp) {
-        match self.more.as_ref().and_then(|more| more.loose) {
-            Some(loose) => (loose.first_end, loose.last_start),
-            None => (self.tally.first, self.tally.last),
-        }
-    }
-
-    fn set_inner_ends(&mut self, first_end: Timestamp, last_start: Timestamp) {
-        if (first_end, last_start) != (self.tally.first, self.tally.last) {
-            self.more().loose = Some(Loose { first_end, last_start });
-        } else if let Some(more) = &mut self.more {
-            more.loose = None;
-            if more.rings.is_empty() && more.known.is_empty() {
-                self.more = None;
-            }
-        }
-    }
-
-    /// Notes from which bucket of each grain on its buckets are known.
-    fn set_known(&mut self, known: Box<[i64]>) {
-        if known.iter().any(|known| *known != ALWAYS) {
-            self.more().known = known;
-        }
-    }
-
-    #[inline]
-    fn known(&self, at: usize) -> i64 {
-        let known = self.more.as_ref().and_then(|more| more.known.get(at));
-        known.copied().unwrap_or(ALWAYS)
-    }
-
-    /// What it holds elsewhere on the heap.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        let rings = self.rings().iter().map(|ring| size_of::<Ring>() + ring.heap_bytes());
-        let more =
-            self.more.as_ref().map_or(0, |more| size_of::<More>() + size_of_val(&*more.known));
-        self.packed.heap_bytes() + more + rings.sum::<usize>()
-    }
 }
 
 impl Series {
@@ -365,17 +233,9 @@ impl SeriesMut<'_> {
             let series = SeriesMut { head: self.head, states: StatesMut { stats, sketches } };
             return series.observe_more(shape, leaf, event, inputs, mark);
         }
-        self.head.tally.observe(event.time, event.times);
         let grown = self.states.observe(event.times, inputs);
-        let mut observed = Observed { late: false, grown };
-        if shape.is_packed {
-            let packed = &mut self.head.packed;
-            let (len, before) = (packed.len(), packed.heap_bytes());
-            observed.late = packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
-            if packed.len() != len {
-                observed.grown += packed.heap_bytes() as isize - before as isize;
-            }
-        }
+        let mut observed = self.head.count_in(shape, leaf, event.time, event.times);
+        observed.grown += grown;
         observed
     }
 

@@ -77,20 +77,28 @@ impl Slots {
         prefetch(&self.0[self.place(tag)]);
     }
 
+    /// The numbers with this tag.
+    #[inline]
+    pub(crate) fn tagged(&self, tag: u32) -> impl Iterator<Item = u32> {
+        let mut at = self.place(tag);
+        std::iter::from_fn(move || {
+            loop {
+                let word = self.0[at].load(Acquire);
+                if word == EMPTY {
+                    return None;
+                }
+                at = (at + 1) & (self.0.len() - 1);
+                if tag_of(word) == tag {
+                    return Some(number_of(word));
+                }
+            }
+        })
+    }
+
     /// The number with this tag for which `same` says yes.
     #[inline]
     pub(crate) fn find(&self, tag: u32, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut at = self.place(tag);
-        loop {
-            let word = self.0[at].load(Acquire);
-            if word == EMPTY {
-                return None;
-            }
-            if tag_of(word) == tag && same(number_of(word)) {
-                return Some(number_of(word));
-            }
-            at = (at + 1) & (self.0.len() - 1);
-        }
+        self.tagged(tag).find(|number| same(*number))
     }
 
     /// Inserts a number that is not there; there is room.

@@ -558,7 +558,7 @@ impl Out {
             disk.create(&path)
         };
         let file = create().map_err(|e| Error::io("make a file of the copy", &path, e))?;
-        Ok(Out { file, path, at: 0, known: None, hasher: Xxh3::new() })
+        Ok(Out { file: file.into(), path, at: 0, known: None, hasher: Xxh3::new() })
     }
 
     /// Adds bytes; they do not reach over the end of what was there before.

@@ -165,10 +165,18 @@ impl Builder {
         self.add_at(dictionary, event, event.time.or(self.now).unwrap_or_default());
     }
 
-    /// A text of the next event may be this one: that is tried before it is looked up.
+    /// Adds an event that was checked and happened at `time`. Of one of its texts the sym is known.
     #[inline]
-    pub(super) fn expect(&mut self, sym: Sym) {
-        self.waiting.expect(sym);
+    pub(super) fn add_with(
+        &mut self,
+        dictionary: &Dictionary,
+        event: &Event<'_>,
+        time: Timestamp,
+        known: Option<(&str, Sym)>,
+    ) {
+        self.waiting.expect(known);
+        self.add_at(dictionary, event, time);
+        self.waiting.expect(None);
     }
 
     /// Adds an event that was checked and happened at `time`.
@@ -267,6 +275,12 @@ impl Builder {
             events if has_columns => events.min(FRAME_EVENTS_MAX - columns.len()),
             _ => 0,
         };
+    }
+
+    /// Whether the present chunk takes another event for certain.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.room > 0
     }
 
     /// Whether the present chunk must not take the event.
@@ -569,9 +583,11 @@ mod tests {
                     let reader = dictionary.reader();
                     builder.reader = if *is_far { reader.far() } else { reader };
                     let event = event(told);
-                    let value = event.dims.first().and_then(|(_, value)| dictionary.find(value));
-                    builder.expect(value.filter(|_| *is_expected).unwrap_or(Sym::NONE));
-                    builder.add(&dictionary, &event);
+                    let known = event.dims.first().filter(|_| *is_expected).and_then(|(_, value)| {
+                        dictionary.find(value).map(|sym| (*value, sym))
+                    });
+                    let time = event.time.unwrap();
+                    builder.add_with(&dictionary, &event, time, known);
                 }
                 if *is_forgotten {
                     // With what waits.

@@ -22,7 +22,7 @@ use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier, hash_key};
 use crate::time::{TimeZone, Timestamp};
-use crate::versions::{Version, Versions};
+use crate::versions::Versions;
 use crate::view::View;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -387,27 +387,20 @@ impl Source for ViewSource {
     }
 
     #[inline]
-    fn at_hand(&self, key: &AskedKey) -> Option<u64> {
+    fn at_hand<'k>(&self, key: &'k AskedKey) -> Option<&'k [Sym]> {
         let is_ready = self.tier.is_at_once() && !self.tier.has_left();
-        if is_ready { self.number_of(key) } else { None }
+        key.syms(|part| self.engine.dictionary.find(part)).ok().filter(|_| is_ready)
     }
 
-    fn see_at_hand(
-        &self,
-        key: &AskedKey,
-        read: &mut dyn FnMut(SeriesRef<'_>) -> bool,
-    ) -> Result<Option<Version>> {
+    fn see_at_hand(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
         self.engine.check_open()?;
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {
-            Ok(syms) => match self.tier.read_at_version(syms, &mut *read) {
-                Lookup::Here(version) => Ok(version),
-                Lookup::Nowhere => Ok(None),
-                Lookup::Partial | Lookup::Unknown => {
-                    self.load(syms, &mut |series| _ = read(series)).map(|_| None)
-                }
+            Ok(syms) => match self.tier.read(syms, &mut *read) {
+                Lookup::Here(()) | Lookup::Nowhere => Ok(()),
+                Lookup::Partial | Lookup::Unknown => self.load(syms, read).map(drop),
             },
-            Err(_) => self.see(key, &mut |series| _ = read(series)).map(|_| None),
+            Err(_) => self.see(key, read).map(drop),
         }
     }
 

@@ -36,11 +36,14 @@ use crate::log::writer::Draft;
 use crate::log::writer::Writer;
 use crate::options::Durability;
 use crate::record::{self, Columns};
+use crate::series::SeriesRef;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use crate::sync::{Mutex, MutexGuard, RwLock};
-use crate::tier::apply::{Scratch, apply_all, apply_row};
+use crate::tier::apply::{Answer, Decided, Recorder, Scratch, apply_all, apply_row};
 use crate::time::Timestamp;
+use crate::versions::Versions;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Events of one group at most.
@@ -62,12 +65,17 @@ pub(super) struct Staging {
     last: AtomicU64,
 }
 
+/// The gathered events, under their lock.
 struct Gathered {
+    group: Group,
+    /// For views that are not gathered for.
+    at_once: Scratch,
+}
+
+struct Group {
     builder: Builder,
     draft: Draft,
     scratch: Scratch,
-    /// For views that are not gathered for.
-    at_once: Scratch,
     stage: Option<Stage>,
     /// When the first of them came.
     begun: Timestamp,
@@ -87,23 +95,31 @@ impl Staging {
     pub(super) fn new(dictionary: &Dictionary) -> Self {
         Staging {
             gathered: Mutex::new(Gathered {
-                builder: Builder::new(dictionary),
-                draft: Draft::default(),
-                scratch: Scratch::default(),
+                group: Group {
+                    builder: Builder::new(dictionary),
+                    draft: Draft::default(),
+                    scratch: Scratch::default(),
+                    stage: None,
+                    begun: Timestamp::MIN,
+                    applied_singly: false,
+                    applied: false,
+                    bytes_max: 0,
+                    room: 0,
+                    spare: None,
+                },
                 at_once: Scratch::default(),
-                stage: None,
-                begun: Timestamp::MIN,
-                applied_singly: false,
-                applied: false,
-                bytes_max: 0,
-                room: 0,
-                spare: None,
             }),
             applying: RwLock::new(()),
             joined: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             last: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that one more is among the gathered events, under their lock, so that nobody else does.
+    #[inline]
+    fn note_joined(&self) {
+        self.joined.store(self.joined.load(Acquire) + 1, Release);
     }
 
     /// Notes the last position of what another process has staged.
@@ -128,16 +144,91 @@ fn bytes_max(event: &Event<'_>) -> usize {
         + event.payload.map_or(0, <[u8]>::len)
 }
 
-impl Gathered {
-    /// Whether the event, whose record is drafted, must wait for the next group.
+impl Group {
+    /// Whether the event must wait for the next group.
     fn is_due(&self, event: &Event<'_>, event_bytes: u64, now: Timestamp) -> bool {
         let apart = self.begun.max(now).micros() - self.begun.min(now).micros();
         self.applied
             || self.builder.len() >= GROUP_EVENTS_MAX
-            || self.builder.is_full_for(event)
+            || !self.builder.has_room() && self.builder.is_full_for(event)
             || apart as u64 > GROUP_SPAN.as_micros() as u64
             || self.bytes_max + event_bytes > self.room
-            || self.stage.as_ref().is_some_and(|stage| !stage.has_room())
+            || self.stage.as_ref().is_some_and(|stage| !stage.has_room(event_bytes))
+    }
+
+    /// Drafts the record of an event that is not due for the next group; gives its position.
+    #[inline]
+    fn draft(&mut self, engine: &Engine, event: &Event<'_>, time: Timestamp) -> u64 {
+        let position = engine.log.appended() + self.builder.len() as u64 + 1;
+        self.stage_mut().draft(position, |out| record::put_event(out, event, time));
+        position
+    }
+
+    #[inline]
+    fn stage_mut(&mut self) -> &mut Stage {
+        self.stage.as_mut().expect("who locks the gathered events makes it")
+    }
+
+    /// Adds the event whose record is drafted. On an error it is not in.
+    #[inline]
+    fn add(
+        &mut self,
+        engine: &Engine,
+        event: &Event<'_>,
+        (position, time): (u64, Timestamp),
+        event_bytes: u64,
+        known: Option<(&str, Sym)>,
+    ) -> Result<()> {
+        self.stage_mut().put()?;
+        self.builder.add_with(&engine.dictionary, event, time, known);
+        self.bytes_max += event_bytes;
+        engine.staging.last.store(position, Release);
+        Ok(())
+    }
+}
+
+/// An event that joins the group if it may.
+struct Joining<'a, Q> {
+    engine: &'a Engine,
+    group: &'a mut Group,
+    event: &'a Event<'a>,
+    time: Timestamp,
+    position: u64,
+    event_bytes: u64,
+    /// One of its texts, and the sym of that.
+    known: Option<(&'a str, Sym)>,
+    question: &'a mut Q,
+}
+
+/// What a series is asked before an event is recorded in it.
+pub(super) trait Question {
+    /// Asks it, if there is one.
+    fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer;
+    /// Notes that the event is recorded, under the lock of the gathered events.
+    fn note_recorded(&mut self);
+}
+
+impl<Q: Question> Recorder for Joining<'_, Q> {
+    #[inline]
+    fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
+        self.question.ask(series)
+    }
+
+    #[inline]
+    fn prepare(&mut self) {
+        self.position = self.group.draft(self.engine, self.event, self.time);
+    }
+
+    #[inline]
+    fn record(&mut self) -> Result<()> {
+        let at = (self.position, self.time);
+        self.group.add(self.engine, self.event, at, self.event_bytes, self.known)?;
+        self.question.note_recorded();
+        Ok(())
+    }
+
+    fn columns(&mut self) -> &Columns {
+        self.group.builder.only_chunk(&self.engine.dictionary)
     }
 }
 
@@ -147,7 +238,8 @@ impl Engine {
     pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> Option<u64> {
         // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
         // known at once.
-        let staged_bytes_max = self.options.stage_bytes as usize - stage::HEADER_BYTES;
+        let staged_bytes_max =
+            self.options.stage_bytes as usize - stage::HEADER_BYTES - stage::record_bytes(0);
         let bytes = bytes_max(event);
         let is_staged = durability != Durability::Sync
             && (self.window.is_none() || event.id.is_none())
@@ -167,10 +259,10 @@ impl Engine {
         let now = if event.time.is_none() { clock.now() } else { clock.now_roughly() };
         let time = check_single(self, event, now)?;
         self.limits.note_recording(now);
-        self.stage_at(event, time, event_bytes, now, durability, Sym::NONE)
+        self.stage_at(event, time, event_bytes, now, durability)
     }
 
-    /// Records an event that was checked and happened at `time`; one of its texts may be known.
+    /// Records an event that was checked and happened at `time`.
     pub(super) fn stage_at(
         &self,
         event: &Event<'_>,
@@ -178,55 +270,23 @@ impl Engine {
         event_bytes: u64,
         now: Timestamp,
         durability: Durability,
-        known: Sym,
     ) -> Result<Recorded> {
-        let now = now.clamp(Timestamp::MIN, Timestamp::MAX);
         let live = self.enter()?;
-        let mut gathered = self.staging.gathered.lock();
-        self.log.check_poison()?;
-        if gathered.stage.is_none() {
-            let stage = Stage::create(
-                &*self.disk,
-                &self.dir,
-                self.home.identity,
-                self.options.stage_bytes,
-            )?;
-            gathered.stage = Some(stage);
-        }
-        loop {
-            let stage = gathered.stage.as_mut().expect("it was made above, and stays");
-            stage.draft(|out| record::put_event(out, event, time));
-            if gathered.builder.is_empty() || !gathered.is_due(event, event_bytes, now) {
-                break;
-            }
-            gathered = self.none_gathered_of(&live, gathered)?;
-        }
-        if gathered.builder.is_empty() {
-            gathered.room = self.log.make_room(event_bytes, now)?;
-            gathered.bytes_max = 0;
-            gathered.begun = now;
-            gathered.applied_singly = false;
-        }
-        let newest = self.newest.get();
-        let may_be_late = live.reach.is_some_and(|reach| newest.saturating_sub(reach) > time);
+        let mut gathered = self.gather(&live, event, event_bytes, now)?;
+        let may_be_late = self.may_be_late(&live, time);
         self.newest.raise(time);
-        if may_be_late && !gathered.applied_singly {
-            self.apply_gathered(&live, &mut gathered);
+        if may_be_late && !gathered.group.applied_singly {
+            self.apply_gathered(&live, &mut gathered.group);
         }
-        let position = self.log.appended() + gathered.builder.len() as u64 + 1;
-        let Gathered { builder, scratch, at_once, stage, bytes_max, applied_singly, .. } =
+        let position = gathered.group.draft(self, event, time);
+        gathered.group.add(self, event, (position, time), event_bytes, None)?;
+        let Gathered { group: Group { builder, scratch, applied_singly, .. }, at_once } =
             &mut *gathered;
-        stage.as_mut().expect("it was made above, and stays").put(position)?;
-        builder.expect(known);
-        builder.add_at(&self.dictionary, event, time);
-        *bytes_max += event_bytes;
-        self.staging.last.store(position, Release);
         let late = if *applied_singly {
             let columns = builder.only_chunk(&self.dictionary);
             apply_row(&live.views, columns, columns.len() - 1, scratch)
         } else {
-            // Under the lock, so that nobody else writes it.
-            self.staging.joined.store(self.staging.joined.load(Acquire) + 1, Release);
+            self.staging.note_joined();
             !live.at_once.is_empty() && {
                 let columns = builder.only_chunk(&self.dictionary);
                 apply_row(&live.at_once, columns, columns.len() - 1, at_once)
@@ -235,16 +295,109 @@ impl Engine {
         self.tallies.late.add(u64::from(late));
         drop(gathered);
         drop(live);
+        self.note_staged(durability);
+        Ok(Recorded { position: Position(position), duplicate: false, late })
+    }
+
+    /// Records an event that was checked and happens now if its series in the view of `versions`, under `key`, says
+    /// that it may: that is asked, and the event is in it, under one hold of the locks. Nothing is done,
+    /// and that said, where limits ask other views, too, or it is not certain that it could be done so.
+    #[inline]
+    pub(super) fn stage_if(
+        &self,
+        event: &Event<'_>,
+        (now, durability): (Timestamp, Durability),
+        versions: &Arc<Versions>,
+        key: &[Sym],
+        question: &mut impl Question,
+    ) -> Result<Decided> {
+        let Some(event_bytes) = self.is_staged(event, durability) else {
+            return Ok(Decided::Unknown);
+        };
+        let live = self.enter()?;
+        let view = match live.at_once.as_slice() {
+            [view] if Arc::ptr_eq(view.versions(), versions) && view.takes(event) => view,
+            _ => return Ok(Decided::Unknown),
+        };
+        let mut gathered = self.gather(&live, event, event_bytes, now)?;
+        if gathered.group.applied_singly || self.may_be_late(&live, now) {
+            return Ok(Decided::Unknown);
+        }
+        let Gathered { group, at_once } = &mut *gathered;
+        let times = (now, event.count());
+        let text = view.view.key().first().and_then(|part| event.part(part));
+        let known = text.zip(key.first().copied());
+        let mut joining = Joining {
+            engine: self,
+            group,
+            event,
+            time: now,
+            position: 0,
+            event_bytes,
+            known,
+            question,
+        };
+        let decided = view.observe_if(key, times, at_once, &mut joining)?;
+        if let Decided::Recorded { is_late } = decided {
+            self.staging.note_joined();
+            drop(gathered);
+            self.newest.raise(now);
+            self.tallies.late.add(u64::from(is_late));
+            drop(live);
+            self.note_staged(durability);
+        }
+        Ok(decided)
+    }
+
+    /// Locks the gathered events, among which there is room for one of at most so many bytes.
+    #[inline]
+    fn gather<'a>(
+        &'a self,
+        live: &Live,
+        event: &Event<'_>,
+        event_bytes: u64,
+        now: Timestamp,
+    ) -> Result<MutexGuard<'a, Gathered>> {
+        let now = now.clamp(Timestamp::MIN, Timestamp::MAX);
+        let mut gathered = self.staging.gathered.lock();
+        self.log.check_poison()?;
+        if gathered.group.stage.is_none() {
+            gathered.group.stage = Some(self.make_stage()?);
+        }
+        while !gathered.group.builder.is_empty() && gathered.group.is_due(event, event_bytes, now) {
+            gathered = self.none_gathered_of(live, gathered)?;
+        }
+        if gathered.group.builder.is_empty() {
+            gathered.group.room = self.log.make_room(event_bytes, now)?;
+            gathered.group.bytes_max = 0;
+            gathered.group.begun = now;
+            gathered.group.applied_singly = false;
+        }
+        Ok(gathered)
+    }
+
+    #[cold]
+    fn make_stage(&self) -> Result<Stage> {
+        Stage::create(&*self.disk, &self.dir, self.home.identity, self.options.stage_bytes)
+    }
+
+    /// Whether an event of this time is so far behind the newest one that it may be late in a view (invariant 7).
+    #[inline]
+    fn may_be_late(&self, live: &Live, time: Timestamp) -> bool {
+        live.reach.is_some_and(|reach| self.newest.get().saturating_sub(reach) > time)
+    }
+
+    #[inline]
+    fn note_staged(&self, durability: Durability) {
         if let Durability::Interval(within) = durability {
             self.signals.want_sync(within);
         }
-        Ok(Recorded { position: Position(position), duplicate: false, late })
     }
 
     /// Brings in what is gathered; gives the lock under which nothing is.
     pub(super) fn none_gathered(&self, live: &Live) -> Result<MutexGuard<'_, impl Sized>> {
         let mut gathered = self.staging.gathered.lock();
-        while !gathered.builder.is_empty() {
+        while !gathered.group.builder.is_empty() {
             gathered = self.none_gathered_of(live, gathered)?;
         }
         Ok(gathered)
@@ -257,7 +410,7 @@ impl Engine {
         mut gathered: MutexGuard<'a, Gathered>,
     ) -> Result<MutexGuard<'a, Gathered>> {
         let staging = &self.staging;
-        let group = &mut *gathered;
+        let group = &mut gathered.group;
         let columns = group.builder.only_chunk(&self.dictionary);
         let events = columns.len() as u64;
         group.draft.events(columns, &self.log, group.begun);
@@ -292,12 +445,12 @@ impl Engine {
             gathered = staging.gathered.lock();
         }
         builder.clear();
-        gathered.spare = Some((builder, scratch));
+        gathered.group.spare = Some((builder, scratch));
         Ok(gathered)
     }
 
     /// Applies what is gathered before it is in the log, and from now on what joins it.
-    fn apply_gathered(&self, live: &Live, group: &mut Gathered) {
+    fn apply_gathered(&self, live: &Live, group: &mut Group) {
         group.applied_singly = true;
         if !group.builder.is_empty() {
             let columns = group.builder.only_chunk(&self.dictionary);
@@ -321,7 +474,7 @@ impl Engine {
     pub(super) fn bring_in(&self) -> Result<()> {
         // Under the lock: whoever was acknowledged before, or saw a promise of a sync that this one
         // keeps, is counted for certain.
-        if self.staging.gathered.lock().builder.is_empty() {
+        if self.staging.gathered.lock().group.builder.is_empty() {
             return Ok(());
         }
         let live = self.gate.enter();
@@ -361,7 +514,7 @@ impl Engine {
     /// Events recorded, in the log or gathered.
     pub(super) fn events(&self) -> u64 {
         let gathered = self.staging.gathered.lock();
-        self.tallies.events.get() + gathered.builder.len() as u64
+        self.tallies.events.get() + gathered.group.builder.len() as u64
     }
 
     /// The last position that was given.
@@ -371,7 +524,7 @@ impl Engine {
 
     /// Takes the stage away, at the end of the opening; all of its records are durable in the log.
     pub(super) fn leave_stage(&self) -> Result<()> {
-        match self.staging.gathered.lock().stage.take() {
+        match self.staging.gathered.lock().group.stage.take() {
             Some(_) => stage::remove(&*self.disk, &self.dir),
             None => Ok(()),
         }

@@ -526,17 +526,17 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let (mut state, _) = self.begin(OperationKind::Create, path, NOWHERE)?;
         let node = state.image.make(path, Node::File(FileContent::default()))?;
-        Ok(self.opened(node))
+        Ok(Box::new(self.opened(node)))
     }
 
     fn open(&self, path: &Path, _: Access) -> io::Result<Arc<dyn File>> {
         let (state, _) = self.begin(OperationKind::Open, path, NOWHERE)?;
         let node = state.image.find(path)?;
         state.image.file(node)?;
-        Ok(self.opened(node))
+        Ok(Arc::new(self.opened(node)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -595,7 +595,7 @@ impl Disk for SimulatedDisk {
         image.nodes.push(Arc::new(Node::File(FileContent::default())));
         image.paths.push(Arc::from(path));
         let node = image.nodes.len() - 1;
-        Ok(self.opened(node))
+        Ok(Arc::new(self.opened(node)))
     }
 
     fn unique(&self) -> u128 {
@@ -627,8 +627,8 @@ struct SimulatedFile {
 }
 
 impl SimulatedDisk {
-    fn opened(&self, node: usize) -> Arc<dyn File> {
-        Arc::new(SimulatedFile { disk: self.clone(), node })
+    fn opened(&self, node: usize) -> SimulatedFile {
+        SimulatedFile { disk: self.clone(), node }
     }
 }
 

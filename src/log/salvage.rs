@@ -104,7 +104,7 @@ pub(crate) fn rewrite(home: &Home, surveyed: &Surveyed, now: Timestamp) -> Resul
     let end = surveyed.tail.as_ref().map_or(1, |_| surveyed.tail_position);
     let next_position = surveyed.first.unwrap_or(end);
     let (file, block) = (create().map_err(fail)?, header.to_vec());
-    let mut draft = Draft { file, written: 0, block, salt, next_position, now };
+    let mut draft = Draft { file: file.into(), written: 0, block, salt, next_position, now };
     let mut old = old_frames(home, surveyed)?;
     for Piece { bytes, state } in &surveyed.pieces {
         if let PieceState::Damaged { positions, definitions, .. } = state {

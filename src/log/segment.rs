@@ -127,7 +127,7 @@ impl Segment {
         file.sync().map_err(fail)?;
         disk.rename(&unfinished, &path).map_err(fail)?;
         disk.sync_dir(dir).map_err(fail)?;
-        Ok(Segment { number, salt, path, file, bytes })
+        Ok(Segment { number, salt, path, file: file.into(), bytes })
     }
 
     /// Opens segment `number` and checks its header.

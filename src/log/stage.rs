@@ -38,7 +38,6 @@ use crate::disk::{Access, Disk, File, Filling};
 use crate::error::{Error, ErrorKind, Result};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The file, in the directory itself.
 pub(crate) const NAME: &str = "STAGE";
@@ -56,7 +55,7 @@ const ALIGN: usize = 8;
 /// The stage of this opening.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    file: Arc<dyn File>,
+    file: Box<dyn File>,
     path: PathBuf,
     /// Of the salt: with it the checksum of every record begins.
     salted: crc32fast::Hasher,
@@ -73,7 +72,7 @@ impl Stage {
     pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: u128, bytes: u64) -> Result<Self> {
         let (path, unfinished) = (dir.join(NAME), dir.join(UNFINISHED));
         let salt = disk.unique() as u64;
-        let make = || -> io::Result<Arc<dyn File>> {
+        let make = || -> io::Result<Box<dyn File>> {
             if disk.exists(&unfinished)? {
                 disk.remove(&unfinished)?;
             }
@@ -89,31 +88,32 @@ impl Stage {
         Ok(Stage { file, path, salted, bytes, at, record: Vec::new() })
     }
 
-    /// Begins a record: `write` appends the event to it. [`put`](Stage::put) brings it in, if it fits.
+    /// Whether the record of an event of at most so many bytes fits behind those that are there.
     #[inline]
-    pub(crate) fn draft(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    pub(crate) fn has_room(&self, event_bytes: u64) -> bool {
+        self.at + record_bytes(event_bytes as usize) as u64 <= self.bytes
+    }
+
+    /// Begins the record of the event at a position; `write` appends the event's bytes. [`put`](Stage::put) is best
+    /// called some moments later: until then it would wait for bytes that were written one by one.
+    #[inline]
+    pub(crate) fn draft(&mut self, position: u64, write: impl FnOnce(&mut Vec<u8>)) {
         self.record.clear();
-        self.record.resize(RECORD_HEADER_BYTES, 0);
+        self.record.extend_from_slice(&[0; 8]);
+        self.record.extend_from_slice(&position.to_le_bytes());
         write(&mut self.record);
-        self.record.len()
-    }
-
-    /// Whether the drafted record fits behind those that are there.
-    pub(crate) fn has_room(&self) -> bool {
-        self.at + self.record.len().next_multiple_of(ALIGN) as u64 <= self.bytes
-    }
-
-    /// Writes the drafted record. On an error it is not there, or not acknowledged.
-    #[inline]
-    pub(crate) fn put(&mut self, position: u64) -> Result<()> {
         let event_bytes = (self.record.len() - RECORD_HEADER_BYTES) as u32;
         self.record[4..8].copy_from_slice(&event_bytes.to_le_bytes());
-        self.record[8..16].copy_from_slice(&position.to_le_bytes());
+    }
+
+    /// Writes the drafted record, which there is room for. On an error it is not there, or not acknowledged.
+    #[inline]
+    pub(crate) fn put(&mut self) -> Result<()> {
         let checksum = checksum(self.salted.clone(), &self.record[4..]);
         self.record[0..4].copy_from_slice(&checksum.to_le_bytes());
         self.record.resize(self.record.len().next_multiple_of(ALIGN), 0);
         self.file
-            .write_at(self.at, &self.record)
+            .write_alone(self.at, &self.record)
             .map_err(|e| Error::io("write to the stage of the log", &self.path, e))?;
         self.at += self.record.len() as u64;
         Ok(())
@@ -123,6 +123,12 @@ impl Stage {
     pub(crate) fn clear(&mut self) {
         self.at = HEADER_BYTES as u64;
     }
+}
+
+/// What the record of an event of so many bytes takes.
+#[inline]
+pub(crate) fn record_bytes(event_bytes: usize) -> usize {
+    RECORD_HEADER_BYTES + event_bytes.next_multiple_of(ALIGN)
 }
 
 /// Turns back the flipped bit of the header, durable when this returns.
@@ -238,8 +244,7 @@ impl Staged {
     /// The bytes of the stage up to the record of this position.
     pub(crate) fn upto(&self, position: u64) -> &[u8] {
         let records = self.records().take_while(|(at, _)| *at <= position);
-        let bytes =
-            |(_, event): (u64, &[u8])| RECORD_HEADER_BYTES + event.len().next_multiple_of(ALIGN);
+        let bytes = |(_, event): (u64, &[u8])| record_bytes(event.len());
         let end = HEADER_BYTES + records.map(bytes).sum::<usize>();
         &self.bytes[..end.min(self.bytes.len())]
     }
@@ -339,9 +344,9 @@ mod tests {
     }
 
     fn put(stage: &mut Stage, position: u64, event: &str) {
-        stage.draft(|out| out.extend_from_slice(event.as_bytes()));
-        assert!(stage.has_room());
-        stage.put(position).expect("written");
+        assert!(stage.has_room(event.len() as u64));
+        stage.draft(position, |out| out.extend_from_slice(event.as_bytes()));
+        stage.put().expect("written");
     }
 
     fn read(dir: &Path, identity: u128, behind: u64) -> Vec<(u64, String)> {

@@ -13,11 +13,14 @@ use super::window::KeptGrain;
 use super::{AskedKey, Query};
 use crate::dictionary::Sym;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, Length, TimeZone, Timestamp};
-use crate::versions::Version;
+use crate::versions::Versions;
 use crate::view::View;
+use smallvec::SmallVec;
 use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
 
 /// How far back.
 #[derive(Clone, Copy, Debug)]
@@ -314,16 +317,7 @@ impl<'q> Keyed<'q> {
         self.keys.len() == 1
     }
 
-    /// The sym of its key, where it is of one of one part that was seen; else none.
-    #[inline]
-    pub(crate) fn sym(self) -> Sym {
-        match self.keys {
-            [AskedKey::One(sym)] => *sym,
-            _ => Sym::NONE,
-        }
-    }
-
-    /// The same, key by key.
+    /// These series, key by key.
     pub(crate) fn one_by_one(self) -> impl Iterator<Item = Keyed<'q>> {
         self.keys.iter().map(move |key| Keyed::new(self.query, std::slice::from_ref(key)))
     }
@@ -355,25 +349,30 @@ impl<'q> Keyed<'q> {
         }
     }
 
-    /// The number of its key, where it is of one, and nothing has to be done before that is asked by limits.
+    /// The versions of its view, and its key, where it is of one, and nothing has to be done before that is asked
+    /// by limits.
     #[inline]
-    pub(crate) fn at_hand(self) -> Option<u64> {
-        match self.keys {
-            [key] => self.query.source.at_hand(key),
-            _ => None,
-        }
+    pub(crate) fn at_hand(self) -> Option<(&'q Arc<Versions>, &'q [Sym])> {
+        let [key] = self.keys else { return None };
+        self.query.source.at_hand(key).map(|key| (self.query.versions(), key))
     }
 
-    /// Calls `see` with the series of its key, if there is one, where that is [at hand](Keyed::at_hand); see
-    /// [`Source::see_at_hand`](super::Source::see_at_hand).
+    /// Whether it is of one key, which an event has.
+    pub(crate) fn is_of(self, event: &Event<'_>) -> bool {
+        let query = self.query;
+        let parts = query.view().key().iter().map(|part| event.part(part));
+        let key = parts.collect::<Option<SmallVec<[_; 4]>>>().map(|parts| query.source.key(&parts));
+        let ([ours], Some(theirs)) = (self.keys, key) else { return false };
+        let ours = query.source.at_hand(ours);
+        ours.is_some() && ours == query.source.at_hand(&theirs)
+    }
+
+    /// Calls `see` with the series of its key, if there is one, where that is [at hand](Keyed::at_hand).
     #[inline]
-    pub(super) fn see_at_hand(
-        self,
-        see: &mut dyn FnMut(SeriesRef<'_>) -> bool,
-    ) -> Result<Option<Version>> {
+    pub(super) fn see_at_hand(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
         match self.keys {
             [key] => self.query.source.see_at_hand(key, see),
-            _ => self.each(&mut |series| _ = see(series)).map(|()| None),
+            _ => self.each(see),
         }
     }
 

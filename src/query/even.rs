@@ -87,7 +87,8 @@ impl Even {
         }
     }
 
-    /// What counts of a series now, and until when (invariant 2). `None`: its ring does not say all.
+    /// What counts of a series now, and, where that is more than `most`, until when (invariant 2). `None`: its ring
+    /// does not say all.
     #[inline]
     fn sum(&self, series: SeriesRef<'_>, now: i64, most: u64) -> Option<(Summed, i64)> {
         let first = self.first(now);
@@ -110,9 +111,27 @@ impl Even {
             summed.sum = found.sum;
             summed.clears = clears;
             summed.fits = found.full.map_or(now, |full| self.leaves(full, last).max(now));
-            until = self.leaves(found.oldest, last);
+            if found.full.is_some() {
+                until = self.leaves(found.oldest, last);
+            }
         }
         Some((summed, until))
+    }
+
+    /// What counts now of a series, if there is one, and until when (invariant 2). `None`: that is for
+    /// [`Keyed::sum_back`] to find out.
+    #[inline]
+    pub(crate) fn sum_of(
+        &self,
+        series: Option<SeriesRef<'_>>,
+        now: Timestamp,
+        most: u64,
+    ) -> Option<(Summed, i64)> {
+        let now = now.micros();
+        match series {
+            Some(series) => self.sum(series, now, most),
+            None => Some((self.nothing(now), now)),
+        }
     }
 
     /// Where nothing counts.
@@ -162,30 +181,8 @@ impl Keyed<'_> {
         let mut summed = Some(even.nothing(now));
         self.see_at_hand(&mut |series| {
             summed = even.sum(series, now, most).map(|(summed, _)| summed);
-            false
         })?;
         Ok(summed)
-    }
-
-    /// The same; and where more counts than `most`, for how long that stands, if that can be told.
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub(crate) fn sum_at_version(
-        self,
-        even: &Even,
-        now: Timestamp,
-        most: u64,
-    ) -> Result<Option<(Summed, Option<Standing>)>> {
-        let now = now.micros();
-        let mut found = Some((even.nothing(now), now));
-        let version = self.see_at_hand(&mut |series| {
-            found = even.sum(series, now, most);
-            found.is_some_and(|(summed, _)| summed.fits > now)
-        })?;
-        let standing = |until: i64| version.map(|version| Standing { until, version });
-        Ok(found.map(|(summed, until)| (summed, standing(until))))
     }
 }
 

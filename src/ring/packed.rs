@@ -80,7 +80,8 @@ impl Tokens<'_> {
 impl Iterator for Tokens<'_> {
     type Item = Token;
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call costs as much as a token")]
     fn next(&mut self) -> Option<Token> {
         if self.0.is_empty() {
             return None;
@@ -195,16 +196,29 @@ impl Packed {
         if let Some((newest, first)) = self.newest_at(at)
             && newest == number
         {
-            // Most counts, and most sums, are of one byte.
+            // Most counts, and most sums, are of one byte, and of those that are not most of two.
             let count = u64::from(self.0[first]);
             if let Some(sum) = count.checked_add(times).filter(|sum| count.max(*sum) < 0x80) {
                 self.0[first] = sum as u8;
+            } else if let Some(sum) = self.short_sum(first, times) {
+                self.0[first..first + 2].copy_from_slice(&sum);
             } else {
                 self.raise(at, first, times);
             }
             return true;
         }
         self.add_elsewhere(at, ring, keep, number, times)
+    }
+
+    /// The bytes of the count at `place` and so many more, where both counts are of two.
+    #[inline]
+    fn short_sum(&self, place: usize, times: u64) -> Option<[u8; 2]> {
+        let [low, high] = *self.0[place..].first_chunk()?;
+        if low < 0x80 || high >= 0x80 || times >= 1 << 14 {
+            return None;
+        }
+        let sum = (u64::from(low & 0x7f) | u64::from(high) << 7) + times;
+        (sum < 1 << 14).then_some([sum as u8 | 0x80, (sum >> 7) as u8])
     }
 
     #[cold]
@@ -381,23 +395,24 @@ impl Packed {
     #[inline]
     pub(crate) fn sum_from(&self, nth: usize, first: i64, most: u64) -> Option<SumFrom> {
         let (newest, mut tokens) = self.tokens(nth)?;
-        let (mut number, mut sum, mut full, mut oldest) = (newest, 0_u64, None, newest);
+        let mut found = SumFrom { newest, sum: 0, full: None, oldest: newest };
+        let mut number = newest;
         while number >= first
             && let Some(token) = tokens.next()
         {
             match token {
                 Token::Count(count) => {
-                    sum = sum.saturating_add(count);
-                    if sum > most && full.is_none() {
-                        full = Some(number);
+                    found.sum = found.sum.saturating_add(count);
+                    found.oldest = number;
+                    if found.sum > most && found.full.is_none() {
+                        found.full = Some(number);
                     }
-                    oldest = number;
                     number = number.wrapping_sub(1);
                 }
                 Token::Empty(n) => number = number.saturating_sub_unsigned(n),
             }
         }
-        Some(SumFrom { newest, sum, full, oldest })
+        Some(found)
     }
 
     /// Calls `see` with them until it breaks: the same in less time than one by one.

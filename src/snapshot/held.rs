@@ -168,7 +168,7 @@ impl Held {
             if self.disk.exists(&unfinished)? {
                 self.disk.remove(&unfinished)?;
             }
-            let target = self.disk.create(&unfinished)?;
+            let target: Arc<dyn File> = self.disk.create(&unfinished)?.into();
             hold = Some(disk::hold(&target, Sharing::Nobody)?);
             let written = write_out(&target, &self.sums, *len, writes).and_then(|()| {
                 self.disk.rename(&unfinished, &self.path)?;

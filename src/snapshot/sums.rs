@@ -148,7 +148,7 @@ mod tests {
     fn kept() -> (SimulatedDisk, Arc<dyn File>, Sums) {
         let disk = SimulatedDisk::new(7);
         let file = disk.create(Path::new("file")).unwrap();
-        (disk, file, Sums::default())
+        (disk, file.into(), Sums::default())
     }
 
     #[test]

@@ -11,13 +11,16 @@
 //! the same for everybody; nobody else holds more than one.
 
 use super::shard::{NO_SLOT, Shard};
-use super::{Key, ViewTier};
+use super::{Key, PLACES, ViewTier};
 use crate::aggregate::{self, Input, Inputs, Item, Measure};
 use crate::dictionary::{Dictionary, Sym};
+use crate::error::Result;
+use crate::event::Event;
 use crate::record::Columns;
-use crate::series::{Cell, Occurrence};
+use crate::series::{Cell, Occurrence, SeriesRef};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Leaf, Timestamp};
+use crate::versions::Version;
 use crate::view::{Part, Plan, Sketched};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -508,6 +511,59 @@ impl<'a> Found<'a> {
     }
 }
 
+/// Whether an event may be folded into a series.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+    /// That cannot be said by the series as it is here.
+    Unknown,
+}
+
+/// What became of an event that a series was asked about.
+pub(crate) enum Decided {
+    /// It is recorded, and in the series; whether some bucket that it belongs to is not kept any more.
+    Recorded { is_late: bool },
+    /// It is not; so says a series of this version, if there is one.
+    Refused(Option<Version>),
+    /// Nothing was done.
+    Unknown,
+}
+
+/// Who records an event that a series is asked about.
+pub(crate) trait Recorder {
+    /// Asks the series, if there is one.
+    fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer;
+    /// Does what can be done beforehand, while the series comes into the processor's cache.
+    fn prepare(&mut self);
+    /// Records it.
+    fn record(&mut self) -> Result<()>;
+    /// The columns of what was recorded, of which the event is the last.
+    fn columns(&mut self) -> &Columns;
+}
+
+/// Reads a series, and has the event refused.
+#[cfg(test)]
+pub(crate) struct Refusing<F>(pub(crate) F);
+
+#[cfg(test)]
+impl<F: FnMut(Option<SeriesRef<'_>>)> Recorder for Refusing<F> {
+    fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
+        (self.0)(series);
+        Answer::No
+    }
+
+    fn prepare(&mut self) {}
+
+    fn record(&mut self) -> Result<()> {
+        unreachable!("it is refused")
+    }
+
+    fn columns(&mut self) -> &Columns {
+        unreachable!("it is refused")
+    }
+}
+
 /// Where a single event goes in one view.
 struct Found<'a> {
     view: &'a ViewTier,
@@ -549,6 +605,65 @@ impl ViewTier {
         let shard = self.shards[shard].lock();
         shard.prefetch(hash, &key);
         Some(Found { view: self, leaf, shard, hash, key, likely: NO_SLOT })
+    }
+
+    /// Whether an event is of those that the view is of, whatever its key.
+    pub(crate) fn takes(&self, event: &Event<'_>) -> bool {
+        let Plan { names, conditions, .. } = &self.plan;
+        let is_any = |text: Option<&str>, syms: &[Sym]| {
+            text.is_some_and(|text| syms.iter().any(|sym| self.dictionary.text(*sym) == text))
+        };
+        (names.is_empty() || is_any(Some(event.name), names))
+            && conditions.iter().all(|(part, values)| match part {
+                Part::EventName => is_any(Some(event.name), values),
+                Part::Dimension(name) => is_any(event.part(self.dictionary.text(*name)), values),
+            })
+    }
+
+    /// Asks the series of a key about an event that happens at `time` and counts for `times`; the view
+    /// [takes](ViewTier::takes) it, and it has that key. If it may happen has it recorded and folds it in, all
+    /// under one hold of the shard. The view is the first that this scratch is of.
+    #[inline]
+    pub(crate) fn observe_if(
+        &self,
+        key: &[Sym],
+        (time, times): (Timestamp, u64),
+        scratch: &mut Scratch,
+        recorder: &mut impl Recorder,
+    ) -> Result<Decided> {
+        let shape = &self.plan.shape;
+        if scratch.leaves.is_empty() {
+            scratch.leaves.push(Leaf::default());
+        }
+        if !shape.calendar.grains.is_empty() {
+            scratch.leaves[0].turn_to(&shape.calendar, time);
+        }
+        let (at, hash) = self.place(key);
+        let mut shard = self.shards[at].lock();
+        let likely = shard.approach(hash, key);
+        recorder.prepare();
+        let (slot, answer) = shard.ask(likely, hash, key, |series| recorder.ask(series));
+        if answer == Answer::No {
+            let version = shard.version(hash, key, &self.versions, at as u32 * PLACES);
+            return Ok(Decided::Refused(version));
+        } else if answer == Answer::Unknown {
+            return Ok(Decided::Unknown);
+        }
+        recorder.record()?;
+        let slot = slot.unwrap_or_else(|| shard.slot_of(hash, key, shape));
+        let is_late = if shape.kinds.is_empty() {
+            shard.observe_bare(slot, shape, &scratch.leaves[0], (time, times))
+        } else {
+            let event = Occurrence { time, half_width: 0, times };
+            let columns = recorder.columns();
+            let row = columns.len() - 1;
+            scratch.begin_rows(columns, row..row + 1);
+            let hashes = self.hashes_of(columns, row);
+            let (measures, hashes) = (scratch.measures.as_slice(), hashes.as_slice());
+            let inputs = SingleRow { view: self, columns, row, measures, hashes };
+            shard.observe(slot, shape, &scratch.leaves[0], event, inputs)
+        };
+        Ok(Decided::Recorded { is_late })
     }
 
     /// Folds the events into the series of the view, which is at this place among those applied to.

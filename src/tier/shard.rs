@@ -19,6 +19,7 @@
 //!
 //! Next: `tier/apply.rs`; where entries lie: `tier/slab.rs`.
 
+use super::apply::Answer;
 use super::room::Room;
 use super::slab::Slab;
 use super::{Key, PLACES, SHARDS, ShardTotals, hash_key};
@@ -315,15 +316,18 @@ impl Shard {
     /// this hold of the lock. Its entry is to be [touched](Shard::observe).
     #[inline]
     pub(crate) fn slot_at(&mut self, likely: u32, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
-        let is_key = |slot: u32| {
-            let stored = &self.keys[slot as usize * key.len()..];
-            // One sym was found by itself.
-            key.len() == 1 || stored.iter().zip(key).all(|(a, b)| a == b)
-        };
-        if likely != NO_SLOT && is_key(likely) {
+        if likely != NO_SLOT && self.is_of(likely, key) {
             return likely;
         }
         self.slot_of(hash, key, shape)
+    }
+
+    /// Whether the slot that was [approached](Shard::approach) is the key's.
+    #[inline]
+    fn is_of(&self, slot: u32, key: &[Sym]) -> bool {
+        let stored = &self.keys[slot as usize * key.len()..];
+        // One sym was found by itself.
+        key.len() == 1 || stored.iter().zip(key).all(|(a, b)| a == b)
     }
 
     #[inline]
@@ -334,7 +338,7 @@ impl Shard {
     }
 
     /// The slot of `key`, made if it is new, which is its first touch.
-    fn slot_of(&mut self, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
+    pub(super) fn slot_of(&mut self, hash: u64, key: &[Sym], shape: &Shape) -> u32 {
         if let Some(slot) = self.find(hash, key) {
             return slot;
         }
@@ -453,6 +457,19 @@ impl Shard {
         self.change(slot, |head, stats, _, mark| {
             head.observe_plain(stats.one_mut(slot), shape, leaf, events, mark)
         });
+    }
+
+    /// Folds an event into the series in `slot`, where series only count: what [`observe`](Shard::observe) does,
+    /// with less to find out. The event is its time, which is known, and for how many it counts.
+    #[inline]
+    pub(crate) fn observe_bare(
+        &mut self,
+        slot: u32,
+        shape: &Shape,
+        leaf: &Leaf,
+        event: (Timestamp, u64),
+    ) -> bool {
+        self.change(slot, |head, _, _, mark| head.observe_bare(shape, leaf, event, mark))
     }
 
     /// [`change`](Shard::change), of a series.
@@ -612,6 +629,36 @@ impl Shard {
             None if self.everything_here => Lookup::Nowhere,
             None => Lookup::Unknown,
         }
+    }
+
+    /// Asks the series of a key, if there is one, and gives its slot and the answer; [`approach`](Shard::approach)
+    /// gave `likely` under this hold of the lock.
+    #[inline]
+    pub(super) fn ask(
+        &mut self,
+        likely: u32,
+        hash: u64,
+        key: &[Sym],
+        ask: impl FnOnce(Option<SeriesRef<'_>>) -> Answer,
+    ) -> (Option<u32>, Answer) {
+        let slot = if likely != NO_SLOT && self.is_of(likely, key) {
+            Some(likely)
+        } else {
+            self.find(hash, key)
+        };
+        let answer = match slot {
+            Some(slot) => {
+                let entry = self.entry(slot);
+                // As of `read`.
+                if !entry.touched {
+                    entry.touched = true;
+                }
+                if entry.partial { Answer::Unknown } else { ask(Some(self.series_of(slot))) }
+            }
+            None if self.everything_here => ask(None),
+            None => Answer::Unknown,
+        };
+        (slot, answer)
     }
 
     /// The version of a key's slot; from now on changes of the shard raise them. The places of its slots begin

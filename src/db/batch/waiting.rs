@@ -9,7 +9,7 @@
 //! waits in place of syms, until all of it is looked up.
 
 use super::copied::Copied;
-use crate::dictionary::{Dictionary, Reader, Sym, same_text};
+use crate::dictionary::{Dictionary, Reader, Sym};
 
 /// As many texts as wait at most.
 const WAITING_MAX: usize = 96;
@@ -17,14 +17,25 @@ const WAITING_MAX: usize = 96;
 pub(super) struct Waiting {
     /// The name of the last event.
     name: Last,
-    /// What a text may be that comes next.
-    expected: Sym,
+    expected: Expected,
     /// So many of the items wait; the others are there to be used again.
     len: usize,
     items: Vec<Item>,
     /// What came last, by column: events often repeat the value of the one before.
     last: Vec<Last>,
     syms: Vec<Sym>,
+}
+
+/// A text of the event that is being added whose sym is known: where it lies, and the sym, if there is one.
+#[derive(Clone, Copy)]
+struct Expected {
+    address: usize,
+    len: usize,
+    sym: Sym,
+}
+
+impl Expected {
+    const NOTHING: Expected = Expected { address: 0, len: 0, sym: Sym::NONE };
 }
 
 /// A text that waits.
@@ -49,7 +60,7 @@ impl Last {
 impl Default for Waiting {
     fn default() -> Self {
         let (items, last, syms) = (Vec::new(), Vec::new(), Vec::new());
-        Waiting { name: Last::NONE, expected: Sym::NONE, len: 0, items, last, syms }
+        Waiting { name: Last::NONE, expected: Expected::NOTHING, len: 0, items, last, syms }
     }
 }
 
@@ -59,15 +70,22 @@ impl Waiting {
         self.len == 0
     }
 
-    /// A text that comes next may be this one.
+    /// The event that is added next has this text, whose sym is known; `None`: it is over.
     #[inline]
-    pub(super) fn expect(&mut self, sym: Sym) {
-        self.expected = sym;
+    pub(super) fn expect(&mut self, known: Option<(&str, Sym)>) {
+        self.expected = known.map_or(Expected::NOTHING, |(text, sym)| Expected {
+            address: text.as_ptr().addr(),
+            len: text.len(),
+            sym,
+        });
     }
 
     /// The sym of an event's name. These do not wait: most are that of the event before.
     #[inline]
     pub(super) fn name(&mut self, dictionary: &Dictionary, reader: &mut Reader, name: &str) -> Sym {
+        if let Some(sym) = self.known(name) {
+            return sym;
+        }
         if self.name.text.is(name) {
             return self.name.sym;
         }
@@ -76,23 +94,16 @@ impl Waiting {
 
     #[inline(never)]
     fn other_name(&mut self, dictionary: &Dictionary, reader: &mut Reader, name: &str) -> Sym {
-        let known = self.known(dictionary, name);
-        self.name.sym = known.unwrap_or_else(|| dictionary.intern(reader, name));
+        self.name.sym = dictionary.intern(reader, name);
         self.name.text.set(name);
         self.name.sym
     }
 
-    /// The sym of what was expected, if the text is that.
+    /// The sym of a text, if it is the one that was expected.
     #[inline]
-    fn known(&self, dictionary: &Dictionary, text: &str) -> Option<Sym> {
-        // Of a batch's events nothing is.
-        if self.expected == Sym::NONE { None } else { self.expected_if(dictionary, text) }
-    }
-
-    #[inline(never)]
-    fn expected_if(&self, dictionary: &Dictionary, text: &str) -> Option<Sym> {
-        let expected = dictionary.text(self.expected);
-        same_text(expected.as_bytes(), text.as_bytes()).then_some(self.expected)
+    fn known(&self, text: &str) -> Option<Sym> {
+        let Expected { address, len, sym } = self.expected;
+        (text.as_ptr().addr() == address && text.len() == len && sym != Sym::NONE).then_some(sym)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -124,14 +135,18 @@ impl Waiting {
         (column, row): (usize, usize),
         text: &str,
     ) -> Sym {
-        let known = self.known(dictionary, text);
+        let known = self.known(text);
         if self.last.len() <= column {
             self.last.resize_with(column + 1, || Last::NONE);
         }
         let last = &mut self.last[column];
+        // Where something waits in the column, what is known has to wait, too.
+        if let Some(sym) = known.filter(|_| last.since.is_none()) {
+            return sym;
+        }
         last.text.set(text);
-        if last.since.is_none() && (known.is_some() || reader.is_near()) {
-            last.sym = known.unwrap_or_else(|| dictionary.intern(reader, text));
+        if last.since.is_none() && reader.is_near() {
+            last.sym = dictionary.intern(reader, text);
         } else {
             last.since = last.since.or(Some(row));
             last.sym = Sym(self.len as u32);

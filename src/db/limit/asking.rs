@@ -19,7 +19,6 @@ use super::keys::{Locked, Subject};
 use super::limiter::{Active, BoundRule};
 use super::short::Short;
 use crate::db::{Builder, Db, Engine, Recorded};
-use crate::dictionary::Sym;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::limit::{Asked, Denial, Judged, Question, Usage, Used, Verdict, Whom};
@@ -100,11 +99,14 @@ impl<'a> Asking<'a> {
         durability: Durability,
     ) -> Result<Verdict> {
         check_of_now(event)?;
-        if let Some(short) = self.short()
-            && let Some(verdict) = short.decide(event, durability)?
-        {
-            return Ok(verdict);
+        match self.short(event) {
+            Some(short) => short.decide(event, durability, || self.decide(event, durability)),
+            None => self.decide(event, durability),
         }
+    }
+
+    /// The long way.
+    fn decide(&self, event: &Event<'_>, durability: Durability) -> Result<Verdict> {
         let engine = self.db.engine();
         let cost = event.count();
         let mut locked = match self.enter(cost)? {
@@ -120,7 +122,7 @@ impl<'a> Asking<'a> {
             return Ok(verdict);
         }
         let present = engine.options.clock.now_roughly();
-        let recorded = engine.record_at(event, now, present, durability, Sym::NONE)?;
+        let recorded = engine.record_at(event, now, present, durability)?;
         self.count(&verdict, &answer, cost, now);
         drop(locked);
         engine.acknowledge(recorded.position.get(), durability)?;
@@ -128,7 +130,7 @@ impl<'a> Asking<'a> {
     }
 
     /// The short way, where there is one; a limiter has tried that of a key of one part.
-    fn short(&self) -> Option<Short<'a>> {
+    fn short(&self, event: &Event<'_>) -> Option<Short<'a>> {
         if self.len() != 1 || matches!(self.whose, Whose::Limiter(_, [AskedKey::One(_)])) {
             return None;
         }
@@ -136,7 +138,8 @@ impl<'a> Asking<'a> {
             return None;
         };
         let (db, policy) = (self.db, self.policy);
-        Some(Short { db, constraint, series: series?, even: even?, policy, asker: None })
+        let series = series.filter(|series| series.is_of(event))?;
+        Some(Short { db, constraint, series, even: even?, policy, asker: None })
     }
 
     /// What a policy that refuses nothing says.
@@ -330,17 +333,16 @@ pub(super) fn check_of_now(event: &Event<'_>) -> Result<()> {
 
 impl Engine {
     /// Records an event that was checked and happens at `time`, without waiting for the disk; the store's
-    /// clock says `now`, or roughly that. One of its texts may be known.
+    /// clock says `now`, or roughly that.
     pub(super) fn record_at(
         &self,
         event: &Event<'_>,
         time: Timestamp,
         now: Timestamp,
         durability: Durability,
-        known: Sym,
     ) -> Result<Recorded> {
         if let Some(bytes) = self.is_staged(event, durability) {
-            return self.stage_at(event, time, bytes, now, durability, known);
+            return self.stage_at(event, time, bytes, now, durability);
         }
         let mut builder = Builder::new(&self.dictionary);
         builder.add_at(&self.dictionary, event, time);

@@ -2,9 +2,9 @@
 //! back.
 //!
 //! Invariants
-//! 1. What is reserved under a key is read and changed under the lock of that key. Who had no lock when a key
-//!    was asked, and has it now, goes by that answer only if nobody had it in between: nobody let it go
-//!    since before the key was asked.
+//! 1. What is reserved under a key is read and changed under the lock of that key. Who asks a single series
+//!    and records in it under one hold of its shard needs no lock of a key if, under that hold, nobody has
+//!    any and nothing is reserved ([`Keys::is_quiet`]): whoever takes one later reads the series later.
 //! 2. The steady clock is never behind the store's, and never goes back. Where the store's is set back it
 //!    goes on from where it was, as fast as that one does, until that one has caught up.
 //! 3. While it is ahead a series is asked by one of the two: by the steady one if the first who asks
@@ -15,7 +15,7 @@
 
 use crate::error::Result;
 use crate::limit::Reserved;
-use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Timestamp;
@@ -34,25 +34,19 @@ const APART: i64 = 100_000;
 pub(super) type Subject = (u64, u64);
 
 pub(in crate::db) struct Keys {
-    places: Box<[CachePadded<Place>]>,
-    /// Reservations there are, and those that nobody has noticed to be over.
-    held: AtomicUsize,
+    places: Box<[CachePadded<Mutex<Held>>]>,
+    busy: CachePadded<Busy>,
     last_id: AtomicU64,
     steady: Steady,
 }
 
-/// A lock of keys.
+/// What all who ask have to know.
 #[derive(Default)]
-struct Place {
-    held: Mutex<Held>,
-    /// How often it was let go.
-    times: AtomicU64,
-}
-
-/// A lock that is held.
-pub(super) struct Guard<'a> {
-    held: MutexGuard<'a, Held>,
-    times: &'a AtomicU64,
+struct Busy {
+    /// Reservations there are, and those that nobody has noticed to be over.
+    held: AtomicUsize,
+    /// Those who have locks of keys, or wait for some.
+    locking: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +59,15 @@ pub(super) struct Hold {
 
 /// The locks of some keys.
 pub(super) struct Locked<'a> {
-    guards: SmallVec<[(usize, Guard<'a>); 2]>,
+    guards: SmallVec<[(usize, MutexGuard<'a, Held>); 2]>,
     keys: &'a Keys,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.guards.clear();
+        self.keys.busy.locking.fetch_sub(1, Release);
+    }
 }
 
 /// What belongs to the keys of a lock.
@@ -86,7 +87,7 @@ impl Keys {
     pub(in crate::db) fn new() -> Self {
         Keys {
             places: std::iter::repeat_with(CachePadded::default).take(LOCKS).collect(),
-            held: AtomicUsize::new(0),
+            busy: CachePadded::default(),
             last_id: AtomicU64::new(0),
             steady: Steady::default(),
         }
@@ -102,30 +103,31 @@ impl Keys {
             places.sort_unstable();
             places.dedup();
         }
-        let mut guards = SmallVec::new();
+        // Before anything is read for which they are taken (invariant 1).
+        self.busy.locking.fetch_add(1, AcqRel);
+        let mut locked = Locked { guards: SmallVec::new(), keys: self };
         for place in places {
-            guards.push((place, self.places[place].lock()));
+            locked.guards.push((place, self.places[place].lock()));
         }
-        Locked { guards, keys: self }
+        locked
     }
 
     /// Locks this key alone. `None`: something is reserved under the lock.
-    #[inline]
-    pub(super) fn lock_unreserved(&self, key: u64) -> Option<Guard<'_>> {
-        let guard = self.places[key as usize % LOCKS].lock();
-        guard.held.holds.is_empty().then_some(guard)
+    pub(super) fn lock_unreserved(&self, key: u64) -> Option<impl Sized> {
+        let held = self.places[key as usize % LOCKS].lock();
+        held.holds.is_empty().then_some(held)
     }
 
-    /// How often the lock of a key was let go.
+    /// Whether nobody has a lock of keys by which more than one series is asked, and nothing is reserved.
     #[inline]
-    pub(super) fn times(&self, key: u64) -> u64 {
-        self.places[key as usize % LOCKS].times.load(Acquire)
+    pub(super) fn is_quiet(&self) -> bool {
+        self.busy.locking.load(Acquire) == 0 && !self.has_held()
     }
 
     /// Whether anything is reserved at all.
     #[inline]
     pub(super) fn has_held(&self) -> bool {
-        self.held.load(Acquire) > 0
+        self.busy.held.load(Acquire) > 0
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -159,34 +161,11 @@ impl Keys {
     }
 }
 
-impl Place {
-    #[inline]
-    fn lock(&self) -> Guard<'_> {
-        Guard { held: self.held.lock(), times: &self.times }
-    }
-}
-
-impl Guard<'_> {
-    /// How often the lock was let go before.
-    #[inline]
-    pub(super) fn times(&self) -> u64 {
-        self.times.load(Relaxed)
-    }
-}
-
-impl Drop for Guard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        // Nobody else writes it while the lock is held.
-        self.times.store(self.times.load(Relaxed) + 1, Release);
-    }
-}
-
 impl Locked<'_> {
     fn of(&mut self, subject: Subject) -> Option<&mut Held> {
         let place = subject.1 as usize % LOCKS;
         let guard = self.guards.iter_mut().find(|(locked, _)| *locked == place);
-        guard.map(|(_, guard)| &mut *guard.held)
+        guard.map(|(_, held)| &mut **held)
     }
 
     /// What is reserved under these keys, each reservation once.
@@ -243,7 +222,7 @@ impl Locked<'_> {
     /// Whether anything is reserved under these locks.
     #[inline]
     pub(super) fn has_held(&self) -> bool {
-        self.guards.iter().any(|(_, guard)| !guard.held.holds.is_empty())
+        self.guards.iter().any(|(_, held)| !held.holds.is_empty())
     }
 
     pub(super) fn hold(&mut self, subject: Subject, hold: Hold, now: Timestamp) {
@@ -255,7 +234,7 @@ impl Locked<'_> {
         }
         if let Some(held) = self.of(subject) {
             held.holds.entry(subject).or_default().push(hold);
-            self.keys.held.fetch_add(1, Release);
+            self.keys.busy.held.fetch_add(1, Release);
         }
     }
 
@@ -282,7 +261,7 @@ impl Locked<'_> {
         if holds.is_empty() {
             held.holds.remove(&subject);
         }
-        self.keys.held.fetch_sub(released, Release);
+        self.keys.busy.held.fetch_sub(released, Release);
     }
 }
 

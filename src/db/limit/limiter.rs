@@ -46,7 +46,11 @@ pub(super) struct Active {
 
 /// What came of a policy's questions, in parts that are added up by who reads them.
 #[derive(Default)]
-pub(super) struct Tallies([CachePadded<Outcomes>; STRIPES]);
+pub(super) struct Tallies {
+    striped: [CachePadded<Outcomes>; STRIPES],
+    /// Written under the lock of the gathered events only.
+    gathered: CachePadded<Outcomes>,
+}
 
 #[derive(Default)]
 struct Outcomes {
@@ -59,7 +63,7 @@ impl Tallies {
     /// What this thread adds to.
     #[inline]
     fn mine(&self) -> &Outcomes {
-        &self.0[stripe()]
+        &self.striped[stripe()]
     }
 
     #[inline]
@@ -75,8 +79,19 @@ impl Tallies {
         }
     }
 
+    /// [`allow`](Tallies::allow), under the lock of the gathered events.
+    #[inline]
+    pub(super) fn allow_gathered(&self, is_near: bool) {
+        let add = |to: &AtomicU64, n: u64| to.store(to.load(Relaxed) + n, Relaxed);
+        add(&self.gathered.allowed, 1);
+        if is_near {
+            add(&self.gathered.near, 1);
+        }
+    }
+
     fn sum(&self, of: impl Fn(&Outcomes) -> &AtomicU64) -> u64 {
-        self.0.iter().map(|outcomes| of(outcomes).load(Relaxed)).sum()
+        let all = self.striped.iter().chain([&self.gathered]);
+        all.map(|outcomes| of(outcomes).load(Relaxed)).sum()
     }
 }
 
@@ -458,10 +473,11 @@ impl Limiter {
         event: &Event<'_>,
         durability: Durability,
     ) -> Result<Verdict> {
-        if let Some(verdict) = self.current()?.decide_shortly(&self.db, event, durability)? {
-            return Ok(verdict);
+        let otherwise = || self.ask(event, |asking| asking.check_and_record(event, durability));
+        match self.current()? {
+            Current::Made(bound) => bound.decide(&self.db, event, durability, otherwise),
+            Current::Renewed(bound) => bound.decide(&self.db, event, durability, otherwise),
         }
-        self.ask(event, |asking| asking.check_and_record(event, durability))
     }
 
     /// How much is used of each constraint, for the key of this event. See [`Limit::usage`].
@@ -560,32 +576,34 @@ impl BoundRule {
 }
 
 impl Bound {
-    /// Records an event if it may happen now, by the [short way](Short::decide). `None`: nothing was done.
+    /// Records an event if it may happen now, by the [short way](Short::decide) where there is one.
     #[inline]
-    fn decide_shortly(
+    fn decide(
         &self,
         db: &Db,
         event: &Event<'_>,
         durability: Durability,
-    ) -> Result<Option<Verdict>> {
-        let [rule] = self.rules.as_slice() else { return Ok(None) };
+        otherwise: impl FnOnce() -> Result<Verdict>,
+    ) -> Result<Verdict> {
+        let [rule] = self.rules.as_slice() else { return otherwise() };
         let (Some(query), None, Some(even)) = (&rule.query, &rule.refunds, &rule.even) else {
-            return Ok(None);
+            return otherwise();
         };
         let Some(part) = rule.part.as_ref().and_then(|part| event.part(part)) else {
-            return Ok(None);
+            return otherwise();
         };
         if event.time.is_some() || !event.is_plainly_valid() {
-            return Ok(None);
+            return otherwise();
         }
         let asker = Asker { denials: &self.denials, text: part };
         if let Some(verdict) = self.deny_again(db, rule, asker, event.count()) {
-            return Ok(Some(verdict));
+            return Ok(verdict);
         }
-        let Some(key) = query.key_of_one(part) else { return Ok(None) };
+        let Some(key) = query.key_of_one(part) else { return otherwise() };
         let (constraint, series) = (rule.constraint(), Keyed::new(query, slice::from_ref(&key)));
         let (policy, asker) = (Some(&self.active), Some(asker));
-        Short { db, constraint, series, even, policy, asker }.decide(event, durability)
+        let short = Short { db, constraint, series, even, policy, asker };
+        short.decide(event, durability, otherwise)
     }
 
     /// Denies what was denied before, where that is the answer still (`db/limit/denials.rs`).

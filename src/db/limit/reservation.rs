@@ -9,7 +9,6 @@ use super::Limit;
 use super::asking::{check_of_now, subjects};
 use super::keys::{Hold, Locked, Subject};
 use crate::db::Recorded;
-use crate::dictionary::Sym;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::limit::{Denial, Verdict};
@@ -143,7 +142,7 @@ impl Reservation {
         let now = limit.asking().moment(&mut locked)?;
         self.check_held(&mut locked, now)?;
         let present = engine.options.clock.now_roughly();
-        let recorded = engine.record_at(event, now, present, durability, Sym::NONE)?;
+        let recorded = engine.record_at(event, now, present, durability)?;
         if let Some(locked) = &mut locked {
             self.release(locked);
         }

@@ -22,7 +22,7 @@ fn durable(disk: &SimulatedDisk, name: &str, bytes: &[u8]) -> Arc<dyn File> {
     file.write_at(0, bytes).unwrap();
     file.sync().unwrap();
     disk.sync_dir(Path::new("d")).unwrap();
-    file
+    file.into()
 }
 
 fn content(disk: &SimulatedDisk, name: &str) -> Option<Vec<u8>> {
