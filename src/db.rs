@@ -75,7 +75,7 @@ use crate::series::ALWAYS;
 use crate::snapshot::{Start, Storage, Store, Table};
 use crate::sync::atomic::Ordering::{Acquire, Release};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use crate::sync::{Closed, Entered, Gate, Mutex, thread_local};
+use crate::sync::{Entered, Gate, Mutex, thread_local};
 use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::{Newest, Tally, ViewTier};
 use crate::time::{Grain, TimeZone, Timestamp};
@@ -662,8 +662,8 @@ impl Engine {
     }
 
     /// Closes the gate and waits until nobody is inside.
-    fn close_gate(&self) -> Result<Closed<'_, Live>> {
-        let live = self.gate.close();
+    fn close_gate(&self) -> Result<staging::ClosedGate<'_>> {
+        let live = self.close_all();
         self.check_open()?;
         self.bring_in_at(&live)?;
         Ok(live)
@@ -880,7 +880,7 @@ impl Engine {
 
     fn close(&self) -> Result<()> {
         let brought_in = {
-            let live = self.gate.close();
+            let live = self.close_all();
             self.closed.store(true, Release);
             self.bring_in_at(&live)
         };

@@ -21,6 +21,9 @@
 //! 7. An event that may be late, because it is so far behind the newest one that some view may not keep
 //!    its bucket, is applied when it comes, behind all that were gathered before it, for its caller is
 //!    told; so are those that join its group. Only the log waits then.
+//! 8. Who records a single event is inside of the gate, or holds the lock of the gathered events and finds there
+//!    the view to ask ([`Gathered::alone`]). It is there only while the gate is open: who closes that
+//!    takes it away, under the same lock, and who opens it again puts the one there that there is then.
 //!
 //! Next: `record.rs`.
 
@@ -39,10 +42,12 @@ use crate::record::{self, Columns};
 use crate::series::SeriesRef;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::sync::{Closed, Mutex, MutexGuard, RwLock};
+use crate::tier::ViewTier;
 use crate::tier::apply::{Answer, Decided, Recorder, Scratch, apply_all, apply_row};
 use crate::time::Timestamp;
 use crate::versions::Versions;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +75,8 @@ struct Gathered {
     group: Group,
     /// For views that are not gathered for.
     at_once: Scratch,
+    /// Invariant 8.
+    alone: Option<Alone>,
 }
 
 struct Group {
@@ -108,6 +115,7 @@ impl Staging {
                     spare: None,
                 },
                 at_once: Scratch::default(),
+                alone: None,
             }),
             applying: RwLock::new(()),
             joined: AtomicU64::new(0),
@@ -190,14 +198,45 @@ impl Group {
 /// An event that joins the group if it may.
 struct Joining<'a, Q> {
     engine: &'a Engine,
-    group: &'a mut Group,
     event: &'a Event<'a>,
     time: Timestamp,
-    position: u64,
     event_bytes: u64,
+    key: &'a [Sym],
+    question: &'a mut Q,
+}
+
+impl<Q: Question> Joining<'_, Q> {
+    /// Has the series decide, and the event in it and in the group.
+    #[inline]
+    fn decide(
+        &mut self,
+        view: &ViewTier,
+        group: &mut Group,
+        at_once: &mut Scratch,
+    ) -> Result<Decided> {
+        let (engine, time) = (self.engine, (self.time, self.event.count()));
+        let text = view.view.key().first().and_then(|part| self.event.part(part));
+        let known = text.zip(self.key.first().copied());
+        let key = self.key;
+        let mut joined = Joined { joining: self, group, position: 0, known };
+        let decided = view.observe_if(key, time, at_once, &mut joined)?;
+        if let Decided::Recorded { is_late } = decided {
+            // Before the next one can be late because of it.
+            engine.newest.raise(time.0);
+            engine.staging.note_joined();
+            engine.tallies.late.add(u64::from(is_late));
+        }
+        Ok(decided)
+    }
+}
+
+/// The same, and what it joins.
+struct Joined<'a, 'j, Q> {
+    joining: &'a mut Joining<'j, Q>,
+    group: &'a mut Group,
+    position: u64,
     /// One of its texts, and the sym of that.
     known: Option<(&'a str, Sym)>,
-    question: &'a mut Q,
 }
 
 /// What a series is asked before an event is recorded in it.
@@ -208,31 +247,108 @@ pub(super) trait Question {
     fn note_recorded(&mut self);
 }
 
-impl<Q: Question> Recorder for Joining<'_, Q> {
+impl<Q: Question> Recorder for Joined<'_, '_, Q> {
     #[inline]
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
-        self.question.ask(series)
+        self.joining.question.ask(series)
     }
 
     #[inline]
     fn prepare(&mut self) {
-        self.position = self.group.draft(self.engine, self.event, self.time);
+        let Joining { engine, event, time, .. } = *self.joining;
+        self.position = self.group.draft(engine, event, time);
     }
 
     #[inline]
     fn record(&mut self) -> Result<()> {
-        let at = (self.position, self.time);
-        self.group.add(self.engine, self.event, at, self.event_bytes, self.known)?;
-        self.question.note_recorded();
+        let Joining { engine, event, time, event_bytes, .. } = *self.joining;
+        self.group.add(engine, event, (self.position, time), event_bytes, self.known)?;
+        self.joining.question.note_recorded();
         Ok(())
     }
 
     fn columns(&mut self) -> &Columns {
-        self.group.builder.only_chunk(&self.engine.dictionary)
+        self.group.builder.only_chunk(&self.joining.engine.dictionary)
+    }
+}
+
+/// The only view that limits ask.
+struct Alone {
+    view: Arc<ViewTier>,
+    /// As of [`Live`].
+    reach: Option<Duration>,
+}
+
+impl Alone {
+    fn of(live: &Live) -> Option<Self> {
+        let [view] = live.at_once.as_slice() else { return None };
+        Some(Alone { view: view.clone(), reach: live.reach })
+    }
+
+    /// Whether it is the view of these versions, and takes the event.
+    #[inline]
+    fn is_asked(&self, versions: &Arc<Versions>, event: &Event<'_>) -> bool {
+        Arc::ptr_eq(self.view.versions(), versions) && self.view.takes(event)
+    }
+}
+
+impl Gathered {
+    /// The view, the group, and what it is applied with, where the group goes on with an event that asks the view of
+    /// these versions, and the gate need not be entered for it (invariant 8).
+    #[inline]
+    fn going_on<Q>(
+        &mut self,
+        engine: &Engine,
+        versions: &Arc<Versions>,
+        Joining { event, time, event_bytes, .. }: &Joining<'_, Q>,
+    ) -> Option<(&ViewTier, &mut Group, &mut Scratch)> {
+        let Gathered { group, at_once, alone } = self;
+        let alone = alone.as_ref().filter(|alone| alone.is_asked(versions, event))?;
+        let goes_on = !group.builder.is_empty()
+            && !group.is_due(event, *event_bytes, *time)
+            && !group.applied_singly
+            && !engine.may_be_late(alone.reach, *time)
+            && engine.log.check_poison().is_ok();
+        goes_on.then_some((&*alone.view, group, at_once))
+    }
+}
+
+/// The gate, closed: nobody records, singly or otherwise.
+pub(super) struct ClosedGate<'a> {
+    engine: &'a Engine,
+    live: Closed<'a, Live>,
+}
+
+impl Deref for ClosedGate<'_> {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.live
+    }
+}
+
+impl DerefMut for ClosedGate<'_> {
+    fn deref_mut(&mut self) -> &mut Live {
+        &mut self.live
+    }
+}
+
+impl Drop for ClosedGate<'_> {
+    fn drop(&mut self) {
+        let is_closed = self.engine.check_open().is_err();
+        let alone = if is_closed { None } else { Alone::of(&self.live) };
+        self.engine.staging.gathered.lock().alone = alone;
     }
 }
 
 impl Engine {
+    /// Closes the gate, and waits until nobody is inside.
+    pub(super) fn close_all(&self) -> ClosedGate<'_> {
+        let live = self.gate.close();
+        self.staging.gathered.lock().alone = None;
+        ClosedGate { engine: self, live }
+    }
+
     /// Whether an event that comes by itself waits for others: then an upper bound of its bytes.
     #[inline]
     pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> Option<u64> {
@@ -273,15 +389,15 @@ impl Engine {
     ) -> Result<Recorded> {
         let live = self.enter()?;
         let mut gathered = self.gather(&live, event, event_bytes, now)?;
-        let may_be_late = self.may_be_late(&live, time);
+        let may_be_late = self.may_be_late(live.reach, time);
         self.newest.raise(time);
         if may_be_late && !gathered.group.applied_singly {
             self.apply_gathered(&live, &mut gathered.group);
         }
         let position = gathered.group.draft(self, event, time);
         gathered.group.add(self, event, (position, time), event_bytes, None)?;
-        let Gathered { group: Group { builder, scratch, applied_singly, .. }, at_once } =
-            &mut *gathered;
+        let Gathered { group, at_once, .. } = &mut *gathered;
+        let Group { builder, scratch, applied_singly, .. } = group;
         let late = if *applied_singly {
             let columns = builder.only_chunk(&self.dictionary);
             apply_row(&live.views, columns, columns.len() - 1, scratch)
@@ -314,36 +430,27 @@ impl Engine {
         let Some(event_bytes) = self.is_staged(event, durability) else {
             return Ok(Decided::Unknown);
         };
-        let live = self.enter()?;
-        let view = match live.at_once.as_slice() {
-            [view] if Arc::ptr_eq(view.versions(), versions) && view.takes(event) => view,
-            _ => return Ok(Decided::Unknown),
+        let mut joining = Joining { engine: self, event, time: now, event_bytes, key, question };
+        let mut gathered = self.staging.gathered.lock();
+        let decided = match gathered.going_on(self, versions, &joining) {
+            Some((view, group, at_once)) => joining.decide(view, group, at_once)?,
+            None => {
+                drop(gathered);
+                let live = self.enter()?;
+                let Some(alone) = Alone::of(&live).filter(|alone| alone.is_asked(versions, event))
+                else {
+                    return Ok(Decided::Unknown);
+                };
+                gathered = self.gather(&live, event, event_bytes, now)?;
+                let Gathered { group, at_once, .. } = &mut *gathered;
+                if group.applied_singly || self.may_be_late(alone.reach, now) {
+                    return Ok(Decided::Unknown);
+                }
+                joining.decide(&alone.view, group, at_once)?
+            }
         };
-        let mut gathered = self.gather(&live, event, event_bytes, now)?;
-        if gathered.group.applied_singly || self.may_be_late(&live, now) {
-            return Ok(Decided::Unknown);
-        }
-        let Gathered { group, at_once } = &mut *gathered;
-        let times = (now, event.count());
-        let text = view.view.key().first().and_then(|part| event.part(part));
-        let known = text.zip(key.first().copied());
-        let mut joining = Joining {
-            engine: self,
-            group,
-            event,
-            time: now,
-            position: 0,
-            event_bytes,
-            known,
-            question,
-        };
-        let decided = view.observe_if(key, times, at_once, &mut joining)?;
-        if let Decided::Recorded { is_late } = decided {
-            self.staging.note_joined();
-            drop(gathered);
-            self.newest.raise(now);
-            self.tallies.late.add(u64::from(is_late));
-            drop(live);
+        drop(gathered);
+        if matches!(decided, Decided::Recorded { .. }) {
             self.note_staged(durability);
         }
         Ok(decided)
@@ -383,8 +490,8 @@ impl Engine {
 
     /// Whether an event of this time is so far behind the newest one that it may be late in a view (invariant 7).
     #[inline]
-    fn may_be_late(&self, live: &Live, time: Timestamp) -> bool {
-        live.reach.is_some_and(|reach| self.newest.get().saturating_sub(reach) > time)
+    fn may_be_late(&self, reach: Option<Duration>, time: Timestamp) -> bool {
+        reach.is_some_and(|reach| self.newest.get().saturating_sub(reach) > time)
     }
 
     #[inline]

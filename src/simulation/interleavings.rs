@@ -8,7 +8,10 @@
 //! scenarios: `models.rs`.
 
 use super::{Fault, OperationKind, SimulatedDisk, Step, Stepped, Survival};
-use crate::{Db, Durability, ErrorKind, Event, Grain, Keep, Options, TestClock, View, Window};
+use crate::{
+    Db, Durability, ErrorKind, Event, Grain, Keep, Limiter, Options, Policy, TestClock, View,
+    Window,
+};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread;
 use std::sync::atomic::AtomicU64;
@@ -375,5 +378,91 @@ fn a_limit_lets_through_what_it_says_among_recorders_and_reservations() {
         assert_eq!(limit.usage().expect("asked")[0].used, admitted);
         assert!(!limit.check_and_record(&event()).expect("asked").is_allowed());
         assert_eq!((count(engine.db()), recovered(&disk.kill())), (admitted, admitted));
+    });
+}
+
+/// An engine with a limiter that lets everything through, whose view is applied at once.
+fn limited(disk: &SimulatedDisk) -> (Arc<Stepped>, Limiter) {
+    let engine = Arc::new(open(disk));
+    let calls = View::new("calls").by(["user"]).grain(Grain::Second, Keep::Last(12));
+    engine.db().define(calls).expect("defined");
+    let window = Window::rolling(Duration::from_secs(10));
+    engine.db().set_policy(Policy::new("calls").at_most("calls", 99, window)).expect("set");
+    let limiter = engine.db().limiter("calls").expect("a policy");
+    (engine, limiter)
+}
+
+fn call(limiter: &Limiter, user: &str) -> crate::Result<u64> {
+    let event = Event::new("e").dim("user", user).dim("item", "x").value(1.0);
+    limiter.check_and_record(&event).map(|verdict| u64::from(verdict.is_allowed()))
+}
+
+/// What is let through by limiters that do not enter the gate is before a cut or behind it, and of a view
+/// that is defined meanwhile, like what others record.
+#[test]
+fn limited_events_among_a_checkpoint_and_a_definition_are_in_every_view_once() {
+    explore(|| {
+        let disk = SimulatedDisk::new(8);
+        let (engine, limiter) = limited(&disk);
+        // The view is asked, and a group begun.
+        let first = call(&limiter, "a").expect("asked") + call(&limiter, "a").expect("asked");
+        assert_eq!(first, 2);
+        let callers = ["a", "b"].map(|user| {
+            let limiter = limiter.clone();
+            thread::spawn(move || {
+                (0..3).for_each(|_| assert_eq!(call(&limiter, user).expect("asked"), 1))
+            })
+        });
+        let recorder = engine.clone();
+        let recorder = thread::spawn(move || {
+            _ = record(recorder.db(), "a", "x", Durability::Memory).expect("recorded")
+        });
+        let definer = engine.clone();
+        let definer = thread::spawn(move || {
+            definer.db().define(View::new("late").by(["item"])).expect("defined");
+            definer.db().backfill("late", |_| std::ops::ControlFlow::Continue(())).expect("filled");
+        });
+        let keeper = engine.clone();
+        let keeper = thread::spawn(move || keeper.run(Step::Checkpoint).expect("written"));
+        for thread in callers.into_iter().chain([recorder, definer, keeper]) {
+            thread.join().expect("done");
+        }
+        let counts = |db: &Db| {
+            ["late", "calls"]
+                .map(|view| db.query(view).and_then(|view| view.totals()).expect("read").count)
+        };
+        assert_eq!((count(engine.db()), counts(engine.db())), (9, [9, 9]));
+        let again = open(&disk.kill());
+        assert_eq!((count(again.db()), counts(again.db())), (9, [9, 9]));
+    });
+}
+
+/// Closing among limiters loses nothing that was let through.
+#[test]
+fn an_engine_closed_among_limiters_keeps_what_it_let_through() {
+    explore(|| {
+        let disk = SimulatedDisk::new(9);
+        let (engine, limiter) = limited(&disk);
+        let admitted = Arc::new(AtomicU64::new(call(&limiter, "a").expect("asked")));
+        let callers = ["a", "b"].map(|user| {
+            let (limiter, admitted) = (limiter.clone(), admitted.clone());
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    match call(&limiter, user) {
+                        Ok(n) => _ = admitted.fetch_add(n, SeqCst),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+                            break;
+                        }
+                    }
+                }
+            })
+        });
+        let closer = engine.clone();
+        let closer = thread::spawn(move || closer.db().close().expect("closed"));
+        for thread in callers.into_iter().chain([closer]) {
+            thread.join().expect("done");
+        }
+        assert_eq!(recovered(&disk.power_cut(Survival::None)), admitted.load(SeqCst));
     });
 }
