@@ -8,8 +8,8 @@
 //! then the log behind it through the same `apply` (`db/open.rs`).
 //!
 //! Invariants
-//! 1. The gate: who records holds it shared from before the append until the last view is applied.
-//!    A cut holds it alone; so at a cut every appended record is in every view, and none is in
+//! 1. The gate: who records holds it shared from before the append until the last view is applied, or joins a
+//!    group of somebody who does (`db/staging.rs`). A cut holds it alone; so at a cut every appended record is in every view, and none is in
 //!    some only.
 //! 2. Definitions of views change only at a cut of the gate, with a control record at that place
 //!    of the log.

@@ -21,9 +21,9 @@
 //! 7. An event that may be late, because it is so far behind the newest one that some view may not keep
 //!    its bucket, is applied when it comes, behind all that were gathered before it, for its caller is
 //!    told; so are those that join its group. Only the log waits then.
-//! 8. Who records a single event is inside of the gate, or holds the lock of the gathered events and finds there
-//!    the view to ask ([`Gathered::alone`]). It is there only while the gate is open: who closes that
-//!    takes it away, under the same lock, and who opens it again puts the one there that there is then.
+//! 8. Who records a single event is inside of the gate, or holds the lock of the gathered events and joins a
+//!    group that somebody began inside of the gate. So once a group is brought in with the gate closed there is
+//!    none to join (invariant 3). Which view such an event asks is known from when the gate was opened last.
 //!
 //! Next: `record.rs`.
 
@@ -313,7 +313,7 @@ impl Gathered {
     }
 }
 
-/// The gate, closed: nobody records, singly or otherwise.
+/// The gate, closed.
 pub(super) struct ClosedGate<'a> {
     engine: &'a Engine,
     live: Closed<'a, Live>,
@@ -335,18 +335,14 @@ impl DerefMut for ClosedGate<'_> {
 
 impl Drop for ClosedGate<'_> {
     fn drop(&mut self) {
-        let is_closed = self.engine.check_open().is_err();
-        let alone = if is_closed { None } else { Alone::of(&self.live) };
-        self.engine.staging.gathered.lock().alone = alone;
+        self.engine.staging.gathered.lock().alone = Alone::of(&self.live);
     }
 }
 
 impl Engine {
     /// Closes the gate, and waits until nobody is inside.
     pub(super) fn close_all(&self) -> ClosedGate<'_> {
-        let live = self.gate.close();
-        self.staging.gathered.lock().alone = None;
-        ClosedGate { engine: self, live }
+        ClosedGate { engine: self, live: self.gate.close() }
     }
 
     /// Whether an event that comes by itself waits for others: then an upper bound of its bytes.
