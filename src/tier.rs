@@ -27,7 +27,7 @@ use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, OnceLock};
 use crate::time::{TimeZone, Timestamp};
-use crate::versions::Versions;
+use crate::versions::{Version, Versions};
 use crate::view::{Plan, View};
 use crossbeam::utils::CachePadded;
 use room::Room;
@@ -251,6 +251,26 @@ impl ViewTier {
         self.shards[shard].lock().read(hash, key, read)
     }
 
+    /// The same; where `read` says so gives the version that it was read at.
+    #[inline]
+    pub(crate) fn read_at_version(
+        &self,
+        key: &[Sym],
+        read: impl FnOnce(SeriesRef<'_>) -> bool,
+    ) -> Lookup<Option<Version>> {
+        let (at, hash) = self.place(key);
+        let mut shard = self.shards[at].lock();
+        match shard.read(hash, key, read) {
+            Lookup::Here(true) => {
+                Lookup::Here(shard.version(hash, key, &self.versions, at as u32 * PLACES))
+            }
+            Lookup::Here(false) => Lookup::Here(None),
+            Lookup::Partial => Lookup::Partial,
+            Lookup::Unknown => Lookup::Unknown,
+            Lookup::Nowhere => Lookup::Nowhere,
+        }
+    }
+
     /// Brings in the row of `key` with the number of its cut (`None`: there is no row), unless the
     /// state of the store has changed since it was read (`still` says no). Then reads the series.
     pub(crate) fn install<R>(
@@ -395,8 +415,7 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::record::{Column, Columns};
-    use crate::versions::Version;
-    use apply::{Decided, Refusing, Scratch, apply_all};
+    use apply::{Scratch, apply_all};
 
     /// Records an event of a user.
     fn record(tier: &Arc<ViewTier>, user: &str) -> Sym {
@@ -419,13 +438,10 @@ mod tests {
         Arc::new(ViewTier::new(1, view, zone, 0, asked, &texts, 0, 0))
     }
 
-    /// As somebody gets it who is refused.
     fn version(tier: &ViewTier, user: Sym) -> Version {
-        let (event, scratch) = ((Timestamp::MIN, 1), &mut Scratch::default());
-        match tier.observe_if(&[user], event, scratch, &mut Refusing(|_: Option<SeriesRef<'_>>| {}))
-        {
-            Ok(Decided::Refused(Some(version))) => version,
-            _ => panic!("no version"),
+        match tier.read_at_version(&[user], |_| true) {
+            Lookup::Here(Some(version)) => version,
+            other => panic!("{other:?}"),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::tier::shard::Lookup;
 use crate::tier::{Installed, Key, ViewTier, hash_key};
 use crate::time::{TimeZone, Timestamp};
-use crate::versions::Versions;
+use crate::versions::{Version, Versions};
 use crate::view::View;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -392,15 +392,22 @@ impl Source for ViewSource {
         key.syms(|part| self.engine.dictionary.find(part)).ok().filter(|_| is_ready)
     }
 
-    fn see_at_hand(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+    fn see_at_hand(
+        &self,
+        key: &AskedKey,
+        read: &mut dyn FnMut(SeriesRef<'_>) -> bool,
+    ) -> Result<Option<Version>> {
         self.engine.check_open()?;
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {
-            Ok(syms) => match self.tier.read(syms, &mut *read) {
-                Lookup::Here(()) | Lookup::Nowhere => Ok(()),
-                Lookup::Partial | Lookup::Unknown => self.load(syms, read).map(drop),
+            Ok(syms) => match self.tier.read_at_version(syms, &mut *read) {
+                Lookup::Here(version) => Ok(version),
+                Lookup::Nowhere => Ok(None),
+                Lookup::Partial | Lookup::Unknown => {
+                    self.load(syms, &mut |series| _ = read(series)).map(|_| None)
+                }
             },
-            Err(_) => self.see(key, read).map(drop),
+            Err(_) => self.see(key, &mut |series| _ = read(series)).map(|_| None),
         }
     }
 

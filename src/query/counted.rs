@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::series::SeriesRef;
 use crate::time::{Grain, Keep, Length, TimeZone, Timestamp};
-use crate::versions::Versions;
+use crate::versions::{Version, Versions};
 use crate::view::View;
 use smallvec::SmallVec;
 use std::ops::{ControlFlow, RangeInclusive};
@@ -367,12 +367,16 @@ impl<'q> Keyed<'q> {
         ours.is_some() && ours == query.source.at_hand(&theirs)
     }
 
-    /// Calls `see` with the series of its key, if there is one, where that is [at hand](Keyed::at_hand).
+    /// Calls `see` with the series of its key, if there is one, where that is [at hand](Keyed::at_hand); see
+    /// [`Source::see_at_hand`](super::Source::see_at_hand).
     #[inline]
-    pub(super) fn see_at_hand(self, see: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()> {
+    pub(super) fn see_at_hand(
+        self,
+        see: &mut dyn FnMut(SeriesRef<'_>) -> bool,
+    ) -> Result<Option<Version>> {
         match self.keys {
             [key] => self.query.source.see_at_hand(key, see),
-            _ => self.each(see),
+            _ => self.each(&mut |series| _ = see(series)).map(|()| None),
         }
     }
 

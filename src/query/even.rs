@@ -118,19 +118,17 @@ impl Even {
         Some((summed, until))
     }
 
-    /// What counts now of a series, if there is one, and until when (invariant 2). `None`: that is for
-    /// [`Keyed::sum_back`] to find out.
+    /// What counts now of a series, if there is one. `None`: that is for [`Keyed::sum_back`] to find out.
     #[inline]
     pub(crate) fn sum_of(
         &self,
         series: Option<SeriesRef<'_>>,
         now: Timestamp,
         most: u64,
-    ) -> Option<(Summed, i64)> {
-        let now = now.micros();
+    ) -> Option<Summed> {
         match series {
-            Some(series) => self.sum(series, now, most),
-            None => Some((self.nothing(now), now)),
+            Some(series) => self.sum(series, now.micros(), most).map(|(summed, _)| summed),
+            None => Some(self.nothing(now.micros())),
         }
     }
 
@@ -177,12 +175,31 @@ impl Keyed<'_> {
         now: Timestamp,
         most: u64,
     ) -> Result<Option<Summed>> {
-        let now = now.micros();
-        let mut summed = Some(even.nothing(now));
+        let mut summed = even.sum_of(None, now, most);
         self.see_at_hand(&mut |series| {
-            summed = even.sum(series, now, most).map(|(summed, _)| summed);
+            summed = even.sum_of(Some(series), now, most);
+            false
         })?;
         Ok(summed)
+    }
+
+    /// The same; and where more counts than `most`, for how long that stands, if that can be told.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn sum_at_version(
+        self,
+        even: &Even,
+        now: Timestamp,
+        most: u64,
+    ) -> Result<Option<(Summed, Option<Standing>)>> {
+        let mut found = Some((even.nothing(now.micros()), now.micros()));
+        let version = self.see_at_hand(&mut |series| {
+            found = even.sum(series, now.micros(), most);
+            found.is_some_and(|(summed, _)| summed.fits > now.micros())
+        })?;
+        let standing = |until: i64| version.map(|version| Standing { until, version });
+        Ok(found.map(|(summed, until)| (summed, standing(until))))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::key;
 use crate::series::{CellRef, SeriesRef};
 use crate::sync::OnceLock;
 use crate::time::{TimeZone, Timestamp};
-use crate::versions::Versions;
+use crate::versions::{Version, Versions};
 use crate::view::View;
 use smallvec::SmallVec;
 use std::ops::ControlFlow;
@@ -50,8 +50,13 @@ pub(crate) trait Source: Send + Sync {
     /// Its syms, where all of them were seen, this view still answers, and what is recorded [is in it at
     /// once](Source::apply_at_once).
     fn at_hand<'k>(&self, key: &'k AskedKey) -> Option<&'k [Sym]>;
-    /// [`see`](Source::see) of a key that is at hand.
-    fn see_at_hand(&self, key: &AskedKey, read: &mut dyn FnMut(SeriesRef<'_>)) -> Result<()>;
+    /// [`see`](Source::see) of a key that is at hand. Where `read` says so, the [version](Source::versions)
+    /// that its series was read at, if there is one.
+    fn see_at_hand(
+        &self,
+        key: &AskedKey,
+        read: &mut dyn FnMut(SeriesRef<'_>) -> bool,
+    ) -> Result<Option<Version>>;
     /// Of its series.
     fn versions(&self) -> &Arc<Versions>;
     /// From now on a recorded event is in this view as soon as its call returns, whatever it waits for

@@ -18,12 +18,12 @@ use crate::log::Home;
 use crate::log::writer::Writer;
 use crate::manifest::{Manifest, StoreName};
 use crate::record::{Column, Columns};
-use crate::series::{Series, SeriesRef};
+use crate::series::Series;
 use crate::slots::Slots;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::{Relaxed, SeqCst};
 use crate::sync::{Gate, OnceLock};
-use crate::tier::apply::{Decided, Refusing, Scratch, apply_all};
+use crate::tier::apply::{Scratch, apply_all};
 use crate::tier::shard::{Capture, Captured, Lookup};
 use crate::tier::{Backfill, ViewTier};
 use crate::time::TimeZone;
@@ -346,12 +346,11 @@ fn a_version_is_current_while_what_was_read_is_so() {
         };
         let read = syms.map(|sym| {
             let mut count = 0;
-            let refuse = |series: Option<SeriesRef<'_>>| {
-                count = series.map_or(0, |series| series.total().count());
-            };
-            let (event, scratch) = ((Timestamp::MIN, 1), &mut Scratch::default());
-            let found = tier.observe_if(&[sym], event, scratch, &mut Refusing(refuse));
-            let Ok(Decided::Refused(Some(version))) = found else { panic!("it is here") };
+            let found = tier.read_at_version(&[sym], |series| {
+                count = series.total().count();
+                true
+            });
+            let Lookup::Here(Some(version)) = found else { panic!("it is here") };
             (count, version)
         });
         let is_current = |(_, version)| tier.versions().is_current(version);

@@ -11,7 +11,7 @@
 //! the same for everybody; nobody else holds more than one.
 
 use super::shard::{NO_SLOT, Shard};
-use super::{Key, PLACES, ViewTier};
+use super::{Key, ViewTier};
 use crate::aggregate::{self, Input, Inputs, Item, Measure};
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::Result;
@@ -20,7 +20,6 @@ use crate::record::Columns;
 use crate::series::{Cell, Occurrence, SeriesRef};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Leaf, Timestamp};
-use crate::versions::Version;
 use crate::view::{Part, Plan, Sketched};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -512,7 +511,6 @@ impl<'a> Found<'a> {
 }
 
 /// Whether an event may be folded into a series.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Yes,
     No,
@@ -524,8 +522,8 @@ pub(crate) enum Answer {
 pub(crate) enum Decided {
     /// It is recorded, and in the series; whether some bucket that it belongs to is not kept any more.
     Recorded { is_late: bool },
-    /// It is not; so says a series of this version, if there is one.
-    Refused(Option<Version>),
+    /// It is not: the series says no.
+    Refused,
     /// Nothing was done.
     Unknown,
 }
@@ -540,28 +538,6 @@ pub(crate) trait Recorder {
     fn record(&mut self) -> Result<()>;
     /// The columns of what was recorded, of which the event is the last.
     fn columns(&mut self) -> &Columns;
-}
-
-/// Reads a series, and has the event refused.
-#[cfg(test)]
-pub(crate) struct Refusing<F>(pub(crate) F);
-
-#[cfg(test)]
-impl<F: FnMut(Option<SeriesRef<'_>>)> Recorder for Refusing<F> {
-    fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
-        (self.0)(series);
-        Answer::No
-    }
-
-    fn prepare(&mut self) {}
-
-    fn record(&mut self) -> Result<()> {
-        unreachable!("it is refused")
-    }
-
-    fn columns(&mut self) -> &Columns {
-        unreachable!("it is refused")
-    }
 }
 
 /// Where a single event goes in one view.
@@ -643,11 +619,10 @@ impl ViewTier {
         let likely = shard.approach(hash, key);
         recorder.prepare();
         let (slot, answer) = shard.ask(likely, hash, key, |series| recorder.ask(series));
-        if answer == Answer::No {
-            let version = shard.version(hash, key, &self.versions, at as u32 * PLACES);
-            return Ok(Decided::Refused(version));
-        } else if answer == Answer::Unknown {
-            return Ok(Decided::Unknown);
+        match answer {
+            Answer::Yes => {}
+            Answer::No => return Ok(Decided::Refused),
+            Answer::Unknown => return Ok(Decided::Unknown),
         }
         recorder.record()?;
         let slot = slot.unwrap_or_else(|| shard.slot_of(hash, key, shape));

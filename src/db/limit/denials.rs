@@ -26,9 +26,10 @@ use crate::query::Standing;
 use crate::slots::Slots;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::thread_local;
+use crate::sync::{STRIPES, stripe, thread_local};
 use crate::time::Timestamp;
 use crate::versions::{Version, Versions};
+use crossbeam::utils::CachePadded;
 use foldhash::fast::RandomState;
 use std::cell::RefCell;
 use std::hash::BuildHasher as _;
@@ -53,6 +54,8 @@ pub(super) struct Denials {
     owner: u64,
     /// Something was remembered of it: who never denies does not look.
     is_any: AtomicBool,
+    /// Whether the last answer was a denial, by stripe: then the next one may be, and it is asked first.
+    lately: [CachePadded<AtomicBool>; STRIPES],
 }
 
 /// Who asks, and for which key.
@@ -98,7 +101,26 @@ struct Entry {
 impl Denials {
     pub(super) fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
-        Denials { owner: LAST.fetch_add(1, Relaxed), is_any: AtomicBool::new(false) }
+        Denials {
+            owner: LAST.fetch_add(1, Relaxed),
+            is_any: AtomicBool::new(false),
+            lately: std::array::from_fn(|_| CachePadded::default()),
+        }
+    }
+
+    /// Whether the last answer that this thread, or one that shares its stripe, got was a denial.
+    #[inline]
+    pub(super) fn has_denied(&self) -> bool {
+        self.lately[stripe()].load(Relaxed)
+    }
+
+    /// Notes what the answer was.
+    #[inline]
+    pub(super) fn note(&self, is_denied: bool) {
+        let lately = &self.lately[stripe()];
+        if lately.load(Relaxed) != is_denied {
+            lately.store(is_denied, Relaxed);
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! 1. What is decided here is what `db/limit/asking.rs` decides. The series is asked and the event is in it under
 //!    one hold of its shard, and nobody has a lock of keys then, or nothing is reserved under the lock of this
 //!    one, which is held (`db/limit/keys.rs`). Where that is not certain nothing was done, and it is asked there.
-//! 2. Who is denied again by the same thread most often comes not even here (`db/limit/denials.rs`).
+//! 2. As long as a limiter denies a thread, the series is asked beforehand: that takes the lock of its shard and
+//!    nothing else that threads share, and what it says is remembered, so that who is denied again most often comes
+//!    not even here (`db/limit/denials.rs`).
 //!
 //! Next: `db/limit/denials.rs`, then `db/limit/asking.rs`.
 
@@ -19,7 +21,7 @@ use crate::event::Event;
 use crate::limit::{Plain, Verdict};
 use crate::options::Durability;
 use crate::policy::Constraint;
-use crate::query::{Even, Keyed, Standing};
+use crate::query::{Even, Keyed};
 use crate::series::SeriesRef;
 use crate::tier::apply::{Answer, Decided};
 use crate::tier::hash_key;
@@ -45,8 +47,8 @@ struct Deciding<'a> {
     now: Timestamp,
     /// Whether the lock of the key is held.
     is_locked: bool,
-    /// What was found, and until when it is so; nothing where nobody may be asked without a lock.
-    found: Option<(Plain, i64)>,
+    /// What was found; nothing where nobody may be asked without a lock.
+    found: Option<Plain>,
 }
 
 impl Question for Deciding<'_> {
@@ -56,17 +58,17 @@ impl Question for Deciding<'_> {
         if !self.is_locked && !db.engine().limits.is_quiet() {
             return Answer::No;
         }
-        let Some((summed, until)) = even.sum_of(series, self.now, self.most) else {
+        let Some(summed) = even.sum_of(series, self.now, self.most) else {
             return Answer::Unknown;
         };
         let plain = Plain::new(constraint.limit(), summed);
-        self.found = Some((plain, until));
+        self.found = Some(plain);
         if plain.holds_from > self.now.micros() { Answer::No } else { Answer::Yes }
     }
 
     #[inline]
     fn note_recorded(&mut self) {
-        if let (Some(active), Some((plain, _))) = (self.short.policy, &self.found) {
+        if let (Some(active), Some(plain)) = (self.short.policy, &self.found) {
             let used = plain.used.saturating_add(self.cost);
             active.tallies.allow_gathered(active.policy.is_near(used, plain.limit));
         }
@@ -101,11 +103,16 @@ impl Short<'_> {
                 drop(locked);
                 return otherwise();
             }
+            if let Some(asker) = self.asker.filter(|asker| asker.denials.has_denied())
+                && let Some(verdict) = self.deny(asker, (now, cost, most))?
+            {
+                return Ok(verdict);
+            }
             let is_locked = locked.is_some();
             let mut deciding = Deciding { short: self, most, cost, now, is_locked, found: None };
             let decided =
                 engine.stage_if(event, (now, durability), versions, key, &mut deciding)?;
-            let (plain, until) = match (&decided, deciding.found) {
+            let plain = match (&decided, deciding.found) {
                 (Decided::Unknown, _) => {
                     drop(locked);
                     return otherwise();
@@ -114,40 +121,54 @@ impl Short<'_> {
                 (_, None) => continue,
                 (_, Some(found)) => found,
             };
-            drop(locked);
-            if let Decided::Refused(version) = decided {
-                if self.policy.is_some_and(|active| active.policy.is_shadow()) {
-                    return otherwise();
+            let is_denied = matches!(decided, Decided::Refused);
+            if let Some(asker) = self.asker {
+                asker.denials.note(is_denied);
+                if is_denied && let Some(verdict) = self.deny(asker, (now, cost, most))? {
+                    return Ok(verdict);
                 }
-                return Ok(self.deny(
-                    &plain,
-                    cost,
-                    now,
-                    version.map(|v| Standing { until, version: v }),
-                ));
             }
-            let used = plain.used.saturating_add(cost);
+            drop(locked);
+            if is_denied {
+                return self.denied(&plain, now).map_or_else(otherwise, Ok);
+            }
             return Ok(Verdict::Allowed {
-                remaining: Some(limit.saturating_sub(used)),
+                remaining: Some(limit.saturating_sub(plain.used.saturating_add(cost))),
                 resets_in: Some(since(now.micros(), plain.fresh_leaves)),
             });
         }
     }
 
+    /// Looks whether it is denied, as the answer before was, with a lock of the shard alone, and remembers it; `None`: it
+    /// is not, or that has to be found out otherwise.
     #[inline(never)]
     fn deny(
         &self,
-        plain: &Plain,
-        cost: u64,
-        now: Timestamp,
-        standing: Option<Standing>,
-    ) -> Verdict {
+        asker: Asker<'_>,
+        (now, cost, most): (Timestamp, u64, u64),
+    ) -> Result<Option<Verdict>> {
+        let found = self.series.sum_at_version(self.even, now, most)?;
+        let Some((summed, standing)) = found else { return Ok(None) };
+        let plain = Plain::new(self.constraint.limit(), summed);
+        if plain.holds_from <= now.micros() {
+            return Ok(None);
+        }
+        let verdict = self.denied(&plain, now);
+        if let (Some(_), Some(standing)) = (&verdict, standing) {
+            asker.remember(&plain, cost, now, standing);
+        }
+        Ok(verdict)
+    }
+
+    /// What is said where it is denied, and counts it; `None` of a policy that refuses nothing.
+    #[inline(never)]
+    fn denied(&self, plain: &Plain, now: Timestamp) -> Option<Verdict> {
         if let Some(active) = self.policy {
+            if active.policy.is_shadow() {
+                return None;
+            }
             active.tallies.deny();
         }
-        if let (Some(asker), Some(standing)) = (self.asker, standing) {
-            asker.remember(plain, cost, now, standing);
-        }
-        Verdict::Denied(plain.denial(self.constraint, now))
+        Some(Verdict::Denied(plain.denial(self.constraint, now)))
     }
 }
