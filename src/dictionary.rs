@@ -217,13 +217,7 @@ impl Dictionary {
 
     #[inline]
     fn find_in(&self, table: &Slots, tag: u32, text: &[u8]) -> Option<Sym> {
-        // Not by a closure, which would have the text put into memory and waited for.
-        for sym in table.tagged(tag).map(Sym) {
-            if same_text(self.text(sym).as_bytes(), text) {
-                return Some(sym);
-            }
-        }
-        None
+        table.tagged(tag).map(Sym).find(|sym| same_text(self.text(*sym).as_bytes(), text))
     }
 
     #[cold]

@@ -428,22 +428,20 @@ impl Engine {
         };
         let mut joining = Joining { engine: self, event, time: now, event_bytes, key, question };
         let mut gathered = self.staging.gathered.lock();
-        let decided = match gathered.going_on(self, versions, &joining) {
-            Some((view, group, at_once)) => joining.decide(view, group, at_once)?,
-            None => {
-                drop(gathered);
-                let live = self.enter()?;
-                let Some(alone) = Alone::of(&live).filter(|alone| alone.is_asked(versions, event))
-                else {
-                    return Ok(Decided::Unknown);
-                };
-                gathered = self.gather(&live, event, event_bytes, now)?;
-                let Gathered { group, at_once, .. } = &mut *gathered;
-                if group.applied_singly || self.may_be_late(alone.reach, now) {
-                    return Ok(Decided::Unknown);
-                }
-                joining.decide(&alone.view, group, at_once)?
+        let going_on = gathered.going_on(self, versions, &joining);
+        let decided = if let Some((view, group, at_once)) = going_on {
+            joining.decide(view, group, at_once)?
+        } else {
+            drop(gathered);
+            let live = self.enter()?;
+            let alone = Alone::of(&live).filter(|alone| alone.is_asked(versions, event));
+            let Some(alone) = alone else { return Ok(Decided::Unknown) };
+            gathered = self.gather(&live, event, event_bytes, now)?;
+            let Gathered { group, at_once, .. } = &mut *gathered;
+            if group.applied_singly || self.may_be_late(alone.reach, now) {
+                return Ok(Decided::Unknown);
             }
+            joining.decide(&alone.view, group, at_once)?
         };
         drop(gathered);
         if matches!(decided, Decided::Recorded { .. }) {
