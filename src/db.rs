@@ -54,6 +54,8 @@ pub use limit::{Limit, Limiter, PolicyStatus, Reservation};
 pub use read_only::ReadOnlyDb;
 pub use repair::{Action, Repair, RepairReport, RepairStep, repair};
 pub use restore::{RestoreOutcome, Upto, restore};
+#[cfg(shuttle)]
+pub(crate) use staging::JOINED;
 pub use statistics::{BackgroundError, LastCheckpoint, Statistics};
 pub use verify::{Depth, Finding, Meaning, Positions, VerifiedView, VerifyReport, verify};
 
@@ -663,7 +665,7 @@ impl Engine {
 
     /// Closes the gate and waits until nobody is inside.
     fn close_gate(&self) -> Result<staging::ClosedGate<'_>> {
-        let live = self.close_all();
+        let live = self.shut();
         self.check_open()?;
         self.bring_in_at(&live)?;
         Ok(live)
@@ -880,7 +882,7 @@ impl Engine {
 
     fn close(&self) -> Result<()> {
         let brought_in = {
-            let live = self.close_all();
+            let live = self.shut();
             self.closed.store(true, Release);
             self.bring_in_at(&live)
         };

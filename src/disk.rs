@@ -372,8 +372,8 @@ impl Window {
         };
         // SAFETY: the range lies inside the mapping (checked above). The file is the engine's own,
         // under its lock, and is not made shorter while it is written. No reference into the
-        // mapping exists anywhere, reads go through `read_at`, and the window's lock keeps other
-        // writes away.
+        // mapping exists anywhere, reads go through `read_at`, and whoever has the window for himself
+        // keeps other writes away.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.as_mut_ptr().add(at), bytes.len());
         }

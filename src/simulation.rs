@@ -73,10 +73,10 @@ impl Options {
 
     /// The largest size of a segment, without the bounds of
     /// [`segment_bytes`](Options::segment_bytes): a script of some operations then fills several. The
-    /// stage of single events is of half a kilobyte then, and some of them fill it.
+    /// stage of single events is of two kilobytes then, and some of them fill it.
     /// The feature `simulation` has this.
     pub fn tiny_segments(mut self, bytes: u64) -> Self {
-        (self.segment_bytes, self.stage_bytes) = (bytes, 1 << 9);
+        (self.segment_bytes, self.stage_bytes) = (bytes, 1 << 11);
         self
     }
 }

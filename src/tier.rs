@@ -2,7 +2,9 @@
 //!
 //! Invariants
 //! 1. `tier/apply.rs` is the only way in which events change series, live or replayed.
-//! 2. No lock of this module is held while anything is read from disk, and none leaves it.
+//! 2. No lock of this module is held while anything is read from disk, and none leaves it. Under that of a shard
+//!    an event may be recorded that its series was asked about (`tier/apply.rs`, `Recorder`): that writes to the
+//!    stage, and takes no lock but the dictionary's.
 //! 3. The tier knows series and views, not files: what is to be stored is *captured* as bytes and
 //!    handed out, what was stored is *installed* from a series somebody else has read.
 //!

@@ -181,7 +181,7 @@ impl Engine {
         state: &mut Checkpointer,
         at_cut: &mut dyn FnMut(&mut Live) -> Result<Option<u32>>,
     ) -> Result<(Catalog, Vec<Arc<ViewTier>>, Option<u32>)> {
-        let mut live = self.close_all();
+        let mut live = self.shut();
         self.bring_in_at(&live)?;
         let left_out = at_cut(&mut live)?;
         let position = self.log.appended();
@@ -307,7 +307,7 @@ impl Engine {
 
     /// Deletes rows of dropped views, some at a time. A view that somebody is still reading stays.
     fn purge(&self, catalog: &mut Catalog, carry: &mut Changes) -> Result<()> {
-        let mut live = self.close_all();
+        let mut live = self.shut();
         live.leaving.retain(|(_, tier)| tier.strong_count() > 0);
         let is_asked = |view: &&u32| live.leaving.iter().any(|(id, _)| id == *view);
         let Some(view) = catalog.purge.iter().find(|view| !is_asked(view)).copied() else {
@@ -326,7 +326,7 @@ impl Engine {
         }
         if room > 0 {
             catalog.purge.retain(|id| *id != view);
-            let mut live = self.close_all();
+            let mut live = self.shut();
             live.purge.retain(|id| *id != view);
         }
         Ok(())

@@ -64,7 +64,7 @@ pub(super) fn run(
     let converted = cut.and_then(|()| fill(engine, state, &old, &tier, progress));
     if converted.is_err() {
         // The gate of an engine that is closed closes all the same.
-        engine.close_all().remove(|other| other.id == tier.id);
+        engine.shut().remove(|other| other.id == tier.id);
     }
     converted.map(|()| Some(tier))
 }

@@ -11,7 +11,8 @@
 //! 1. Gathered events have the positions behind the log's last one. Whoever appends records to the log
 //!    holds the lock of the gathered events, or has closed the gate, and there are none.
 //! 2. Every gathered event is in the stage. The stage is written over when they are in the log.
-//! 3. At a cut nothing is gathered: who closes the gate brings in before anything else.
+//! 3. At a cut nothing is gathered: who closes the gate to append, to cut, or to change the views that are asked
+//!    brings in before anything else.
 //! 4. Who asks sees every event that was acknowledged before: nothing is counted as applied before every
 //!    view has it.
 //! 5. The log has room for what is gathered ([`Writer::make_room`]). A full disk shows when an event
@@ -74,9 +75,9 @@ pub(super) struct Staging {
 struct Gathered {
     group: Group,
     /// For views that are not gathered for.
-    at_once: Scratch,
-    /// Invariant 8.
-    alone: Option<Alone>,
+    scratch: Scratch,
+    /// Those, as they were when the gate was opened last.
+    at_once: AtOnce,
 }
 
 struct Group {
@@ -114,8 +115,8 @@ impl Staging {
                     room: 0,
                     spare: None,
                 },
-                at_once: Scratch::default(),
-                alone: None,
+                scratch: Scratch::default(),
+                at_once: AtOnce::default(),
             }),
             applying: RwLock::new(()),
             joined: AtomicU64::new(0),
@@ -174,7 +175,7 @@ impl Group {
 
     #[inline]
     fn stage_mut(&mut self) -> &mut Stage {
-        self.stage.as_mut().expect("who locks the gathered events makes it")
+        self.stage.as_mut().expect("whoever begins a group makes it")
     }
 
     /// Adds the event whose record is drafted. On an error it is not in.
@@ -196,31 +197,37 @@ impl Group {
 }
 
 /// An event that joins the group if it may.
-struct Joining<'a, Q> {
+struct Joining<'a, D> {
     engine: &'a Engine,
     event: &'a Event<'a>,
     time: Timestamp,
     event_bytes: u64,
     key: &'a [Sym],
-    question: &'a mut Q,
+    decider: &'a mut D,
 }
 
-impl<Q: Question> Joining<'_, Q> {
-    /// Has the series decide, and the event in it and in the group.
+impl<D: Decider> Joining<'_, D> {
+    /// Has the series of the view that is asked decide, and the event in it, in the group, and in the other views.
     #[inline]
     fn decide(
         &mut self,
-        view: &ViewTier,
+        views: &[Arc<ViewTier>],
+        asked: usize,
         group: &mut Group,
-        at_once: &mut Scratch,
+        scratch: &mut Scratch,
     ) -> Result<Decided> {
         let (engine, time) = (self.engine, (self.time, self.event.count()));
+        let (key, view) = (self.key, &views[asked]);
         let text = view.view.key().first().and_then(|part| self.event.part(part));
-        let known = text.zip(self.key.first().copied());
-        let key = self.key;
+        let known = text.zip(key.first().copied());
         let mut joined = Joined { joining: self, group, position: 0, known };
-        let decided = view.observe_if(key, time, at_once, &mut joined)?;
+        let decided = view.observe_if(key, time, scratch, &mut joined)?;
         if let Decided::Recorded { is_late } = decided {
+            let mut is_late = is_late && !view.is_succeeding();
+            for others in [&views[..asked], &views[asked + 1..]].iter().filter(|o| !o.is_empty()) {
+                let columns = joined.group.builder.only_chunk(&engine.dictionary);
+                is_late |= apply_row(others, columns, columns.len() - 1, scratch);
+            }
             // Before the next one can be late because of it.
             engine.newest.raise(time.0);
             engine.staging.note_joined();
@@ -231,26 +238,26 @@ impl<Q: Question> Joining<'_, Q> {
 }
 
 /// The same, and what it joins.
-struct Joined<'a, 'j, Q> {
-    joining: &'a mut Joining<'j, Q>,
+struct Joined<'a, 'j, D> {
+    joining: &'a mut Joining<'j, D>,
     group: &'a mut Group,
     position: u64,
     /// One of its texts, and the sym of that.
     known: Option<(&'a str, Sym)>,
 }
 
-/// What a series is asked before an event is recorded in it.
-pub(super) trait Question {
+/// Who asks a series before an event is recorded in it.
+pub(super) trait Decider {
     /// Asks it, if there is one.
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer;
     /// Notes that the event is recorded, under the lock of the gathered events.
     fn note_recorded(&mut self);
 }
 
-impl<Q: Question> Recorder for Joined<'_, '_, Q> {
+impl<D: Decider> Recorder for Joined<'_, '_, D> {
     #[inline]
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
-        self.joining.question.ask(series)
+        self.joining.decider.ask(series)
     }
 
     #[inline]
@@ -263,7 +270,7 @@ impl<Q: Question> Recorder for Joined<'_, '_, Q> {
     fn record(&mut self) -> Result<()> {
         let Joining { engine, event, time, event_bytes, .. } = *self.joining;
         self.group.add(engine, event, (self.position, time), event_bytes, self.known)?;
-        self.joining.question.note_recorded();
+        self.joining.decider.note_recorded();
         Ok(())
     }
 
@@ -272,44 +279,51 @@ impl<Q: Question> Recorder for Joined<'_, '_, Q> {
     }
 }
 
-/// The only view that limits ask.
-struct Alone {
-    view: Arc<ViewTier>,
+/// How many events joined a group without the gate.
+#[cfg(shuttle)]
+pub(crate) static JOINED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// The views that limits ask.
+#[derive(Default)]
+struct AtOnce {
+    views: Vec<Arc<ViewTier>>,
     /// As of [`Live`].
     reach: Option<Duration>,
 }
 
-impl Alone {
-    fn of(live: &Live) -> Option<Self> {
-        let [view] = live.at_once.as_slice() else { return None };
-        Some(Alone { view: view.clone(), reach: live.reach })
-    }
-
-    /// Whether it is the view of these versions, and takes the event.
-    #[inline]
-    fn is_asked(&self, versions: &Arc<Versions>, event: &Event<'_>) -> bool {
-        Arc::ptr_eq(self.view.versions(), versions) && self.view.takes(event)
+impl AtOnce {
+    fn of(live: &Live) -> Self {
+        AtOnce { views: live.at_once.clone(), reach: live.reach }
     }
 }
 
+/// The place of the view of these versions, if it takes the event.
+#[inline]
+fn asked(views: &[Arc<ViewTier>], versions: &Arc<Versions>, event: &Event<'_>) -> Option<usize> {
+    let at = views.iter().position(|view| Arc::ptr_eq(view.versions(), versions))?;
+    views[at].takes(event).then_some(at)
+}
+
 impl Gathered {
-    /// The view, the group, and what it is applied with, where the group goes on with an event that asks the view of
-    /// these versions, and the gate need not be entered for it (invariant 8).
+    /// The views, the place of the one of these versions, the group, and what it is applied with, where the group goes
+    /// on with an event that asks that view: then the gate need not be entered for it (invariant 8).
     #[inline]
-    fn going_on<Q>(
+    fn going_on<D>(
         &mut self,
         engine: &Engine,
         versions: &Arc<Versions>,
-        Joining { event, time, event_bytes, .. }: &Joining<'_, Q>,
-    ) -> Option<(&ViewTier, &mut Group, &mut Scratch)> {
-        let Gathered { group, at_once, alone } = self;
-        let alone = alone.as_ref().filter(|alone| alone.is_asked(versions, event))?;
+        Joining { event, time, event_bytes, .. }: &Joining<'_, D>,
+    ) -> Option<(&[Arc<ViewTier>], usize, &mut Group, &mut Scratch)> {
+        let Gathered { group, scratch, at_once } = self;
+        let asked = asked(&at_once.views, versions, event)?;
         let goes_on = !group.builder.is_empty()
             && !group.is_due(event, *event_bytes, *time)
             && !group.applied_singly
-            && !engine.may_be_late(alone.reach, *time)
+            && !engine.may_be_late(at_once.reach, *time)
             && engine.log.check_poison().is_ok();
-        goes_on.then_some((&*alone.view, group, at_once))
+        #[cfg(shuttle)]
+        JOINED.fetch_add(u64::from(goes_on), std::sync::atomic::Ordering::Relaxed);
+        goes_on.then_some((&at_once.views, asked, group, scratch))
     }
 }
 
@@ -335,13 +349,13 @@ impl DerefMut for ClosedGate<'_> {
 
 impl Drop for ClosedGate<'_> {
     fn drop(&mut self) {
-        self.engine.staging.gathered.lock().alone = Alone::of(&self.live);
+        self.engine.staging.gathered.lock().at_once = AtOnce::of(&self.live);
     }
 }
 
 impl Engine {
-    /// Closes the gate, and waits until nobody is inside.
-    pub(super) fn close_all(&self) -> ClosedGate<'_> {
+    /// Closes the gate, and waits until nobody is inside. What is gathered still is.
+    pub(super) fn shut(&self) -> ClosedGate<'_> {
         ClosedGate { engine: self, live: self.gate.close() }
     }
 
@@ -392,7 +406,7 @@ impl Engine {
         }
         let position = gathered.group.draft(self, event, time);
         gathered.group.add(self, event, (position, time), event_bytes, None)?;
-        let Gathered { group, at_once, .. } = &mut *gathered;
+        let Gathered { group, scratch: at_once, .. } = &mut *gathered;
         let Group { builder, scratch, applied_singly, .. } = group;
         let late = if *applied_singly {
             let columns = builder.only_chunk(&self.dictionary);
@@ -412,8 +426,8 @@ impl Engine {
     }
 
     /// Records an event that was checked and happens now if its series in the view of `versions`, under `key`, says
-    /// that it may: that is asked, and the event is in it, under one hold of the locks. Nothing is done,
-    /// and that said, where limits ask other views, too, or it is not certain that it could be done so.
+    /// that it may: that is asked, and the event is in it, under one hold of the locks. Where it is not certain that
+    /// it could be done so the event is not recorded, and that is said.
     #[inline]
     pub(super) fn stage_if(
         &self,
@@ -421,27 +435,30 @@ impl Engine {
         (now, durability): (Timestamp, Durability),
         versions: &Arc<Versions>,
         key: &[Sym],
-        question: &mut impl Question,
+        decider: &mut impl Decider,
     ) -> Result<Decided> {
         let Some(event_bytes) = self.is_staged(event, durability) else {
             return Ok(Decided::Unknown);
         };
-        let mut joining = Joining { engine: self, event, time: now, event_bytes, key, question };
+        let mut joining = Joining { engine: self, event, time: now, event_bytes, key, decider };
         let mut gathered = self.staging.gathered.lock();
         let going_on = gathered.going_on(self, versions, &joining);
-        let decided = if let Some((view, group, at_once)) = going_on {
-            joining.decide(view, group, at_once)?
+        let decided = if let Some((views, asked, group, scratch)) = going_on {
+            joining.decide(views, asked, group, scratch)?
         } else {
             drop(gathered);
             let live = self.enter()?;
-            let alone = Alone::of(&live).filter(|alone| alone.is_asked(versions, event));
-            let Some(alone) = alone else { return Ok(Decided::Unknown) };
-            gathered = self.gather(&live, event, event_bytes, now)?;
-            let Gathered { group, at_once, .. } = &mut *gathered;
-            if group.applied_singly || self.may_be_late(alone.reach, now) {
+            let asked = asked(&live.at_once, versions, event);
+            let Some(asked) = asked else { return Ok(Decided::Unknown) };
+            // Where there is no room, say, whoever is denied is to be told that.
+            let room = self.gather(&live, event, event_bytes, now);
+            gathered =
+                if let Ok(gathered) = room { gathered } else { return Ok(Decided::Unknown) };
+            let Gathered { group, scratch, .. } = &mut *gathered;
+            if group.applied_singly || self.may_be_late(live.reach, now) {
                 return Ok(Decided::Unknown);
             }
-            joining.decide(&alone.view, group, at_once)?
+            joining.decide(&live.at_once, asked, group, scratch)?
         };
         drop(gathered);
         if matches!(decided, Decided::Recorded { .. }) {

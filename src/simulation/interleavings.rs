@@ -8,6 +8,7 @@
 //! scenarios: `models.rs`.
 
 use super::{Fault, OperationKind, SimulatedDisk, Step, Stepped, Survival};
+use crate::db::JOINED;
 use crate::{
     Db, Durability, ErrorKind, Event, Grain, Keep, Limiter, Options, Policy, TestClock, View,
     Window,
@@ -435,6 +436,57 @@ fn limited_events_among_a_checkpoint_and_a_definition_are_in_every_view_once() {
         let again = open(&disk.kill());
         assert_eq!((count(again.db()), counts(again.db())), (9, [9, 9]));
     });
+    assert!(JOINED.load(SeqCst) > 0, "no event joined a group without the gate");
+}
+
+/// Two views that are asked, by a limiter each and by one that asks both, and a reservation of one: as many are let
+/// through as the limits say, and each is in both views.
+#[test]
+fn limits_of_two_views_let_through_what_they_say() {
+    explore(|| {
+        let disk = SimulatedDisk::new(10);
+        let (engine, by_user) = limited(&disk);
+        let window = Window::rolling(Duration::from_secs(10));
+        let items = View::new("items").by(["item"]).grain(Grain::Second, Keep::Last(12));
+        engine.db().define(items).expect("defined");
+        let (users, both) = (Policy::new("users"), Policy::new("both"));
+        engine.db().set_policy(users.at_most("calls", 4, window)).expect("set");
+        let both = both.at_most("calls", 4, window).at_most("items", 99, window);
+        engine.db().set_policy(both).expect("set");
+        let [few, both] = ["users", "both"].map(|name| engine.db().limiter(name).expect("set"));
+        assert_eq!(call(&by_user, "a").expect("asked"), 1);
+        let admitted = Arc::new(AtomicU64::new(1));
+        let callers = [few.clone(), both.clone(), few.clone()].map(|limiter| {
+            let admitted = admitted.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    admitted.fetch_add(call(&limiter, "a").expect("asked"), SeqCst);
+                }
+            })
+        });
+        let admitted_too = admitted.clone();
+        let reserver = thread::spawn(move || {
+            let event = Event::new("e").dim("user", "a").dim("item", "x").value(1.0);
+            if let Ok(held) = both.reserve(&event, Duration::from_secs(5)).expect("asked") {
+                held.commit(&event).expect("held");
+                admitted_too.fetch_add(1, SeqCst);
+            }
+        });
+        for thread in callers.into_iter().chain([reserver]) {
+            thread.join().expect("done");
+        }
+        let admitted = admitted.load(SeqCst);
+        let count_of = |db: &Db, view: &str| {
+            db.query(view).and_then(|view| view.totals()).expect("read").count
+        };
+        assert_eq!(admitted, 4);
+        let again = open(&disk.kill());
+        for db in [engine.db(), again.db()] {
+            assert_eq!(["calls", "items"].map(|view| count_of(db, view)), [4, 4]);
+            assert_eq!(count(db), 4);
+        }
+    });
+    assert!(JOINED.load(SeqCst) > 0, "no event joined a group without the gate");
 }
 
 /// Closing among limiters loses nothing that was let through.

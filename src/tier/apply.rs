@@ -522,7 +522,7 @@ pub(crate) enum Answer {
 pub(crate) enum Decided {
     /// It is recorded, and in the series; whether some bucket that it belongs to is not kept any more.
     Recorded { is_late: bool },
-    /// It is not: the series says no.
+    /// It is not: the answer was no.
     Refused,
     /// Nothing was done.
     Unknown,

@@ -1,7 +1,7 @@
 //! Limits as they are asked: the question, and the recording that follows it, as one step.
 //!
 //! Invariants
-//! 1. Whoever asks in order to record or to reserve holds the locks of all keys that it asks, from before
+//! 1. Whoever asks in order to record or to reserve, and does not go the short way, holds the locks of all keys that it asks, from before
 //!    the first is read, or as if from then on (`db/limit/keys.rs`), until the event is in the views that are
 //!    asked (`db/live.rs`), or the reservation is made. So what two threads do is what they would do one
 //!    after the other. Locks are taken in their order, each once.
@@ -113,7 +113,7 @@ impl<'a> Asking<'a> {
             Ok(locked) => Some(locked),
             Err(denial) => return Ok(Verdict::Denied(denial)),
         };
-        // Under the locks: of two events of a key the later one has the later time.
+        // Under the locks: of two events of a key that are recorded so the later one has the later time.
         let now = self.moment(&mut locked)?;
         let answer = self.read(cost, &mut locked, now)?;
         let verdict = self.say(&answer, cost, now);
@@ -138,8 +138,9 @@ impl<'a> Asking<'a> {
             return None;
         };
         let (db, policy) = (self.db, self.policy);
-        let series = series.filter(|series| series.is_of(event))?;
-        Some(Short { db, constraint, series, even: even?, policy, asker: None })
+        let (series, even) = (series?, even?);
+        let is_of = matches!(self.whose, Whose::Limiter(..)) || series.is_of(event);
+        is_of.then_some(Short { db, constraint, series, even, policy, asker: None })
     }
 
     /// What a policy that refuses nothing says.

@@ -45,7 +45,7 @@ pub(in crate::db) struct Keys {
 struct Busy {
     /// Reservations there are, and those that nobody has noticed to be over.
     held: AtomicUsize,
-    /// Those who have locks of keys, or wait for some.
+    /// Those who have a [`Locked`], or wait for one.
     locking: AtomicUsize,
 }
 
@@ -118,7 +118,7 @@ impl Keys {
         held.holds.is_empty().then_some(held)
     }
 
-    /// Whether nobody has a lock of keys by which more than one series is asked, and nothing is reserved.
+    /// Whether nobody has [locks of keys](Keys::lock), or waits for some, and nothing is reserved.
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.busy.locking.load(Acquire) == 0 && !self.has_held()

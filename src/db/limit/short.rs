@@ -15,7 +15,7 @@ use super::answer::since;
 use super::denials::Asker;
 use super::limiter::Active;
 use crate::db::Db;
-use crate::db::staging::Question;
+use crate::db::staging::Decider;
 use crate::error::Result;
 use crate::event::Event;
 use crate::limit::{Plain, Verdict};
@@ -51,7 +51,7 @@ struct Deciding<'a> {
     found: Option<Plain>,
 }
 
-impl Question for Deciding<'_> {
+impl Decider for Deciding<'_> {
     #[inline]
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
         let Short { db, constraint, even, .. } = self.short;
@@ -90,9 +90,17 @@ impl Short<'_> {
         let Some((versions, key)) = self.series.at_hand() else { return otherwise() };
         let engine = self.db.engine();
         let limits = &engine.limits;
-        let mut locked = None;
+        // What is found out elsewhere is noted all the same, so that the next one who is denied is remembered.
+        let otherwise = || {
+            let verdict = otherwise()?;
+            if let Some(asker) = self.asker {
+                asker.denials.note(!verdict.is_allowed());
+            }
+            Ok(verdict)
+        };
+        let (mut locked, mut is_quiet) = (None, true);
         loop {
-            if locked.is_none() && !limits.is_quiet() {
+            if locked.is_none() && !(is_quiet && limits.is_quiet()) {
                 locked = limits.lock_unreserved(hash_key(key));
                 if locked.is_none() {
                     return otherwise();
@@ -117,8 +125,10 @@ impl Short<'_> {
                     drop(locked);
                     return otherwise();
                 }
-                // Somebody has locks of keys, or something is reserved.
-                (_, None) => continue,
+                (_, None) => {
+                    is_quiet = false;
+                    continue;
+                }
                 (_, Some(found)) => found,
             };
             let is_denied = matches!(decided, Decided::Refused);
