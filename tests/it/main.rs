@@ -32,6 +32,7 @@ mod kll;
 mod late;
 mod limit_cases;
 mod limit_denials;
+mod limit_short;
 mod limits;
 mod matrix;
 mod membership;
