@@ -3,8 +3,8 @@
 use crate::limits::{Api, MICRO, call, calls, denied, just_before, millis, minute, secs};
 use proptest::prelude::*;
 use quipu::{
-    Clock, Constraint, Db, ErrorKind, Event, Grain, Keep, Limiter, Options, Policy, Progress,
-    Reservation, TestClock, Timestamp, Verdict, View, Window,
+    Clock, Constraint, Db, Durability, ErrorKind, Event, Grain, Keep, Limiter, Options, Policy,
+    Progress, Reservation, TestClock, Timestamp, Verdict, View, Window,
 };
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -370,4 +370,23 @@ fn a_limit_of_more_keys_than_are_remembered_denies_them_all() {
     assert_eq!(denied(limiter.check_and_record(&call(&keys[7]))).used, 2);
     api.clock.advance(secs(61));
     assert!(keys.iter().all(|key| limiter.check_and_record(&call(key)).unwrap().is_allowed()));
+}
+
+/// The event would wait for the disk, so what is asked goes the long way.
+#[test]
+fn a_denial_that_was_found_out_at_length_is_remembered_the_next_time() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = Meddler::default();
+    let options = Options::new().clock(clock.clone()).durability(Durability::Sync).view(calls());
+    let db = options.open(root.path().join("db")).unwrap();
+    db.set_policy(Policy::new("api").at_most("calls", 1, minute())).unwrap();
+    let limiter = db.limiter("api").unwrap();
+    assert!(limiter.check_and_record(&call("alice")).unwrap().is_allowed());
+    let used = [(); 4].map(|()| {
+        let other = db.clone();
+        let record = move || _ = other.record(&call("alice")).unwrap();
+        *clock.meddle.lock().unwrap() = Some(Box::new(record));
+        denied(limiter.check_and_record(&call("alice"))).used
+    });
+    assert_eq!(used, [2, 3, 3, 5], "at length, by a look, again from memory, by a look");
 }

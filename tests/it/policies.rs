@@ -403,6 +403,28 @@ mod faults {
     use super::*;
     use quipu::simulation::{Fault, OperationKind, SimulatedDisk, Survival};
 
+    /// Where nothing can be recorded any more, who may not record is told that, and until when.
+    #[test]
+    fn who_is_over_a_limit_is_denied_though_nothing_can_be_recorded() {
+        let disk = SimulatedDisk::new(1);
+        let db = Options::new().view(calls()).open_on(&disk, "db").unwrap();
+        db.set_policy(Policy::new("api").at_most("calls", 1, minute())).unwrap();
+        let limiter = db.limiter("api").unwrap();
+        assert!(limiter.check_and_record(&call("alice")).unwrap().is_allowed());
+        db.record(&call("bob")).unwrap();
+        disk.plan(|operation| {
+            (operation.kind == OperationKind::Sync)
+                .then_some(Fault::Error(std::io::ErrorKind::Other))
+        });
+        assert!(db.sync().is_err());
+        disk.heal();
+        let error = limiter.check_and_record(&call("carol")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Poisoned);
+        for key in ["alice", "bob", "alice"] {
+            assert_eq!(denied(limiter.check_and_record(&call(key))).used, 1);
+        }
+    }
+
     /// A log that can not be written: an error, nothing is let through uncounted, and after a reopening what
     /// was acknowledged is used.
     #[test]
