@@ -8,11 +8,12 @@ mod sides;
 use crate::directory::{NOW, crash_image, options};
 use crate::limits::{allowed, call, denied, just_before, minute, secs};
 use quipu::{
-    Bucket, Clock, Cursor, Db, ErrorKind, Event, Grain, Keep, Limit, Limiter, Options, Policy,
-    Query, Row, SeriesQuery, TestClock, Timestamp, Verdict, View, ViewStatus, Window,
+    Bucket, Clock, Cursor, Db, Dedup, ErrorKind, Event, Grain, Keep, Limit, Limiter, Options,
+    Policy, Query, Row, SeriesQuery, TestClock, Timestamp, Verdict, View, ViewStatus, Window,
 };
 use serde_json::{Value, json};
 use sides::{Asked, CLIENTS, KEYS, ROUTES};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
@@ -56,10 +57,15 @@ fn rows(query: &Query) -> Rows {
     (rows, buckets)
 }
 
-fn log(db: &Db) -> Vec<Value> {
+/// The events of each frame of the log.
+fn frames(db: &Db) -> Vec<Vec<Value>> {
     let bundle = serde_json::to_value(db.export(&Cursor::beginning()).unwrap()).unwrap();
     let frames = bundle["frames"].as_array().unwrap();
-    frames.iter().flat_map(|frame| frame["events"].as_array().unwrap().clone()).collect()
+    frames.iter().map(|frame| frame["events"].as_array().unwrap().clone()).collect()
+}
+
+fn log(db: &Db) -> Vec<Value> {
+    frames(db).concat()
 }
 
 /// What came of the policies: allowed, denied, and near.
@@ -72,26 +78,33 @@ fn tallies(db: &Db) -> Vec<[u64; 3]> {
 
 type Meddling = Box<dyn FnOnce() + Send>;
 
-/// A clock that counts how often it is asked roughly, and does something before it says the time. The long way
-/// asks so under the locks of its keys, once for each event that it records; the short way does not.
+/// A clock that counts how often it is asked roughly, and does something before it says the time: what another
+/// thread might do then. The long way asks so under the locks of its keys, once for each event that it records; the
+/// short way does not.
 #[derive(Clone, Default)]
 struct Watched {
     clock: TestClock,
     roughly: Arc<AtomicU64>,
-    meddle: Arc<Mutex<Option<Meddling>>>,
+    meddling: Arc<Mutex<Option<Meddling>>>,
+    meddling_roughly: Arc<Mutex<Option<Meddling>>>,
+}
+
+fn meddle(meddling: &Mutex<Option<Meddling>>) {
+    let meddling = meddling.lock().unwrap().take();
+    if let Some(meddling) = meddling {
+        meddling();
+    }
 }
 
 impl Clock for Watched {
     fn now(&self) -> Timestamp {
+        meddle(&self.meddling);
         self.clock.now()
     }
 
     fn now_roughly(&self) -> Timestamp {
         self.roughly.fetch_add(1, SeqCst);
-        let meddle = self.meddle.lock().unwrap().take();
-        if let Some(meddle) = meddle {
-            meddle();
-        }
+        meddle(&self.meddling_roughly);
         self.clock.now()
     }
 }
@@ -104,10 +117,14 @@ struct Store {
 
 impl Store {
     fn of(views: impl IntoIterator<Item = View>) -> Self {
+        Store::with(options(), views)
+    }
+
+    fn with(options: Options, views: impl IntoIterator<Item = View>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let clock = Watched::default();
         clock.clock.set(Timestamp::from_secs(NOW));
-        let views = views.into_iter().fold(options().clock(clock.clone()), Options::view);
+        let views = views.into_iter().fold(options.clock(clock.clone()), Options::view);
         let db = views.open(root.path().join("db")).unwrap();
         Store { root, clock, db }
     }
@@ -439,7 +456,7 @@ fn who_has_the_lock_of_a_key_is_waited_for_by_the_short_way() {
     let longer = limiter.of(&call("alice")).unwrap().only_if("always", || true).unwrap();
     let (said, heard) = mpsc::channel();
     let other = limiter.clone();
-    *store.clock.meddle.lock().unwrap() = Some(Box::new(move || {
+    *store.clock.meddling_roughly.lock().unwrap() = Some(Box::new(move || {
         let ask = |key: &'static str| {
             let (limiter, said) = (other.clone(), said.clone());
             std::thread::spawn(move || {
@@ -454,6 +471,7 @@ fn who_has_the_lock_of_a_key_is_waited_for_by_the_short_way() {
         ask("call");
     }));
     allowed(longer.check_and_record(&call("alice")));
+    assert!(store.clock.meddling_roughly.lock().unwrap().is_none(), "it went the long way");
     let mut all: Vec<_> = heard.iter().collect();
     all.sort_unstable();
     assert_eq!(all, [("alice", false), ("bob", true), ("call", true)]);
@@ -559,6 +577,20 @@ fn an_event_that_is_late_for_a_bucket_of_the_view_that_is_asked_is_counted_so() 
     store.agrees();
 }
 
+#[test]
+fn an_id_that_was_seen_is_counted_once_where_others_go_the_short_way() {
+    let store = Store::with(options().dedup(Dedup::Last(9)), twins(by_key_and_route));
+    let limiter = store.limiter("calls", 9);
+    let event = routed("alice", "/search");
+    allowed(limiter.check_and_record(&event));
+    for id in ["one", "two", "one", "two", "one"] {
+        assert!(!store.is_short(|| limiter.check_and_record(&event.clone().id(id))));
+        assert!(store.is_short(|| limiter.check_and_record(&event)) || id == "one");
+    }
+    assert_eq!(store.count("calls", &["alice", "/search"]), 8);
+    store.agrees();
+}
+
 /// A group is brought in by who finds no room in it, and that one comes first in the next.
 #[test]
 fn more_events_than_wait_together_are_recorded_once_and_in_their_order() {
@@ -567,16 +599,65 @@ fn more_events_than_wait_together_are_recorded_once_and_in_their_order() {
     for route in ROUTES {
         allowed(limiter.check_and_record(&routed("alice", route)));
     }
-    let routes: Vec<&str> = (0..500).map(|n| ROUTES[n % 7 % 2]).collect();
+    let routes: Vec<&str> = (0..600).map(|n| ROUTES[n % 7 % 2]).collect();
+    let agent = "a".repeat(700);
     for (n, route) in routes.iter().enumerate() {
-        assert!(store.is_short(|| limiter.check_and_record(&routed("alice", route))));
-        if n % 150 == 149 {
-            store.advance(Duration::from_millis(99));
+        // Many, large ones, and some that come apart.
+        let event = routed("alice", route);
+        let event = if n < 300 { event } else { event.dim("agent", &agent) };
+        assert!(store.is_short(|| limiter.check_and_record(&event)));
+        if n >= 500 {
+            store.advance(Duration::from_millis(9));
         }
     }
-    let log = log(&store.db);
-    let recorded = log[2..].iter().map(|event| event["dims"]["route"].as_str().unwrap());
-    assert_eq!(recorded.collect::<Vec<_>>(), routes);
-    assert_eq!(store.db.statistics().events, 502);
+    let frames = frames(&store.db);
+    let at = |event: &Value| Timestamp::parse_rfc3339(event["at"].as_str().unwrap()).unwrap();
+    for frame in &frames {
+        let length = at(&frame[frame.len() - 1]).micros() - at(&frame[0]).micros();
+        assert!(length <= 100_000 && frame.len() <= 128, "{length} {}", frame.len());
+    }
+    let recorded = frames.iter().flatten().skip(2).map(|event| event["dims"]["route"].as_str());
+    assert_eq!(recorded.collect::<Option<Vec<_>>>().unwrap(), routes);
+    assert_eq!(store.db.statistics().events, 602);
     store.agrees();
+}
+
+/// Buckets of what was a view's first grain are not looked for among those that are by now.
+#[test]
+fn a_view_that_gets_other_buckets_while_it_is_asked_is_asked_for_those() {
+    let store = Store::of([by_key("calls")]);
+    let limiter = store.limiter("calls", 2);
+    for _ in 0..2 {
+        allowed(limiter.check_and_record(&call("alice")));
+    }
+    let (db, other) = (store.db.clone(), limiter.clone());
+    *store.clock.meddling.lock().unwrap() = Some(Box::new(move || {
+        let minutes = View::new("calls").by(["key"]).only_events(["call"]);
+        let minutes = minutes.grain(Grain::Minute, Keep::Last(62));
+        assert!(db.redefine(minutes, |_| ControlFlow::Continue(())).unwrap());
+        // Whom limits ask from now on.
+        allowed(other.check_and_record(&call("bob")));
+    }));
+    assert_eq!(denied(limiter.check_and_record(&call("alice"))).used, 2);
+    assert!(store.clock.meddling.lock().unwrap().is_none());
+    assert_eq!((store.count("calls", &["alice"]), store.count("calls", &["bob"])), (2, 1));
+    store.agrees();
+}
+
+#[test]
+fn nothing_is_recorded_by_the_short_way_when_the_engine_is_closed() {
+    let store = Store::of(twins(by_key));
+    let limiter = store.limiter("calls", 9);
+    let limit = store.limit("calls", &["alice"], 9);
+    for n in 0..4 {
+        assert!(store.is_short(|| limiter.check_and_record(&call("alice"))) || n == 0);
+    }
+    let (position, there) = (store.db.position(), There::of(&store.db));
+    store.db.close().unwrap();
+    for event in [call("alice"), call("bob"), call("alice")] {
+        let both = [limiter.check_and_record(&event), limit.check_and_record(&event)];
+        assert_eq!(both.map(|verdict| verdict.unwrap_err().kind()), [ErrorKind::Closed; 2]);
+    }
+    assert_eq!(store.db.position(), position);
+    assert_eq!(There::views_in(store.db.directory()), there.views);
 }

@@ -399,7 +399,7 @@ proptest! {
         // Of whom only one is asked limits ask one view.
         is_two in prop::bool::weighted(0.3),
         is_set_back in prop::bool::weighted(0.2),
-        is_stored in any::<bool>(),
+        is_stored in prop::bool::weighted(0.3),
         is_killed in any::<bool>(),
         steps in steps(),
     ) {
