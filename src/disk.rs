@@ -138,6 +138,8 @@ pub(crate) trait File: Debug + Send + Sync {
     fn write_alone(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.write_at(offset, bytes)
     }
+    /// The same file for somebody else, who writes to other parts of it.
+    fn another(&self) -> io::Result<Box<dyn File>>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes an empty file one of `len` zeros with every block allocated, all of it durable.
     fn fill(&self, len: u64, filling: Filling) -> io::Result<()>;
@@ -504,6 +506,14 @@ impl File for OsFile {
             return Ok(());
         }
         self.write_at(offset, bytes)
+    }
+
+    fn another(&self) -> io::Result<Box<dyn File>> {
+        let another = OsFile::new(self.file.try_clone()?);
+        if self.window.get().is_some() {
+            another.window.get_or_init(Mutex::default);
+        }
+        Ok(Box::new(another))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

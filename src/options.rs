@@ -101,6 +101,8 @@ pub struct Options {
     pub(crate) time_zone: Option<TimeZone>,
     pub(crate) segment_bytes: u64,
     pub(crate) stage_bytes: u64,
+    /// Groups of single events that are asked about have lanes even if threads do not meet.
+    pub(crate) always_lanes: bool,
     pub(crate) must_exist: bool,
     /// `None`: redb's.
     pub(crate) storage: Option<Opener>,
@@ -129,7 +131,8 @@ impl Options {
             dedup: None,
             time_zone: None,
             segment_bytes: 64 << 20,
-            stage_bytes: 64 << 10,
+            stage_bytes: 128 << 10,
+            always_lanes: false,
             must_exist: false,
             storage: None,
             change_storage: false,

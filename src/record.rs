@@ -31,9 +31,11 @@
 //! An event by itself, as it lies in the stage, is in `record/single.rs`. Next: `log/frame.rs`.
 
 mod extras;
+mod gather;
 mod single;
 
 pub(crate) use extras::{Extras, Origin};
+pub(crate) use gather::order_of;
 pub(crate) use single::{put_event, take_event};
 
 use crate::codec::{self, Malformed};

@@ -73,10 +73,11 @@ impl Options {
 
     /// The largest size of a segment, without the bounds of
     /// [`segment_bytes`](Options::segment_bytes): a script of some operations then fills several. The
-    /// stage of single events is of two kilobytes then, and some of them fill it.
+    /// stage of single events has areas of one and a half kilobytes then, and some of them fill one; and what
+    /// limits allow goes through lanes, as where threads meet.
     /// The feature `simulation` has this.
     pub fn tiny_segments(mut self, bytes: u64) -> Self {
-        (self.segment_bytes, self.stage_bytes) = (bytes, 1 << 11);
+        (self.segment_bytes, self.stage_bytes, self.always_lanes) = (bytes, 1 << 13, true);
         self
     }
 }

@@ -278,6 +278,26 @@ mod scheduled {
     }
 }
 
+/// So often it is looked whether what takes a moment is over, before being woken is waited for.
+pub(crate) const LOOKS_MAX: usize = if cfg!(any(shuttle, loom)) { 1 } else { 500 };
+
+/// Locks what is mostly held for less than it takes to be woken.
+#[inline]
+pub(crate) fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.try_lock().unwrap_or_else(|| lock_soon_all(mutex))
+}
+
+#[cold]
+fn lock_soon_all<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    for _ in 1..LOOKS_MAX {
+        std::hint::spin_loop();
+        if let Some(guard) = mutex.try_lock() {
+            return guard;
+        }
+    }
+    mutex.lock()
+}
+
 /// Of what many threads write and hardly anybody reads there are so many, each with a line of its own.
 pub(crate) const STRIPES: usize = 4;
 

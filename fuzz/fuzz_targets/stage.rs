@@ -9,11 +9,13 @@ use quipu_fuzz::pieces::pieces;
 use std::sync::OnceLock;
 
 const CHECKSUM: u8 = 1;
-/// The next position, not one that the flags choose.
-const POSITION: u8 = 2;
+/// The next place of a group behind the log's end, not one that the flags choose.
+const PLACE: u8 = 2;
 /// A length that says less than there is.
 const SHORT: u8 = 4;
 
+const AREAS: usize = 5;
+const AREA_BYTES: usize = 1 << 12;
 const HEADER_BYTES: usize = 64;
 const SALT: u64 = 0x5a17;
 
@@ -40,20 +42,33 @@ fuzz_target!(|input: &[u8]| {
     stage[8] = 1;
     stage[16..32].copy_from_slice(&identity());
     stage[32..40].copy_from_slice(&SALT.to_le_bytes());
-    let sum = crc(&[&stage[..12], &stage[16..40]]);
+    stage[40..44].copy_from_slice(&(AREA_BYTES as u32).to_le_bytes());
+    let sum = crc(&[&stage[..12], &stage[16..44]]);
     stage[12..16].copy_from_slice(&sum);
-    let mut next = log_ends() + 1;
+    let mut areas = [const { Vec::new() }; AREAS];
+    let mut places = [0_u16; AREAS];
     for (flags, event) in pieces(input) {
-        let length = event.len() as u32 - u32::from(flags & SHORT != 0 && !event.is_empty());
-        let chosen = (next + u64::from(flags >> 4)).saturating_sub(3);
-        let position = if flags & POSITION == 0 { chosen } else { next };
-        let rest = [&length.to_le_bytes()[..], &position.to_le_bytes(), event].concat();
-        let covered = &rest[..12 + length as usize];
+        let chosen = usize::from(flags >> 4);
+        let (area, length) = (chosen % AREAS, event.len().min(usize::from(u16::MAX)) as u16);
+        let length = length - u16::from(flags & SHORT != 0 && length > 0);
+        let (behind, place) = if flags & PLACE == 0 {
+            ((log_ends() + chosen as u64).saturating_sub(3), places[area] + (chosen % 3) as u16)
+        } else {
+            (log_ends(), places[area] + 1)
+        };
+        let head = [length.to_le_bytes(), place.to_le_bytes()].concat();
+        let rest = [&head[..], &behind.to_le_bytes(), event].concat();
+        let covered = &rest[..12 + usize::from(length)];
         let sum = if flags & CHECKSUM == 0 { [7; 4] } else { crc(&[&SALT.to_le_bytes(), covered]) };
-        stage.extend_from_slice(&sum);
-        stage.extend_from_slice(&rest);
-        stage.resize(stage.len().next_multiple_of(8), 0);
-        next = position + 1;
+        let bytes = &mut areas[area];
+        bytes.extend_from_slice(&sum);
+        bytes.extend_from_slice(&rest);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        places[area] = place;
+    }
+    for mut area in areas {
+        area.resize(AREA_BYTES, 0);
+        stage.extend_from_slice(&area);
     }
     let mut files = template().clone();
     files.push(("STAGE".into(), stage));

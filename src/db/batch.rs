@@ -364,6 +364,31 @@ impl Builder {
         columns
     }
 
+    /// Whether another event leaves it with no more than so many columns of a kind.
+    #[inline]
+    pub(super) fn has_columns_for(&self, event: &Event<'_>, max: usize) -> bool {
+        let columns = &self.chunks[self.at];
+        columns.dims.len() + event.dims.len() <= max
+            && columns.measures.len() + event.measures.len() <= max
+    }
+
+    /// Forgets the events, and the columns as well if there are more than so many of a kind.
+    pub(super) fn clear_within(&mut self, columns_max: usize) {
+        self.clear();
+        let columns = &mut self.chunks[0];
+        if columns.dims.len().max(columns.measures.len()) > columns_max {
+            *columns = Columns::default();
+        }
+    }
+
+    /// Takes the events of parts that have room in a frame together: by their times, those of each part in its order.
+    /// It is empty before.
+    pub(super) fn put_together(&mut self, dictionary: &Dictionary, parts: &mut [&mut Builder]) {
+        let parts: Vec<_> = parts.iter_mut().map(|part| &*part.only_chunk(dictionary)).collect();
+        self.room = 0;
+        self.chunks[0].gather(&parts);
+    }
+
     /// When the first event came, roughly.
     pub(super) fn begun(&self) -> Option<Timestamp> {
         self.begun.or(self.now)

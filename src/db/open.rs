@@ -30,7 +30,7 @@ use crate::exchange::Replicas;
 use crate::log::Home;
 use crate::log::reader::{self, Entry};
 use crate::log::segment;
-use crate::log::stage::{self, Flipped, Staged};
+use crate::log::stage::{self, Flipped, Record, Staged};
 use crate::log::writer::{Draft, Writer};
 use crate::manifest::{self, Manifest, StoreName, backup};
 use crate::options::{Dedup, Durability, Options};
@@ -206,15 +206,20 @@ pub(super) fn staged_events<'a>(
     position: u64,
     dir: &'a Path,
 ) -> impl Iterator<Item = Result<Event<'a>>> {
-    staged.behind(position).map(move |(at, event)| {
-        record::take_event(event).map_err(|malformed| {
-            let offset = staged.upto(at - 1).len() as u64;
-            let message = format!(
-                "the staged event of position {at}: {malformed}; `quipu repair` gives up this one and those \
-                 behind it"
-            );
-            Error::corruption(&dir.join(stage::NAME), offset, message)
-        })
+    staged.behind(position).into_iter().map(move |record| staged_event(&record, dir))
+}
+
+/// A staged event.
+pub(super) fn staged_event<'a>(
+    &Record { offset, position, event, .. }: &Record<'a>,
+    dir: &Path,
+) -> Result<Event<'a>> {
+    record::take_event(event).map_err(|malformed| {
+        let message = format!(
+            "the staged event of position {position}: {malformed}; `quipu repair` gives up this one and those \
+             behind it"
+        );
+        Error::corruption(&dir.join(stage::NAME), offset as u64, message)
     })
 }
 

@@ -4,7 +4,8 @@
 //! 1. Nothing in the directory is made, written or removed, and no lock is taken that its owner would
 //!    find taken. For as long as the snapshot is copied the owner's next checkpoint waits; recording
 //!    does not.
-//! 2. Between two refreshes everything is as of one position: all records up to it, and no other.
+//! 2. Between two refreshes everything is as of one position: all records up to it, and no other; and what limits
+//!    have let through that is not in the log yet, which may come there in another order.
 //! 3. The snapshot is copied, and the segments that are needed are opened, under one hold of the
 //!    store. Segments are retired only behind a commit, which waits for that hold; so every one that
 //!    this snapshot needs is there.
@@ -20,25 +21,26 @@
 
 use super::batch::Builder;
 use super::catalog::Catalog;
-use super::open::{self, Ground, Recovery, staged_events};
+use super::open::{self, Ground, Recovery, staged_event};
 use super::{Engine, Statistics, ViewStatus, statistics, store};
 use crate::dictionary::Dictionary;
 use crate::disk::{Disk, Filling, OsDisk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::log::follow::Follower;
 use crate::log::reader::Entry;
-use crate::log::stage::Staged;
+use crate::log::stage::{AREAS, Record, Staged};
 use crate::log::writer::Writer;
 use crate::log::{Home, Position};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::policy::Policy;
 use crate::query::Query;
-use crate::record::Control;
+use crate::record::{self, Columns, Control};
 use crate::snapshot::{RedbStorage, Storage as _, Store, StoreHold};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::time::TimeZone;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -85,14 +87,71 @@ pub(super) struct Following {
     pub(super) catalog: Catalog,
     /// Of the snapshot that was copied.
     stamp: Option<u64>,
-    /// The last position that was read from the stage: the log brings it once more.
-    staged: u64,
     /// The stage as it was read last.
     stage: Staged,
+    /// What is shown of it, and the log will bring once more.
+    shown: Shown,
     /// Nobody has been shown anything yet.
     opening: bool,
-    /// The next record is that a view has another definition: it was not applied.
-    redefined: bool,
+    /// What is shown is not what the next record builds on, which was not applied: a view has another definition, or
+    /// what was staged has not come into the log.
+    outdated: bool,
+}
+
+/// The events of a stage that are shown, of those behind a position.
+#[derive(Clone, Copy, Default)]
+struct Shown {
+    behind: u64,
+    /// So many of each area, from the first one on.
+    each: [usize; AREAS],
+}
+
+impl Shown {
+    fn events(&self) -> u64 {
+        self.each.iter().sum::<usize>() as u64
+    }
+
+    /// They, as they lie in the stage.
+    fn records<'a>(&self, stage: &'a Staged) -> Vec<Record<'a>> {
+        let areas = stage.areas_behind(self.behind).into_iter().zip(self.each);
+        areas.flat_map(|(records, shown)| records.into_iter().take(shown)).collect()
+    }
+
+    /// Which of the events that the log has behind the same position are none of them, each of which is there once;
+    /// nothing where one of them is not among those.
+    fn others(
+        &self,
+        stage: &Staged,
+        columns: &Columns,
+        dictionary: &Dictionary,
+    ) -> Option<Vec<bool>> {
+        let mut shown = HashMap::<Vec<u8>, usize>::new();
+        for Record { event, .. } in self.records(stage) {
+            *shown.entry(bytes_of(record::take_event(event).ok()?)).or_default() += 1;
+        }
+        let mut is_other = |row: usize| -> Option<bool> {
+            let event = columns.event(row, &|sym| dictionary.text(sym)).ok()?;
+            let Some(left) = shown.get_mut(&bytes_of(event)) else { return Some(true) };
+            let is_other = *left == 0;
+            *left = left.saturating_sub(1);
+            Some(is_other)
+        };
+        let others = (0..columns.len()).map(&mut is_other).collect::<Option<Vec<_>>>()?;
+        shown.values().all(|left| *left == 0).then_some(others)
+    }
+}
+
+/// The bytes of an event, whatever the order of its dimensions and measures.
+fn bytes_of(mut event: Event<'_>) -> Vec<u8> {
+    let (dims, measures) = (std::mem::take(&mut event.dims), std::mem::take(&mut event.measures));
+    let (mut dims, mut measures) = (dims.to_vec(), measures.to_vec());
+    dims.sort_unstable();
+    measures.sort_unstable_by_key(|(name, _)| *name);
+    let event = dims.into_iter().fold(event, |event, (name, value)| event.dim(name, value));
+    let event = measures.into_iter().fold(event, |event, (name, value)| event.measure(name, value));
+    let mut bytes = Vec::new();
+    record::put_event(&mut bytes, &event, event.time.unwrap_or_default());
+    bytes
 }
 
 impl Options {
@@ -144,7 +203,7 @@ impl ReadOnlyDb {
         let mut following = self.0.following.lock();
         let engine = self.engine();
         let caught_up = catch_up(&engine, &mut following);
-        if std::mem::take(&mut following.redefined) {
+        if std::mem::take(&mut following.outdated) {
             // What the successor holds may not be behind our snapshot; until all of it is in, the view
             // answers as it did.
             self.begin_anew(&mut following)?;
@@ -262,8 +321,9 @@ impl Following {
     }
 
     /// The stage, if there is anything in it that is shown and that the log has not.
-    pub(super) fn stage_behind_the_log(&self) -> &[u8] {
-        if self.staged > self.follower.position() { self.stage.upto(self.staged) } else { &[] }
+    pub(super) fn stage_behind_the_log(&self) -> Vec<u8> {
+        let is_behind = self.shown.events() > 0 && self.shown.behind == self.follower.position();
+        if is_behind { self.stage.image(&self.shown.records(&self.stage)) } else { Vec::new() }
     }
 }
 
@@ -321,10 +381,10 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             recovery,
             catalog,
             stamp,
-            staged: 0,
             stage: Staged::default(),
+            shown: Shown::default(),
             opening: true,
-            redefined: false,
+            outdated: false,
         };
         let caught_up = catch_up(&engine, &mut following);
         if following.recovery.lacks_converted() && self::stamp(disk, dir)? != following.stamp {
@@ -357,11 +417,11 @@ fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
         let position = following.follower.position();
         let staged = Staged::read(&*engine.disk, &engine.dir, engine.home.identity)?;
         // What was staged when the log was read has gone into it since, and other events have come.
-        let gone = staged.begins().is_some_and(|first| first > position + 1);
+        let gone = staged.begins().is_some_and(|begins| begins > position);
         if gone && position != before {
             continue;
         }
-        if staged.behind(position).next().is_none() {
+        if staged.behind(position).is_empty() {
             // Or none have come, or the stage is gone with its owner.
             return catch_up_log(engine, following);
         }
@@ -370,22 +430,31 @@ fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
     }
 }
 
-/// Applies the events that are staged behind the log.
+/// Applies the events that are staged behind the log and not shown yet.
 fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
-    let position = following.follower.position().max(following.staged);
+    let Following { follower, recovery, stage, shown, .. } = following;
+    let position = follower.position();
+    if shown.behind != position {
+        *shown = Shown { behind: position, ..Shown::default() };
+    }
+    let mut each = shown.each;
     let mut builder = Builder::new(&engine.dictionary);
-    for event in staged_events(&following.stage, position, &engine.dir) {
-        builder.add(&engine.dictionary, &event?);
+    for (shown, records) in each.iter_mut().zip(stage.areas_behind(position)) {
+        for record in records.iter().skip(*shown) {
+            builder.add(&engine.dictionary, &staged_event(record, &engine.dir)?);
+        }
+        *shown = records.len().max(*shown);
     }
     let (events, now) = (builder.len() as u64, engine.now().micros());
     if events > 0 {
+        let next = position + shown.events() + 1;
         for columns in builder.chunks(&engine.dictionary) {
-            following.recovery.apply(Entry::Events(columns), position + 1, now)?;
+            recovery.apply(Entry::Events(columns), next, now)?;
         }
-        following.staged = position + events;
-        engine.staging.follow(following.staged);
-        engine.tallies.events.set(following.recovery.events.get());
-        engine.tallies.late.set(following.recovery.late.get());
+        shown.each = each;
+        engine.staging.follow(position + shown.events());
+        engine.tallies.events.set(recovery.events.get());
+        engine.tallies.late.set(recovery.late.get());
         engine.tallies.replayed.add(events);
     }
     Ok(())
@@ -393,26 +462,30 @@ fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
 
 /// Applies what the log has that was not applied yet.
 fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
-    let Following { follower, recovery, staged, opening, redefined: succeeded, .. } = following;
+    let Following { follower, recovery, stage, shown, opening, outdated, .. } = following;
     let before = follower.position();
     let mut redefined = false;
     let caught_up = follower.catch_up(&mut |mut entry, header| {
         match &entry {
             Entry::Control(Control::DedupRule(_)) => return Ok(()),
             Entry::Control(Control::SuccessorDone { .. }) if !*opening => {
-                *succeeded = true;
+                *outdated = true;
                 return Err(Error::new(ErrorKind::Stopped, "a view has another definition"));
             }
             Entry::Control(_) => redefined = true,
             Entry::Events(_) => {}
         }
-        // The first of them may have come from the stage before.
-        let known = staged.saturating_sub(header.position.saturating_sub(1)) as usize;
+        // Some of them may have come from the stage before.
         if let Entry::Events(columns) = &mut entry
-            && known > 0
+            && shown.events() > 0
+            && shown.behind + 1 == header.position
         {
-            let keep: Vec<bool> = (0..columns.len()).map(|row| row >= known).collect();
-            columns.retain(&keep);
+            let Some(others) = shown.others(stage, columns, &engine.dictionary) else {
+                *outdated = true;
+                return Err(Error::new(ErrorKind::Stopped, "the log has not what was staged"));
+            };
+            *shown = Shown::default();
+            columns.retain(&others);
             if columns.is_empty() {
                 return Ok(());
             }

@@ -245,15 +245,18 @@ impl Plan {
                 let what = format!("put aside: {}", error.message());
                 plan.steps.push((Work::Stray, step(Action::PutAside, &path, what)));
             }
-            Some(StageDamage::Event { error, positions }) => {
+            Some(StageDamage::Event { error, lost }) => {
                 let mut step = step(Action::GiveUp, &path, "");
                 let in_log = verified.report.last_position.get();
-                let lost = positions.start.max(in_log + 1)..positions.end;
-                step.records = lost.end.saturating_sub(lost.start);
-                step.given_up.extend(Positions::of(&lost));
+                let given_up: Vec<u64> = lost.iter().copied().filter(|at| *at > in_log).collect();
+                step.records = given_up.len() as u64;
+                let ranges = given_up.chunk_by(|a, b| a + 1 == *b);
+                step.given_up
+                    .extend(ranges.filter_map(|at| Positions::of(&(at[0]..at[at.len() - 1] + 1))));
                 step.what = format!(
                     "cut before the event of position {}, which is none; records given up: {}",
-                    positions.start, step.records
+                    lost.first().copied().unwrap_or_default(),
+                    step.records
                 );
                 plan.steps.push((Work::CutStage(error.offset().unwrap_or(0)), step));
             }

@@ -31,7 +31,7 @@ use crate::log::frame::{FrameKind, Header};
 use crate::log::frames::Frames;
 use crate::log::reader::{self, Entry};
 use crate::log::segment::{self, Segment};
-use crate::log::stage::{self, Staged};
+use crate::log::stage::{self, Record, Staged};
 use crate::log::writer::Writer;
 use crate::log::{Home, Position};
 use crate::manifest::backup::{self, BackupSet, SegmentPart, StagePart};
@@ -418,13 +418,14 @@ impl Restoring<'_> {
             synced: 0,
             written_at: self.set.taken_at,
         };
-        let is_wanted = |(position, _): &(u64, &[u8])| keep(&header(*position), 1) > 0;
-        let wanted = staged.behind(end.position).take_while(is_wanted).last();
-        if let Some((position, _)) = wanted {
+        let is_wanted = |record: &Record<'_>| keep(&header(record.position), 1) > 0;
+        let mut wanted = staged.behind(end.position);
+        wanted.truncate(wanted.iter().take_while(|record| is_wanted(record)).count());
+        if let Some(last) = wanted.last() {
             let mut out = Out::create(&self.disk, self.to.join(stage::NAME))?;
-            out.put(staged.upto(position))?;
+            out.put(&staged.image(&wanted))?;
             out.settle(&mut self.meter)?;
-            end.position = position;
+            end.position = last.position;
         }
         Ok(())
     }
@@ -549,7 +550,7 @@ impl Restoring<'_> {
         let mut builder = Builder::new(&dictionary);
         let staged = self.staged()?;
         let mut first = due;
-        for (position, event) in staged.behind(due - 1) {
+        for Record { position, event, .. } in staged.behind(due - 1) {
             let event = record::take_event(event);
             let event = event.map_err(|_| damaged(&self.from.join(self.set.stage_name()), 0))?;
             builder.add(&dictionary, &event);

@@ -22,7 +22,6 @@ use crate::options::Options;
 use crate::snapshot::{RedbStorage, Storage as _, Store};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -203,12 +202,11 @@ impl Site {
         if let Some(flipped) = staged.flipped() {
             return Ok(Some(StageDamage::Flipped(*flipped)));
         }
-        let Some(first) = staged.begins() else { return Ok(None) };
-        let mut events = staged_events(&staged, first.saturating_sub(1), &self.dir).zip(first..);
-        let malformed = events.find_map(|(event, position)| Some((event.err()?, position)));
-        Ok(malformed.map(|(error, position)| {
-            let end = position + 1 + events.count() as u64;
-            StageDamage::Event { error, positions: position..end }
+        let Some(begins) = staged.begins() else { return Ok(None) };
+        let malformed = staged_events(&staged, begins, &self.dir).find_map(Result::err);
+        Ok(malformed.map(|error| {
+            let lost = staged.cut_off(error.offset().unwrap_or(0) as usize);
+            StageDamage::Event { error, lost: lost.iter().map(|record| record.position).collect() }
         }))
     }
 }
@@ -219,8 +217,8 @@ pub(super) enum StageDamage {
     Flipped(Flipped),
     /// It says nothing.
     Lost(Error),
-    /// One of its events is none; the positions from there on.
-    Event { error: Error, positions: Range<u64> },
+    /// One of its events is none; its position, and those of the events behind it that are lost with it.
+    Event { error: Error, lost: Vec<u64> },
 }
 
 impl StageDamage {

@@ -8,7 +8,7 @@
 //! first, and before anything that could tell: a question, a batch, a change of views, a cut, a sync.
 //!
 //! Invariants
-//! 1. Gathered events have the positions behind the log's last one. Whoever appends records to the log
+//! 1. Gathered events have the positions behind the log's last one, from when their group was begun on. Whoever appends records to the log
 //!    holds the lock of the gathered events, or has closed the gate, and there are none.
 //! 2. Every gathered event is in the stage. The stage is written over when they are in the log.
 //! 3. At a cut nothing is gathered: who closes the gate to append, to cut, or to change the views that are asked
@@ -22,11 +22,14 @@
 //! 7. An event that may be late, because it is so far behind the newest one that some view may not keep
 //!    its bucket, is applied when it comes, behind all that were gathered before it, for its caller is
 //!    told; so are those that join its group. Only the log waits then.
-//! 8. Who records a single event is inside of the gate, or holds the lock of the gathered events and joins a
-//!    group that somebody began inside of the gate. So once a group is brought in with the gate closed there is
-//!    none to join (invariant 3). Which view such an event asks is known from when the gate was opened last.
+//! 8. Who records a single event is inside of the gate, or holds the lock of the gathered events, or of a lane, and
+//!    joins a group that somebody began inside of the gate. So once a group is brought in with the gate closed there
+//!    is none to join (invariant 3). Which view such an event asks is known from when the gate was opened last.
+//! 9. Who joins a group through a lane is told no position (`db/staging/lanes.rs`).
 //!
-//! Next: `record.rs`.
+//! Next: `db/staging/lanes.rs`, then `record.rs`.
+
+mod lanes;
 
 use super::batch::{Builder, check_single};
 use super::{Engine, Live, Recorded};
@@ -34,20 +37,22 @@ use crate::dictionary::{Dictionary, Sym};
 use crate::error::Result;
 use crate::event::Event;
 use crate::log::Position;
-use crate::log::stage::{self, Stage};
+use crate::log::stage::{self, Area};
 use crate::log::writer::Draft;
 #[cfg(doc)]
 use crate::log::writer::Writer;
 use crate::options::Durability;
-use crate::record::{self, Columns};
+use crate::record::Columns;
 use crate::series::SeriesRef;
-use crate::sync::atomic::AtomicU64;
-use crate::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use crate::sync::{Closed, Mutex, MutexGuard, RwLock};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use crate::sync::{Closed, Mutex, MutexGuard, RwLock, STRIPES, lock_soon, stripe};
 use crate::tier::ViewTier;
 use crate::tier::apply::{Answer, Decided, Recorder, Scratch, apply_all, apply_row};
 use crate::time::Timestamp;
 use crate::versions::Versions;
+use crossbeam::utils::CachePadded;
+use lanes::{Joinable, Lane};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,42 +64,54 @@ const EVENT_BYTES_MAX: usize = 2_048;
 /// How far apart the events of a group may have come: their frame has one time of recording.
 const GROUP_SPAN: Duration = Duration::from_millis(100);
 
+/// So many groups have lanes behind one at which threads met.
+const GROUPS_WIDE: u8 = 32;
+
 pub(super) struct Staging {
     gathered: Mutex<Gathered>,
+    /// For who asks and records a single event at once, by the stripe of its thread.
+    lanes: [CachePadded<Mutex<Joinable>>; STRIPES],
+    /// Whether there are lanes to the group, roughly; who has the lock of one knows.
+    lanes_are: CachePadded<AtomicU8>,
+    /// Whether somebody waited for the gathered events, to ask and record one at once.
+    is_crowded: AtomicBool,
     /// Held together by who applies groups that are not among the gathered events any more.
     applying: RwLock<()>,
-    /// Events that joined a group, of those that are applied with it.
+    /// Events that joined a group, of those that are applied with it; each group with lanes counts as one more, for
+    /// what comes through them is counted when they are closed.
     joined: AtomicU64,
     /// Those of them that are applied.
     applied: AtomicU64,
     /// The position that was given last, to a gathered event.
-    last: AtomicU64,
+    last: CachePadded<AtomicU64>,
 }
 
 /// The gathered events, under their lock.
 struct Gathered {
     group: Group,
-    /// For views that are not gathered for.
+    /// Who joins without the gate; not what it is joined to: that is the group's.
+    views: AtOnce,
+    /// What views that are not gathered for are applied with.
     scratch: Scratch,
-    /// Those, as they were when the gate was opened last.
-    at_once: AtOnce,
 }
 
 struct Group {
-    builder: Builder,
+    /// Its events; while it has lanes there are none.
+    lane: Lane,
     draft: Draft,
     scratch: Scratch,
-    stage: Option<Stage>,
-    /// When the first of them came.
-    begun: Timestamp,
+    /// Whether lanes are open to it.
+    has_lanes: bool,
+    /// For lanes that are closed; empty.
+    spares: [Builder; STRIPES],
+    /// Some of its events were recorded without being asked about.
+    has_unasked: bool,
+    /// So many next ones are worth lanes, if they have none of those.
+    wide: u8,
     /// Invariant 7, of this group.
     applied_singly: bool,
     /// The group was applied; bringing it in failed.
     applied: bool,
-    /// An upper bound of what a frame of them takes.
-    bytes_max: u64,
-    /// What the log has room for (invariant 5).
-    room: u64,
     /// For the next group.
     spare: Option<(Builder, Scratch)>,
 }
@@ -104,31 +121,36 @@ impl Staging {
         Staging {
             gathered: Mutex::new(Gathered {
                 group: Group {
-                    builder: Builder::new(dictionary),
+                    lane: Lane::new(0, dictionary),
                     draft: Draft::default(),
                     scratch: Scratch::default(),
-                    stage: None,
-                    begun: Timestamp::MIN,
+                    has_lanes: false,
+                    spares: std::array::from_fn(|_| Builder::new(dictionary)),
+                    has_unasked: false,
+                    wide: 0,
                     applied_singly: false,
                     applied: false,
-                    bytes_max: 0,
-                    room: 0,
                     spare: None,
                 },
+                views: AtOnce::default(),
                 scratch: Scratch::default(),
-                at_once: AtOnce::default(),
             }),
+            lanes: std::array::from_fn(|n| {
+                CachePadded::new(Mutex::new(Joinable::new(n + 1, dictionary)))
+            }),
+            lanes_are: CachePadded::new(AtomicU8::new(lanes::CLOSED)),
+            is_crowded: AtomicBool::new(false),
             applying: RwLock::new(()),
             joined: AtomicU64::new(0),
             applied: AtomicU64::new(0),
-            last: AtomicU64::new(0),
+            last: CachePadded::default(),
         }
     }
 
-    /// Notes that one more is among the gathered events, under their lock, so that nobody else does.
+    /// Notes that so many more are among the gathered events, under their lock, so that nobody else does.
     #[inline]
-    fn note_joined(&self) {
-        self.joined.store(self.joined.load(Acquire) + 1, Release);
+    fn note_joined(&self, events: u64) {
+        self.joined.store(self.joined.load(Acquire) + events, Release);
     }
 
     /// Notes the last position of what another process has staged.
@@ -154,45 +176,19 @@ fn bytes_max(event: &Event<'_>) -> usize {
 }
 
 impl Group {
-    /// Whether the event must wait for the next group.
+    /// Whether nothing is gathered, and nothing can be joined to it.
+    fn is_none(&self) -> bool {
+        self.lane.builder.is_empty() && !self.has_lanes
+    }
+
+    /// How many groups behind this one are worth lanes, where threads met or did not.
+    fn wider(&self, have_met: bool) -> u8 {
+        if have_met { GROUPS_WIDE } else { self.wide.saturating_sub(1) }
+    }
+
+    /// Whether an event must wait for the next group.
     fn is_due(&self, event: &Event<'_>, event_bytes: u64, now: Timestamp) -> bool {
-        let apart = self.begun.max(now).micros() - self.begun.min(now).micros();
-        self.applied
-            || self.builder.len() >= GROUP_EVENTS_MAX
-            || !self.builder.has_room() && self.builder.is_full_for(event)
-            || apart as u64 > GROUP_SPAN.as_micros() as u64
-            || self.bytes_max + event_bytes > self.room
-            || self.stage.as_ref().is_some_and(|stage| !stage.has_room(event_bytes))
-    }
-
-    /// Drafts the record of an event that is not due for the next group; gives its position.
-    #[inline]
-    fn draft(&mut self, engine: &Engine, event: &Event<'_>, time: Timestamp) -> u64 {
-        let position = engine.log.appended() + self.builder.len() as u64 + 1;
-        self.stage_mut().draft(position, |out| record::put_event(out, event, time));
-        position
-    }
-
-    #[inline]
-    fn stage_mut(&mut self) -> &mut Stage {
-        self.stage.as_mut().expect("whoever begins a group makes it")
-    }
-
-    /// Adds the event whose record is drafted. On an error it is not in.
-    #[inline]
-    fn add(
-        &mut self,
-        engine: &Engine,
-        event: &Event<'_>,
-        (position, time): (u64, Timestamp),
-        event_bytes: u64,
-        known: Option<(&str, Sym)>,
-    ) -> Result<()> {
-        self.stage_mut().put()?;
-        self.builder.add_with(&engine.dictionary, event, time, known);
-        self.bytes_max += event_bytes;
-        engine.staging.last.store(position, Release);
-        Ok(())
+        self.applied || self.has_lanes || self.lane.is_due(event, event_bytes, now)
     }
 }
 
@@ -213,25 +209,29 @@ impl<D: Decider> Joining<'_, D> {
         &mut self,
         views: &[Arc<ViewTier>],
         asked: usize,
-        group: &mut Group,
+        lane: &mut Lane,
         scratch: &mut Scratch,
     ) -> Result<Decided> {
         let (engine, time) = (self.engine, (self.time, self.event.count()));
         let (key, view) = (self.key, &views[asked]);
         let text = view.view.key().first().and_then(|part| self.event.part(part));
         let known = text.zip(key.first().copied());
-        let mut joined = Joined { joining: self, group, position: 0, known };
+        let mut joined = Joined { joining: self, lane, known };
         let decided = view.observe_if(key, time, scratch, &mut joined)?;
         if let Decided::Recorded { is_late } = decided {
             let mut is_late = is_late && !view.is_succeeding();
             for others in [&views[..asked], &views[asked + 1..]].iter().filter(|o| !o.is_empty()) {
-                let columns = joined.group.builder.only_chunk(&engine.dictionary);
+                let columns = joined.lane.builder.only_chunk(&engine.dictionary);
                 is_late |= apply_row(others, columns, columns.len() - 1, scratch);
             }
-            // Before the next one can be late because of it.
-            engine.newest.raise(time.0);
-            engine.staging.note_joined();
-            engine.tallies.late.add(u64::from(is_late));
+            if joined.lane.is_first() {
+                // Before the next one can be late because of it.
+                engine.newest.raise(time.0);
+                engine.staging.note_joined(1);
+            }
+            if is_late {
+                engine.tallies.late.add(1);
+            }
         }
         Ok(decided)
     }
@@ -240,8 +240,7 @@ impl<D: Decider> Joining<'_, D> {
 /// The same, and what it joins.
 struct Joined<'a, 'j, D> {
     joining: &'a mut Joining<'j, D>,
-    group: &'a mut Group,
-    position: u64,
+    lane: &'a mut Lane,
     /// One of its texts, and the sym of that.
     known: Option<(&'a str, Sym)>,
 }
@@ -250,8 +249,8 @@ struct Joined<'a, 'j, D> {
 pub(super) trait Decider {
     /// Asks it, if there is one.
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer;
-    /// Notes that the event is recorded, under the lock of the gathered events.
-    fn note_recorded(&mut self);
+    /// Notes that the event is recorded, under the lock of the lane of this number.
+    fn note_recorded(&mut self, lane: usize);
 }
 
 impl<D: Decider> Recorder for Joined<'_, '_, D> {
@@ -262,26 +261,27 @@ impl<D: Decider> Recorder for Joined<'_, '_, D> {
 
     #[inline]
     fn prepare(&mut self) {
-        let Joining { engine, event, time, .. } = *self.joining;
-        self.position = self.group.draft(engine, event, time);
+        let Joining { event, time, .. } = *self.joining;
+        self.lane.draft(event, time);
     }
 
     #[inline]
     fn record(&mut self) -> Result<()> {
         let Joining { engine, event, time, event_bytes, .. } = *self.joining;
-        self.group.add(engine, event, (self.position, time), event_bytes, self.known)?;
-        self.joining.decider.note_recorded();
+        self.lane.add(engine, event, time, event_bytes, self.known)?;
+        self.joining.decider.note_recorded(self.lane.number);
         Ok(())
     }
 
     fn columns(&mut self) -> &Columns {
-        self.group.builder.only_chunk(&self.joining.engine.dictionary)
+        self.lane.builder.only_chunk(&self.joining.engine.dictionary)
     }
 }
 
-/// How many events joined a group without the gate.
+/// How many events joined a group without the gate, and through lanes.
 #[cfg(shuttle)]
-pub(crate) static JOINED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+pub(crate) static JOINED: [std::sync::atomic::AtomicU64; 2] =
+    [const { std::sync::atomic::AtomicU64::new(0) }; 2];
 
 /// The views that limits ask.
 #[derive(Default)]
@@ -304,27 +304,34 @@ fn asked(views: &[Arc<ViewTier>], versions: &Arc<Versions>, event: &Event<'_>) -
     views[at].takes(event).then_some(at)
 }
 
+/// Whether events may join, the views that they may ask, and what one is joined to and asked with.
+type Parts<'a> = (bool, &'a AtOnce, &'a mut Lane, &'a mut Scratch);
+
 impl Gathered {
-    /// The views, the place of the one of these versions, the group, and what it is applied with, where the group goes
-    /// on with an event that asks that view: then the gate need not be entered for it (invariant 8).
     #[inline]
-    fn going_on<D>(
-        &mut self,
-        engine: &Engine,
-        versions: &Arc<Versions>,
-        Joining { event, time, event_bytes, .. }: &Joining<'_, D>,
-    ) -> Option<(&[Arc<ViewTier>], usize, &mut Group, &mut Scratch)> {
-        let Gathered { group, scratch, at_once } = self;
-        let asked = asked(&at_once.views, versions, event)?;
-        let goes_on = !group.builder.is_empty()
-            && !group.is_due(event, *event_bytes, *time)
-            && !group.applied_singly
-            && !engine.may_be_late(at_once.reach, *time)
-            && engine.log.check_poison().is_ok();
-        #[cfg(shuttle)]
-        JOINED.fetch_add(u64::from(goes_on), std::sync::atomic::Ordering::Relaxed);
-        goes_on.then_some((&at_once.views, asked, group, scratch))
+    fn parts(&mut self) -> Parts<'_> {
+        let Gathered { group, views, scratch } = self;
+        let is_open = !(group.lane.builder.is_empty() || group.applied || group.applied_singly);
+        (is_open, views, &mut group.lane, scratch)
     }
+}
+
+/// What an event that asks a view of these versions is joined to without entering the gate, if the lane goes on with
+/// it (invariant 8): the place of that view.
+#[inline]
+fn going_on<D>(
+    lane: &Lane,
+    at_once: &AtOnce,
+    versions: &Arc<Versions>,
+    Joining { engine, event, time, event_bytes, .. }: &Joining<'_, D>,
+) -> Option<usize> {
+    let asked = asked(&at_once.views, versions, event)?;
+    let goes_on = !lane.is_due(event, *event_bytes, *time)
+        && !engine.may_be_late(at_once.reach, *time)
+        && engine.log.check_poison().is_ok();
+    #[cfg(shuttle)]
+    JOINED[usize::from(!lane.is_first())].fetch_add(u64::from(goes_on), Relaxed);
+    goes_on.then_some(asked)
 }
 
 /// The gate, closed.
@@ -349,7 +356,7 @@ impl DerefMut for ClosedGate<'_> {
 
 impl Drop for ClosedGate<'_> {
     fn drop(&mut self) {
-        self.engine.staging.gathered.lock().at_once = AtOnce::of(&self.live);
+        self.engine.staging.gathered.lock().views = AtOnce::of(&self.live);
     }
 }
 
@@ -365,7 +372,7 @@ impl Engine {
         // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
         // known at once.
         let staged_bytes_max =
-            self.options.stage_bytes as usize - stage::HEADER_BYTES - stage::record_bytes(0);
+            stage::area_bytes(self.options.stage_bytes) as usize - stage::record_bytes(0);
         let bytes = bytes_max(event);
         let is_staged = durability != Durability::Sync
             && (self.window.is_none() || event.id.is_none())
@@ -398,21 +405,24 @@ impl Engine {
         durability: Durability,
     ) -> Result<Recorded> {
         let live = self.enter()?;
-        let mut gathered = self.gather(&live, event, event_bytes, now)?;
+        let gathered = self.staging.gathered.lock();
+        let mut gathered = self.gather(&live, event, event_bytes, now, (gathered, false))?;
+        gathered.group.has_unasked = true;
         let may_be_late = self.may_be_late(live.reach, time);
         self.newest.raise(time);
         if may_be_late && !gathered.group.applied_singly {
             self.apply_gathered(&live, &mut gathered.group);
         }
-        let position = gathered.group.draft(self, event, time);
-        gathered.group.add(self, event, (position, time), event_bytes, None)?;
         let Gathered { group, scratch: at_once, .. } = &mut *gathered;
-        let Group { builder, scratch, applied_singly, .. } = group;
+        let Group { lane, scratch, applied_singly, .. } = group;
+        lane.draft(event, time);
+        let position = lane.add(self, event, time, event_bytes, None)?;
+        let builder = &mut lane.builder;
         let late = if *applied_singly {
             let columns = builder.only_chunk(&self.dictionary);
             apply_row(&live.views, columns, columns.len() - 1, scratch)
         } else {
-            self.staging.note_joined();
+            self.staging.note_joined(1);
             !live.at_once.is_empty() && {
                 let columns = builder.only_chunk(&self.dictionary);
                 apply_row(&live.at_once, columns, columns.len() - 1, at_once)
@@ -441,33 +451,77 @@ impl Engine {
             return Ok(Decided::Unknown);
         };
         let mut joining = Joining { engine: self, event, time: now, event_bytes, key, decider };
-        let mut gathered = self.staging.gathered.lock();
-        let going_on = gathered.going_on(self, versions, &joining);
-        let decided = if let Some((views, asked, group, scratch)) = going_on {
-            joining.decide(views, asked, group, scratch)?
-        } else {
-            drop(gathered);
-            let live = self.enter()?;
-            let asked = asked(&live.at_once, versions, event);
-            let Some(asked) = asked else { return Ok(Decided::Unknown) };
-            // Where there is no room, say, whoever is denied is to be told that.
-            let room = self.gather(&live, event, event_bytes, now);
-            gathered =
-                if let Ok(gathered) = room { gathered } else { return Ok(Decided::Unknown) };
-            let Gathered { group, scratch, .. } = &mut *gathered;
-            if group.applied_singly || self.may_be_late(live.reach, now) {
-                return Ok(Decided::Unknown);
+        let staging = &self.staging;
+        let joined = {
+            let (mut through, mut gathered);
+            let (is_open, views, lane, scratch) = if staging.has_lanes() {
+                through = lock_soon(&staging.lanes[stripe()]);
+                through.parts()
+            } else {
+                gathered = staging.gathered.try_lock().unwrap_or_else(|| {
+                    staging.is_crowded.store(true, Relaxed);
+                    lock_soon(&staging.gathered)
+                });
+                gathered.parts()
+            };
+            match going_on(lane, views, versions, &joining).filter(|_| is_open) {
+                Some(asked) => Some(joining.decide(&views.views, asked, lane, scratch)?),
+                None => None,
             }
-            joining.decide(&live.at_once, asked, group, scratch)?
         };
-        drop(gathered);
+        let decided = match joined {
+            Some(decided) => decided,
+            None => self.begin_with(versions, &mut joining)?,
+        };
         if matches!(decided, Decided::Recorded { .. }) {
             self.note_staged(durability);
         }
         Ok(decided)
     }
 
-    /// Locks the gathered events, among which there is room for one of at most so many bytes.
+    /// The same inside of the gate, where a group may have to be brought in and another one begun.
+    #[inline(never)]
+    fn begin_with<D: Decider>(
+        &self,
+        versions: &Arc<Versions>,
+        joining: &mut Joining<'_, D>,
+    ) -> Result<Decided> {
+        let &mut Joining { event, time, event_bytes, .. } = joining;
+        let live = self.enter()?;
+        let Some(asked) = asked(&live.at_once, versions, event) else {
+            return Ok(Decided::Unknown);
+        };
+        let mine = stripe();
+        let lane = &self.staging.lanes[mine];
+        let mut gathered = lock_soon(&self.staging.gathered);
+        // Somebody else may have begun one.
+        if gathered.group.has_lanes
+            && let Some(decided) = lane.lock().join(versions, joining)
+        {
+            return decided;
+        }
+        let turning = self.staging.turn_lanes();
+        // Where there is no room, say, whoever is denied is to be told that.
+        let room = self.gather(&live, event, event_bytes, time, (gathered, true));
+        gathered = if let Ok(gathered) = room { gathered } else { return Ok(Decided::Unknown) };
+        if gathered.group.applied_singly || self.may_be_late(live.reach, time) {
+            return Ok(Decided::Unknown);
+        }
+        if gathered.group.wide > 0 && gathered.group.is_none() {
+            self.open_lanes(&live, &mut gathered.group, (mine, event_bytes));
+        }
+        drop(turning);
+        if gathered.group.has_lanes {
+            let mut lane = lane.lock();
+            drop(gathered);
+            return lane.join(versions, joining).unwrap_or(Ok(Decided::Unknown));
+        }
+        let Gathered { group, scratch, .. } = &mut *gathered;
+        joining.decide(&live.at_once, asked, &mut group.lane, scratch)
+    }
+
+    /// The gathered events, among which there is room for one of at most so many bytes; or, for one that may come
+    /// through a lane, a group that somebody else has opened lanes to meanwhile.
     #[inline]
     fn gather<'a>(
         &'a self,
@@ -475,28 +529,39 @@ impl Engine {
         event: &Event<'_>,
         event_bytes: u64,
         now: Timestamp,
+        (mut gathered, has_lane): (MutexGuard<'a, Gathered>, bool),
     ) -> Result<MutexGuard<'a, Gathered>> {
         let now = now.clamp(Timestamp::MIN, Timestamp::MAX);
-        let mut gathered = self.staging.gathered.lock();
         self.log.check_poison()?;
-        if gathered.group.stage.is_none() {
-            gathered.group.stage = Some(self.make_stage()?);
+        if gathered.group.lane.area.is_none() {
+            self.make_stage(&mut gathered.group)?;
         }
-        while !gathered.group.builder.is_empty() && gathered.group.is_due(event, event_bytes, now) {
+        while !gathered.group.is_none() && gathered.group.is_due(event, event_bytes, now) {
             gathered = self.none_gathered_of(live, gathered)?;
+            if has_lane && gathered.group.has_lanes {
+                return Ok(gathered);
+            }
         }
-        if gathered.group.builder.is_empty() {
-            gathered.group.room = self.log.make_room(event_bytes, now)?;
-            gathered.group.bytes_max = 0;
-            gathered.group.begun = now;
-            gathered.group.applied_singly = false;
+        if gathered.group.is_none() {
+            let room = self.log.make_room(event_bytes, now)?;
+            let group = &mut gathered.group;
+            group.lane.begin(self.log.appended(), now, room);
+            group.applied_singly = false;
+            group.has_unasked = false;
         }
         Ok(gathered)
     }
 
     #[cold]
-    fn make_stage(&self) -> Result<Stage> {
-        Stage::create(&*self.disk, &self.dir, self.home.identity, self.options.stage_bytes)
+    fn make_stage(&self, group: &mut Group) -> Result<()> {
+        let bytes = self.options.stage_bytes;
+        let areas = Area::create_all(&*self.disk, &self.dir, self.home.identity, bytes)?;
+        let mut areas = areas.into_iter();
+        group.lane.area = areas.next();
+        for lane in &self.staging.lanes {
+            lane.lock().lane.area = areas.next();
+        }
+        Ok(())
     }
 
     /// Whether an event of this time is so far behind the newest one that it may be late in a view (invariant 7).
@@ -515,7 +580,7 @@ impl Engine {
     /// Brings in what is gathered; gives the lock under which nothing is.
     pub(super) fn none_gathered(&self, live: &Live) -> Result<MutexGuard<'_, impl Sized>> {
         let mut gathered = self.staging.gathered.lock();
-        while !gathered.group.builder.is_empty() {
+        while !gathered.group.is_none() {
             gathered = self.none_gathered_of(live, gathered)?;
         }
         Ok(gathered)
@@ -529,9 +594,25 @@ impl Engine {
     ) -> Result<MutexGuard<'a, Gathered>> {
         let staging = &self.staging;
         let group = &mut gathered.group;
-        let columns = group.builder.only_chunk(&self.dictionary);
+        if group.has_lanes {
+            self.close_lanes(group);
+            if group.is_none() {
+                return Ok(gathered);
+            }
+        } else {
+            let is_crowded = staging.is_crowded.load(Relaxed);
+            if is_crowded {
+                staging.is_crowded.store(false, Relaxed);
+            }
+            group.wide = group.wider(is_crowded || self.options.always_lanes);
+        }
+        if group.has_unasked {
+            group.wide = 0;
+        }
+        let Lane { builder, begun, .. } = &mut group.lane;
+        let columns = builder.only_chunk(&self.dictionary);
         let events = columns.len() as u64;
-        group.draft.events(columns, &self.log, group.begun);
+        group.draft.events(columns, &self.log, *begun);
         let appended = match self.log.append_events(&mut group.draft, columns) {
             Ok(appended) => appended,
             Err(error) => {
@@ -543,18 +624,20 @@ impl Engine {
                 return Err(error);
             }
         };
-        if let Some(stage) = &mut group.stage {
-            stage.clear();
+        if let Some(area) = &mut group.lane.area {
+            area.clear();
         }
         // Before the gate is left, so that a cut counts whole records only.
         self.tallies.events.add(events);
         self.note_appended(&appended);
         let fresh = || (Builder::new(&self.dictionary), Scratch::default());
         let (next, scratch) = group.spare.take().unwrap_or_else(fresh);
-        let mut builder = std::mem::replace(&mut group.builder, next);
+        let mut builder = std::mem::replace(&mut group.lane.builder, next);
         let mut scratch = std::mem::replace(&mut group.scratch, scratch);
         let is_applied = std::mem::take(&mut group.applied) || group.applied_singly;
-        if !is_applied {
+        if live.gathering.is_empty() {
+            staging.applied.fetch_add(if is_applied { 0 } else { events }, AcqRel);
+        } else if !is_applied {
             let applying = staging.applying.read();
             drop(gathered);
             self.apply_group(live, builder.only_chunk(&self.dictionary), &mut scratch);
@@ -570,8 +653,8 @@ impl Engine {
     /// Applies what is gathered before it is in the log, and from now on what joins it.
     fn apply_gathered(&self, live: &Live, group: &mut Group) {
         group.applied_singly = true;
-        if !group.builder.is_empty() {
-            let columns = group.builder.only_chunk(&self.dictionary);
+        if !group.lane.builder.is_empty() {
+            let columns = group.lane.builder.only_chunk(&self.dictionary);
             self.apply_group(live, columns, &mut group.scratch);
             self.staging.applied.fetch_add(columns.len() as u64, AcqRel);
         }
@@ -592,7 +675,7 @@ impl Engine {
     pub(super) fn bring_in(&self) -> Result<()> {
         // Under the lock: whoever was acknowledged before, or saw a promise of a sync that this one
         // keeps, is counted for certain.
-        if self.staging.gathered.lock().group.builder.is_empty() {
+        if self.staging.gathered.lock().group.is_none() {
             return Ok(());
         }
         let live = self.gate.enter();
@@ -632,17 +715,29 @@ impl Engine {
     /// Events recorded, in the log or gathered.
     pub(super) fn events(&self) -> u64 {
         let gathered = self.staging.gathered.lock();
-        self.tallies.events.get() + gathered.group.builder.len() as u64
+        let waiting = gathered.group.lane.builder.len() as u64;
+        self.tallies.events.get() + waiting + self.staging.in_lanes(&gathered)
     }
 
     /// The last position that was given.
     pub(super) fn last_position(&self) -> u64 {
-        self.staging.last.load(Acquire).max(self.log.appended())
+        let staging = &self.staging;
+        if !staging.may_have_lanes() {
+            return staging.last.load(Acquire).max(self.log.appended());
+        }
+        // What is in lanes has the next ones, in an order that is not known yet.
+        let gathered = staging.gathered.lock();
+        let last = staging.last.load(Acquire).max(self.log.appended());
+        last + staging.in_lanes(&gathered)
     }
 
     /// Takes the stage away, at the end of the opening; all of its records are durable in the log.
     pub(super) fn leave_stage(&self) -> Result<()> {
-        match self.staging.gathered.lock().group.stage.take() {
+        let mut gathered = self.staging.gathered.lock();
+        for lane in &self.staging.lanes {
+            lane.lock().lane.area = None;
+        }
+        match gathered.group.lane.area.take() {
             Some(_) => stage::remove(&*self.disk, &self.dir),
             None => Ok(()),
         }

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::record::Columns;
 use crate::series::{Cell, Occurrence, SeriesRef};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, lock_soon};
 use crate::time::{Leaf, Timestamp};
 use crate::view::{Part, Plan, Sketched};
 use smallvec::SmallVec;
@@ -615,7 +615,7 @@ impl ViewTier {
             scratch.leaves[0].turn_to(&shape.calendar, time);
         }
         let (at, hash) = self.place(key);
-        let mut shard = self.shards[at].lock();
+        let mut shard = lock_soon(&self.shards[at]);
         let likely = shard.approach(hash, key);
         recorder.prepare();
         let (slot, answer) = shard.ask(likely, hash, key, |series| recorder.ask(series));

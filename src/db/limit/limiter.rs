@@ -13,6 +13,7 @@ use crate::db::Db;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Limits, abridged};
 use crate::limit::{Asked, Denial, Question, Usage, Verdict, Whom, back, evenly};
+use crate::log::stage::AREAS;
 use crate::options::Durability;
 use crate::policy::{Constraint, Policy, Rule};
 use crate::query::{AskedKey, Even, Keyed, Query, check_kept};
@@ -48,8 +49,8 @@ pub(super) struct Active {
 #[derive(Default)]
 pub(super) struct Tallies {
     striped: [CachePadded<Outcomes>; STRIPES],
-    /// Written under the lock of the gathered events only.
-    gathered: CachePadded<Outcomes>,
+    /// Each is written under the lock of a lane of the gathered events.
+    lanes: [CachePadded<Outcomes>; AREAS],
 }
 
 #[derive(Default)]
@@ -79,18 +80,18 @@ impl Tallies {
         }
     }
 
-    /// [`allow`](Tallies::allow), under the lock of the gathered events.
+    /// [`allow`](Tallies::allow), under the lock of a lane of the gathered events.
     #[inline]
-    pub(super) fn allow_gathered(&self, is_near: bool) {
+    pub(super) fn allow_in(&self, lane: usize, is_near: bool) {
         let add = |to: &AtomicU64, n: u64| to.store(to.load(Relaxed) + n, Relaxed);
-        add(&self.gathered.allowed, 1);
+        add(&self.lanes[lane].allowed, 1);
         if is_near {
-            add(&self.gathered.near, 1);
+            add(&self.lanes[lane].near, 1);
         }
     }
 
     fn sum(&self, of: impl Fn(&Outcomes) -> &AtomicU64) -> u64 {
-        let all = self.striped.iter().chain([&self.gathered]);
+        let all = self.striped.iter().chain(&self.lanes);
         all.map(|outcomes| of(outcomes).load(Relaxed)).sum()
     }
 }

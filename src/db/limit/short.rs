@@ -67,10 +67,10 @@ impl Decider for Deciding<'_> {
     }
 
     #[inline]
-    fn note_recorded(&mut self) {
+    fn note_recorded(&mut self, lane: usize) {
         if let (Some(active), Some(plain)) = (self.short.policy, &self.found) {
             let used = plain.used.saturating_add(self.cost);
-            active.tallies.allow_gathered(active.policy.is_near(used, plain.limit));
+            active.tallies.allow_in(lane, active.policy.is_near(used, plain.limit));
         }
     }
 }
