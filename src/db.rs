@@ -388,6 +388,7 @@ impl Db {
 
     /// The last position recorded.
     pub fn position(&self) -> Position {
+        self.engine().place_all();
         Position(self.engine().last_position())
     }
 

@@ -799,7 +799,7 @@ mod tests {
     }
 
     prop_compose! {
-        fn columns()(n in 1_usize..40)(
+        pub(in crate::record) fn columns()(n in 1_usize..40)(
             names in prop::collection::vec((0_u32..9).prop_map(Sym), n),
             times in prop::collection::vec(any::<i64>(), n),
             dims in prop::collection::vec(prop::collection::vec(sym(), n), 0..4),

@@ -80,7 +80,14 @@ mod scheduled {
 
     const WHOLE: &str = "a thread that panics ends the run";
 
-    /// Any will do, and the same every time can be tried again.
+    /// Of each thread its own, and the same every time, so that it can be tried again.
+    #[cfg(shuttle)]
+    pub(crate) fn stripe() -> usize {
+        usize::from(shuttle::current::me()) % super::STRIPES
+    }
+
+    /// Any will do.
+    #[cfg(loom)]
     pub(crate) fn stripe() -> usize {
         0
     }
@@ -213,7 +220,7 @@ mod scheduled {
                 }
             )*};
         }
-        counted!(AtomicBool: bool, AtomicU32: u32, AtomicU64: u64, AtomicUsize: usize);
+        counted!(AtomicBool: bool, AtomicU8: u8, AtomicU32: u32, AtomicU64: u64, AtomicUsize: usize);
     }
 
     /// One whose content another thread may not see yet; the standard library's is always seen at

@@ -169,7 +169,7 @@ impl super::read_only::Following {
         copying.count(first, end)?;
         copying.snapshot(self.catalog.position)?;
         copying.segments(first, end)?;
-        copying.stage(&self.stage_behind_the_log())?;
+        copying.stage(self.stage_behind_the_log())?;
         copying.finish(engine.last_position())
     }
 }

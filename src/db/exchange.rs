@@ -208,7 +208,7 @@ impl Db {
 
     /// The cursor of what was recorded up to now.
     pub fn cursor(&self) -> Cursor {
-        let position = self.engine().last_position();
+        let position = self.position().get();
         Cursor::at(ReplicaId(self.engine().replicas().own_at(position).0), position)
     }
 

@@ -79,6 +79,9 @@ struct Shared {
     following: Mutex<Following>,
 }
 
+/// So often the stage is read anew where events go from there into the log meanwhile.
+const LOOKS_MAX: usize = 8;
+
 /// How far the log was read, and what is to be remembered to read on.
 pub(super) struct Following {
     follower: Follower,
@@ -87,9 +90,7 @@ pub(super) struct Following {
     pub(super) catalog: Catalog,
     /// Of the snapshot that was copied.
     stamp: Option<u64>,
-    /// The stage as it was read last.
-    stage: Staged,
-    /// What is shown of it, and the log will bring once more.
+    /// What is shown of the stage, and the log will bring once more.
     shown: Shown,
     /// Nobody has been shown anything yet.
     opening: bool,
@@ -99,34 +100,33 @@ pub(super) struct Following {
 }
 
 /// The events of a stage that are shown, of those behind a position.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Shown {
     behind: u64,
-    /// So many of each area, from the first one on.
-    each: [usize; AREAS],
+    /// The bytes of each, by area.
+    each: [Vec<Box<[u8]>>; AREAS],
+    /// A stage of them.
+    image: Vec<u8>,
 }
 
 impl Shown {
     fn events(&self) -> u64 {
-        self.each.iter().sum::<usize>() as u64
+        self.each.iter().map(Vec::len).sum::<usize>() as u64
     }
 
-    /// They, as they lie in the stage.
-    fn records<'a>(&self, stage: &'a Staged) -> Vec<Record<'a>> {
-        let areas = stage.areas_behind(self.behind).into_iter().zip(self.each);
-        areas.flat_map(|(records, shown)| records.into_iter().take(shown)).collect()
+    /// Whether they are the first ones of their areas.
+    fn is_in(&self, areas: &[Vec<Record<'_>>; AREAS]) -> bool {
+        self.each.iter().zip(areas).all(|(shown, records)| {
+            shown.len() <= records.len()
+                && shown.iter().zip(records).all(|(shown, record)| **shown == *record.event)
+        })
     }
 
     /// Which of the events that the log has behind the same position are none of them, each of which is there once;
     /// nothing where one of them is not among those.
-    fn others(
-        &self,
-        stage: &Staged,
-        columns: &Columns,
-        dictionary: &Dictionary,
-    ) -> Option<Vec<bool>> {
+    fn others(&self, columns: &Columns, dictionary: &Dictionary) -> Option<Vec<bool>> {
         let mut shown = HashMap::<Vec<u8>, usize>::new();
-        for Record { event, .. } in self.records(stage) {
+        for event in self.each.iter().flatten() {
             *shown.entry(bytes_of(record::take_event(event).ok()?)).or_default() += 1;
         }
         let mut is_other = |row: usize| -> Option<bool> {
@@ -321,9 +321,8 @@ impl Following {
     }
 
     /// The stage, if there is anything in it that is shown and that the log has not.
-    pub(super) fn stage_behind_the_log(&self) -> Vec<u8> {
-        let is_behind = self.shown.events() > 0 && self.shown.behind == self.follower.position();
-        if is_behind { self.stage.image(&self.shown.records(&self.stage)) } else { Vec::new() }
+    pub(super) fn stage_behind_the_log(&self) -> &[u8] {
+        if self.shown.behind == self.follower.position() { &self.shown.image } else { &[] }
     }
 }
 
@@ -381,7 +380,6 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
             recovery,
             catalog,
             stamp,
-            stage: Staged::default(),
             shown: Shown::default(),
             opening: true,
             outdated: false,
@@ -411,39 +409,45 @@ fn begin(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(Engine,
 
 /// Applies what the log and the stage have that was not applied yet.
 fn catch_up(engine: &Engine, following: &mut Following) -> Result<()> {
-    loop {
-        let before = following.follower.position();
-        catch_up_log(engine, following)?;
+    catch_up_log(engine, following)?;
+    for _ in 0..LOOKS_MAX {
         let position = following.follower.position();
         let staged = Staged::read(&*engine.disk, &engine.dir, engine.home.identity)?;
-        // What was staged when the log was read has gone into it since, and other events have come.
-        let gone = staged.begins().is_some_and(|begins| begins > position);
-        if gone && position != before {
-            continue;
+        // What was staged when the stage was read may have gone into the log before, and other events have come.
+        catch_up_log(engine, following)?;
+        if following.follower.position() == position {
+            return apply_staged(engine, following, &staged);
         }
-        if staged.behind(position).is_empty() {
-            // Or none have come, or the stage is gone with its owner.
-            return catch_up_log(engine, following);
-        }
-        following.stage = staged;
-        return apply_staged(engine, following);
+        // What had been acknowledged before the first look is in the log by now.
     }
+    Ok(())
 }
 
 /// Applies the events that are staged behind the log and not shown yet.
-fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
-    let Following { follower, recovery, stage, shown, .. } = following;
+fn apply_staged(engine: &Engine, following: &mut Following, staged: &Staged) -> Result<()> {
+    let Following { follower, recovery, shown, outdated, .. } = following;
     let position = follower.position();
+    let areas = staged.areas_behind(position);
     if shown.behind != position {
         *shown = Shown { behind: position, ..Shown::default() };
-    }
-    let mut each = shown.each;
-    let mut builder = Builder::new(&engine.dictionary);
-    for (shown, records) in each.iter_mut().zip(stage.areas_behind(position)) {
-        for record in records.iter().skip(*shown) {
-            builder.add(&engine.dictionary, &staged_event(record, &engine.dir)?);
+    } else if !shown.is_in(&areas) {
+        if staged.begins().is_none_or(|begins| begins <= position)
+            && !areas.iter().all(Vec::is_empty)
+        {
+            // Somebody put another stage there.
+            *outdated = true;
+            return Err(Error::new(ErrorKind::Stopped, "what was staged is not any more"));
         }
-        *shown = records.len().max(*shown);
+        // It is gone with its owner, who has brought it in, or lost it.
+        return catch_up_log(engine, following);
+    }
+    let mut builder = Builder::new(&engine.dictionary);
+    let mut fresh = Vec::new();
+    for (area, records) in areas.iter().enumerate() {
+        for record in &records[shown.each[area].len()..] {
+            builder.add(&engine.dictionary, &staged_event(record, &engine.dir)?);
+            fresh.push((area, record));
+        }
     }
     let (events, now) = (builder.len() as u64, engine.now().micros());
     if events > 0 {
@@ -451,7 +455,10 @@ fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
         for columns in builder.chunks(&engine.dictionary) {
             recovery.apply(Entry::Events(columns), next, now)?;
         }
-        shown.each = each;
+        for (area, record) in fresh {
+            shown.each[area].push(record.event.into());
+        }
+        shown.image = staged.image(areas.iter().flatten());
         engine.staging.follow(position + shown.events());
         engine.tallies.events.set(recovery.events.get());
         engine.tallies.late.set(recovery.late.get());
@@ -462,25 +469,19 @@ fn apply_staged(engine: &Engine, following: &mut Following) -> Result<()> {
 
 /// Applies what the log has that was not applied yet.
 fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
-    let Following { follower, recovery, stage, shown, opening, outdated, .. } = following;
+    let Following { follower, recovery, shown, opening, outdated, .. } = following;
     let before = follower.position();
     let mut redefined = false;
     let caught_up = follower.catch_up(&mut |mut entry, header| {
-        match &entry {
-            Entry::Control(Control::DedupRule(_)) => return Ok(()),
-            Entry::Control(Control::SuccessorDone { .. }) if !*opening => {
-                *outdated = true;
-                return Err(Error::new(ErrorKind::Stopped, "a view has another definition"));
-            }
-            Entry::Control(_) => redefined = true,
-            Entry::Events(_) => {}
-        }
-        // Some of them may have come from the stage before.
-        if let Entry::Events(columns) = &mut entry
-            && shown.events() > 0
-            && shown.behind + 1 == header.position
-        {
-            let Some(others) = shown.others(stage, columns, &engine.dictionary) else {
+        // What is shown of the stage comes first, and with it others maybe.
+        if shown.events() > 0 && header.position > shown.behind {
+            let others = match &entry {
+                Entry::Events(columns) if header.position == shown.behind + 1 => {
+                    shown.others(columns, &engine.dictionary)
+                }
+                _ => None,
+            };
+            let (Some(others), Entry::Events(columns)) = (others, &mut entry) else {
                 *outdated = true;
                 return Err(Error::new(ErrorKind::Stopped, "the log has not what was staged"));
             };
@@ -489,6 +490,15 @@ fn catch_up_log(engine: &Engine, following: &mut Following) -> Result<()> {
             if columns.is_empty() {
                 return Ok(());
             }
+        }
+        match &entry {
+            Entry::Control(Control::DedupRule(_)) => return Ok(()),
+            Entry::Control(Control::SuccessorDone { .. }) if !*opening => {
+                *outdated = true;
+                return Err(Error::new(ErrorKind::Stopped, "a view has another definition"));
+            }
+            Entry::Control(_) => redefined = true,
+            Entry::Events(_) => {}
         }
         recovery.apply(entry, header.position, header.written_at)
     });

@@ -82,14 +82,14 @@ pub(super) struct Staging {
     joined: AtomicU64,
     /// Those of them that are applied.
     applied: AtomicU64,
-    /// The position that was given last, to a gathered event.
+    /// The position that was given last, to a gathered event; those in lanes have none.
     last: CachePadded<AtomicU64>,
 }
 
 /// The gathered events, under their lock.
 struct Gathered {
     group: Group,
-    /// Who joins without the gate; not what it is joined to: that is the group's.
+    /// The views that who joins without the gate may ask.
     views: AtOnce,
     /// What views that are not gathered for are applied with.
     scratch: Scratch,
@@ -104,8 +104,8 @@ struct Group {
     has_lanes: bool,
     /// For lanes that are closed; empty.
     spares: [Builder; STRIPES],
-    /// Some of its events were recorded without being asked about.
-    has_unasked: bool,
+    /// Somebody was told the position of one of its events.
+    has_told: bool,
     /// So many next ones are worth lanes, if they have none of those.
     wide: u8,
     /// Invariant 7, of this group.
@@ -126,7 +126,7 @@ impl Staging {
                     scratch: Scratch::default(),
                     has_lanes: false,
                     spares: std::array::from_fn(|_| Builder::new(dictionary)),
-                    has_unasked: false,
+                    has_told: false,
                     wide: 0,
                     applied_singly: false,
                     applied: false,
@@ -162,7 +162,8 @@ impl Staging {
 /// An upper bound of what an event adds to a frame (its texts, defined anew, and a column for each of
 /// its parts), and of its record in the stage.
 fn bytes_max(event: &Event<'_>) -> usize {
-    /// A column's name, form and bitmap, a value in it, and what defines a text, the text aside.
+    /// A column's name, form and bitmap, a value in it, and what defines a text, the text aside. (A group of lanes has
+    /// longer bitmaps, one for all of its events; each of those brings five parts at least.)
     const PART_BYTES: usize = 5 + 1 + GROUP_EVENTS_MAX / 8 + 10 + 2 * (5 + 2);
     let extras = usize::from(event.count() != 1) + usize::from(event.half_width > 0);
     let parts = event.dims.len() + event.measures.len() + 5 + extras;
@@ -407,13 +408,29 @@ impl Engine {
         let live = self.enter()?;
         let gathered = self.staging.gathered.lock();
         let mut gathered = self.gather(&live, event, event_bytes, now, (gathered, false))?;
-        gathered.group.has_unasked = true;
+        gathered.group.has_told = true;
+        let recorded = self.join_group(&live, &mut gathered, event, time, event_bytes)?;
+        drop(gathered);
+        drop(live);
+        self.note_staged(durability);
+        Ok(recorded)
+    }
+
+    /// Adds an event to the group, which has no lanes.
+    fn join_group(
+        &self,
+        live: &Live,
+        gathered: &mut Gathered,
+        event: &Event<'_>,
+        time: Timestamp,
+        event_bytes: u64,
+    ) -> Result<Recorded> {
         let may_be_late = self.may_be_late(live.reach, time);
         self.newest.raise(time);
         if may_be_late && !gathered.group.applied_singly {
-            self.apply_gathered(&live, &mut gathered.group);
+            self.apply_gathered(live, &mut gathered.group);
         }
-        let Gathered { group, scratch: at_once, .. } = &mut *gathered;
+        let Gathered { group, scratch: at_once, .. } = gathered;
         let Group { lane, scratch, applied_singly, .. } = group;
         lane.draft(event, time);
         let position = lane.add(self, event, time, event_bytes, None)?;
@@ -429,9 +446,6 @@ impl Engine {
             }
         };
         self.tallies.late.add(u64::from(late));
-        drop(gathered);
-        drop(live);
-        self.note_staged(durability);
         Ok(Recorded { position: Position(position), duplicate: false, late })
     }
 
@@ -510,7 +524,7 @@ impl Engine {
         if gathered.group.wide > 0 && gathered.group.is_none() {
             self.open_lanes(&live, &mut gathered.group, (mine, event_bytes));
         }
-        drop(turning);
+        turning.end(gathered.group.has_lanes);
         if gathered.group.has_lanes {
             let mut lane = lane.lock();
             drop(gathered);
@@ -547,7 +561,7 @@ impl Engine {
             let group = &mut gathered.group;
             group.lane.begin(self.log.appended(), now, room);
             group.applied_singly = false;
-            group.has_unasked = false;
+            group.has_told = false;
         }
         Ok(gathered)
     }
@@ -606,7 +620,7 @@ impl Engine {
             }
             group.wide = group.wider(is_crowded || self.options.always_lanes);
         }
-        if group.has_unasked {
+        if group.has_told {
             group.wide = 0;
         }
         let Lane { builder, begun, .. } = &mut group.lane;
@@ -719,7 +733,16 @@ impl Engine {
         self.tallies.events.get() + waiting + self.staging.in_lanes(&gathered)
     }
 
-    /// The last position that was given.
+    /// Has every event at the position that it is to have: what is in lanes gets one.
+    pub(super) fn place_all(&self) {
+        if self.staging.may_have_lanes()
+            && let Err(error) = self.bring_in()
+        {
+            tracing::debug!(%error, "gathered events are not in the log");
+        }
+    }
+
+    /// The last position that was given, or will be to what is in lanes.
     pub(super) fn last_position(&self) -> u64 {
         let staging = &self.staging;
         if !staging.may_have_lanes() {

@@ -137,7 +137,7 @@ impl Area {
         write(&mut self.record);
     }
 
-    /// Writes the drafted record, which there is room for, of the event at a place in the group. On an error it is not
+    /// Writes the drafted record, which there is room for, at a place among those of its group in the area. On an error it is not
     /// there, or not acknowledged.
     #[inline]
     pub(crate) fn put(&mut self, place: u16) -> Result<()> {
@@ -214,7 +214,7 @@ pub(crate) struct Record<'a> {
     pub(crate) offset: usize,
     /// Behind which position its group began.
     behind: u64,
-    /// The event's, where that is known.
+    /// The event's; of one in a lane's area as it comes from [`Staged::behind`].
     pub(crate) position: u64,
     pub(crate) event: &'a [u8],
 }
@@ -380,8 +380,12 @@ impl Staged {
             let event = events.get(..usize::from(half(4)))?;
             let whole = &rest[4..RECORD_HEADER_BYTES + event.len()];
             let is_valid = u32::from_le_bytes(*sum) == checksum(salted(self.salt_checksum), whole);
-            // (There is no position 0, and nothing follows the last one.)
+            // (There is no position 0, and nothing follows the last one. What a stage may hold has room behind any
+            // position of lanes.)
             let position = behind.checked_add(u64::from(half(6))).filter(|at| *at < u64::MAX)?;
+            if area > 0 && behind > u64::MAX - BYTES_MAX {
+                return None;
+            }
             let record = Record { area, offset: end - rest.len(), behind, position, event };
             let follows = match before {
                 None => area == 0 || position - behind == 1,

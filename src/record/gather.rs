@@ -81,3 +81,67 @@ fn gather<T: Copy>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::columns;
+    use proptest::prelude::*;
+
+    /// Event `row`, whatever the order of its columns.
+    fn said(columns: &Columns, row: usize) -> String {
+        let dims = columns.dims.iter().map(|column| (column.name, column.values[row]));
+        let mut dims: Vec<_> = dims.filter(|(_, value)| *value != Sym::NONE).collect();
+        let measures =
+            columns.measures.iter().map(|column| (column.name, column.values[row].to_bits()));
+        let mut measures: Vec<_> =
+            measures.filter(|(_, bits)| !f64::from_bits(*bits).is_nan()).collect();
+        dims.sort_unstable();
+        measures.sort_unstable();
+        let entity = columns.entities.get(row).filter(|entity| **entity != Sym::NONE);
+        let extras = (columns.extras.times(row), columns.extras.half_width(row));
+        let blobs = (columns.ids.get(row), columns.payloads.get(row));
+        let event = (columns.names[row], columns.times[row], entity, blobs, extras);
+        format!("{event:?} {dims:?} {measures:?}")
+    }
+
+    proptest! {
+        #[test]
+        fn gathered_events_are_all_there_are_by_time_and_each_part_in_its_order(
+            mut parts in prop::collection::vec(columns(), 0..5),
+            rising in any::<bool>(),
+            before in columns(),
+        ) {
+            // Where few times are different many are the same.
+            for part in &mut parts {
+                part.times.iter_mut().for_each(|time| *time = time.rem_euclid(20));
+                if rising {
+                    part.times.sort_unstable();
+                }
+                part.payloads = part.ids.clone();
+                part.square();
+            }
+            let refs: Vec<&Columns> = parts.iter().collect();
+            let times: Vec<&[i64]> = parts.iter().map(|part| part.times.as_slice()).collect();
+            let order = order_of(&times);
+            let (mut fresh, mut again) = (Columns::default(), before);
+            again.clear();
+            for gathered in [&mut fresh, &mut again] {
+                gathered.gather(&refs);
+                prop_assert_eq!(gathered.len(), parts.iter().map(Columns::len).sum::<usize>());
+                for (to, (part, row)) in order.iter().enumerate() {
+                    prop_assert_eq!(said(gathered, to), said(&parts[*part], *row));
+                }
+                prop_assert!(gathered.dims.iter().all(|column| column.values.len() == gathered.len()));
+                prop_assert!(gathered.measures.iter().all(|c| c.values.len() == gathered.len()));
+            }
+            for (part, times) in times.iter().enumerate() {
+                let rows = order.iter().filter(|(of, _)| *of == part).map(|(_, row)| *row);
+                prop_assert!(rows.eq(0..times.len()));
+            }
+            if rising {
+                prop_assert!(fresh.times.is_sorted());
+            }
+        }
+    }
+}

@@ -495,6 +495,50 @@ fn limits_of_two_views_let_through_what_they_say() {
     );
 }
 
+/// Whoever was let through is in what he asks for next, in a view that waits, too; and positions only rise, and are
+/// there to be waited for.
+#[test]
+fn who_was_let_through_finds_it_in_what_he_asks_for_next() {
+    explore(|| {
+        let disk = SimulatedDisk::new(11);
+        let (engine, limiter) = limited(&disk);
+        engine.db().define(View::new("items").by(["item"])).expect("defined");
+        assert_eq!(call(&limiter, "a").expect("asked") + call(&limiter, "a").expect("asked"), 2);
+        let callers = ["a", "b"].map(|user| {
+            let (limiter, engine) = (limiter.clone(), engine.clone());
+            thread::spawn(move || {
+                let db = engine.db();
+                let mut last = 0;
+                for n in 1..=3 {
+                    assert_eq!(call(&limiter, user).expect("asked"), 1);
+                    if user == "a" {
+                        let items = db.query("items").and_then(|view| view.totals());
+                        assert!(items.expect("read").count >= 2 + n);
+                    } else {
+                        let position = db.statistics().position;
+                        assert!(
+                            position.get() > last + u64::from(n > 1) && position.get() >= 2 + n
+                        );
+                        db.wait_durable(position).expect("there");
+                        last = position.get() - 1;
+                    }
+                }
+            })
+        });
+        let asker = engine.clone();
+        let asker = thread::spawn(move || {
+            for _ in 0..2 {
+                asker.db().sync().expect("synced");
+            }
+        });
+        for thread in callers.into_iter().chain([asker]) {
+            thread.join().expect("done");
+        }
+        assert_eq!((count(engine.db()), recovered(&disk.kill())), (8, 8));
+    });
+    assert!(JOINED[1].load(SeqCst) > 0, "no event joined a group through a lane");
+}
+
 /// Closing among limiters loses nothing that was let through.
 #[test]
 fn an_engine_closed_among_limiters_keeps_what_it_let_through() {

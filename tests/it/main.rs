@@ -29,6 +29,8 @@ mod instants;
 mod interchange;
 #[cfg(feature = "datasketches")]
 mod kll;
+#[cfg(feature = "simulation")]
+mod lanes;
 mod late;
 mod limit_cases;
 mod limit_denials;

@@ -176,7 +176,7 @@ fn a_staged_event_that_has_a_right_checksum_and_is_none_is_named_where_it_is() {
     let mut bytes = fs::read(&stage).unwrap();
     // The second record: its flags say what no version knows, and its checksum is made anew.
     let length = |bytes: &[u8], at: usize| {
-        u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize
+        usize::from(u16::from_le_bytes(bytes[at + 4..at + 6].try_into().unwrap()))
     };
     let at = 64 + (16 + length(&bytes, 64)).next_multiple_of(8);
     let end = at + 16 + length(&bytes, at);

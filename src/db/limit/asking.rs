@@ -122,10 +122,12 @@ impl<'a> Asking<'a> {
             return Ok(verdict);
         }
         let present = engine.options.clock.now_roughly();
-        let recorded = engine.record_at(event, now, present, durability)?;
+        let position = engine.record_untold(event, now, present, durability)?;
         self.count(&verdict, &answer, cost, now);
         drop(locked);
-        engine.acknowledge(recorded.position.get(), durability)?;
+        if let Some(position) = position {
+            engine.acknowledge(position, durability)?;
+        }
         Ok(self.lenient(verdict))
     }
 
@@ -333,6 +335,21 @@ pub(super) fn check_of_now(event: &Event<'_>) -> Result<()> {
 }
 
 impl Engine {
+    /// The same for one of which nobody is told the position: gives that if it waits for the disk.
+    fn record_untold(
+        &self,
+        event: &Event<'_>,
+        time: Timestamp,
+        now: Timestamp,
+        durability: Durability,
+    ) -> Result<Option<u64>> {
+        if let Some(bytes) = self.is_staged(event, durability) {
+            return self.stage_untold(event, time, bytes, now, durability).map(|()| None);
+        }
+        let recorded = self.record_at(event, time, now, durability)?;
+        Ok(Some(recorded.position.get()))
+    }
+
     /// Records an event that was checked and happens at `time`, without waiting for the disk; the store's
     /// clock says `now`, or roughly that.
     pub(super) fn record_at(

@@ -9,9 +9,9 @@
 //! Invariants
 //! 1. Lanes are opened to a group that has no events, inside of the gate and under the lock of the gathered events,
 //!    and closed under it; only who has that lock takes those of several lanes, in the order of their numbers.
-//! 2. While they are open events join through them alone. One that is recorded without being asked about is told its
-//!    position, and closes them first: so each thread's events are in its own order, and no position that anybody
-//!    was told depends on an event that may never come (invariant 2 of `log/stage.rs`).
+//! 2. While they are open events join through them alone. Who is to be told the position of one closes them first: so
+//!    each thread's events are in its own order, and what anybody was told does not change (invariant 3 of
+//!    `log/stage.rs`).
 //! 3. All lanes together have room for no more than the group may have.
 //!
 //! Next: `log/stage.rs`.
@@ -24,18 +24,24 @@ use crate::db::Engine;
 use crate::db::batch::Builder;
 use crate::dictionary::{Dictionary, Sym};
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Event, Limits};
 use crate::log::stage::Area;
+use crate::options::Durability;
 use crate::record::{self, FRAME_COLUMNS_MAX};
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{LOOKS_MAX, STRIPES, lock_soon};
-use crate::tier::apply::{Decided, Scratch};
+use crate::sync::{LOOKS_MAX, STRIPES, lock_soon, stripe};
+use crate::tier::apply::{Decided, Scratch, apply_row};
 use crate::time::Timestamp;
 use crate::versions::Versions;
 use std::sync::Arc;
 
 /// Columns of a kind that the events of a lane have at most.
-const COLUMNS_MAX: usize = FRAME_COLUMNS_MAX / STRIPES;
+///
+/// One event's fewer than a frame takes, so that an opening makes one frame of a group, too.
+const COLUMNS_MAX: usize = (FRAME_COLUMNS_MAX - EVENT_COLUMNS_MAX) / STRIPES;
+/// Those of one event.
+const EVENT_COLUMNS_MAX: usize =
+    if Limits::DIMENSIONS > Limits::MEASURES { Limits::DIMENSIONS } else { Limits::MEASURES };
 
 /// Gathered events, one behind the other, and where they are staged.
 pub(super) struct Lane {
@@ -135,15 +141,26 @@ impl Lane {
 pub(super) const CLOSED: u8 = 0;
 /// or who comes finds them open,
 const OPEN: u8 = 1;
-/// or will in a moment: somebody brings a group in to open lanes to the next one.
+/// or will in a moment: somebody brings a group in to open lanes to the next one;
 const TURNING: u8 = 2;
+/// or some are being opened or closed, and who wants to know how many events there are waits for that.
+const CHANGING: u8 = 3;
 
 /// Says that lanes will be opened, until that is done or given up.
 pub(super) struct Turning<'a>(&'a Staging);
 
+impl Turning<'_> {
+    /// It is known now whether there are lanes, under the lock of the gathered events.
+    pub(super) fn end(self, has_lanes: bool) {
+        let are = if has_lanes { OPEN } else { CLOSED };
+        self.0.lanes_are.store(are, Release);
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Turning<'_> {
     fn drop(&mut self) {
-        let _ = self.0.lanes_are.compare_exchange(TURNING, CLOSED, AcqRel, Relaxed);
+        let _ = self.0.lanes_are.compare_exchange(TURNING, CHANGING, AcqRel, Relaxed);
     }
 }
 
@@ -215,6 +232,72 @@ impl Joinable {
 }
 
 impl Engine {
+    /// Records an event that was checked and happened at `time`, of which nobody is told the position: through a lane
+    /// where there are some.
+    pub(in crate::db) fn stage_untold(
+        &self,
+        event: &Event<'_>,
+        time: Timestamp,
+        event_bytes: u64,
+        now: Timestamp,
+        durability: Durability,
+    ) -> Result<()> {
+        let live = self.enter()?;
+        let (staging, mine) = (&self.staging, stripe());
+        let lane = &staging.lanes[mine];
+        let join = |lane: &mut Joinable| self.join_lane(&live, lane, event, time, event_bytes);
+        let joined = if staging.has_lanes() { join(&mut lock_soon(lane)) } else { None };
+        if let Some(joined) = joined {
+            joined?;
+        } else {
+            let gathered = lock_soon(&staging.gathered);
+            let mut gathered = self.gather(&live, event, event_bytes, now, (gathered, true))?;
+            let is_plain = !self.may_be_late(live.reach, time);
+            if gathered.group.wide > 0 && gathered.group.is_none() && is_plain {
+                self.open_lanes(&live, &mut gathered.group, (mine, event_bytes));
+            }
+            let has_lanes = gathered.group.has_lanes;
+            let joined = if has_lanes { join(&mut lane.lock()) } else { None };
+            if let Some(joined) = joined {
+                joined?;
+            } else {
+                let place = (gathered, false);
+                gathered = self.gather(&live, event, event_bytes, now, place)?;
+                self.join_group(&live, &mut gathered, event, time, event_bytes)?;
+            }
+        }
+        drop(live);
+        self.note_staged(durability);
+        Ok(())
+    }
+
+    /// Adds an event to a lane, and to the views that limits ask, where the lane is open and goes on with it.
+    fn join_lane(
+        &self,
+        live: &Live,
+        joinable: &mut Joinable,
+        event: &Event<'_>,
+        time: Timestamp,
+        event_bytes: u64,
+    ) -> Option<Result<()>> {
+        let (is_open, _, lane, scratch) = joinable.parts();
+        let goes_on = is_open
+            && !lane.is_due(event, event_bytes, time)
+            && !self.may_be_late(live.reach, time)
+            && self.log.check_poison().is_ok();
+        if !goes_on {
+            return None;
+        }
+        lane.draft(event, time);
+        if let Err(error) = lane.add(self, event, time, event_bytes, None) {
+            return Some(Err(error));
+        }
+        let columns = lane.builder.only_chunk(&self.dictionary);
+        let is_late = apply_row(&live.at_once, columns, columns.len() - 1, scratch);
+        self.tallies.late.add(u64::from(is_late));
+        Some(Ok(()))
+    }
+
     /// Opens lanes to a group that was begun and has no events; there is room for one of at most so many bytes in this
     /// one.
     #[cold]
@@ -227,6 +310,9 @@ impl Engine {
         let staging = &self.staging;
         let Lane { behind, begun, room, .. } = group.lane;
         staging.last.store(behind, Release);
+        // Before the first of them is open: somebody may have waited for that one.
+        staging.note_joined(1);
+        let _ = staging.lanes_are.compare_exchange(CLOSED, CHANGING, AcqRel, Relaxed);
         let each = room.saturating_sub(event_bytes) / STRIPES as u64;
         for (n, lane) in staging.lanes.iter().enumerate() {
             let Joinable { is_open, lane, views, .. } = &mut *lane.lock();
@@ -238,7 +324,6 @@ impl Engine {
             *is_open = true;
         }
         group.has_lanes = true;
-        staging.note_joined(1);
         staging.lanes_are.store(OPEN, Release);
     }
 
@@ -247,11 +332,13 @@ impl Engine {
     pub(super) fn close_lanes(&self, group: &mut Group) {
         let staging = &self.staging;
         group.has_lanes = false;
-        let _ = staging.lanes_are.compare_exchange(OPEN, CLOSED, AcqRel, Relaxed);
+        let _ = staging.lanes_are.compare_exchange(OPEN, CHANGING, AcqRel, Relaxed);
         let mut used = Vec::new();
         for (lane, spare) in staging.lanes.iter().zip(&mut group.spares) {
-            let Joinable { is_open, lane, .. } = &mut *lock_soon(lane);
+            let Joinable { is_open, lane, views, .. } = &mut *lock_soon(lane);
             *is_open = false;
+            // One that is dropped is held by nobody, then.
+            *views = AtOnce::default();
             if !lane.builder.is_empty() {
                 std::mem::swap(&mut lane.builder, spare);
                 used.push(spare);
@@ -263,18 +350,18 @@ impl Engine {
         } else {
             group.lane.builder.put_together(&self.dictionary, &mut used);
         }
-        used.into_iter().for_each(|lane| lane.clear_within(COLUMNS_MAX / 2));
+        used.into_iter().for_each(|lane| lane.clear_within(COLUMNS_MAX - EVENT_COLUMNS_MAX));
         group.wide = group.wider(have_met);
         let columns = group.lane.builder.only_chunk(&self.dictionary);
         let events = columns.len() as u64;
         if events > 0 {
             self.newest.raise(columns.newest());
         }
-        // (One that could not be written has no place in the log, and nobody was told of those behind it.)
         staging.last.store(group.lane.behind + events, Release);
         // What joined is counted before the lanes are not any more: who sees as many applied sees none of either.
         staging.note_joined(events);
         staging.applied.fetch_add(1, AcqRel);
+        let _ = staging.lanes_are.compare_exchange(CHANGING, CLOSED, AcqRel, Relaxed);
         debug_assert!(staging.joined.load(Acquire) >= staging.applied.load(Acquire));
     }
 }

@@ -31,22 +31,28 @@ fn stage(db: &Db, numbers: Range<u64>) {
     }
 }
 
+/// The length of the event of the record at an offset.
+fn length(bytes: &[u8], at: usize) -> usize {
+    usize::from(u16::from_le_bytes(bytes[at + 4..at + 6].try_into().unwrap()))
+}
+
 /// The position of the first record of a stage, and how many follow each other from there.
 fn records(bytes: &[u8]) -> (u64, u64) {
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    let position = |at: usize| u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap());
+    let place = |at: usize| u64::from(word(at + 4) >> 16);
+    let behind = |at: usize| u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap());
+    let position = |at: usize| behind(at) + place(at);
     let (first, mut at, mut count) = (position(HEADER), HEADER, 0);
     while bytes.len() >= at + 16 && position(at) == first + count && word(at) != 0 {
-        (at, count) = (at + (16 + word(at + 4) as usize).next_multiple_of(8), count + 1);
+        (at, count) = (at + (16 + length(bytes, at)).next_multiple_of(8), count + 1);
     }
     (first, count)
 }
 
 /// Where the records from the beginning on end: those that are staged, and all that ever were.
 fn ends(bytes: &[u8]) -> (usize, usize) {
-    let length = |at: usize| u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
-    let staged =
-        (0..records(bytes).1).fold(HEADER, |at, _| at + (16 + length(at)).next_multiple_of(8));
+    let staged = (0..records(bytes).1)
+        .fold(HEADER, |at, _| at + (16 + length(bytes, at)).next_multiple_of(8));
     (staged, bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1)
 }
 
