@@ -107,6 +107,10 @@ mod scheduled {
             MutexGuard(Some(self.0.lock().expect(WHOLE)))
         }
 
+        pub(crate) fn is_locked(&self) -> bool {
+            self.try_lock().is_none()
+        }
+
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
         }

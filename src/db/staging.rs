@@ -70,7 +70,7 @@ const GROUPS_WIDE: u8 = 32;
 pub(super) struct Staging {
     gathered: Mutex<Gathered>,
     /// For who asks and records a single event at once, by the stripe of its thread.
-    lanes: [CachePadded<Mutex<Joinable>>; STRIPES],
+    lanes: Box<[CachePadded<Mutex<Joinable>>]>,
     /// Whether there are lanes to the group, roughly; who has the lock of one knows.
     lanes_are: CachePadded<AtomicU8>,
     /// Whether somebody waited for the gathered events, to ask and record one at once.
@@ -103,7 +103,7 @@ struct Group {
     /// Whether lanes are open to it.
     has_lanes: bool,
     /// For lanes that are closed; empty.
-    spares: [Builder; STRIPES],
+    spares: Box<[Builder]>,
     /// Somebody was told the position of one of its events.
     has_told: bool,
     /// So many next ones are worth lanes, if they have none of those.
@@ -125,7 +125,7 @@ impl Staging {
                     draft: Draft::default(),
                     scratch: Scratch::default(),
                     has_lanes: false,
-                    spares: std::array::from_fn(|_| Builder::new(dictionary)),
+                    spares: (0..STRIPES).map(|_| Builder::new(dictionary)).collect(),
                     has_told: false,
                     wide: 0,
                     applied_singly: false,
@@ -135,9 +135,9 @@ impl Staging {
                 views: AtOnce::default(),
                 scratch: Scratch::default(),
             }),
-            lanes: std::array::from_fn(|n| {
-                CachePadded::new(Mutex::new(Joinable::new(n + 1, dictionary)))
-            }),
+            lanes: (1..=STRIPES)
+                .map(|n| CachePadded::new(Mutex::new(Joinable::new(n, dictionary))))
+                .collect(),
             lanes_are: CachePadded::new(AtomicU8::new(lanes::CLOSED)),
             is_crowded: AtomicBool::new(false),
             applying: RwLock::new(()),
@@ -255,6 +255,11 @@ pub(super) trait Decider {
 }
 
 impl<D: Decider> Recorder for Joined<'_, '_, D> {
+    #[inline]
+    fn is_among_others(&self) -> bool {
+        !self.lane.is_first()
+    }
+
     #[inline]
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
         self.joining.decider.ask(series)
@@ -417,6 +422,7 @@ impl Engine {
     }
 
     /// Adds an event to the group, which has no lanes.
+    #[inline]
     fn join_group(
         &self,
         live: &Live,
@@ -472,10 +478,10 @@ impl Engine {
                 through = lock_soon(&staging.lanes[stripe()]);
                 through.parts()
             } else {
-                gathered = staging.gathered.try_lock().unwrap_or_else(|| {
+                if staging.gathered.is_locked() {
                     staging.is_crowded.store(true, Relaxed);
-                    lock_soon(&staging.gathered)
-                });
+                }
+                gathered = staging.gathered.lock();
                 gathered.parts()
             };
             match going_on(lane, views, versions, &joining).filter(|_| is_open) {
@@ -572,7 +578,7 @@ impl Engine {
         let areas = Area::create_all(&*self.disk, &self.dir, self.home.identity, bytes)?;
         let mut areas = areas.into_iter();
         group.lane.area = areas.next();
-        for lane in &self.staging.lanes {
+        for lane in &*self.staging.lanes {
             lane.lock().lane.area = areas.next();
         }
         Ok(())
@@ -757,7 +763,7 @@ impl Engine {
     /// Takes the stage away, at the end of the opening; all of its records are durable in the log.
     pub(super) fn leave_stage(&self) -> Result<()> {
         let mut gathered = self.staging.gathered.lock();
-        for lane in &self.staging.lanes {
+        for lane in &*self.staging.lanes {
             lane.lock().lane.area = None;
         }
         match gathered.group.lane.area.take() {

@@ -126,24 +126,23 @@ impl Area {
         self.at + record_bytes(event_bytes as usize) as u64 <= self.range.end
     }
 
-    /// Begins the record of an event of the group that began behind a position; `write` appends the event's bytes, which
-    /// are fewer than 2^16. [`put`](Area::put) is best called some moments later: until then it would wait for bytes that
-    /// were written one by one.
+    /// Begins the record of an event at a place among those of its group in the area, where that began behind a position;
+    /// `write` appends the event's bytes, which are fewer than 2^16. [`put`](Area::put) is best called some moments
+    /// later: until then it would wait for bytes that were written one by one.
     #[inline]
-    pub(crate) fn draft(&mut self, behind: u64, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn draft(&mut self, behind: u64, place: u16, write: impl FnOnce(&mut Vec<u8>)) {
         self.record.clear();
         self.record.extend_from_slice(&[0; 8]);
         self.record.extend_from_slice(&behind.to_le_bytes());
         write(&mut self.record);
-    }
-
-    /// Writes the drafted record, which there is room for, at a place among those of its group in the area. On an error it is not
-    /// there, or not acknowledged.
-    #[inline]
-    pub(crate) fn put(&mut self, place: u16) -> Result<()> {
         let event_bytes = (self.record.len() - RECORD_HEADER_BYTES) as u16;
         let length_and_place = u32::from(event_bytes) | u32::from(place) << 16;
         self.record[4..8].copy_from_slice(&length_and_place.to_le_bytes());
+    }
+
+    /// Writes the drafted record, which there is room for. On an error it is not there, or not acknowledged.
+    #[inline]
+    pub(crate) fn put(&mut self) -> Result<()> {
         let checksum = checksum(self.salted.clone(), &self.record[4..]);
         self.record[0..4].copy_from_slice(&checksum.to_le_bytes());
         self.record.resize(self.record.len().next_multiple_of(ALIGN), 0);
@@ -462,8 +461,9 @@ mod tests {
     /// Puts an event at a position of the group that began behind another one.
     fn put(area: &mut Area, behind: u64, position: u64, event: &str) {
         assert!(area.has_room(event.len() as u64));
-        area.draft(behind, |out| out.extend_from_slice(event.as_bytes()));
-        area.put(position.wrapping_sub(behind) as u16).expect("written");
+        let place = position.wrapping_sub(behind) as u16;
+        area.draft(behind, place, |out| out.extend_from_slice(event.as_bytes()));
+        area.put().expect("written");
     }
 
     fn read(dir: &Path, identity: u128, behind: u64) -> Vec<(u64, String)> {
@@ -497,8 +497,8 @@ mod tests {
 
     /// Puts an event of a time into a lane's area.
     fn put_timed(area: &mut Area, behind: u64, place: u16, time: i64) {
-        area.draft(behind, |out| out.extend_from_slice(&time.to_le_bytes()));
-        area.put(place).expect("written");
+        area.draft(behind, place, |out| out.extend_from_slice(&time.to_le_bytes()));
+        area.put().expect("written");
     }
 
     #[test]

@@ -530,6 +530,8 @@ pub(crate) enum Decided {
 
 /// Who records an event that a series is asked about.
 pub(crate) trait Recorder {
+    /// Whether other threads do the same at this time, most likely.
+    fn is_among_others(&self) -> bool;
     /// Asks the series, if there is one.
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer;
     /// Does what can be done beforehand, while the series comes into the processor's cache.
@@ -615,7 +617,8 @@ impl ViewTier {
             scratch.leaves[0].turn_to(&shape.calendar, time);
         }
         let (at, hash) = self.place(key);
-        let mut shard = lock_soon(&self.shards[at]);
+        let shard = &self.shards[at];
+        let mut shard = if recorder.is_among_others() { lock_soon(shard) } else { shard.lock() };
         let likely = shard.approach(hash, key);
         recorder.prepare();
         let (slot, answer) = shard.ask(likely, hash, key, |series| recorder.ask(series));

@@ -92,7 +92,8 @@ impl Lane {
     }
 
     /// Whether the event must wait for the next group.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "calls for each event, from few places")]
     pub(super) fn is_due(&self, event: &Event<'_>, event_bytes: u64, now: Timestamp) -> bool {
         let apart = self.begun.max(now).micros() - self.begun.min(now).micros();
         self.builder.len() >= GROUP_EVENTS_MAX
@@ -109,14 +110,16 @@ impl Lane {
     }
 
     /// Drafts the record of an event that is not due for the next group.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "calls for each event, from few places")]
     pub(super) fn draft(&mut self, event: &Event<'_>, time: Timestamp) {
-        let behind = self.behind;
-        self.area_mut().draft(behind, |out| record::put_event(out, event, time));
+        let (behind, place) = (self.behind, self.builder.len() as u16 + 1);
+        self.area_mut().draft(behind, place, |out| record::put_event(out, event, time));
     }
 
     /// Adds the event whose record is drafted, and gives its position. On an error it is not in.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "calls for each event, from few places")]
     pub(super) fn add(
         &mut self,
         engine: &Engine,
@@ -125,9 +128,8 @@ impl Lane {
         event_bytes: u64,
         known: Option<(&str, Sym)>,
     ) -> Result<u64> {
-        let place = self.builder.len() as u16 + 1;
-        self.area_mut().put(place)?;
-        let position = self.behind + u64::from(place);
+        self.area_mut().put()?;
+        let position = self.behind + self.builder.len() as u64 + 1;
         if self.is_first() {
             engine.staging.last.store(position, Release);
         }
