@@ -386,10 +386,9 @@ impl Db {
         self.engine().log.sync_to(position.get())
     }
 
-    /// The last position recorded.
+    /// The last position recorded: all that was acknowledged is at it or before, and stays there.
     pub fn position(&self) -> Position {
-        self.engine().place_all();
-        Position(self.engine().last_position())
+        Position(self.engine().settled_position())
     }
 
     /// The last position that survives a power cut for certain.
@@ -616,7 +615,7 @@ impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Db")
             .field("directory", &self.directory())
-            .field("position", &self.position())
+            .field("position", &self.engine().last_position())
             .finish_non_exhaustive()
     }
 }
@@ -742,7 +741,7 @@ impl Engine {
 
     fn record_chunks(&self, batch: &mut Builder, durability: Durability) -> Result<BatchOutcome> {
         let mut outcome =
-            BatchOutcome { position: Position(self.last_position()), ..Default::default() };
+            BatchOutcome { position: Position(self.given_position()), ..Default::default() };
         if batch.is_empty() {
             self.check_open()?;
             self.acknowledge(outcome.position.get(), durability)?;
@@ -786,7 +785,7 @@ impl Engine {
             if fresh < columns.len() {
                 outcome.duplicates += (columns.len() - fresh) as u64;
                 // The first of them may have been recorded just now, behind the position above.
-                outcome.position = outcome.position.max(Position(self.last_position()));
+                outcome.position = outcome.position.max(Position(self.given_position()));
                 columns.retain(&bench.keep);
                 if columns.is_empty() {
                     return Ok(());

@@ -170,7 +170,7 @@ impl super::read_only::Following {
         copying.snapshot(self.catalog.position)?;
         copying.segments(first, end)?;
         copying.stage(self.stage_behind_the_log())?;
-        copying.finish(engine.last_position())
+        copying.finish(self.last_position())
     }
 }
 

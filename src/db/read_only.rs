@@ -105,7 +105,7 @@ struct Shown {
     behind: u64,
     /// The bytes of each, by area.
     each: [Vec<Box<[u8]>>; AREAS],
-    /// A stage of them.
+    /// A stage of those of the first area, which have their positions.
     image: Vec<u8>,
 }
 
@@ -322,7 +322,18 @@ impl Following {
 
     /// The stage, if there is anything in it that is shown and that the log has not.
     pub(super) fn stage_behind_the_log(&self) -> &[u8] {
-        if self.shown.behind == self.follower.position() { &self.shown.image } else { &[] }
+        if self.in_order() > 0 { &self.shown.image } else { &[] }
+    }
+
+    /// So many events there are in it.
+    fn in_order(&self) -> u64 {
+        let is_behind = self.shown.behind == self.follower.position();
+        if is_behind { self.shown.each[0].len() as u64 } else { 0 }
+    }
+
+    /// The last position that was given to an event that is shown.
+    pub(super) fn last_position(&self) -> u64 {
+        self.follower.position() + self.in_order()
     }
 }
 
@@ -431,9 +442,7 @@ fn apply_staged(engine: &Engine, following: &mut Following, staged: &Staged) -> 
     if shown.behind != position {
         *shown = Shown { behind: position, ..Shown::default() };
     } else if !shown.is_in(&areas) {
-        if staged.begins().is_none_or(|begins| begins <= position)
-            && !areas.iter().all(Vec::is_empty)
-        {
+        if !areas.iter().all(Vec::is_empty) {
             // Somebody put another stage there.
             *outdated = true;
             return Err(Error::new(ErrorKind::Stopped, "what was staged is not any more"));
@@ -458,7 +467,8 @@ fn apply_staged(engine: &Engine, following: &mut Following, staged: &Staged) -> 
         for (area, record) in fresh {
             shown.each[area].push(record.event.into());
         }
-        shown.image = staged.image(areas.iter().flatten());
+        // What is in lanes may come into the log at other positions, by which others know it.
+        shown.image = staged.image(&areas[0]);
         engine.staging.follow(position + shown.events());
         engine.tallies.events.set(recovery.events.get());
         engine.tallies.late.set(recovery.late.get());

@@ -202,10 +202,12 @@ impl Site {
         if let Some(flipped) = staged.flipped() {
             return Ok(Some(StageDamage::Flipped(*flipped)));
         }
-        let Some(begins) = staged.begins() else { return Ok(None) };
-        let malformed = staged_events(&staged, begins, &self.dir).find_map(Result::err);
-        Ok(malformed.map(|error| {
-            let lost = staged.cut_off(error.offset().unwrap_or(0) as usize);
+        let malformed = staged.groups().into_iter().find_map(|behind| {
+            let error = staged_events(&staged, behind, &self.dir).find_map(Result::err)?;
+            Some((error, behind))
+        });
+        Ok(malformed.map(|(error, behind)| {
+            let lost = staged.cut_off(behind, error.offset().unwrap_or(0) as usize);
             StageDamage::Event { error, lost: lost.iter().map(|record| record.position).collect() }
         }))
     }

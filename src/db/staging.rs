@@ -71,6 +71,8 @@ pub(super) struct Staging {
     gathered: Mutex<Gathered>,
     /// For who asks and records a single event at once, by the stripe of its thread.
     lanes: Box<[CachePadded<Mutex<Joinable>>]>,
+    /// The stripe of the thread that made this.
+    made_by: usize,
     /// Whether there are lanes to the group, roughly; who has the lock of one knows.
     lanes_are: CachePadded<AtomicU8>,
     /// Whether somebody waited for the gathered events, to ask and record one at once.
@@ -95,6 +97,7 @@ struct Gathered {
     scratch: Scratch,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Group {
     /// Its events; while it has lanes there are none.
     lane: Lane,
@@ -138,6 +141,7 @@ impl Staging {
             lanes: (1..=STRIPES)
                 .map(|n| CachePadded::new(Mutex::new(Joinable::new(n, dictionary))))
                 .collect(),
+            made_by: stripe(),
             lanes_are: CachePadded::new(AtomicU8::new(lanes::CLOSED)),
             is_crowded: AtomicBool::new(false),
             applying: RwLock::new(()),
@@ -475,12 +479,10 @@ impl Engine {
         let joined = {
             let (mut through, mut gathered);
             let (is_open, views, lane, scratch) = if staging.has_lanes() {
-                through = lock_soon(&staging.lanes[stripe()]);
+                through = lock_soon(&staging.lanes[staging.lane_of_mine()]);
                 through.parts()
             } else {
-                if staging.gathered.is_locked() {
-                    staging.is_crowded.store(true, Relaxed);
-                }
+                staging.note_crowd();
                 gathered = staging.gathered.lock();
                 gathered.parts()
             };
@@ -511,7 +513,7 @@ impl Engine {
         let Some(asked) = asked(&live.at_once, versions, event) else {
             return Ok(Decided::Unknown);
         };
-        let mine = stripe();
+        let mine = self.staging.lane_of_mine();
         let lane = &self.staging.lanes[mine];
         let mut gathered = lock_soon(&self.staging.gathered);
         // Somebody else may have begun one.
@@ -525,6 +527,7 @@ impl Engine {
         let room = self.gather(&live, event, event_bytes, time, (gathered, true));
         gathered = if let Ok(gathered) = room { gathered } else { return Ok(Decided::Unknown) };
         if gathered.group.applied_singly || self.may_be_late(live.reach, time) {
+            turning.end(gathered.group.has_lanes);
             return Ok(Decided::Unknown);
         }
         if gathered.group.wide > 0 && gathered.group.is_none() {
@@ -739,25 +742,38 @@ impl Engine {
         self.tallies.events.get() + waiting + self.staging.in_lanes(&gathered)
     }
 
-    /// Has every event at the position that it is to have: what is in lanes gets one.
-    pub(super) fn place_all(&self) {
-        if self.staging.may_have_lanes()
-            && let Err(error) = self.bring_in()
-        {
-            tracing::debug!(%error, "gathered events are not in the log");
+    /// The last position of all that was acknowledged before: what is in lanes gets one first.
+    pub(super) fn settled_position(&self) -> u64 {
+        if !self.staging.may_have_lanes() {
+            return self.given_position();
         }
+        let live = self.gate.enter();
+        match self.none_gathered(&live) {
+            Ok(_none) => {
+                self.staging.settle_lanes();
+                self.given_position()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "gathered events are not in the log");
+                self.given_position()
+            }
+        }
+    }
+
+    /// The last position that was given.
+    pub(super) fn given_position(&self) -> u64 {
+        self.staging.last.load(Acquire).max(self.log.appended())
     }
 
     /// The last position that was given, or will be to what is in lanes.
     pub(super) fn last_position(&self) -> u64 {
         let staging = &self.staging;
         if !staging.may_have_lanes() {
-            return staging.last.load(Acquire).max(self.log.appended());
+            return self.given_position();
         }
         // What is in lanes has the next ones, in an order that is not known yet.
         let gathered = staging.gathered.lock();
-        let last = staging.last.load(Acquire).max(self.log.appended());
-        last + staging.in_lanes(&gathered)
+        self.given_position() + staging.in_lanes(&gathered)
     }
 
     /// Takes the stage away, at the end of the opening; all of its records are durable in the log.

@@ -44,6 +44,7 @@ use crate::disk::{Access, Disk, File, Filling};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::order_of;
 use crate::sync::STRIPES;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -320,9 +321,9 @@ impl Staged {
         image
     }
 
-    /// Behind which position the newest group that has a record began.
-    pub(crate) fn begins(&self) -> Option<u64> {
-        (0..AREAS).filter_map(|area| self.area(area).next()).map(|first| first.behind).max()
+    /// Behind which positions the groups began that have records.
+    pub(crate) fn groups(&self) -> BTreeSet<u64> {
+        (0..AREAS).filter_map(|area| self.area(area).next()).map(|first| first.behind).collect()
     }
 
     /// What each area has behind `position` (invariant 2).
@@ -349,10 +350,9 @@ impl Staged {
         all
     }
 
-    /// The records that are lost when the one at an offset is [cut](cut) away, behind the position at which the newest
-    /// group began.
-    pub(crate) fn cut_off(&self, offset: usize) -> Vec<Record<'_>> {
-        let mut all = self.begins().map(|begins| self.behind(begins)).unwrap_or_default();
+    /// The records that are lost when the one at an offset is [cut](cut) away, of a group that began behind a position.
+    pub(crate) fn cut_off(&self, behind: u64, offset: usize) -> Vec<Record<'_>> {
+        let mut all = self.behind(behind);
         let area = all.iter().find(|record| record.offset == offset).map(|record| record.area);
         all.retain(|record| Some(record.area) == area && record.offset >= offset);
         all
@@ -524,13 +524,14 @@ mod tests {
         for behind in [0, 9, 11, 15, 16] {
             assert!(told(&staged, behind).is_empty(), "behind {behind}");
         }
-        assert_eq!(staged.begins(), Some(10));
+        assert!(staged.groups().into_iter().eq([1, 10]));
         for n in 0..=5 {
             let image = Staged::of(staged.image(&staged.behind(10)[..n]), 7).expect("a stage");
             assert_eq!(told(&image, 10), all[..n]);
         }
         let second = staged.behind(10)[1].offset;
-        let lost: Vec<_> = staged.cut_off(second).iter().map(|record| record.position).collect();
+        let lost: Vec<_> =
+            staged.cut_off(10, second).iter().map(|record| record.position).collect();
         assert_eq!(lost, [12, 13]);
         cut(&OsDisk, dir.path(), second as u64).expect("cut");
         let staged = Staged::read(&OsDisk, dir.path(), 7).expect("read");

@@ -335,7 +335,8 @@ pub(super) fn check_of_now(event: &Event<'_>) -> Result<()> {
 }
 
 impl Engine {
-    /// The same for one of which nobody is told the position: gives that if it waits for the disk.
+    /// Records an event as [`record_at`](Engine::record_at), of which nobody is told the position; gives that if it is to
+    /// be waited for.
     fn record_untold(
         &self,
         event: &Event<'_>,

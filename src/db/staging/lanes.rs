@@ -189,9 +189,29 @@ impl Staging {
         false
     }
 
+    /// The lane of this thread. It is counted from the thread that made this, so that one that does everything does it in
+    /// the same way each time.
+    #[inline]
+    pub(super) fn lane_of_mine(&self) -> usize {
+        (stripe() + STRIPES - self.made_by) % STRIPES
+    }
+
+    /// Notes where somebody is in the way of a thread that asks and records.
+    #[inline]
+    pub(super) fn note_crowd(&self) {
+        if self.gathered.is_locked() {
+            self.is_crowded.store(true, Relaxed);
+        }
+    }
+
     /// Whether there are lanes to the group, or may be in a moment.
     pub(super) fn may_have_lanes(&self) -> bool {
         self.lanes_are.load(Acquire) != CLOSED
+    }
+
+    /// Nobody opens or closes lanes now, for who asks has the lock of the gathered events, among which there is none.
+    pub(super) fn settle_lanes(&self) {
+        let _ = self.lanes_are.compare_exchange(CHANGING, CLOSED, AcqRel, Relaxed);
     }
 
     /// How many events there are in lanes.
@@ -245,29 +265,33 @@ impl Engine {
         durability: Durability,
     ) -> Result<()> {
         let live = self.enter()?;
-        let (staging, mine) = (&self.staging, stripe());
+        let (staging, mine) = (&self.staging, self.staging.lane_of_mine());
         let lane = &staging.lanes[mine];
-        let join = |lane: &mut Joinable| self.join_lane(&live, lane, event, time, event_bytes);
-        let joined = if staging.has_lanes() { join(&mut lock_soon(lane)) } else { None };
-        if let Some(joined) = joined {
-            joined?;
-        } else {
-            let gathered = lock_soon(&staging.gathered);
-            let mut gathered = self.gather(&live, event, event_bytes, now, (gathered, true))?;
-            let is_plain = !self.may_be_late(live.reach, time);
-            if gathered.group.wide > 0 && gathered.group.is_none() && is_plain {
-                self.open_lanes(&live, &mut gathered.group, (mine, event_bytes));
+        let join = || self.join_lane(&live, &mut lock_soon(lane), event, (time, now), event_bytes);
+        let mut joined = if staging.has_lanes() { join() } else { None };
+        if joined.is_none() {
+            staging.note_crowd();
+            let mut gathered = lock_soon(&staging.gathered);
+            // Somebody else may have begun a group.
+            joined = if gathered.group.has_lanes { join() } else { None };
+            if joined.is_none() {
+                let turning = staging.turn_lanes();
+                gathered = self.gather(&live, event, event_bytes, now, (gathered, true))?;
+                let is_plain = !self.may_be_late(live.reach, time);
+                if gathered.group.wide > 0 && gathered.group.is_none() && is_plain {
+                    self.open_lanes(&live, &mut gathered.group, (mine, event_bytes));
+                }
+                let has_lanes = gathered.group.has_lanes;
+                turning.end(has_lanes);
+                joined = if has_lanes { join() } else { None };
             }
-            let has_lanes = gathered.group.has_lanes;
-            let joined = if has_lanes { join(&mut lane.lock()) } else { None };
-            if let Some(joined) = joined {
-                joined?;
-            } else {
-                let place = (gathered, false);
-                gathered = self.gather(&live, event, event_bytes, now, place)?;
+            if joined.is_none() {
+                let others = (gathered, false);
+                gathered = self.gather(&live, event, event_bytes, now, others)?;
                 self.join_group(&live, &mut gathered, event, time, event_bytes)?;
             }
         }
+        joined.unwrap_or(Ok(()))?;
         drop(live);
         self.note_staged(durability);
         Ok(())
@@ -279,12 +303,12 @@ impl Engine {
         live: &Live,
         joinable: &mut Joinable,
         event: &Event<'_>,
-        time: Timestamp,
+        (time, now): (Timestamp, Timestamp),
         event_bytes: u64,
     ) -> Option<Result<()>> {
         let (is_open, _, lane, scratch) = joinable.parts();
         let goes_on = is_open
-            && !lane.is_due(event, event_bytes, time)
+            && !lane.is_due(event, event_bytes, now)
             && !self.may_be_late(live.reach, time)
             && self.log.check_poison().is_ok();
         if !goes_on {
@@ -352,7 +376,9 @@ impl Engine {
         } else {
             group.lane.builder.put_together(&self.dictionary, &mut used);
         }
-        used.into_iter().for_each(|lane| lane.clear_within(COLUMNS_MAX - EVENT_COLUMNS_MAX));
+        for lane in used {
+            lane.clear_within(COLUMNS_MAX - EVENT_COLUMNS_MAX);
+        }
         group.wide = group.wider(have_met);
         let columns = group.lane.builder.only_chunk(&self.dictionary);
         let events = columns.len() as u64;
