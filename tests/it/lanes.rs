@@ -2,6 +2,7 @@
 
 use crate::directory::{NOW, contents, crash_image, options};
 use crate::limits::{allowed, call, denied, minute};
+use quipu::simulation::{SimulatedDisk, Stepped, Survival};
 use quipu::{
     Cursor, Db, Depth, Durability, ErrorKind, Event, Grain, Keep, Limiter, Options, Policy,
     ReadOnlyDb, Repair, TestClock, Timestamp, Upto, View,
@@ -432,4 +433,57 @@ fn what_many_columns_take_goes_into_one_frame_at_an_opening_as_well() {
             assert_eq!(last["events"].as_array().unwrap().len(), staged);
         }
     }
+}
+
+#[test]
+fn what_lanes_take_has_room_in_the_log_when_the_disk_is_full() {
+    for (bytes, length) in [(4 << 10, 150), (6 << 10, 900), (8 << 10, 900), (9 << 10, 700)] {
+        let disk = SimulatedDisk::new(1);
+        let open = |disk: &SimulatedDisk| {
+            Stepped::open(options().tiny_segments(bytes), disk, "/quipu").unwrap()
+        };
+        let engine = open(&disk);
+        let db = engine.db();
+        let limiter = limiter(db, u64::MAX);
+        disk.set_capacity(Some(disk.allocated()));
+        let text = "x".repeat(length);
+        let mut recorded = WARM;
+        let error = loop {
+            // Texts that are new take room in the log; and each comes through another lane.
+            let (n, text) = (recorded.to_string(), format!("{recorded}{text}"));
+            let event = numbered("a", &n).dim("text", &text);
+            match elsewhere(|| limiter.check_and_record(&event)) {
+                Ok(verdict) => assert!(verdict.is_allowed()),
+                Err(error) => break error,
+            }
+            recorded += 1;
+        };
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        assert!(recorded > WARM, "{recorded}");
+        let killed = disk.kill();
+        killed.set_capacity(None);
+        db.sync().unwrap();
+        let cut = disk.power_cut(Survival::Some(3));
+        cut.set_capacity(None);
+        for db in [db, open(&killed).db(), open(&cut).db()] {
+            assert_eq!(count(db), recorded, "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn who_is_late_behind_what_came_through_lanes_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let clock = TestClock::at(Timestamp::from_secs(NOW));
+    let db = laned().clock(clock.clone()).open(root.path().join("db")).unwrap();
+    db.define(View::new("hours").grain(Grain::Hour, Keep::Last(2))).unwrap();
+    let limiter = limiter(&db, 99);
+    clock.set(Timestamp::from_secs(NOW + 5 * 3_600));
+    allowed(limiter.check_and_record(&call("first")));
+    let record = |hours: i64| {
+        let event = Event::new("other").at(Timestamp::from_secs(NOW + hours * 3_600));
+        db.record(&event).unwrap().late
+    };
+    assert_eq!([3, 5, 4, 0].map(record), [true, false, false, true]);
+    assert_eq!(db.statistics().late, 2);
 }

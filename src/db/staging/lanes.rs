@@ -35,13 +35,13 @@ use crate::time::Timestamp;
 use crate::versions::Versions;
 use std::sync::Arc;
 
-/// Columns of a kind that the events of a lane have at most.
-///
-/// One event's fewer than a frame takes, so that an opening makes one frame of a group, too.
-const COLUMNS_MAX: usize = (FRAME_COLUMNS_MAX - EVENT_COLUMNS_MAX) / STRIPES;
-/// Those of one event.
-const EVENT_COLUMNS_MAX: usize =
-    if Limits::DIMENSIONS > Limits::MEASURES { Limits::DIMENSIONS } else { Limits::MEASURES };
+/// Columns of a kind that the events of a lane have at most: with those of the others no more than a frame takes, in
+/// whatever order they come into one.
+const COLUMNS_MAX: usize = FRAME_COLUMNS_MAX / STRIPES;
+/// With so many from the last time there are enough for any event.
+const COLUMNS_KEPT_MAX: usize = COLUMNS_MAX / 2;
+const _: () = assert!(Limits::DIMENSIONS + COLUMNS_KEPT_MAX <= COLUMNS_MAX);
+const _: () = assert!(Limits::MEASURES + COLUMNS_KEPT_MAX <= COLUMNS_MAX);
 
 /// Gathered events, one behind the other, and where they are staged.
 pub(super) struct Lane {
@@ -377,7 +377,7 @@ impl Engine {
             group.lane.builder.put_together(&self.dictionary, &mut used);
         }
         for lane in used {
-            lane.clear_within(COLUMNS_MAX - EVENT_COLUMNS_MAX);
+            lane.clear_within(COLUMNS_KEPT_MAX);
         }
         group.wide = group.wider(have_met);
         let columns = group.lane.builder.only_chunk(&self.dictionary);
