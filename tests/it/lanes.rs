@@ -18,7 +18,12 @@ const WARM: u64 = 3;
 
 /// With lanes to each group that could have some, and areas of [`AREA_BYTES`] in the stage.
 fn laned() -> Options {
-    options().tiny_segments(64 << 10)
+    unsynced().tiny_segments(64 << 10)
+}
+
+/// Nothing is brought in because time goes by.
+fn unsynced() -> Options {
+    options().durability(Durability::Memory)
 }
 
 fn view() -> View {
@@ -152,7 +157,7 @@ fn a_group_has_lanes_where_threads_meet_and_none_where_one_is_told_a_position() 
     }
     // Without threads that meet there are none.
     let dir = root.path().join("alone");
-    let db = options().open(&dir).unwrap();
+    let db = unsynced().open(&dir).unwrap();
     let limiter = self::limiter(&db, 99);
     (0..9).for_each(|_| _ = allowed(limiter.check_and_record(&call("a"))));
     let bytes = fs::read(dir.join("STAGE")).unwrap();
@@ -416,7 +421,7 @@ fn a_view_that_lanes_asked_leaves_with_its_rows_when_it_is_dropped() {
 fn what_many_columns_take_goes_into_one_frame_at_an_opening_as_well() {
     let root = tempfile::tempdir().unwrap();
     let (dir, image) = (root.path().join("db"), root.path().join("image"));
-    let db = options().tiny_segments(1 << 20).open(&dir).unwrap();
+    let db = unsynced().tiny_segments(1 << 20).open(&dir).unwrap();
     let limiter = limiter(&db, 999);
     for n in 0..40 {
         let names: Vec<String> = (0..20).map(|part| format!("d{}", n * 20 + part)).collect();
@@ -440,7 +445,7 @@ fn what_lanes_take_has_room_in_the_log_when_the_disk_is_full() {
     for (bytes, length) in [(4 << 10, 150), (6 << 10, 900), (8 << 10, 900), (9 << 10, 700)] {
         let disk = SimulatedDisk::new(1);
         let open = |disk: &SimulatedDisk| {
-            Stepped::open(options().tiny_segments(bytes), disk, "/quipu").unwrap()
+            Stepped::open(unsynced().tiny_segments(bytes), disk, "/quipu").unwrap()
         };
         let engine = open(&disk);
         let db = engine.db();
