@@ -2,9 +2,9 @@
 //!
 //! A limit asks a series and records the event in one step (`Engine::stage_if`), most of which is work on the group
 //! of gathered events. Where threads do so at the same time, and nobody records but so, they join the group through
-//! lanes: each has a lock, columns, and an area of the stage of its own, and what threads share is the number of the
-//! last position. When the group is brought in the lanes are closed, and their events put together in the order of
-//! their places; from there on they are gathered events like others.
+//! lanes: each has a lock, columns, and an area of the stage of its own, and what threads share is the shard that they
+//! ask. When the group is brought in the lanes are closed, and their events put together by their times, those of each
+//! lane in its order; from there on they are gathered events like others.
 //!
 //! Invariants
 //! 1. Lanes are opened to a group that has no events, inside of the gate and under the lock of the gathered events,
