@@ -8,8 +8,9 @@
 //! first, and before anything that could tell: a question, a batch, a change of views, a cut, a sync.
 //!
 //! Invariants
-//! 1. Gathered events have the positions behind the log's last one, from when their group was begun on. Whoever appends records to the log
-//!    holds the lock of the gathered events, or has closed the gate, and there are none.
+//! 1. Gathered events have the positions behind the log's last one. Whoever appends records to the log
+//!    holds the lock of the gathered events, or has closed the gate, and there are none; so that one stays where it
+//!    was when their group was begun.
 //! 2. Every gathered event is in the stage. The stage is written over when they are in the log.
 //! 3. At a cut nothing is gathered: who closes the gate to append, to cut, or to change the views that are asked
 //!    brings in before anything else.

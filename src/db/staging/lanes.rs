@@ -8,7 +8,7 @@
 //!
 //! Invariants
 //! 1. Lanes are opened to a group that has no events, inside of the gate and under the lock of the gathered events,
-//!    and closed under it; only who has that lock takes those of several lanes, in the order of their numbers.
+//!    and closed under it, one after the other: whose lane is closed waits for that lock until all are.
 //! 2. While they are open events join through them alone. Who is to be told the position of one closes them first: so
 //!    each thread's events are in its own order, and what anybody was told does not change (invariant 3 of
 //!    `log/stage.rs`).
