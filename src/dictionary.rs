@@ -77,6 +77,13 @@ pub(crate) struct Reader {
     is_near: bool,
 }
 
+/// Where a text is found, most likely ([`Dictionary::near`]).
+#[derive(Clone, Copy)]
+pub(crate) struct Near<'a> {
+    tag: u32,
+    likely: Option<(Sym, &'a Text)>,
+}
+
 /// A table of so many bytes, with its texts, stays in the cache of a processor that works with it.
 const NEAR_BYTES: usize = 16 << 10;
 
@@ -128,12 +135,16 @@ impl Dictionary {
     /// The third step: has the text found there fetched. Gives its number, [`Sym::NONE`] where there is none.
     #[inline]
     pub(crate) fn approach(&self, reader: &Reader, tag: u32) -> Sym {
-        let found = reader.table.find(tag, |number| {
-            let (chunk, at) = self.chunk(Sym(number));
-            slots::prefetch(&chunk.texts[at]);
-            true
-        });
-        found.map_or(Sym::NONE, Sym)
+        self.approach_in(&reader.table, tag).map_or(Sym::NONE, |(sym, _)| sym)
+    }
+
+    #[inline]
+    fn approach_in(&self, table: &Slots, tag: u32) -> Option<(Sym, &Text)> {
+        let sym = Sym(table.tagged(tag).next()?);
+        let (chunk, at) = self.chunk(sym);
+        let text = &chunk.texts[at];
+        slots::prefetch(text);
+        Some((sym, text))
     }
 
     /// The last step; the bytes are those of a text.
@@ -164,16 +175,37 @@ impl Dictionary {
     #[inline]
     pub(crate) fn find(&self, text: &str) -> Option<Sym> {
         let tag = self.tag(text);
+        self.with_table(|table| self.find_in(table, tag, text.as_bytes()))
+    }
+
+    /// The first step of looking one up that is not needed at once: has the text fetched that it most likely is.
+    #[inline]
+    pub(crate) fn near(&self, text: &str) -> Near<'_> {
+        let tag = self.tag(text);
+        Near { tag, likely: self.with_table(|table| self.approach_in(table, tag)) }
+    }
+
+    /// The second step: the number of `text` if it has one.
+    #[inline]
+    pub(crate) fn find_near(&self, Near { tag, likely }: Near<'_>, text: &str) -> Option<Sym> {
+        let (likely, found) = likely?;
+        if found.get().is_some_and(|found| same_text(found.as_bytes(), text.as_bytes())) {
+            return Some(likely);
+        }
+        self.with_table(|table| self.find_in(table, tag, text.as_bytes()))
+    }
+
+    /// Calls `look` with the table of now.
+    #[inline]
+    fn with_table<T>(&self, look: impl FnOnce(&Slots) -> T) -> T {
         LAST.with(|last| {
             let last = &mut last.borrow_mut()[self.id % READERS];
             let version = self.version.load(Acquire);
-            let is_of_now =
-                |(id, reader): &(usize, Reader)| *id == self.id && reader.version == version;
-            if !last.as_ref().is_some_and(is_of_now) {
-                *last = Some((self.id, self.reader()));
-            }
-            let (_, reader) = last.as_ref()?;
-            self.find_in(&reader.table, tag, text.as_bytes())
+            let reader = match last {
+                Some((id, reader)) if *id == self.id && reader.version == version => reader,
+                _ => &mut last.insert((self.id, self.reader())).1,
+            };
+            look(&reader.table)
         })
     }
 

@@ -134,12 +134,11 @@ pub(crate) trait File: Debug + Send + Sync {
     fn read_some(&self, offset: u64, out: &mut [u8]) -> io::Result<usize>;
     /// Writes some of the bytes, as `read_some` reads them.
     fn write_some(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
-    /// Writes all the bytes, with less to do for who has the file for himself.
-    fn write_alone(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_at(offset, bytes)
+    /// A range of a prepared file in memory, where writing takes the least: for who is the only one that writes
+    /// there. `None`: he has to do it [otherwise](File::write_at).
+    fn map(&self, _range: Range<u64>) -> Option<Map> {
+        None
     }
-    /// The same file for somebody else, who writes to other parts of it.
-    fn another(&self) -> io::Result<Box<dyn File>>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes an empty file one of `len` zeros with every block allocated, all of it durable.
     fn fill(&self, len: u64, filling: Filling) -> io::Result<()>;
@@ -340,11 +339,44 @@ impl OsFile {
     }
 }
 
+/// A range of a prepared file in memory.
+#[derive(Debug)]
+pub(crate) struct Map(memmap2::MmapRaw);
+
+impl Map {
+    fn of(file: &fs::File, Range { start, end }: Range<u64>) -> Option<Self> {
+        let end = end.min(file.metadata().ok()?.len());
+        let len = end.checked_sub(start)? as usize;
+        let map = memmap2::MmapOptions::new().offset(start).len(len).map_raw(file).ok()?;
+        // It is only written to: what the system reads ahead for a first touch, megabytes of zeros
+        // maybe, nobody wants. Advice: where it is not taken, that touch is slower.
+        #[cfg(unix)]
+        let _ = map.advise(memmap2::Advice::Random);
+        Some(Map(map))
+    }
+
+    /// Writes some bytes at a place in the range; false, and nothing, where they reach beyond its end.
+    #[inline]
+    pub(crate) fn write(&mut self, at: usize, bytes: &[u8]) -> bool {
+        let is_inside = at.checked_add(bytes.len()).is_some_and(|end| end <= self.0.len());
+        if is_inside {
+            // SAFETY: the range lies inside the mapping (checked above). The file is the engine's own and is not made
+            // shorter while it is written. No reference into the mapping exists anywhere, reads go through
+            // `read_at`, and who has the map is the only one who writes through it.
+            unsafe {
+                let place = self.0.as_mut_ptr().add(at);
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
+            }
+        }
+        is_inside
+    }
+}
+
 /// The part of a file that is mapped: from `start`, which is a multiple of the window's size.
 #[derive(Debug, Default)]
 struct Window {
     start: u64,
-    map: Option<memmap2::MmapRaw>,
+    map: Option<Map>,
 }
 
 impl Window {
@@ -355,31 +387,15 @@ impl Window {
         if self.map.is_none() || self.start != start {
             // Unmapped first: the pages then cost a later sync nothing.
             self.map = None;
-            let len = file.metadata()?.len().saturating_sub(start).min(WINDOW_BYTES);
-            let mut options = memmap2::MmapOptions::new();
-            self.map = options.offset(start).len(len as usize).map_raw(file).ok();
-            #[cfg(unix)]
-            if let Some(map) = &self.map {
-                // It is only written to: what the system reads ahead for a first touch, megabytes of zeros
-                // maybe, nobody wants. Advice: where it is not taken, that touch is slower.
-                let _ = map.advise(memmap2::Advice::Random);
-            }
+            self.map = Map::of(file, start..start + WINDOW_BYTES);
             self.start = start;
         }
         let at = (offset - start) as usize;
-        let inside = |map: &&memmap2::MmapRaw| at + bytes.len() <= map.len();
-        let Some(map) = self.map.as_ref().filter(inside) else {
-            // There is no map, or the end of this one lies inside of what is written.
-            return file.write_at(bytes, offset);
-        };
-        // SAFETY: the range lies inside the mapping (checked above). The file is the engine's own,
-        // under its lock, and is not made shorter while it is written. No reference into the
-        // mapping exists anywhere, reads go through `read_at`, and whoever has the window for himself
-        // keeps other writes away.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.as_mut_ptr().add(at), bytes.len());
+        if self.map.as_mut().is_some_and(|map| map.write(at, bytes)) {
+            return Ok(bytes.len());
         }
-        Ok(bytes.len())
+        // There is no map, or the end of this one lies inside of what is written.
+        file.write_at(bytes, offset)
     }
 }
 
@@ -496,24 +512,9 @@ impl File for OsFile {
         window.lock().write(&self.file, offset, bytes)
     }
 
-    #[inline]
-    fn write_alone(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if let Some(window) = self.window.get_mut()
-            && bytes.len() < MAPPED_BYTES_MAX
-            && let Ok(written) = window.get_mut().write(&self.file, offset, bytes)
-            && written == bytes.len()
-        {
-            return Ok(());
-        }
-        self.write_at(offset, bytes)
-    }
-
-    fn another(&self) -> io::Result<Box<dyn File>> {
-        let another = OsFile::new(self.file.try_clone()?);
-        if self.window.get().is_some() {
-            another.window.get_or_init(Mutex::default);
-        }
-        Ok(Box::new(another))
+    fn map(&self, range: Range<u64>) -> Option<Map> {
+        self.window.get()?;
+        Map::of(&self.file, range)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

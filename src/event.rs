@@ -114,7 +114,10 @@ impl<T, const N: usize> Deref for Few<T, N> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        self.all.as_deref().map_or(&self.first[..self.len.min(N)], Vec::as_slice)
+        match self.first.get(..self.len) {
+            Some(first) => first,
+            None => self.all.as_deref().map_or(&[], Vec::as_slice),
+        }
     }
 }
 
@@ -300,20 +303,24 @@ impl<'a> Event<'a> {
     #[inline]
     pub(crate) fn is_plainly_valid(&self) -> bool {
         let (dims, measures) = (&*self.dims, &*self.measures);
-        let have_plain_values = dims.iter().all(|(_, value)| value.len() <= Limits::VALUE_BYTES)
-            && measures.iter().all(|(_, value)| value.is_finite());
         let is_plain = is_name(self.name) && !self.has_rare() && self.times.0 != 0;
-        if dims.len() > Limits::DIMENSIONS || !is_plain || !have_plain_values {
+        if !is_plain || dims.len() > Limits::DIMENSIONS {
             return false;
         }
-        let are_named = dims.iter().enumerate().all(|(i, (name, _))| {
+        let are_dims = dims.iter().enumerate().all(|(i, (name, value))| {
             // Of other names' lengths, most often: then no text is compared.
             let is_other = |other: &str| other.len() != name.len() || other != *name;
             is_name(name)
+                && value.len() <= Limits::VALUE_BYTES
                 && is_other(EVENT_DIMENSION)
                 && dims[..i].iter().all(|(other, _)| is_other(other))
         });
-        are_named && measures.len() <= 1 && measures.iter().all(|(name, _)| is_name(name))
+        are_dims
+            && match measures {
+                [] => true,
+                [(name, value)] => is_name(name) && value.is_finite(),
+                _ => false,
+            }
     }
 
     /// Whether it has nothing that few events do.

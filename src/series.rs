@@ -264,7 +264,8 @@ impl SeriesMut<'_> {
         head.set_inner_ends(first_end.min(end), last_start.max(start));
         let mut observed = Observed { late: false, grown };
         if shape.is_packed {
-            observed.late = head.packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
+            let added = head.packed.add(&shape.calendar.grains, leaf.numbers(), event.times);
+            observed.late = added.late;
         }
         let grains = shape.calendar.grains.iter().zip(leaf.numbers());
         for (ring, ((_, keep), number)) in head.rings_mut().iter_mut().zip(grains) {
@@ -288,7 +289,7 @@ impl SeriesMut<'_> {
         head.set_inner_ends(first_end.min(run.tally.first), last_start.max(run.tally.last));
         let (mut late, times) = (false, run.tally.count);
         if shape.is_packed {
-            late = head.packed.add(&shape.calendar.grains, leaf.numbers(), times.get());
+            late = head.packed.add(&shape.calendar.grains, leaf.numbers(), times.get()).late;
         }
         let grains = shape.calendar.grains.iter().zip(leaf.numbers());
         for (ring, ((_, keep), number)) in head.rings_mut().iter_mut().zip(grains) {

@@ -6,6 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use quipu_fuzz::directory::{Trust, exercise, identity, lay, options, scratch, template};
 use quipu_fuzz::pieces::pieces;
+use quipu_fuzz::stage::checksum;
 use std::sync::OnceLock;
 
 const CHECKSUM: u8 = 1;
@@ -30,12 +31,6 @@ fn log_ends() -> u64 {
     })
 }
 
-fn crc(parts: &[&[u8]]) -> [u8; 4] {
-    let mut hasher = crc32fast::Hasher::new();
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize().to_le_bytes()
-}
-
 fuzz_target!(|input: &[u8]| {
     let mut stage = vec![0; HEADER_BYTES];
     stage[..8].copy_from_slice(b"QUIPUSTG");
@@ -43,8 +38,8 @@ fuzz_target!(|input: &[u8]| {
     stage[16..32].copy_from_slice(&identity());
     stage[32..40].copy_from_slice(&SALT.to_le_bytes());
     stage[40..44].copy_from_slice(&(AREA_BYTES as u32).to_le_bytes());
-    let sum = crc(&[&stage[..12], &stage[16..44]]);
-    stage[12..16].copy_from_slice(&sum);
+    let sum = crc32fast::hash(&[&stage[..12], &stage[16..44]].concat());
+    stage[12..16].copy_from_slice(&sum.to_le_bytes());
     let mut areas = [const { Vec::new() }; AREAS];
     let mut places = [0_u16; AREAS];
     for (flags, event) in pieces(input) {
@@ -57,12 +52,13 @@ fuzz_target!(|input: &[u8]| {
             (log_ends(), places[area] + 1)
         };
         let head = [length.to_le_bytes(), place.to_le_bytes()].concat();
-        let rest = [&head[..], &behind.to_le_bytes(), event].concat();
-        let covered = &rest[..12 + usize::from(length)];
-        let sum = if flags & CHECKSUM == 0 { [7; 4] } else { crc(&[&SALT.to_le_bytes(), covered]) };
+        let mut record = [&[7; 4], &head[..], &behind.to_le_bytes(), event].concat();
+        if flags & CHECKSUM != 0 {
+            let sum = checksum(SALT.to_le_bytes(), &record[..16 + usize::from(length)]);
+            record[..4].copy_from_slice(&sum);
+        }
         let bytes = &mut areas[area];
-        bytes.extend_from_slice(&sum);
-        bytes.extend_from_slice(&rest);
+        bytes.extend_from_slice(&record);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         places[area] = place;
     }

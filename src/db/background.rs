@@ -53,7 +53,8 @@ impl Signals {
     /// A sync is wanted within so long.
     #[inline]
     pub(super) fn want_sync(&self, within: Duration) {
-        let micros = u64::try_from(within.as_micros()).unwrap_or(u64::MAX).max(1);
+        let micros = within.as_secs().saturating_mul(1_000_000);
+        let micros = micros.saturating_add(within.subsec_micros().into()).max(1);
         let wanted = self.sync_within.load(SeqCst);
         if wanted == 0 || micros < wanted {
             self.want_sync_sooner(micros);
@@ -106,7 +107,7 @@ impl Engine {
                     0 => Ok(()),
                     within => self.sync().map(|_| ()).inspect_err(|_| {
                         // What is promised stays so, unless nothing can be synced any more.
-                        if self.log.check_poison().is_ok() {
+                        if !self.log.is_poisoned() {
                             self.signals.want_sync(Duration::from_micros(within));
                         }
                     }),

@@ -364,10 +364,6 @@ impl Source for ViewSource {
         AskedKey::of(parts, |part| self.engine.dictionary.find(part))
     }
 
-    fn find(&self, part: &str) -> Option<Sym> {
-        self.engine.dictionary.find(part)
-    }
-
     fn spell(&self, key: &AskedKey) -> Vec<String> {
         let dictionary = &self.engine.dictionary;
         match key.syms(|part| dictionary.find(part)) {

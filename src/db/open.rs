@@ -543,7 +543,7 @@ impl Recovery {
         let Ground { dir, disk, home, options, dictionary, log, storage, lock } = ground;
         let tallies = Tallies { events: self.events, late: self.late, ..Tallies::default() };
         tallies.duplicates.set(catalog.duplicates);
-        let (staging, mut live) = (Staging::new(&dictionary), self.live);
+        let (staging, mut live) = (Staging::new(&dictionary, options.stage_bytes), self.live);
         live.views_changed();
         let by_name = DashMap::new();
         for tier in live.answering() {

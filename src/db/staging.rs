@@ -69,6 +69,8 @@ const GROUP_SPAN: Duration = Duration::from_millis(100);
 const GROUPS_WIDE: u8 = 32;
 
 pub(super) struct Staging {
+    /// Events are gathered of which a frame takes at most so many bytes.
+    event_bytes_max: usize,
     gathered: Mutex<Gathered>,
     /// For who asks and records a single event at once, by the stripe of its thread.
     lanes: Box<[CachePadded<Mutex<Joinable>>]>,
@@ -121,8 +123,10 @@ struct Group {
 }
 
 impl Staging {
-    pub(super) fn new(dictionary: &Dictionary) -> Self {
+    pub(super) fn new(dictionary: &Dictionary, stage_bytes: u64) -> Self {
+        let staged_bytes_max = stage::area_bytes(stage_bytes) as usize - stage::record_bytes(0);
         Staging {
+            event_bytes_max: EVENT_BYTES_MAX.min(staged_bytes_max),
             gathered: Mutex::new(Gathered {
                 group: Group {
                     lane: Lane::new(0, dictionary),
@@ -170,15 +174,21 @@ fn bytes_max(event: &Event<'_>) -> usize {
     /// A column's name, form and bitmap, a value in it, and what defines a text, the text aside. (A group of lanes has
     /// longer bitmaps, one for all of its events; each of those brings five parts at least.)
     const PART_BYTES: usize = 5 + 1 + GROUP_EVENTS_MAX / 8 + 10 + 2 * (5 + 2);
-    let extras = usize::from(event.count() != 1) + usize::from(event.half_width > 0);
-    let parts = event.dims.len() + event.measures.len() + 5 + extras;
-    let dims = event.dims.iter().map(|(name, value)| name.len() + value.len());
-    let measures = event.measures.iter().map(|(name, _)| name.len());
-    let rest = [event.name, event.entity.unwrap_or_default(), event.id.unwrap_or_default()];
-    parts * PART_BYTES
-        + dims.chain(measures).sum::<usize>()
-        + rest.map(str::len).iter().sum::<usize>()
-        + event.payload.map_or(0, <[u8]>::len)
+    let mut bytes = 5 * PART_BYTES + event.name.len();
+    for (name, value) in event.dims.iter() {
+        bytes += PART_BYTES + name.len() + value.len();
+    }
+    for (name, _) in event.measures.iter() {
+        bytes += PART_BYTES + name.len();
+    }
+    if !event.is_plain() {
+        let extras = usize::from(event.count() != 1) + usize::from(event.half_width > 0);
+        let texts = [event.entity, event.id].map(|text| text.map_or(0, str::len));
+        bytes += extras * PART_BYTES
+            + texts.iter().sum::<usize>()
+            + event.payload.map_or(0, <[u8]>::len);
+    }
+    bytes
 }
 
 impl Group {
@@ -205,6 +215,8 @@ struct Joining<'a, D> {
     time: Timestamp,
     event_bytes: u64,
     key: &'a [Sym],
+    /// The event's text that the first part of the key stands for, if that is at hand.
+    text: Option<&'a str>,
     decider: &'a mut D,
 }
 
@@ -220,15 +232,18 @@ impl<D: Decider> Joining<'_, D> {
     ) -> Result<Decided> {
         let (engine, time) = (self.engine, (self.time, self.event.count()));
         let (key, view) = (self.key, &views[asked]);
-        let text = view.view.key().first().and_then(|part| self.event.part(part));
-        let known = text.zip(key.first().copied());
+        let known = self.text.zip(key.first().copied());
         let mut joined = Joined { joining: self, lane, known };
         let decided = view.observe_if(key, time, scratch, &mut joined)?;
         if let Decided::Recorded { is_late } = decided {
             let mut is_late = is_late && !view.is_succeeding();
-            for others in [&views[..asked], &views[asked + 1..]].iter().filter(|o| !o.is_empty()) {
+            if views.len() > 1 {
                 let columns = joined.lane.builder.only_chunk(&engine.dictionary);
-                is_late |= apply_row(others, columns, columns.len() - 1, scratch);
+                for others in
+                    [&views[..asked], &views[asked + 1..]].iter().filter(|o| !o.is_empty())
+                {
+                    is_late |= apply_row(others, columns, columns.len() - 1, scratch);
+                }
             }
             if joined.lane.is_first() {
                 // Before the next one can be late because of it.
@@ -339,7 +354,7 @@ fn going_on<D>(
     let asked = asked(&at_once.views, versions, event)?;
     let goes_on = !lane.is_due(event, *event_bytes, *time)
         && !engine.may_be_late(at_once.reach, *time)
-        && engine.log.check_poison().is_ok();
+        && !engine.log.is_poisoned();
     #[cfg(shuttle)]
     JOINED[usize::from(!lane.is_first())].fetch_add(u64::from(goes_on), Relaxed);
     goes_on.then_some(asked)
@@ -382,12 +397,10 @@ impl Engine {
     pub(super) fn is_staged(&self, event: &Event<'_>, durability: Durability) -> Option<u64> {
         // One that waits for the disk has nothing to wait for besides; and whether an id is new must be
         // known at once.
-        let staged_bytes_max =
-            stage::area_bytes(self.options.stage_bytes) as usize - stage::record_bytes(0);
         let bytes = bytes_max(event);
         let is_staged = durability != Durability::Sync
             && (self.window.is_none() || event.id.is_none())
-            && bytes <= EVENT_BYTES_MAX.min(staged_bytes_max);
+            && bytes <= self.staging.event_bytes_max;
         is_staged.then_some(bytes as u64)
     }
 
@@ -469,13 +482,14 @@ impl Engine {
         event: &Event<'_>,
         (now, durability): (Timestamp, Durability),
         versions: &Arc<Versions>,
-        key: &[Sym],
+        (key, text): (&[Sym], Option<&str>),
         decider: &mut impl Decider,
     ) -> Result<Decided> {
         let Some(event_bytes) = self.is_staged(event, durability) else {
             return Ok(Decided::Unknown);
         };
-        let mut joining = Joining { engine: self, event, time: now, event_bytes, key, decider };
+        let mut joining =
+            Joining { engine: self, event, time: now, event_bytes, key, text, decider };
         let staging = &self.staging;
         let joined = {
             let (mut through, mut gathered);

@@ -649,10 +649,6 @@ impl File for SimulatedFile {
         Ok(state.image.file(self.node)?.len())
     }
 
-    fn another(&self) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(self.disk.opened(self.node)))
-    }
-
     fn read_some(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         let place = (offset, out.len() as u64);
         let (mut state, fault) = self.begin(OperationKind::Read, place)?;

@@ -546,6 +546,11 @@ impl Writer {
         self.poison.get().map_or(Ok(()), |first| Err(Error::poisoned(first)))
     }
 
+    #[inline]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poison.get().is_some()
+    }
+
     fn poisoned_by(&self, error: Error) -> Error {
         let _ = self.poison.set(error.clone());
         error

@@ -264,12 +264,6 @@ impl Query {
         Ok(self.source.key(parts))
     }
 
-    /// The key of this part, where keys are of one; `None`: it was not seen yet.
-    #[inline]
-    pub(crate) fn key_of_one(&self, part: &str) -> Option<AskedKey> {
-        self.source.find(part).map(AskedKey::One)
-    }
-
     /// Of its series.
     pub(crate) fn versions(&self) -> &Arc<Versions> {
         self.source.versions()

@@ -34,8 +34,6 @@ pub(crate) trait Source: Send + Sync {
     fn now_roughly(&self) -> Timestamp;
     /// The key of these parts, to be asked for.
     fn key(&self, parts: &[&str]) -> AskedKey;
-    /// The sym of a part of keys, if it was seen since the engine was opened.
-    fn find(&self, part: &str) -> Option<Sym>;
     /// The parts of a key.
     fn spell(&self, key: &AskedKey) -> Vec<String>;
     /// Reads the series of a key once, if there is one; says whether there is.

@@ -22,6 +22,7 @@
 use crate::codec::{self, Malformed};
 use crate::time::{Grain, Keep};
 use smallvec::SmallVec;
+use std::cmp::Ordering;
 use std::ops::{ControlFlow, Range};
 
 /// Buckets that the rings of a packed series keep together, at most.
@@ -44,6 +45,15 @@ fn room(bytes: usize) -> usize {
 /// The rings of a series that only counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Packed(SmallVec<[u8; IN_PLACE]>);
+
+/// What came of counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// Whether a ring does not keep the bucket any more.
+    pub(crate) late: bool,
+    /// So many bytes more are held on the heap.
+    pub(crate) grown: isize,
+}
 
 /// A number as it is written.
 type Written = SmallVec<[u8; 24]>;
@@ -125,12 +135,6 @@ impl Packed {
         packed
     }
 
-    /// How many bytes it takes.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -142,94 +146,49 @@ impl Packed {
 
     #[inline]
     fn len_at(&self, at: usize) -> usize {
-        usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]))
+        len_of(&self.0[at..])
     }
 
-    /// Counts `times` events in bucket `number` of each grain; says whether one of the rings does not
-    /// keep it any more.
+    /// Counts `times` events in bucket `number` of each grain.
     #[inline]
     pub(crate) fn add(
         &mut self,
         grains: &[(Grain, Keep)],
         numbers: impl Iterator<Item = i64>,
         times: u64,
-    ) -> bool {
+    ) -> Added {
+        let (mut at, mut added) = (0, Added::default());
         if self.0.is_empty() {
             self.0.resize(grains.len() * LEN_BYTES, 0);
+            added.grown = self.heap_bytes() as isize;
         }
-        let (mut at, mut late) = (0, false);
         for ((_, keep), number) in grains.iter().zip(numbers) {
-            late |= !self.add_to(at, *keep, number, times);
+            let ring = &mut self.0[at..];
+            let len = LEN_BYTES + len_of(ring);
+            if count_in_newest(ring, number, times) {
+                at += len;
+                continue;
+            }
+            let before = self.heap_bytes() as isize;
+            added.late |= !self.add_elsewhere(at, *keep, number, times);
+            added.grown += self.heap_bytes() as isize - before;
             at += LEN_BYTES + self.len_at(at);
         }
-        if self.0.len() <= IN_PLACE && self.0.spilled() {
-            self.0.shrink_to_fit();
-        }
-        late
-    }
-
-    /// The number of the newest bucket of the ring that begins at `at`, if it has one, and where its tokens
-    /// begin.
-    #[inline]
-    fn newest_at(&self, at: usize) -> Option<(i64, usize)> {
-        let (begin, len) = (at + LEN_BYTES, self.len_at(at));
-        if len == 0 {
-            return None;
-        }
-        // Mostly there are as many bytes as a word has, with the length in front of it.
-        if let Some(word) = self.0[at..].first_chunk()
-            && let Some((newest, bytes)) =
-                codec::short_i64(u64::from_le_bytes(*word) >> (8 * LEN_BYTES))
-            && bytes <= 8 - LEN_BYTES
-        {
-            return Some((newest, begin + bytes));
-        }
-        let mut bytes = &self.0[begin..begin + len];
-        let newest = codec::take_i64(&mut bytes).ok()?;
-        Some((newest, begin + len - bytes.len()))
+        added
     }
 
     /// Counts in the ring that begins at `at`; false where it does not keep the bucket.
-    #[inline]
+    #[cold]
+    fn add_elsewhere(&mut self, at: usize, keep: Keep, number: i64, times: u64) -> bool {
+        let is_kept = self.add_to(at, keep, number, times);
+        if self.0.len() <= IN_PLACE && self.0.spilled() {
+            self.0.shrink_to_fit();
+        }
+        is_kept
+    }
+
     fn add_to(&mut self, at: usize, keep: Keep, number: i64, times: u64) -> bool {
         let ring = at + LEN_BYTES..at + LEN_BYTES + self.len_at(at);
-        if let Some((newest, first)) = self.newest_at(at)
-            && newest == number
-        {
-            // Most counts, and most sums, are of one byte, and of those that are not most of two.
-            let count = u64::from(self.0[first]);
-            if let Some(sum) = count.checked_add(times).filter(|sum| count.max(*sum) < 0x80) {
-                self.0[first] = sum as u8;
-            } else if let Some(sum) = self.short_sum(first, times) {
-                self.0[first..first + 2].copy_from_slice(&sum);
-            } else {
-                self.raise(at, first, times);
-            }
-            return true;
-        }
-        self.add_elsewhere(at, ring, keep, number, times)
-    }
-
-    /// The bytes of the count at `place` and so many more, where both counts are of two.
-    #[inline]
-    fn short_sum(&self, place: usize, times: u64) -> Option<[u8; 2]> {
-        let [low, high] = *self.0[place..].first_chunk()?;
-        if low < 0x80 || high >= 0x80 || times >= 1 << 14 {
-            return None;
-        }
-        let sum = (u64::from(low & 0x7f) | u64::from(high) << 7) + times;
-        (sum < 1 << 14).then_some([sum as u8 | 0x80, (sum >> 7) as u8])
-    }
-
-    #[cold]
-    fn add_elsewhere(
-        &mut self,
-        at: usize,
-        ring: Range<usize>,
-        keep: Keep,
-        number: i64,
-        times: u64,
-    ) -> bool {
         let mut bytes = &self.0[ring.clone()];
         let Ok(newest) = codec::take_i64(&mut bytes) else {
             let mut written = Written::new();
@@ -242,10 +201,12 @@ impl Packed {
             return false;
         }
         let first = ring.end - bytes.len();
-        if number > newest {
-            self.advance(at, ring.start..first, keep, (newest, number), times);
-        } else {
-            self.add_behind(at, first, newest.abs_diff(number), times);
+        match number.cmp(&newest) {
+            Ordering::Equal => self.raise(at, first, times),
+            Ordering::Greater => {
+                self.advance(at, ring.start..first, keep, (newest, number), times);
+            }
+            Ordering::Less => self.add_behind(at, first, newest.abs_diff(number), times),
         }
         true
     }
@@ -354,19 +315,15 @@ impl Packed {
         self.0[at..at + LEN_BYTES].copy_from_slice(&(len as u16).to_le_bytes());
     }
 
-    /// Where the `nth` ring begins.
-    #[inline]
-    fn begin(&self, nth: usize) -> Option<usize> {
-        let is_there = !self.0.is_empty();
-        is_there.then(|| (0..nth).fold(0, |at, _| at + LEN_BYTES + self.len_at(at)))
-    }
-
     /// The newest bucket of the `nth` ring, if it has one, and its tokens.
     #[inline]
     fn tokens(&self, nth: usize) -> Option<(i64, Tokens<'_>)> {
-        let at = self.begin(nth)?;
-        let (newest, behind) = self.newest_at(at)?;
-        Some((newest, Tokens(&self.0[behind..at + LEN_BYTES + self.len_at(at)])))
+        let mut rings = self.0.get(LEN_BYTES..).map(|_| &*self.0)?;
+        for _ in 0..nth {
+            rings = &rings[LEN_BYTES + len_of(rings)..];
+        }
+        let (newest, behind) = newest_of(rings)?;
+        Some((newest, Tokens(&rings[behind..LEN_BYTES + len_of(rings)])))
     }
 
     /// The newest bucket seen in the `nth` grain.
@@ -487,6 +444,59 @@ impl Packed {
     }
 }
 
+/// The length of the ring that some bytes begin with.
+#[inline]
+fn len_of(rings: &[u8]) -> usize {
+    rings.first_chunk().map_or(0, |len| usize::from(u16::from_le_bytes(*len)))
+}
+
+/// The number of the newest bucket of the ring that some bytes begin with, if it has one, and where its tokens
+/// begin.
+#[inline]
+fn newest_of(rings: &[u8]) -> Option<(i64, usize)> {
+    let len = len_of(rings);
+    if len == 0 {
+        return None;
+    }
+    // Mostly there are as many bytes as a word has, with the length in front of it.
+    if let Some(word) = rings.first_chunk()
+        && let Some((newest, bytes)) =
+            codec::short_i64(u64::from_le_bytes(*word) >> (8 * LEN_BYTES))
+        && bytes <= 8 - LEN_BYTES
+    {
+        return Some((newest, LEN_BYTES + bytes));
+    }
+    let mut bytes = &rings[LEN_BYTES..LEN_BYTES + len];
+    let newest = codec::take_i64(&mut bytes).ok()?;
+    Some((newest, LEN_BYTES + len - bytes.len()))
+}
+
+/// Counts in the newest bucket of the ring that some bytes begin with, if that is the one of this number and the
+/// bytes of its count stay as many.
+#[inline]
+fn count_in_newest(rings: &mut [u8], number: i64, times: u64) -> bool {
+    let Some((newest, first)) = newest_of(rings) else { return false };
+    let Some(count) = rings.get_mut(first..).filter(|_| newest == number) else { return false };
+    // Most counts, and most sums, are of one byte, and of those that are not most of two.
+    match count {
+        [low, ..] if *low < 0x80 => {
+            let sum = u64::from(*low).saturating_add(times);
+            if sum < 0x80 {
+                *low = sum as u8;
+            }
+            sum < 0x80
+        }
+        [low, high, ..] if *high < 0x80 => {
+            let sum = (u64::from(*low & 0x7f) | u64::from(*high) << 7).saturating_add(times);
+            if sum < 1 << 14 {
+                (*low, *high) = (sum as u8 | 0x80, (sum >> 7) as u8);
+            }
+            sum < 1 << 14
+        }
+        _ => false,
+    }
+}
+
 /// Writes a ring of these buckets, newest first.
 pub(crate) fn put_ring(out: &mut Vec<u8>, buckets: &[(i64, u64)]) {
     let start = out.len();
@@ -555,11 +565,13 @@ mod tests {
             let grains: Vec<_> = keep.iter().map(|n| (Grain::Hour, Keep::Last(*n))).collect();
             let begin = (begin >> shift).clamp(i64::MIN / 4, i64::MAX / 4);
             let mut packed = Packed::default();
+            let mut grown = 0;
             let mut maps = vec![std::collections::BTreeMap::<i64, u64>::new(); grains.len()];
             for (n, (ago, times)) in events.into_iter().enumerate() {
                 // One ring beside the other, each at its own numbers.
                 let number = |nth: usize| begin + n as i64 / 3 - ago + nth as i64 * 1_000_000;
-                let late = packed.add(&grains, (0..grains.len()).map(number), times);
+                let added = packed.add(&grains, (0..grains.len()).map(number), times);
+                grown += added.grown;
                 let mut is_late = false;
                 for (nth, ((_, keep), map)) in grains.iter().zip(&mut maps).enumerate() {
                     *map.entry(number(nth)).or_default() += times;
@@ -571,9 +583,10 @@ mod tests {
                     prop_assert_eq!(buckets, wanted);
                     prop_assert_eq!(packed.newest(nth), Some(newest));
                 }
-                prop_assert_eq!(late, is_late);
+                prop_assert_eq!(added.late, is_late);
+                prop_assert_eq!(packed.heap_bytes() as isize, grown);
                 let on_heap = packed.0.spilled();
-                prop_assert_eq!(packed.heap_bytes() > 0, on_heap, "{} bytes", packed.len());
+                prop_assert_eq!(packed.heap_bytes() > 0, on_heap, "{} bytes", packed.0.len());
                 let mut bytes = Vec::new();
                 packed.encode(&mut bytes);
                 prop_assert_eq!(Packed::decode(&mut &*bytes, &grains), Ok(packed.clone()));

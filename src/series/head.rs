@@ -99,12 +99,8 @@ impl Head {
         self.tally.observe(time, times);
         let mut observed = Observed::default();
         if shape.is_packed {
-            let packed = &mut self.packed;
-            let (len, before) = (packed.len(), packed.heap_bytes());
-            observed.late = packed.add(&shape.calendar.grains, leaf.numbers(), times);
-            if packed.len() != len {
-                observed.grown = packed.heap_bytes() as isize - before as isize;
-            }
+            let added = self.packed.add(&shape.calendar.grains, leaf.numbers(), times);
+            (observed.late, observed.grown) = (added.late, added.grown);
         }
         observed
     }

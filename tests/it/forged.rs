@@ -8,6 +8,9 @@ mod catalog;
 #[path = "../forge/log.rs"]
 #[allow(unreachable_pub, dead_code, reason = "the fuzz targets use all of it")]
 mod log;
+#[path = "../forge/stage.rs"]
+#[allow(unreachable_pub, reason = "the fuzz targets use it, too")]
+pub(crate) mod stage;
 #[path = "../forge/store.rs"]
 #[allow(unreachable_pub, dead_code, reason = "the fuzz targets use all of it")]
 pub(crate) mod store;

@@ -284,9 +284,7 @@ fn an_event_in_a_lane_that_has_a_right_checksum_and_is_none_is_cut_with_those_be
     bytes.copy_within(copied, other);
     let (at, event_bytes) = records[3];
     bytes[at + 16 + 8] |= 0x80;
-    let mut sum = crc32fast::Hasher::new_with_initial(crc32fast::hash(&bytes[32..40]));
-    sum.update(&bytes[at + 4..at + 16 + event_bytes]);
-    bytes[at..at + 4].copy_from_slice(&sum.finalize().to_le_bytes());
+    crate::forged::stage::seal(&mut bytes, at, event_bytes);
     fs::write(&stage, &bytes).unwrap();
     assert!(length > 0);
     let before = contents(&image);

@@ -179,11 +179,9 @@ fn a_staged_event_that_has_a_right_checksum_and_is_none_is_named_where_it_is() {
         usize::from(u16::from_le_bytes(bytes[at + 4..at + 6].try_into().unwrap()))
     };
     let at = 64 + (16 + length(&bytes, 64)).next_multiple_of(8);
-    let end = at + 16 + length(&bytes, at);
     bytes[at + 16 + 8] |= 0x80;
-    let mut sum = crc32fast::Hasher::new_with_initial(crc32fast::hash(&bytes[32..40]));
-    sum.update(&bytes[at + 4..end]);
-    bytes[at..at + 4].copy_from_slice(&sum.finalize().to_le_bytes());
+    let event_bytes = length(&bytes, at);
+    crate::forged::stage::seal(&mut bytes, at, event_bytes);
     fs::write(&stage, &bytes).unwrap();
     let before = contents(&image);
     let error = options().open(&image).unwrap_err();

@@ -99,9 +99,10 @@ impl<'a> Asking<'a> {
         durability: Durability,
     ) -> Result<Verdict> {
         check_of_now(event)?;
+        let long = || self.decide(event, durability);
         match self.short(event) {
-            Some(short) => short.decide(event, durability, || self.decide(event, durability)),
-            None => self.decide(event, durability),
+            Some(short) => short.decide(event, (self.db.engine().now(), durability), &long),
+            None => long(),
         }
     }
 

@@ -476,8 +476,8 @@ impl Limiter {
     ) -> Result<Verdict> {
         let otherwise = || self.ask(event, |asking| asking.check_and_record(event, durability));
         match self.current()? {
-            Current::Made(bound) => bound.decide(&self.db, event, durability, otherwise),
-            Current::Renewed(bound) => bound.decide(&self.db, event, durability, otherwise),
+            Current::Made(bound) => bound.decide(&self.db, event, durability, &otherwise),
+            Current::Renewed(bound) => bound.decide(&self.db, event, durability, &otherwise),
         }
     }
 
@@ -584,7 +584,7 @@ impl Bound {
         db: &Db,
         event: &Event<'_>,
         durability: Durability,
-        otherwise: impl FnOnce() -> Result<Verdict>,
+        otherwise: &impl Fn() -> Result<Verdict>,
     ) -> Result<Verdict> {
         let [rule] = self.rules.as_slice() else { return otherwise() };
         let (Some(query), None, Some(even)) = (&rule.query, &rule.refunds, &rule.even) else {
@@ -600,11 +600,15 @@ impl Bound {
         if let Some(verdict) = self.deny_again(db, rule, asker, event.count()) {
             return Ok(verdict);
         }
-        let Some(key) = query.key_of_one(part) else { return otherwise() };
+        let engine = db.engine();
+        let near = engine.dictionary.near(part);
+        let now = engine.now();
+        let Some(sym) = engine.dictionary.find_near(near, part) else { return otherwise() };
+        let key = AskedKey::One(sym);
         let (constraint, series) = (rule.constraint(), Keyed::new(query, slice::from_ref(&key)));
         let (policy, asker) = (Some(&self.active), Some(asker));
         let short = Short { db, constraint, series, even, policy, asker };
-        short.decide(event, durability, otherwise)
+        short.decide(event, (now, durability), otherwise)
     }
 
     /// Denies what was denied before, where that is the answer still (`db/limit/denials.rs`).

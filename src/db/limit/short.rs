@@ -51,6 +51,23 @@ struct Deciding<'a> {
     found: Option<Plain>,
 }
 
+/// What came of deciding, for a moment.
+struct Attempt {
+    now: Timestamp,
+    came_to: CameTo,
+}
+
+enum CameTo {
+    /// The event is recorded; what was found before.
+    Allowed(Plain),
+    /// It is not, for this was found.
+    Denied(Plain),
+    /// Nothing was done: that cannot be decided here,
+    Nothing,
+    /// or not without a lock.
+    Disturbed,
+}
+
 impl Decider for Deciding<'_> {
     #[inline]
     fn ask(&mut self, series: Option<SeriesRef<'_>>) -> Answer {
@@ -76,87 +93,127 @@ impl Decider for Deciding<'_> {
 }
 
 impl Short<'_> {
-    /// Records an event that was checked, says no time, and is of the key, if it may happen now. Where that cannot be
-    /// decided here nothing was done, and `otherwise` does it.
+    /// Records an event that was checked, says no time, and is of the key, if it may happen now. (The clock was asked
+    /// for that a moment ago.) Where it cannot be decided here nothing was done, and `otherwise` does it.
     #[inline]
     pub(super) fn decide(
         &self,
         event: &Event<'_>,
-        durability: Durability,
-        otherwise: impl FnOnce() -> Result<Verdict>,
+        (now, durability): (Timestamp, Durability),
+        otherwise: &impl Fn() -> Result<Verdict>,
     ) -> Result<Verdict> {
-        let (limit, cost) = (self.constraint.limit(), event.count());
-        let Some(most) = limit.checked_sub(cost) else { return otherwise() };
-        let Some((versions, key)) = self.series.at_hand() else { return otherwise() };
-        let engine = self.db.engine();
-        let limits = &engine.limits;
-        // What is found out elsewhere is noted all the same, so that the next one who is denied is remembered.
-        let otherwise = || {
-            let verdict = otherwise()?;
-            if let Some(asker) = self.asker {
-                asker.denials.note(!verdict.is_allowed());
-            }
-            Ok(verdict)
-        };
-        let (mut locked, mut is_quiet) = (None, true);
-        loop {
-            if locked.is_none() && !(is_quiet && limits.is_quiet()) {
-                locked = limits.lock_unreserved(hash_key(key));
-                if locked.is_none() {
-                    return otherwise();
-                }
-            }
-            let now = engine.now();
-            if limits.steady(now) > now {
-                drop(locked);
-                return otherwise();
-            }
+        let limits = &self.db.engine().limits;
+        let mut attempt = Attempt { now, came_to: CameTo::Disturbed };
+        if limits.is_quiet() {
+            // (What is not at hand may be a view that another one has taken the place of.)
             if let Some(asker) = self.asker.filter(|asker| asker.denials.has_denied())
-                && let Some(verdict) = self.deny(asker, (now, cost, most))?
+                && self.series.at_hand().is_some()
+                && let Some(verdict) = self.deny(asker, event, now)?
             {
                 return Ok(verdict);
             }
-            let is_locked = locked.is_some();
-            let mut deciding = Deciding { short: self, most, cost, now, is_locked, found: None };
-            let decided =
-                engine.stage_if(event, (now, durability), versions, key, &mut deciding)?;
-            let plain = match (&decided, deciding.found) {
-                (Decided::Unknown, _) => {
-                    drop(locked);
-                    return otherwise();
-                }
-                (_, None) => {
-                    is_quiet = false;
-                    continue;
-                }
-                (_, Some(found)) => found,
-            };
-            let is_denied = matches!(decided, Decided::Refused);
+            attempt = self.attempt(event, (now, durability), false)?;
+        }
+        if let CameTo::Disturbed = attempt.came_to {
+            attempt = self.attempt_locked(event, durability)?;
+        }
+        let Attempt { now, came_to } = attempt;
+        let plain = match came_to {
+            CameTo::Allowed(plain) => plain,
+            other => return self.not_allowed(event, (now, other), otherwise),
+        };
+        if let Some(asker) = self.asker {
+            asker.denials.note(false);
+        }
+        let used = plain.used.saturating_add(event.count());
+        Ok(Verdict::Allowed {
+            remaining: Some(plain.limit.saturating_sub(used)),
+            resets_in: Some(since(now.micros(), plain.fresh_leaves)),
+        })
+    }
+
+    /// Decides about an event, and records it if it may happen.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a call for each event, from two places")]
+    fn attempt(
+        &self,
+        event: &Event<'_>,
+        (now, durability): (Timestamp, Durability),
+        is_locked: bool,
+    ) -> Result<Attempt> {
+        let came_to = |came_to| Ok(Attempt { now, came_to });
+        let engine = self.db.engine();
+        let cost = event.count();
+        let Some(most) = self.constraint.limit().checked_sub(cost) else {
+            return came_to(CameTo::Nothing);
+        };
+        let Some((versions, key)) = self.series.at_hand() else {
+            return came_to(CameTo::Nothing);
+        };
+        if engine.limits.steady(now) > now {
+            return came_to(CameTo::Nothing);
+        }
+        let mut deciding = Deciding { short: self, most, cost, now, is_locked, found: None };
+        let key = (key, self.asker.map(|asker| asker.text));
+        let decided = engine.stage_if(event, (now, durability), versions, key, &mut deciding)?;
+        came_to(match (decided, deciding.found) {
+            (Decided::Unknown, _) => CameTo::Nothing,
+            (_, None) => CameTo::Disturbed,
+            (Decided::Refused, Some(plain)) => CameTo::Denied(plain),
+            (Decided::Recorded { .. }, Some(plain)) => CameTo::Allowed(plain),
+        })
+    }
+
+    /// The same with the lock of the key.
+    #[cold]
+    fn attempt_locked(&self, event: &Event<'_>, durability: Durability) -> Result<Attempt> {
+        let engine = self.db.engine();
+        let key = self.series.at_hand();
+        let locked = key.and_then(|(_, key)| engine.limits.lock_unreserved(hash_key(key)));
+        // Under the lock: of two events of a key that are recorded so the later one has the later time.
+        let now = engine.now();
+        match locked {
+            Some(_locked) => self.attempt(event, (now, durability), true),
+            None => Ok(Attempt { now, came_to: CameTo::Nothing }),
+        }
+    }
+
+    /// What is said where an attempt did not allow it.
+    #[inline(never)]
+    fn not_allowed(
+        &self,
+        event: &Event<'_>,
+        (now, came_to): (Timestamp, CameTo),
+        otherwise: &impl Fn() -> Result<Verdict>,
+    ) -> Result<Verdict> {
+        if let CameTo::Denied(plain) = came_to {
             if let Some(asker) = self.asker {
-                asker.denials.note(is_denied);
-                if is_denied && let Some(verdict) = self.deny(asker, (now, cost, most))? {
+                asker.denials.note(true);
+                if let Some(verdict) = self.deny(asker, event, now)? {
                     return Ok(verdict);
                 }
             }
-            drop(locked);
-            if is_denied {
-                return self.denied(&plain, now).map_or_else(otherwise, Ok);
+            if let Some(verdict) = self.denied(&plain, now) {
+                return Ok(verdict);
             }
-            return Ok(Verdict::Allowed {
-                remaining: Some(limit.saturating_sub(plain.used.saturating_add(cost))),
-                resets_in: Some(since(now.micros(), plain.fresh_leaves)),
-            });
         }
+        let verdict = otherwise()?;
+        // What is found out elsewhere is noted all the same, so that the next one who is denied is remembered.
+        if let Some(asker) = self.asker {
+            asker.denials.note(!verdict.is_allowed());
+        }
+        Ok(verdict)
     }
 
     /// Looks whether it is denied, as the answer before was, with a lock of the shard alone, and remembers it; `None`: it
     /// is not, or that has to be found out otherwise.
     #[inline(never)]
-    fn deny(
-        &self,
-        asker: Asker<'_>,
-        (now, cost, most): (Timestamp, u64, u64),
-    ) -> Result<Option<Verdict>> {
+    fn deny(&self, asker: Asker<'_>, event: &Event<'_>, now: Timestamp) -> Result<Option<Verdict>> {
+        let cost = event.count();
+        let Some(most) = self.constraint.limit().checked_sub(cost) else { return Ok(None) };
+        if self.db.engine().limits.steady(now) > now {
+            return Ok(None);
+        }
         let found = self.series.sum_at_version(self.even, now, most)?;
         let Some((summed, standing)) = found else { return Ok(None) };
         let plain = Plain::new(self.constraint.limit(), summed);

@@ -310,7 +310,7 @@ impl Engine {
         let goes_on = is_open
             && !lane.is_due(event, event_bytes, now)
             && !self.may_be_late(live.reach, time)
-            && self.log.check_poison().is_ok();
+            && !self.log.is_poisoned();
         if !goes_on {
             return None;
         }
