@@ -114,10 +114,7 @@ impl<T, const N: usize> Deref for Few<T, N> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        match self.first.get(..self.len) {
-            Some(first) => first,
-            None => self.all.as_deref().map_or(&[], Vec::as_slice),
-        }
+        self.all.as_deref().map_or(&self.first[..self.len.min(N)], Vec::as_slice)
     }
 }
 

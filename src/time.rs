@@ -14,6 +14,8 @@ mod clock;
 mod grain;
 mod length;
 mod schedule;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+mod ticks;
 mod zone;
 
 pub(crate) use calendar::{Calendar, Leaf};

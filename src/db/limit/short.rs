@@ -106,9 +106,10 @@ impl Short<'_> {
         let mut attempt = Attempt { now, came_to: CameTo::Disturbed };
         if limits.is_quiet() {
             // (What is not at hand may be a view that another one has taken the place of.)
-            if let Some(asker) = self.asker.filter(|asker| asker.denials.has_denied())
+            if let Some(asker) = &self.asker
+                && asker.denials.has_denied()
                 && self.series.at_hand().is_some()
-                && let Some(verdict) = self.deny(asker, event, now)?
+                && let Some(verdict) = self.deny(*asker, event, now)?
             {
                 return Ok(verdict);
             }
@@ -122,7 +123,7 @@ impl Short<'_> {
             CameTo::Allowed(plain) => plain,
             other => return self.not_allowed(event, (now, other), otherwise),
         };
-        if let Some(asker) = self.asker {
+        if let Some(asker) = &self.asker {
             asker.denials.note(false);
         }
         let used = plain.used.saturating_add(event.count());
@@ -154,7 +155,7 @@ impl Short<'_> {
             return came_to(CameTo::Nothing);
         }
         let mut deciding = Deciding { short: self, most, cost, now, is_locked, found: None };
-        let key = (key, self.asker.map(|asker| asker.text));
+        let key = (key, self.asker.as_ref().map(|asker| asker.text));
         let decided = engine.stage_if(event, (now, durability), versions, key, &mut deciding)?;
         came_to(match (decided, deciding.found) {
             (Decided::Unknown, _) => CameTo::Nothing,
