@@ -385,6 +385,14 @@ mod tests {
         for (text, sym) in [(a, of_a), (b, of_b)] {
             let likely = dictionary.approach(&reader, tag);
             assert_eq!(dictionary.intern_approached(&mut reader, likely, tag, text), sym);
+            let text = std::str::from_utf8(text).unwrap();
+            // Whichever of the two lies first in the table.
+            for found in [of_a, of_b] {
+                let (chunk, at) = dictionary.chunk(found);
+                let near = Near { tag, likely: Some((found, &chunk.texts[at])) };
+                assert_eq!(dictionary.find_near(near, text), Some(sym));
+                assert_eq!(dictionary.find_near(near, "never seen"), None);
+            }
         }
     }
 
@@ -411,7 +419,10 @@ mod tests {
             assert!(syms.iter().all(|other| other[i] == *sym));
             assert_eq!(dictionary.text(*sym), format!("s{i}"));
             assert_eq!(dictionary.find(&format!("s{i}")), Some(*sym));
+            let text = format!("s{i}");
+            assert_eq!(dictionary.find_near(dictionary.near(&text), &text), Some(*sym));
         }
+        assert_eq!(dictionary.find_near(dictionary.near("never seen"), "never seen"), None);
         assert_eq!(dictionary.find("never seen"), None);
     }
 }

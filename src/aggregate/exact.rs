@@ -535,8 +535,13 @@ impl<const N: usize, const FIRST: usize> Fixed<N, FIRST> {
     #[inline]
     fn of<const WORDS: usize>(magnitude: u128, position: usize, negative: bool) -> Self {
         let (words, at) = Self::placed(magnitude, position);
-        let mut limbs = [0; N];
-        limbs[at..][..WORDS].copy_from_slice(&words[..WORDS]);
+        debug_assert!(at + WORDS <= N, "a term lies in the window");
+        // Each is chosen, not put at its place: an array that is written so would be read in other pieces at once, for
+        // which a processor waits.
+        let limbs: [u64; N] = std::array::from_fn(|limb| {
+            let chosen = |word: usize| if limb == at + word { words[word] } else { 0 };
+            (0..WORDS).fold(0, |limb, word| limb | chosen(word))
+        });
         let fill = u64::from(negative).wrapping_neg();
         let mut carry = negative;
         Self(limbs.map(|limb| {

@@ -81,8 +81,14 @@ impl Clock for SystemClock {
 /// What one of the kernel's clocks shows, without the detour over durations.
 #[cfg(target_os = "linux")]
 #[inline]
-fn micros_of(clock: rustix::time::ClockId) -> Timestamp {
-    let now = rustix::time::clock_gettime(clock);
+pub(super) fn micros_of(clock: rustix::time::ClockId) -> Timestamp {
+    micros(rustix::time::clock_gettime(clock))
+}
+
+/// What it shows, in microseconds.
+#[cfg(target_os = "linux")]
+#[inline]
+pub(super) fn micros(now: rustix::time::Timespec) -> Timestamp {
     Timestamp::from_micros(now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000))
 }
 

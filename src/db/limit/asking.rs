@@ -114,7 +114,8 @@ impl<'a> Asking<'a> {
             Ok(locked) => Some(locked),
             Err(denial) => return Ok(Verdict::Denied(denial)),
         };
-        // Under the locks: of two events of a key that are recorded so the later one has the later time.
+        // Under the locks: of two events of a key that are recorded so the later one has the later time, to some
+        // microseconds.
         let now = self.moment(&mut locked)?;
         let answer = self.read(cost, &mut locked, now)?;
         let verdict = self.say(&answer, cost, now);

@@ -27,6 +27,9 @@ use std::collections::HashMap;
 const LOCKS: usize = 256;
 /// So far behind the store's clock the steady one may be, in microseconds: it is written less often.
 const BEHIND: i64 = 1_000;
+/// So long, in microseconds, the store's clock must not have been behind the steady one until it has caught up: a thread
+/// may not have seen yet that it was set back ([`SystemClock`](crate::SystemClock)).
+const SETTLED: i64 = 2_000;
 /// So far behind the steady clock, in microseconds, the store's was set back for certain.
 const APART: i64 = 100_000;
 
@@ -274,8 +277,16 @@ struct Steady {
     times: AtomicU64,
     /// Events were recorded by the store's clock since that is behind.
     is_mixed: AtomicBool,
-    /// What the store's clock said last, while this one is ahead.
-    store: Mutex<i64>,
+    behind: Mutex<Behind>,
+}
+
+/// The store's clock, while the steady one is ahead.
+#[derive(Default)]
+struct Behind {
+    /// What it said last.
+    said: i64,
+    /// Since when it is not behind any more, if it is not.
+    caught_up: Option<i64>,
 }
 
 impl Default for Steady {
@@ -285,7 +296,7 @@ impl Default for Steady {
             is_ahead: AtomicBool::new(false),
             times: AtomicU64::new(0),
             is_mixed: AtomicBool::new(false),
-            store: Mutex::default(),
+            behind: Mutex::default(),
         }
     }
 }
@@ -306,18 +317,23 @@ impl Steady {
 
     #[cold]
     fn go_on(&self, now: Timestamp) -> Timestamp {
-        let mut store = self.store.lock();
+        let mut behind = self.behind.lock();
         let (now, at) = (now.micros(), self.at.load(Acquire) as i64);
         if now >= at {
             self.at.store(now as u64, Release);
-            self.is_ahead.store(false, Release);
-            self.is_mixed.store(false, Release);
+            behind.said = now;
+            let since = *behind.caught_up.get_or_insert(now);
+            if now.saturating_sub(since) >= SETTLED {
+                self.is_ahead.store(false, Release);
+                self.is_mixed.store(false, Release);
+            }
             return Timestamp::from_micros(now);
         }
+        behind.caught_up = None;
         let was_ahead = self.is_ahead.swap(true, Release);
-        let passed = if was_ahead { now.saturating_sub(*store) } else { 0 };
+        let passed = if was_ahead { now.saturating_sub(behind.said) } else { 0 };
         self.times.fetch_add(u64::from(!was_ahead), Release);
-        *store = now;
+        behind.said = now;
         let at = at.saturating_add(passed.max(0)).min(Timestamp::MAX.micros());
         self.at.store(at as u64, Release);
         Timestamp::from_micros(at)
@@ -340,6 +356,19 @@ mod tests {
         assert_eq!(follow(20), 10_013);
         assert_eq!(follow(10_014), 10_014);
         assert_eq!(follow(10_020), 10_020);
+        // As long as some threads may not have seen that it was set back again.
+        let seen =
+            |steady: &Steady| [&steady.is_ahead, &steady.is_mixed].map(|is| is.load(Acquire));
+        assert_eq!(follow(10), 10_020);
+        steady.is_mixed.store(true, Release);
+        assert_eq!(follow(10_021), 10_021);
+        assert_eq!(seen(&steady), [true; 2]);
+        assert_eq!(follow(11), 10_021);
+        assert_eq!(follow(13), 10_023);
+        assert_eq!(follow(10_030), 10_030);
+        assert_eq!(seen(&steady), [true; 2], "that may be another one of those");
+        assert_eq!(follow(10_031), 10_031);
+        assert_eq!(seen(&steady), [false; 2]);
         // Before 1970.
         let steady = Steady::default();
         let before = Timestamp::from_secs(-5);

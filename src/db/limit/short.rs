@@ -5,9 +5,9 @@
 //! 1. What is decided here is what `db/limit/asking.rs` decides. The series is asked and the event is in it under
 //!    one hold of its shard, and nobody has a lock of keys then, or nothing is reserved under the lock of this
 //!    one, which is held (`db/limit/keys.rs`). Where that is not certain nothing was done, and it is asked there.
-//! 2. As long as a limiter denies a thread, the series is asked beforehand: that takes the lock of its shard and
-//!    nothing else that threads share, and what it says is remembered, so that who is denied again most often comes
-//!    not even here (`db/limit/denials.rs`).
+//! 2. As long as a limiter denies a thread, and no lock of the key is needed, the series is asked beforehand: that
+//!    takes the lock of its shard and nothing else that threads share, and what it says is remembered, so that who is
+//!    denied again most often comes not even here (`db/limit/denials.rs`).
 //!
 //! Next: `db/limit/denials.rs`, then `db/limit/asking.rs`.
 
@@ -60,8 +60,8 @@ struct Attempt {
 enum CameTo {
     /// The event is recorded; what was found before.
     Allowed(Plain),
-    /// It is not, for this was found.
-    Denied(Plain),
+    /// It is not, for this was found; whether with the lock of the key.
+    Denied(Plain, bool),
     /// Nothing was done: that cannot be decided here,
     Nothing,
     /// or not without a lock.
@@ -160,7 +160,7 @@ impl Short<'_> {
         came_to(match (decided, deciding.found) {
             (Decided::Unknown, _) => CameTo::Nothing,
             (_, None) => CameTo::Disturbed,
-            (Decided::Refused, Some(plain)) => CameTo::Denied(plain),
+            (Decided::Refused, Some(plain)) => CameTo::Denied(plain, is_locked),
             (Decided::Recorded { .. }, Some(plain)) => CameTo::Allowed(plain),
         })
     }
@@ -171,7 +171,8 @@ impl Short<'_> {
         let engine = self.db.engine();
         let key = self.series.at_hand();
         let locked = key.and_then(|(_, key)| engine.limits.lock_unreserved(hash_key(key)));
-        // Under the lock: of two events of a key that are recorded so the later one has the later time.
+        // Under the lock: of two events of a key that are recorded so the later one has the later time, to some
+        // microseconds.
         let now = engine.now();
         match locked {
             Some(_locked) => self.attempt(event, (now, durability), true),
@@ -187,10 +188,11 @@ impl Short<'_> {
         (now, came_to): (Timestamp, CameTo),
         otherwise: &impl Fn() -> Result<Verdict>,
     ) -> Result<Verdict> {
-        if let CameTo::Denied(plain) = came_to {
+        if let CameTo::Denied(plain, was_locked) = came_to {
             if let Some(asker) = self.asker {
                 asker.denials.note(true);
-                if let Some(verdict) = self.deny(asker, event, now)? {
+                // (Since the lock was let go something may have been reserved, and be found.)
+                if !was_locked && let Some(verdict) = self.deny(asker, event, now)? {
                     return Ok(verdict);
                 }
             }
