@@ -60,8 +60,8 @@ struct Attempt {
 enum CameTo {
     /// The event is recorded; what was found before.
     Allowed(Plain),
-    /// It is not, for this was found; whether with the lock of the key.
-    Denied(Plain, bool),
+    /// It is not, for this was found.
+    Denied(Plain),
     /// Nothing was done: that cannot be decided here,
     Nothing,
     /// or not without a lock.
@@ -160,7 +160,7 @@ impl Short<'_> {
         came_to(match (decided, deciding.found) {
             (Decided::Unknown, _) => CameTo::Nothing,
             (_, None) => CameTo::Disturbed,
-            (Decided::Refused, Some(plain)) => CameTo::Denied(plain, is_locked),
+            (Decided::Refused, Some(plain)) => CameTo::Denied(plain),
             (Decided::Recorded { .. }, Some(plain)) => CameTo::Allowed(plain),
         })
     }
@@ -188,11 +188,13 @@ impl Short<'_> {
         (now, came_to): (Timestamp, CameTo),
         otherwise: &impl Fn() -> Result<Verdict>,
     ) -> Result<Verdict> {
-        if let CameTo::Denied(plain, was_locked) = came_to {
+        if let CameTo::Denied(plain) = came_to {
             if let Some(asker) = self.asker {
                 asker.denials.note(true);
-                // (Since the lock was let go something may have been reserved, and be found.)
-                if !was_locked && let Some(verdict) = self.deny(asker, event, now)? {
+                // (Where something may be reserved by now it is not asked again, but as it was found.)
+                if self.db.engine().limits.is_quiet()
+                    && let Some(verdict) = self.deny(asker, event, now)?
+                {
                     return Ok(verdict);
                 }
             }
