@@ -7,9 +7,10 @@
 //! Invariants
 //! 1. What a thread saw is good for [`SPAN_NANOS`] by the counter, and is seen anew then: a clock that is set is
 //!    followed by then, and an error of the rate is an error of so short a time. Two threads are some microseconds apart
-//!    at most, but for that time after the clock was set.
+//!    at most; when the clock was set, until one of them has seen it.
 //! 2. The rate is measured by one thread, between two looks that are [`MEASURED_NANOS`] apart, and not so much more that
-//!    the system may have slept; and anew where what it foretold is not what the clock says.
+//!    the system may have slept; and anew where what it foretold is not what the clock says. All threads look at the
+//!    clock then.
 //! 3. A look counts only if nothing came between the clock and the counter ([`LOOK_TICKS_MAX`]).
 //! 4. Where the kernel does not go by the counter itself, or the processor does not say that it goes on evenly, it is not
 //!    asked: it may go on differently on each processor then. (Where the kernel finds that out later, the error is that of
@@ -67,7 +68,7 @@ fn ticks() -> u64 {
 #[inline]
 pub(super) fn now() -> Timestamp {
     let seen = SEEN.get();
-    if seen.span > 0 {
+    if seen.span > 0 && seen.rate == RATE.load(Relaxed) {
         let passed = ticks().wrapping_sub(seen.ticks);
         if passed < seen.span {
             return Timestamp::from_micros(seen.at(passed).div_euclid(1_000));

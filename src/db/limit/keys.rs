@@ -5,8 +5,9 @@
 //! 1. What is reserved under a key is read and changed under the lock of that key. Who asks a single series
 //!    and records in it under one hold of its shard needs no lock of a key if, under that hold, nobody has
 //!    any and nothing is reserved ([`Keys::is_quiet`]): whoever takes one later reads the series later.
-//! 2. The steady clock is never behind the store's, and never goes back. Where the store's is set back it
-//!    goes on from where it was, as fast as that one does, until that one has caught up.
+//! 2. The steady clock is never behind the store's, and never goes back, but for what threads that read the store's are
+//!    apart ([`ROUGHLY`]). Where the store's is set back it goes on from where it was, as fast as that one does, until
+//!    that one has caught up.
 //! 3. While it is ahead a series is asked by one of the two: by the steady one if the first who asks
 //!    finds events in it that are ahead of the store's. (Of an event between the two nobody can say
 //!    whether it was recorded before the clock was set back or since, by somebody who goes by the store's.)
@@ -27,9 +28,8 @@ use std::collections::HashMap;
 const LOCKS: usize = 256;
 /// So far behind the store's clock the steady one may be, in microseconds: it is written less often.
 const BEHIND: i64 = 1_000;
-/// So long, in microseconds, the store's clock must not have been behind the steady one until it has caught up: a thread
-/// may not have seen yet that it was set back ([`SystemClock`](crate::SystemClock)).
-const SETTLED: i64 = 2_000;
+/// So far apart, in microseconds, may be what two threads read of a clock at the same moment.
+const ROUGHLY: i64 = 10;
 /// So far behind the steady clock, in microseconds, the store's was set back for certain.
 const APART: i64 = 100_000;
 
@@ -277,16 +277,8 @@ struct Steady {
     times: AtomicU64,
     /// Events were recorded by the store's clock since that is behind.
     is_mixed: AtomicBool,
-    behind: Mutex<Behind>,
-}
-
-/// The store's clock, while the steady one is ahead.
-#[derive(Default)]
-struct Behind {
-    /// What it said last.
-    said: i64,
-    /// Since when it is not behind any more, if it is not.
-    caught_up: Option<i64>,
+    /// What the store's clock said last, while this one is ahead.
+    store: Mutex<i64>,
 }
 
 impl Default for Steady {
@@ -296,7 +288,7 @@ impl Default for Steady {
             is_ahead: AtomicBool::new(false),
             times: AtomicU64::new(0),
             is_mixed: AtomicBool::new(false),
-            behind: Mutex::default(),
+            store: Mutex::default(),
         }
     }
 }
@@ -306,7 +298,7 @@ impl Steady {
     fn follow(&self, now: Timestamp) -> Timestamp {
         let at = self.at.load(Acquire) as i64;
         let ahead = now.micros().saturating_sub(at);
-        if ahead < 0 || self.is_ahead.load(Acquire) {
+        if ahead < -ROUGHLY || self.is_ahead.load(Acquire) {
             return self.go_on(now);
         }
         if ahead >= BEHIND {
@@ -317,23 +309,18 @@ impl Steady {
 
     #[cold]
     fn go_on(&self, now: Timestamp) -> Timestamp {
-        let mut behind = self.behind.lock();
+        let mut store = self.store.lock();
         let (now, at) = (now.micros(), self.at.load(Acquire) as i64);
-        if now >= at {
-            self.at.store(now as u64, Release);
-            behind.said = now;
-            let since = *behind.caught_up.get_or_insert(now);
-            if now.saturating_sub(since) >= SETTLED {
-                self.is_ahead.store(false, Release);
-                self.is_mixed.store(false, Release);
-            }
+        if now >= at.saturating_sub(ROUGHLY) {
+            self.at.store(at.max(now) as u64, Release);
+            self.is_ahead.store(false, Release);
+            self.is_mixed.store(false, Release);
             return Timestamp::from_micros(now);
         }
-        behind.caught_up = None;
         let was_ahead = self.is_ahead.swap(true, Release);
-        let passed = if was_ahead { now.saturating_sub(behind.said) } else { 0 };
+        let passed = if was_ahead { now.saturating_sub(*store) } else { 0 };
         self.times.fetch_add(u64::from(!was_ahead), Release);
-        behind.said = now;
+        *store = now;
         let at = at.saturating_add(passed.max(0)).min(Timestamp::MAX.micros());
         self.at.store(at as u64, Release);
         Timestamp::from_micros(at)
@@ -356,19 +343,15 @@ mod tests {
         assert_eq!(follow(20), 10_013);
         assert_eq!(follow(10_014), 10_014);
         assert_eq!(follow(10_020), 10_020);
-        // As long as some threads may not have seen that it was set back again.
-        let seen =
-            |steady: &Steady| [&steady.is_ahead, &steady.is_mixed].map(|is| is.load(Acquire));
+        // Another thread, which is a little behind, and one that is too far.
+        let roughly = Timestamp::from_micros(10_020_000_000 - ROUGHLY);
+        assert_eq!(steady.follow(roughly), roughly);
+        let further = Timestamp::from_micros(10_020_000_000 - ROUGHLY - 1);
+        assert_eq!(steady.follow(further), Timestamp::from_secs(10_020));
+        // None of several threads has to be the first one that it catches up for.
         assert_eq!(follow(10), 10_020);
-        steady.is_mixed.store(true, Release);
-        assert_eq!(follow(10_021), 10_021);
-        assert_eq!(seen(&steady), [true; 2]);
-        assert_eq!(follow(11), 10_021);
-        assert_eq!(follow(13), 10_023);
-        assert_eq!(follow(10_030), 10_030);
-        assert_eq!(seen(&steady), [true; 2], "that may be another one of those");
-        assert_eq!(follow(10_031), 10_031);
-        assert_eq!(seen(&steady), [false; 2]);
+        assert_eq!(steady.follow(roughly), roughly);
+        assert!(!steady.is_ahead.load(Acquire));
         // Before 1970.
         let steady = Steady::default();
         let before = Timestamp::from_secs(-5);
