@@ -17,7 +17,8 @@
 //! survives the process without a system call, and `fdatasync` makes it survive the power. A sync
 //! write-protects every page that is mapped and dirty, one by one, with an interrupt for every
 //! processor; so only a window of a segment is mapped, and writes of some pages go through the
-//! system. (The stage, which is never synced while it is written, has a map for each of its areas.) Where the system gives no map, positioned writes serve.
+//! system. (The stage, which is never synced while it is written, has a map for each of its areas.)
+//! Where the system gives no map, positioned writes serve.
 //!
 //! Zeros are written where each record waits for its sync ([`Filling::Written`]): a later sync then
 //! has no change of the file's layout to write (0.11 ms in place of 0.17). Where syncs are rare the

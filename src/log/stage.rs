@@ -20,8 +20,8 @@
 //! An area has records from its beginning on, and is written by one thread at a time. A record is
 //! `checksum (4) · length (2) · place (2) · behind (8) · event`, filled up with zeros to a multiple of 8. *Behind* is
 //! the log's last position when the group of the event began; the place is the event's among those of its area, from
-//! 1 on. The length is the event's; the checksum is the lower half of XXH3-64 of the position and the event; its seed is the salt,
-//! the bits of length and place turned over in it ([`record::put_event`](crate::record::put_event)).
+//! 1 on. The length is the event's; the checksum is the lower half of XXH3-64 of the position and the event
+//! ([`record::put_event`](crate::record::put_event)), with the salt, exclusive-or length and place, as its seed.
 //!
 //! Invariants
 //! 1. The records of a group lie in each area from the beginning on. When they are in the log those of the next

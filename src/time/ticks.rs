@@ -1,7 +1,7 @@
 //! The system's clock, read by the processor's counter of ticks in between.
 //!
-//! Reading the clock takes as long as all else that a look at a limit does, for the processor finishes what it has
-//! begun before. The counter is read in a third of that. So a thread that asks for the time often looks at the clock
+//! Reading the clock was a tenth of what a limit costs, for the processor finishes before what it has begun. The counter
+//! is read in a third of that. So a thread that asks for the time often looks at the clock
 //! once in a millisecond, and adds what the counter has gone on since.
 //!
 //! Invariants
